@@ -1,0 +1,32 @@
+# The whole interface: `make demo`, `make test`, `make check`, `make bench`. Each installs what it needs into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+# faiss comes by one of two extras that exclude each other: `make test FAISS=gpu` on a machine with CUDA.
+FAISS ?= cpu
+BIN = $(VENV)/bin
+READY = $(VENV)/ready-$(FAISS)
+
+.PHONY: demo test check bench clean
+
+demo: $(READY)  ## Index real photographs, search them, leave demo/hits.png
+	$(BIN)/python benchmarks/demo.py
+
+test: $(READY)  ## Run every test that needs no GPU
+	$(BIN)/python -m pytest
+
+check: $(READY)  ## Lint and type-check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## Measure everything again; results go to benchmarks/results/
+	$(BIN)/python benchmarks/run.py
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,demo,test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo build *.egg-info

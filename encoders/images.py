@@ -1,0 +1,188 @@
+"""Bytes to one RGB picture, or an `ImageError` that says why not. No torch.
+
+source -> bytes (size checked before reading) -> header (format and pixels checked before decoding)
+       -> first frame -> upright (EXIF) -> RGB, transparency on white
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import stat
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from .errors import ImageError
+from .magic import sniff
+from .modes import to_rgb, upright
+from .quiet import quiet_pillow
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
+
+# What Pillow's plugins raise on damaged input, as seen over mutated files of every allowed format.
+DAMAGE = (
+    OSError,
+    Image.DecompressionBombError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    RuntimeError,  # every failure inside libavif
+    TypeError,  # a TIFF tag that holds a ratio or text where Pillow expects a number
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodeLimits:
+    """What a picture may cost before it is decoded.
+
+    Attributes:
+        max_bytes: Size of the file. Photographs have 0.1-20 MB; raise it for scans in TIFF.
+        max_pixels: Width times height. A decoded pixel takes 3-4 bytes in each decode worker; the default (Pillow's own
+            warning line, 89 megapixels) is above nearly every camera. Above twice the default Pillow itself refuses.
+        formats: Pillow's names of the formats that may be tried; each further one is a further parser for hostile
+            bytes.
+    """
+
+    max_bytes: int = 64 * 1024 * 1024
+    max_pixels: int = 89_478_485
+    formats: tuple[str, ...] = FORMATS
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodedImage:
+    """One upright RGB picture and where its bytes came from.
+
+    Attributes:
+        pixels: Mode RGB, fully loaded.
+        width: Pixels across, as displayed (after EXIF orientation).
+        height: Pixels down, as displayed.
+        sha256: Of the file's bytes; of mode, size and pixels where a PIL image was given.
+        file_bytes: Length of the file; 0 where a PIL image was given.
+    """
+
+    pixels: Image.Image
+    width: int
+    height: int
+    sha256: str
+    file_bytes: int
+
+
+DEFAULT_LIMITS = DecodeLimits()
+
+
+def decode_image(source: Path | str | bytes | Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+    """Return the first frame of a picture as upright RGB; safe on hostile bytes and from many threads.
+
+    Args:
+        source: A path, the bytes of a file, or a PIL image. The content decides the format, never the file's name.
+        limits: Byte and pixel limits, checked before anything is decoded, and the formats that may be tried.
+
+    Raises:
+        ImageError: For every source that gives no whole picture; nothing else is raised.
+    """
+    if isinstance(source, Image.Image):
+        return _decode_pillow(source, limits)
+    data = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes)
+    _check_bytes(len(data), limits.max_bytes)
+    with quiet_pillow(), _damage_as_error():
+        picture = _finish(_open(data, limits), limits)
+    return _decoded(picture, hashlib.sha256(data).hexdigest(), len(data))
+
+
+def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage:
+    with quiet_pillow(), _damage_as_error():
+        picture = _finish(image, limits)
+        digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
+        digest.update(picture.tobytes())
+    return _decoded(picture, digest.hexdigest(), 0)
+
+
+def _decoded(picture: Image.Image, sha256: str, file_bytes: int) -> DecodedImage:
+    return DecodedImage(
+        pixels=picture, width=picture.width, height=picture.height, sha256=sha256, file_bytes=file_bytes
+    )
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        status = path.stat()
+        # A fifo or a device would block or never end.
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("unreadable", f"{str(path)!r} is not a regular file")
+        _check_bytes(status.st_size, max_bytes)
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1)
+    except FileNotFoundError as error:
+        raise ImageError("missing", f"no file at {str(path)!r}") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise ImageError("unreadable", f"cannot read {str(path)!r}: {_words(error)}") from error
+
+
+def _check_bytes(size: int, max_bytes: int) -> None:
+    if size == 0:
+        raise ImageError("empty", "the file has 0 bytes")
+    if size > max_bytes:
+        raise ImageError("too_large", f"the file has more bytes than the limit: {size} > {max_bytes}")
+
+
+def _open(data: bytes, limits: DecodeLimits) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=_available(limits.formats))
+    except UnidentifiedImageError as error:
+        raise _unidentified(data, limits.formats) from error
+
+
+def _unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
+    found = sniff(data)
+    if found is None:
+        return ImageError("not_an_image", f"no known picture starts with {data[:8]!r}")
+    if found in formats:
+        return ImageError("corrupt", f"starts like {found}, but its header cannot be read")
+    return ImageError("unsupported_format", f"{found} is not among the formats tried: {', '.join(formats)}")
+
+
+def _available(formats: tuple[str, ...]) -> list[str]:
+    """Return those of the formats that this build of Pillow has (AVIF and WebP are optional)."""
+    Image.init()
+    return [name for name in formats if name in Image.OPEN]
+
+
+def _finish(image: Image.Image, limits: DecodeLimits) -> Image.Image:
+    pixels = image.width * image.height
+    if pixels > limits.max_pixels:
+        size = f"{image.width} x {image.height}"
+        raise ImageError("too_many_pixels", f"{size} is more than the limit of {limits.max_pixels} pixels")
+    if pixels == 0:
+        raise ImageError("corrupt", f"the picture has no pixels: {image.width} x {image.height}")
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        # Set by some training code for the whole process; half-grey pictures would pass as whole ones.
+        raise ImageError("unreadable", "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process; set it to False")
+    image.load()
+    return to_rgb(upright(image))
+
+
+@contextmanager
+def _damage_as_error() -> Iterator[None]:
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_many_pixels", _words(error)) from error
+    except MemoryError as error:
+        raise ImageError("unreadable", "not enough memory to decode the picture") from error
+    except DAMAGE as error:
+        raise ImageError("corrupt", _words(error)) from error
+
+
+def _words(error: BaseException) -> str:
+    """Return an error's text on one line of at most 200 characters; its class where it says nothing."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,156 @@
+"""Train, fill and write the approximate index of a collection, within a stated amount of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.ann_file import write_ann
+from storage.half import widen
+from storage.rerank import Vectors
+from storage.spec import AnnPlan
+
+from .ann_plan import minimum_rows, pq_width
+from .errors import BuildError
+
+_CHUNK_ROWS = 65536
+_SMALLEST_CHUNK_ROWS = 1024
+_TRAIN_ROWS_A_LIST_AT_LEAST = 39  # FAISS's own advice for k-means
+_KMEANS_ROUNDS = 10
+_PQ_POINTS = 65536  # more find nothing more
+_HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
+_BASE_BYTES = 64 << 20  # the libraries' own work space
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """How many rows are in memory at once."""
+
+    sample_rows: int
+    chunk_rows: int
+
+
+def build_ann(
+    vectors: Vectors,
+    plan: AnnPlan,
+    path: Path,
+    *,
+    memory_bytes: int | None = None,
+    progress: Progress | None = None,
+) -> AnnPlan:
+    """Train and fill the index of `plan` and write it to `path`; FAISS's ids are the row ids.
+
+    Args:
+        vectors: The stored vectors, unit length.
+        plan: From `plan_ann`. For `flat` nothing is written.
+        path: Where the file goes.
+        memory_bytes: Shrink the training sample and the chunks until `estimate_memory` is below this.
+        progress: Called with (rows added so far, all rows).
+
+    Returns:
+        The plan with the number of rows that it was really trained on.
+
+    Raises:
+        BuildError: `memory_bytes` is too small for any sample; the message says how much is needed.
+        StorageError: The disk is full or failing.
+    """
+    if plan.kind == "flat":
+        return plan
+    work = _fit_memory(plan, vectors, memory_bytes)
+    index = _trained(vectors, plan, work.sample_rows)
+    _add(index, vectors, work.chunk_rows, progress)
+    write_ann(index, path)
+    return replace(plan, train_rows=work.sample_rows)
+
+
+def estimate_memory(plan: AnnPlan, rows: int, dim: int, *, chunk_rows: int = _CHUNK_ROWS) -> int:
+    """Return about how many bytes `build_ann` needs at its peak: the index and its training sample or one chunk.
+
+    The stored vectors are memory-mapped: the pages of them that the system keeps are not counted, it takes them back
+    when it needs them.
+    """
+    if plan.kind == "flat":
+        return 0
+    # The sample, FAISS's copy of it for k-means or for the residuals, and the float16 rows it was gathered from.
+    training = 3 * plan.train_rows * dim * 4
+    adding = _index_bytes(plan, rows, dim) + 3 * min(chunk_rows, rows) * dim * 4
+    return _BASE_BYTES + max(training, adding)
+
+
+def _index_bytes(plan: AnnPlan, rows: int, dim: int) -> int:
+    if plan.kind == "hnsw":
+        return rows * (2 * dim + _HNSW_BYTES_A_ROW)
+    lists = plan.nlist * dim * 4
+    # Lists grow by doubling, so half of their room may be empty; each entry has an 8-byte id.
+    return lists + rows * (_code_bytes(plan, dim) + 8) * 3 // 2
+
+
+def _code_bytes(plan: AnnPlan, dim: int) -> int:
+    match plan.kind:
+        case "ivf-pq4":
+            return (dim // pq_width(plan.kind, dim) + 1) // 2
+        case "ivf-pq":
+            return dim // pq_width(plan.kind, dim)
+        case "ivf-rabitq":
+            return (dim + 7) // 8 + 12
+        case _:
+            return 2 * dim
+
+
+def _fit_memory(plan: AnnPlan, vectors: Vectors, memory_bytes: int | None) -> _Work:
+    """The largest sample and chunk that fit, halving both; the smallest useful ones are the floor."""
+    smallest = min(plan.train_rows, max(_TRAIN_ROWS_A_LIST_AT_LEAST * plan.nlist, minimum_rows(plan.kind)))
+    sample, chunk = plan.train_rows, _CHUNK_ROWS
+    while True:
+        need = estimate_memory(replace(plan, train_rows=sample), vectors.rows, vectors.dim, chunk_rows=chunk)
+        if memory_bytes is None or need <= memory_bytes:
+            return _Work(sample_rows=sample, chunk_rows=chunk)
+        if sample == smallest and chunk == _SMALLEST_CHUNK_ROWS:
+            raise BuildError(
+                f"a memory limit of {memory_bytes:,} bytes is too small for {plan.factory} over {vectors.rows:,} "
+                f"vectors; give at least {need:,}, or --ann flat"
+            )
+        sample, chunk = max(smallest, sample // 2), max(_SMALLEST_CHUNK_ROWS, chunk // 2)
+
+
+def _trained(vectors: Vectors, plan: AnnPlan, sample_rows: int) -> Any:
+    index = faiss.index_factory(vectors.dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
+    if plan.kind == "hnsw":
+        index.train(np.zeros((1, vectors.dim), dtype=np.float32))  # float16 codes have nothing to learn
+        return index
+    _set_clustering(index.cp, plan.seed)
+    if plan.kind in ("ivf-pq", "ivf-pq4"):
+        _set_clustering(index.pq.cp, plan.seed)
+        index.pq.cp.max_points_per_centroid = _PQ_POINTS // index.pq.ksub
+    index.train(_sample(vectors, sample_rows, plan.seed))
+    return index
+
+
+def _set_clustering(parameters: Any, seed: int) -> None:
+    parameters.niter = _KMEANS_ROUNDS
+    parameters.seed = seed % (1 << 31)
+    parameters.min_points_per_centroid = 1  # the plan has seen to it; FAISS would print a warning
+
+
+def _sample(vectors: Vectors, count: int, seed: int) -> NDArray[np.float32]:
+    """Random rows in row order, so that the memory-mapped file is read once from front to back."""
+    if count >= vectors.rows:
+        return widen(vectors.gather(np.arange(vectors.rows, dtype=np.int64)))
+    chosen = np.random.default_rng([seed, 3]).choice(vectors.rows, count, replace=False)
+    return widen(vectors.gather(np.sort(chosen).astype(np.int64)))
+
+
+def _add(index: Any, vectors: Vectors, chunk_rows: int, progress: Progress | None) -> None:
+    for start in range(0, vectors.rows, chunk_rows):
+        stop = min(start + chunk_rows, vectors.rows)
+        index.add(widen(vectors.gather(np.arange(start, stop, dtype=np.int64))))
+        if progress is not None:
+            progress(stop, vectors.rows)

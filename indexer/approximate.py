@@ -1,0 +1,117 @@
+"""The approximate index of each collection, measured with the queries that will come before it is published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from storage import AnnPlan, CollectionInfo, VectorTable
+from storage.ann import AnnIndex
+from storage.spec import TARGETS, Collection, Direction, Tuning
+
+from .ann_plan import plan_ann
+from .ann_train import build_ann, estimate_memory
+from .config import BuildConfig
+from .errors import BuildError
+from .progress import Progress
+from .query_bank import generic_captions
+from .tune import tune
+
+TUNING_QUERIES = 500
+EncodeTexts = Callable[[list[str]], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """Query vectors of one direction: (n, dim) float32, their source, and their own rows where they are stored."""
+
+    vectors: np.ndarray
+    source: str
+    self_rows: np.ndarray | None = None
+
+
+def build_approximate(
+    folder: Path, tables: Mapping[Collection, VectorTable], config: BuildConfig, progress: Progress,
+    encode_texts: EncodeTexts | None,
+) -> dict[Collection, CollectionInfo]:  # fmt: skip
+    """Train, fill and measure the approximate index of every collection in a draft's folder.
+
+    Raises:
+        BuildError: Too few rows for the kind asked for, too little memory, or a recall under the floor.
+    """
+    infos: dict[Collection, CollectionInfo] = {}
+    for collection, vectors in tables.items():
+        plan = _train(folder, collection, vectors, config, progress)
+        path = None if plan.kind == "flat" else folder / collection / "ann.faiss"
+        ann = AnnIndex.open(path, plan, vectors)
+        tuning: dict[Direction, Tuning] = {}
+        for direction in (name for name, target in TARGETS.items() if target == collection):
+            queries = _queries(direction, tables, config.seed, encode_texts)
+            if queries is not None:
+                tuning[direction] = _measure(ann, vectors, direction, queries, config, progress)
+        infos[collection] = CollectionInfo(rows=vectors.rows, ann=plan, tuning=tuning)
+    return infos
+
+
+def _train(
+    folder: Path, collection: Collection, vectors: VectorTable, config: BuildConfig, progress: Progress
+) -> AnnPlan:
+    plan = plan_ann(config.ann, vectors.rows, vectors.dim, seed=config.seed)
+    if plan.kind == "flat":
+        return plan
+    need = estimate_memory(plan, vectors.rows, vectors.dim)
+    progress.note(f"{collection}: {plan.factory} of {vectors.rows:,} vectors, about {need / 2**20:,.0f} MiB of memory")
+    progress.stage(f"index {collection}", vectors.rows)
+    done = 0
+
+    def advance(rows: int, _total: int) -> None:
+        nonlocal done
+        progress.advance(rows - done)
+        done = rows
+
+    return build_ann(
+        vectors, plan, folder / collection / "ann.faiss", memory_bytes=config.memory_bytes, progress=advance
+    )
+
+
+def _queries(
+    direction: Direction, tables: Mapping[Collection, VectorTable], seed: int, encode_texts: EncodeTexts | None
+) -> Queries | None:
+    source: Collection = "texts" if direction.startswith("text") else "images"
+    target = TARGETS[direction]
+    if source in tables:
+        rows = _sample(tables[source].rows, seed)
+        vectors = tables[source].gather(rows).astype(np.float32)
+        # A stored vector finds itself first, which would flatter the recall.
+        return Queries(vectors=vectors, source="corpus", self_rows=rows if source == target else None)
+    if source == "texts" and encode_texts is not None:
+        return Queries(vectors=encode_texts(generic_captions()), source="bank")
+    return None
+
+
+def _sample(rows: int, seed: int) -> np.ndarray:
+    if rows <= TUNING_QUERIES:
+        return np.arange(rows, dtype=np.int64)
+    chosen = np.random.default_rng([seed, 7]).choice(rows, TUNING_QUERIES, replace=False)
+    return np.sort(chosen).astype(np.int64)
+
+
+def _measure(
+    ann: AnnIndex, vectors: VectorTable, direction: Direction, queries: Queries, config: BuildConfig,
+    progress: Progress,
+) -> Tuning:  # fmt: skip
+    progress.stage(f"measure {direction}", len(queries.vectors))
+    tuning = tune(ann, vectors, queries.vectors, source=queries.source, self_rows=queries.self_rows)
+    progress.advance(len(queries.vectors))
+    smallest = min((point.k for point in tuning.points), default=0)
+    best = max((point.ann_recall for point in tuning.points if point.k == smallest), default=1.0)
+    if best < config.min_ann_recall:
+        raise BuildError(
+            f"ann_recall@{smallest} of {direction} reaches {best:.3f} at best, under the floor of "
+            f"{config.min_ann_recall:g}; choose another --ann, such as ivf-flat, or lower --min-ann-recall. "
+            "Nothing was published"
+        )
+    return tuning

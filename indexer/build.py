@@ -1,0 +1,227 @@
+"""From a corpus to a published version: plan, encode, merge, index, measure, publish."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from encoders import Encoder, load_encoder
+from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, VectorTable
+from storage.spec import COLLECTIONS, Collection
+
+from .approximate import build_approximate
+from .config import DEFAULT_ENCODER, BuildConfig
+from .embedding_tables import EmbeddingTables
+from .encode import ShardEncoder
+from .errors import BuildError
+from .merge import Merger
+from .plan import Corpus, build_fingerprint, cut, survey
+from .progress import Progress, SilentProgress
+from .report import BuildReport
+from .reuse import NoReuse, VersionReuse
+from .sources import EmbeddingSource, Source, SourceOptions, open_source
+
+SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
+
+
+def build_index(
+    source: str | Path | Source | EmbeddingSource, out: str | Path, *, encoder: str | Encoder | None = None,
+    options: SourceOptions | None = None, progress: Progress | None = None, **settings: Any,
+) -> BuildReport:  # fmt: skip
+    """Build or update an index and publish it as a new version; a killed build goes on where it stopped.
+
+    Args:
+        source: A corpus: folder, table or dataset layout; an opened source; or ready-made embeddings.
+        out: The index folder, made where it is missing.
+        encoder: An encoder spec such as `lite`, or a loaded encoder. None takes that of the index being updated, else
+            `DEFAULT_ENCODER`; for ready-made embeddings None means that nothing is known of it.
+        options: Which columns, split and layout to read.
+        progress: Where to tell what is going on; silent by default.
+        **settings: The fields of `BuildConfig`.
+
+    Raises:
+        BuildError: The corpus, the settings or the result are not fit to publish; the old version stays.
+        StorageError: The index folder cannot be used, or another builder holds it.
+    """
+    spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
+    config = BuildConfig(encoder=spec, **settings)
+    store = IndexStore.create(Path(out))
+    with store.lock():
+        builder = Builder(
+            store=store, config=config, progress=progress or SilentProgress(), started=time.perf_counter(),
+            given=None if isinstance(encoder, str) else encoder,
+        )  # fmt: skip
+        if isinstance(source, EmbeddingSource):
+            return builder.from_embeddings(source)
+        return builder.from_corpus(source, options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Builder:
+    """One build, under the lock of its index."""
+
+    store: IndexStore
+    config: BuildConfig
+    progress: Progress
+    started: float
+    given: Encoder | None
+
+    def from_corpus(self, corpus: str | Path | Source, options: SourceOptions | None) -> BuildReport:
+        """Encode a corpus and publish it."""
+        if not self.config.update:
+            return self._from_source(_opened(corpus, options or SourceOptions()), options, None)
+        number = self.store.current()
+        if number is None:
+            raise BuildError(f"{self.store.path} holds no version to update; build it first, without --update")
+        with self.store.open_version(number) as parent:
+            options = options or recorded_options(parent.manifest.build)
+            return self._from_source(_opened(corpus, options), options, parent)
+
+    def from_embeddings(self, source: EmbeddingSource) -> BuildReport:
+        """Publish ready-made vectors."""
+        if self.config.update:
+            raise BuildError("--update works on a corpus, not on ready-made embeddings; build them anew without it")
+        encoder = load(self.config, self.given) if self.config.encoder else None
+        if encoder is not None and encoder.dim != source.dim:
+            raise BuildError(
+                f"encoder {encoder.spec!r} gives {encoder.dim} dimensions and the embeddings have {source.dim}; "
+                "name the encoder that made them, or leave --encoder out"
+            )
+        chunks = EmbeddingTables(source, self.progress)
+        manifest = self._publish(chunks.tables(), source.dim, encoder, {"source": source.name}, chunks.pairs)
+        return self._report(manifest, notes=source.notes)
+
+    def _from_source(self, source: Source, options: SourceOptions | None, parent: IndexVersion | None) -> BuildReport:
+        known = parent.manifest.encoder if parent else None
+        corpus = survey(source)
+        if parent is not None and _same(parent.manifest, corpus, self.config):
+            return self._report(parent.manifest, notes=source.notes, published=False)
+        encoder = load(self.config, self.given, known)
+        self._say_plan(source, corpus, encoder)
+        cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
+        staging = self.store.staging(build_fingerprint(source, encoder.info, self.config, cost))
+        staging.write_plan({**asdict(corpus), "source": source.name, "encoder": encoder.spec, "shard_cost": cost})
+        report = ShardEncoder(
+            corpus=corpus, encoder=encoder, staging=staging, reuse=VersionReuse(parent) if parent else NoReuse(),
+            config=self.config, metadata=source.metadata_schema, progress=self.progress,
+        ).run(cut(source.items(), cost))  # fmt: skip
+        provenance = {
+            "source": source.name, "root": str(source.root), "source_options": options_json(options or SourceOptions()),
+            "corpus_digest": corpus.digest, "encode": report.to_json(),
+        }  # fmt: skip
+        shards = (staging.read(number) for number in range(report.shards))
+        manifest = self._publish(shards, encoder.dim, encoder, provenance)
+        staging.discard()
+        return self._report(manifest, notes=source.notes, rejected=report.reasons)
+
+    def _say_plan(self, source: Source, corpus: Corpus, encoder: Encoder) -> None:
+        self.progress.note(
+            f"{source.name}: {corpus.images:,} images and {corpus.texts:,} texts; encoder {encoder.spec} ({encoder.dim}-d) "
+            f"on {encoder.device} in {encoder.precision}; {self.config.workers} threads read and decode"
+        )
+        for note in source.notes:
+            self.progress.note(note)
+
+    def _publish(
+        self, tables: Iterable[pa.Table], dim: int, encoder: Encoder | None, provenance: dict[str, Any],
+        pairs: Callable[[], np.ndarray] | None = None,
+    ) -> Manifest:  # fmt: skip
+        draft = self.store.draft()
+        try:
+            self.progress.note("merging")
+            merger = Merger(draft.path, dim)
+            for table in tables:
+                merger.add(table)
+            counts = merger.finish(pairs() if pairs else None)
+            infos = self._index(draft.path, encoder)
+            self.progress.note("publishing")
+            build = {**provenance, "config": asdict(self.config), "machine": machine(), "seconds": self._seconds}
+            return self.store.publish(
+                draft, encoder=encoder.info if encoder else None, collections=infos, counts=counts, build=build
+            )
+        except BaseException:
+            draft.discard()
+            raise
+
+    def _index(self, folder: Path, encoder: Encoder | None) -> dict[Collection, CollectionInfo]:
+        paths = {name: folder / name / "vectors.arrow" for name in COLLECTIONS}
+        with ExitStack() as stack:
+            tables = {
+                name: stack.enter_context(closing(VectorTable.open(path)))
+                for name, path in paths.items() if path.exists()
+            }  # fmt: skip
+            encode = encoder.encode_texts if encoder else None
+            return build_approximate(folder, tables, self.config, self.progress, encode)
+
+    @property
+    def _seconds(self) -> float:
+        return round(time.perf_counter() - self.started, 3)
+
+    def _report(
+        self, manifest: Manifest, *, notes: tuple[str, ...], rejected: dict[str, int] | None = None,
+        published: bool = True,
+    ) -> BuildReport:  # fmt: skip
+        return BuildReport(
+            path=self.store.path, version=manifest.version, published=published, manifest=manifest,
+            seconds=self._seconds, notes=notes, rejected=rejected or {},
+        )  # fmt: skip
+
+
+def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None = None) -> Encoder:
+    """Return the encoder of a build.
+
+    Raises:
+        EncoderError: It cannot be loaded.
+        BuildError: It is not the one that made the index being updated.
+    """
+    spec = config.encoder or (known.spec if known else DEFAULT_ENCODER)
+    encoder = given or load_encoder(spec, config.device, config.precision)
+    if known is not None and known.fingerprint != encoder.fingerprint:
+        raise BuildError(
+            f"the index was built with encoder {known.spec!r} ({known.fingerprint}), and {encoder.spec!r} is another "
+            f"({encoder.fingerprint}); build without --update to encode everything anew"
+        )
+    return encoder
+
+
+def options_json(options: SourceOptions) -> dict[str, Any]:
+    """Return source options as JSON values, so that an update can read the corpus the same way."""
+    return {**asdict(options), "root": str(options.root.resolve()) if options.root else None}
+
+
+def recorded_options(build: Mapping[str, Any]) -> SourceOptions:
+    """Return the source options that a version was built with."""
+    values = dict(build.get("source_options") or {})
+    for name in ("metadata", "splits"):
+        values[name] = tuple(values[name]) if values.get(name) is not None else None
+    values["splits"] = values["splits"] or ()
+    values["root"] = Path(values["root"]) if values.get("root") else None
+    return SourceOptions(**values)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the figures of a build were measured on."""
+    return {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
+
+
+def _opened(corpus: str | Path | Source, options: SourceOptions) -> Source:
+    return open_source(Path(corpus), options) if isinstance(corpus, str | Path) else corpus
+
+
+def _same(manifest: Manifest, corpus: Corpus, config: BuildConfig) -> bool:
+    """Whether an update would give the version that is there already; told without loading the encoder."""
+    before = manifest.build.get("config", {})
+    settings = ("ann", "max_pixels", "max_file_bytes")
+    encoder = manifest.encoder.spec if manifest.encoder else None
+    if config.encoder not in (None, encoder) or manifest.build.get("corpus_digest") != corpus.digest:
+        return False
+    return all(before.get(name) == getattr(config, name) for name in settings)

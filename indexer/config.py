@@ -1,0 +1,74 @@
+"""What a build may be told, with its defaults in one place; the manifest keeps it as it was."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from encoders import DecodeLimits
+from storage.spec import AnnKind
+
+from .errors import BuildError
+
+DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildConfig:
+    """How to build an index.
+
+    Attributes:
+        encoder: Encoder spec; None takes the one of the index being updated, or `DEFAULT_ENCODER`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`. `cuda` fails when there is none.
+        precision: `auto`, `fp32`, `bf16` or `fp16`. 16 bits are faster on a GPU and change a cosine by about 0.001.
+        ann: Family of the approximate index; `auto` compares every vector while that is quick, then uses `ivf-pq4`.
+        min_ann_recall: A version is published only if some operating point of each direction reaches this
+            `ann_recall@10`. Usual range 0.9-0.99; 0 switches the check off.
+        max_rejected: Stop when more items than this were rejected; a value below 1 is a share of all items.
+        update: Take over the vectors of unchanged items from the current version and drop what is gone.
+        memory_bytes: Do not use more memory than this for training and building the approximate index.
+        shard_cost: Images in one unit of encode work (eight texts count as one image). A killed build encodes at most
+            one such unit again; small units cost more writes. None picks 512 on a CPU and 8192 on a GPU.
+        batch_size: Images in one forward pass; None takes what the encoder proposes.
+        decode_workers: Threads that read and decode images; None takes one a core.
+        max_pixels: An image with more pixels is rejected before it is decoded.
+        max_file_bytes: A file with more bytes is rejected before it is read.
+        seed: Seed of every random choice: training sample, k-means, tuning queries.
+    """
+
+    encoder: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    ann: AnnKind | Literal["auto"] = "auto"
+    min_ann_recall: float = 0.9
+    max_rejected: float | None = None
+    update: bool = False
+    memory_bytes: int | None = None
+    shard_cost: int | None = None
+    batch_size: int | None = None
+    decode_workers: int | None = None
+    max_pixels: int = DecodeLimits().max_pixels
+    max_file_bytes: int = DecodeLimits().max_bytes
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("shard_cost", "batch_size", "decode_workers", "memory_bytes", "max_pixels", "max_file_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BuildError(f"{name} is {value!r}; give a number of at least 1, or leave it out")
+        if not 0 <= self.min_ann_recall <= 1:
+            raise BuildError(f"min_ann_recall is {self.min_ann_recall!r}; give a share between 0 and 1, such as 0.9")
+        if self.max_rejected is not None and self.max_rejected < 0:
+            raise BuildError(f"max_rejected is {self.max_rejected!r}; give a count, or a share such as 0.05")
+
+    @property
+    def workers(self) -> int:
+        """Threads that decode images."""
+        return self.decode_workers or os.cpu_count() or 1
+
+    def rejection_limit(self, items: int) -> float:
+        """Return how many of `items` may be rejected before the build stops."""
+        if self.max_rejected is None:
+            return float("inf")
+        return self.max_rejected * items if 0 < self.max_rejected < 1 else self.max_rejected

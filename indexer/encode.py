@@ -1,0 +1,207 @@
+"""Encoding shards: images are read ahead in threads, the encoder runs in the foreground, writing happens behind it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from encoders import DecodeLimits, Encoder
+from storage.staging import Staging
+
+from .config import BuildConfig
+from .errors import BuildError, RejectedError
+from .plan import Corpus, Shard
+from .prepare import ImageReader, Prepared, Step, read_ahead
+from .progress import Progress
+from .rejection import Rejection
+from .reuse import Reuse
+from .shard_table import DIGEST_KEY, ShardTable
+from .sources.item import Item
+
+WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
+
+
+@dataclass
+class EncodeReport:
+    """What encoding did, and where the foreground spent its seconds."""
+
+    shards: int = 0
+    items: int = 0
+    rejected: int = 0
+    resumed: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys((WAITING, IMAGES, TEXTS, WRITING), 0.0))
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that more speed would help most."""
+        return max(self.stages, key=lambda name: self.stages[name])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values; rates are items a second."""
+        encoded = self.items - self.resumed - self.reused
+        return {
+            "items": self.items, "rejected": self.rejected, "resumed": self.resumed, "reused": self.reused,
+            "seconds": round(self.seconds, 3), "items_per_second": round(encoded / max(self.seconds, 1e-9), 1),
+            "bottleneck": self.bottleneck, "stages": {name: round(value, 3) for name, value in self.stages.items()},
+        }  # fmt: skip
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of a block to a stage."""
+        started = time.perf_counter()
+        yield
+        self.stages[stage] += time.perf_counter() - started
+
+    def count(self, table: pa.Table) -> None:
+        """Add the rows of a finished shard."""
+        self.shards += 1
+        self.items += table.num_rows
+        for reason in table.column("reason").drop_null().to_pylist():
+            self.rejected += 1
+            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEncoder:
+    """Encodes those shards of a corpus that are not finished yet."""
+
+    corpus: Corpus
+    encoder: Encoder
+    staging: Staging
+    reuse: Reuse
+    config: BuildConfig
+    metadata: pa.Schema
+    progress: Progress
+    report: EncodeReport = field(default_factory=EncodeReport)
+
+    def run(self, shards: Iterable[Shard]) -> EncodeReport:
+        """Encode shards in order; a finished one is durable, whatever happens to the rest.
+
+        Raises:
+            RejectedError: More items than `max_rejected` were rejected.
+        """
+        started = time.perf_counter()
+        self.progress.stage("encode", self.corpus.items)
+        with ThreadPoolExecutor(self.config.workers) as pool, ThreadPoolExecutor(1) as writer:
+            try:
+                self._encode_all(self._unfinished(shards), pool, writer)
+            finally:
+                # Whatever ended the loop: do not decode images that nobody will use.
+                pool.shutdown(wait=True, cancel_futures=True)
+        self.report.seconds = time.perf_counter() - started
+        return self.report
+
+    def _encode_all(self, shards: Iterator[Shard], pool: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+        limits = DecodeLimits(max_bytes=self.config.max_file_bytes, max_pixels=self.config.max_pixels)
+        reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=limits)
+        steps = read_ahead(shards, reader, pool, window=2 * self._batch_size + self.config.workers)
+        written: Future[None] | None = None
+        for number, group in groupby(steps, key=lambda step: step.shard.number):
+            table = self._encode(group)
+            with self.report.timed(WRITING):
+                if written is not None:
+                    written.result()
+            written = writer.submit(self.staging.write, number, table)
+            self._count(table)
+        if written is not None:
+            written.result()
+
+    @property
+    def _batch_size(self) -> int:
+        return self.config.batch_size or self.encoder.batch_size
+
+    def _unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        for shard in shards:
+            table = self.staging.read(shard.number) if self.staging.has(shard.number) else None
+            if table is None or (table.schema.metadata or {}).get(DIGEST_KEY) != shard.digest.encode():
+                yield shard
+                continue
+            self.report.resumed += table.num_rows
+            self._count(table)
+            self.progress.advance(table.num_rows, "finished before")
+
+    def _encode(self, steps: Iterable[Step]) -> pa.Table:
+        table: ShardTable | None = None
+        images: list[tuple[int, np.ndarray]] = []
+        texts: list[tuple[int, str]] = []
+        for step in steps:
+            table = table or ShardTable(self.encoder.dim, self.metadata, step.shard.digest)
+            if isinstance(step.entry, Rejection):
+                table.reject(step.entry)
+                self.progress.advance(1)
+            elif step.image is None:
+                self._take_text(table, step.entry, texts)
+            else:
+                self._take_image(table, step.entry, step.image, images)
+            if len(images) == self._batch_size:
+                self._flush_images(table, images)
+        if table is None:
+            raise BuildError("a shard without items; this is a defect of twinlens")
+        self._flush_images(table, images)
+        self._flush_texts(table, texts)
+        return table.finish()
+
+    def _take_text(self, table: ShardTable, item: Item, texts: list[tuple[int, str]]) -> None:
+        place, known = table.add_text(item), self.reuse.unchanged(item)
+        if known is None:
+            texts.append((place, str(item.content)))
+        else:
+            self._take_over(table, place, self.reuse.vector("texts", known.row_id))
+
+    def _take_image(
+        self, table: ShardTable, item: Item, image: Future[Prepared | Rejection], images: list[tuple[int, np.ndarray]]
+    ) -> None:
+        with self.report.timed(WAITING):
+            prepared = image.result()
+        if isinstance(prepared, Rejection):
+            table.reject(prepared)
+            self.progress.advance(1)
+            return
+        place = table.add_image(item, prepared.facts)
+        if prepared.pixels is not None:
+            images.append((place, prepared.pixels))
+        elif prepared.vector is not None:
+            self._take_over(table, place, prepared.vector)
+
+    def _take_over(self, table: ShardTable, place: int, vector: np.ndarray) -> None:
+        table.set_vectors([place], vector[None])
+        self.report.reused += 1
+        self.progress.advance(1)
+
+    def _flush_images(self, table: ShardTable, images: list[tuple[int, np.ndarray]]) -> None:
+        if images:
+            with self.report.timed(IMAGES):
+                vectors = self.encoder.encode_pixels(np.stack([pixels for _, pixels in images]))
+            table.set_vectors([place for place, _ in images], vectors)
+            self.progress.advance(len(images), f"limit: {self.report.bottleneck}")
+            images.clear()
+
+    def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
+        if texts:
+            with self.report.timed(TEXTS):
+                vectors = self.encoder.encode_texts([text for _, text in texts])
+            table.set_vectors([place for place, _ in texts], vectors)
+            self.progress.advance(len(texts), f"limit: {self.report.bottleneck}")
+
+    def _count(self, table: pa.Table) -> None:
+        self.report.count(table)
+        limit = self.config.rejection_limit(self.corpus.items)
+        if self.report.rejected > limit:
+            example = table.filter(pc.is_valid(table.column("reason"))).slice(0, 1).to_pylist()
+            first = f", for example {example[0]['uri']!r}: {example[0]['detail']}" if example else ""
+            raise RejectedError(
+                f"{self.report.rejected} items were rejected, more than --max-rejected {self.config.max_rejected:g} "
+                f"allows{first}; mend them or raise the limit. What was encoded is kept"
+            )

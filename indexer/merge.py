@@ -1,0 +1,134 @@
+"""Shards become tables: row ids are given here, in source order, so every way of building gives the same rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.catalog_writer import IMAGE_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
+from storage.spec import COLLECTIONS, Collection, Counts
+from storage.vector_writer import VectorWriter
+
+from .errors import BuildError
+from .shard_table import ITEM_NAMES
+
+
+@dataclass
+class Merger:
+    """Writes `vectors.arrow` of both collections as shards come in, then the catalog."""
+
+    folder: Path
+    dim: int
+    _writers: dict[Collection, VectorWriter] = field(default_factory=dict)
+    _tables: dict[str, list[pa.Table]] = field(default_factory=lambda: {"images": [], "texts": [], "rejected": []})
+    _links: list[pa.Table] = field(default_factory=list)
+
+    def add(self, shard: pa.Table) -> None:
+        """Append the rows of one shard; shards come in the order of the source."""
+        rejected = pc.is_valid(shard.column("reason"))
+        self._tables["rejected"].append(shard.filter(rejected).select(list(REJECTED_COLUMNS)))
+        indexed = shard.filter(pc.invert(rejected))
+        for collection in COLLECTIONS:
+            self._add_rows(collection, indexed.filter(pc.equal(indexed.column("collection"), collection)))
+
+    def finish(self, known_pairs: np.ndarray | None = None) -> Counts:
+        """Write the catalog and return the counts.
+
+        Args:
+            known_pairs: (n, 2) image and text row ids; None joins texts with the images that they name.
+
+        Raises:
+            BuildError: No item could be indexed.
+            DuplicateItemError: One `item_id` stands for two items.
+        """
+        for writer in self._writers.values():
+            writer.close()
+        rejected = _concat(self._tables["rejected"], pa.schema(list(REJECTED_COLUMNS.items())))
+        if not self._writers:
+            raise BuildError(_nothing_indexed(rejected))
+        images, texts = (_with_row_ids(_concat(self._tables[name], _own_columns(name))) for name in COLLECTIONS)
+        pairs = _joined(images, self._links) if known_pairs is None else _pair_table(known_pairs)
+        write_catalog(
+            self.folder / "catalog.duckdb",
+            images=_with_captions(images, texts, pairs), texts=texts, pairs=pairs, rejected=rejected,
+        )  # fmt: skip
+        indexed = images.num_rows + texts.num_rows
+        return Counts(
+            items=indexed + rejected.num_rows, indexed=indexed, rejected=rejected.num_rows,
+            images=images.num_rows, texts=texts.num_rows, pairs=pairs.num_rows,
+        )  # fmt: skip
+
+    def _add_rows(self, collection: Collection, rows: pa.Table) -> None:
+        if rows.num_rows == 0:
+            return
+        metadata = [name for name in rows.column_names if name not in (*ITEM_NAMES, "vector")]
+        self._tables[collection].append(rows.select([*_own_columns(collection).names, *metadata]))
+        if collection == "texts":
+            self._links.append(rows.select(["item_id", "image_ids"]))
+        if collection not in self._writers:
+            (self.folder / collection).mkdir(parents=True, exist_ok=True)
+            self._writers[collection] = VectorWriter(self.folder / collection / "vectors.arrow", self.dim)
+        self._writers[collection].append(rows.column("item_id").to_pylist(), vector_matrix(rows, self.dim))
+
+
+def vector_matrix(table: pa.Table, dim: int) -> np.ndarray:
+    """Return the `vector` column as an (n, dim) float16 array."""
+    column = table.column("vector").combine_chunks()
+    values = column.flatten() if not isinstance(column, pa.ChunkedArray) else pa.concat_arrays(column.chunks).flatten()
+    return np.asarray(values).reshape(-1, dim)
+
+
+def _own_columns(collection: Collection) -> pa.Schema:
+    columns = IMAGE_COLUMNS if collection == "images" else TEXT_COLUMNS
+    return pa.schema([(name, kind) for name, kind in columns.items() if name != "row_id"])
+
+
+def _concat(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
+    table = pa.concat_tables(parts) if parts else schema.empty_table()
+    return table.replace_schema_metadata(None).combine_chunks()
+
+
+def _with_row_ids(table: pa.Table) -> pa.Table:
+    return table.add_column(0, "row_id", pa.array(np.arange(table.num_rows, dtype=np.int64)))
+
+
+def _pair_table(pairs: np.ndarray) -> pa.Table:
+    ordered = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].astype(np.int64)
+    return pa.table({"image_row": pa.array(ordered[:, 0]), "text_row": pa.array(ordered[:, 1])})
+
+
+def _joined(images: pa.Table, links: list[pa.Table]) -> pa.Table:
+    """Join texts with the images that they name; a pair with a rejected end is left out."""
+    if not links or images.num_rows == 0:
+        return _pair_table(np.zeros((0, 2), np.int64))
+    column = pa.concat_tables(links).column("image_ids").combine_chunks()
+    image_rows = pc.index_in(pc.list_flatten(column), value_set=images.column("item_id"))
+    found = np.asarray(pc.is_valid(image_rows))
+    text_rows = np.asarray(pc.list_parent_indices(column))
+    pairs = np.stack([np.asarray(pc.fill_null(image_rows, -1)), text_rows], axis=1)
+    return _pair_table(pairs[found])
+
+
+def _with_captions(images: pa.Table, texts: pa.Table, pairs: pa.Table) -> pa.Table:
+    """Give each image its first caption, for display; the pairs hold all of them."""
+    first = np.full(images.num_rows, -1, dtype=np.int64)
+    image_rows, text_rows = (np.asarray(pairs.column(name)) for name in ("image_row", "text_row"))
+    # Assigned backwards, the first pair of an image is the last to write.
+    first[image_rows[::-1]] = text_rows[::-1]
+    captions = texts.column("caption").take(pa.array(first, mask=first < 0))
+    place = images.schema.get_field_index("caption")
+    return images.set_column(place, pa.field("caption", pa.string()), captions)
+
+
+def _nothing_indexed(rejected: pa.Table) -> str:
+    if rejected.num_rows == 0:
+        return "the corpus is empty, there is nothing to index"
+    row = rejected.slice(0, 1).to_pylist()[0]
+    return (
+        f"none of {rejected.num_rows} items could be indexed; the first, {row['uri']!r}, fell out: {row['detail']}; "
+        "nothing was published"
+    )

@@ -1,0 +1,48 @@
+"""What a finished build tells its user."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from storage import Manifest
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """The published version and how it came about.
+
+    `published` is False where an update found nothing to change; `version` is then the current one.
+    """
+
+    path: Path
+    version: int
+    published: bool
+    manifest: Manifest
+    seconds: float
+    notes: tuple[str, ...] = ()
+    rejected: dict[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        counts = self.manifest.counts
+        return {
+            "path": str(self.path), "version": self.version, "published": self.published,
+            "images": counts.images, "texts": counts.texts, "pairs": counts.pairs, "rejected": counts.rejected,
+            "rejected_by_reason": self.rejected, "seconds": round(self.seconds, 2), "notes": list(self.notes),
+            "build": dict(self.manifest.build),
+        }  # fmt: skip
+
+    def to_text(self) -> str:
+        """Return the report for people."""
+        counts = self.manifest.counts
+        what = "published" if self.published else "nothing has changed, still"
+        lines = [
+            f"{self.path}: {what} version {self.version} with {counts.images:,} images, {counts.texts:,} texts and "
+            f"{counts.pairs:,} pairs in {self.seconds:.1f} s"
+        ]
+        if counts.rejected:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))
+            lines.append(f"{counts.rejected:,} of {counts.items:,} items were rejected: {reasons or 'see the catalog'}")
+        return "\n".join([*lines, *self.notes])

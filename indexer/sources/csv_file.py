@@ -1,0 +1,134 @@
+"""Tables written as CSV: any of four delimiters, quoted line ends, a BOM, gzip."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+
+from ..errors import SourceError
+from .catalog_type import from_file, keepable
+from .columns import Roles
+from .lines import open_bytes
+from .record import BadRecord, Record
+
+DELIMITERS = ",;\t|"
+BLOCK_BYTES = 32 * 2**20
+BATCH_ROWS = 8192
+
+
+class CsvFile:
+    """A `.csv` or `.tsv` file, also gzipped, with a header row.
+
+    Types of metadata columns are inferred over the whole file. Rows are held in memory as Arrow columns while they
+    are read, so a file needs about its own size.
+
+    Raises:
+        SourceError: The header cannot be read, is not UTF-8, or names a column twice.
+    """
+
+    word = "row"
+
+    def __init__(self, path: Path, delimiter: str | None = None) -> None:
+        self._path = path
+        header = _header_line(path)
+        self._delimiter = delimiter or _sniff(header)
+        self.columns = tuple(name.strip() for name in _split_header(header, self._delimiter))
+        self._written = dict(zip(self.columns, _split_header(header, self._delimiter), strict=True))
+        twice = [name for name, count in Counter(self.columns).items() if count > 1 and name]
+        if twice:
+            raise SourceError(f"{path.name} names column {twice[0]!r} more than once in its header; rename one")
+        self._table: pa.Table | None = None
+        self._bad: list[BadRecord] = []
+
+    def schema(self, roles: Roles) -> pa.Schema:
+        """Types over the whole file: int64, float64, bool, dates, timestamps, else string."""
+        table = self._load(roles)
+        return keepable(table.schema, {self._written[column]: name for column, name in roles.metadata.items()})
+
+    def records(self, roles: Roles) -> Iterator[Record | BadRecord]:
+        """Every row that is not blank; role columns come as bytes. A row with too few or too many cells is bad."""
+        table = self._load(roles)
+        bad = iter(self._bad)
+        waiting, number = next(bad, None), 1
+        for values in self._rows(table, roles):
+            while waiting is not None and waiting.number == number:
+                yield waiting
+                waiting, number = next(bad, None), number + 1
+            yield Record(number=number, values=values)
+            number += 1
+        while waiting is not None:
+            yield waiting
+            waiting = next(bad, None)
+
+    def _rows(self, table: pa.Table, roles: Roles) -> Iterator[dict[str, Any]]:
+        names = {written: name for name, written in self._written.items()}
+        typed = {self._written[column] for column in roles.metadata if column not in roles.raw}
+        for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+            columns = {
+                names[field.name]: (from_file(batch[field.name]) if field.name in typed else batch[field.name])
+                for field in batch.schema
+            }
+            lists = {name: column.to_pylist() for name, column in columns.items()}
+            yield from (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
+
+    def _load(self, roles: Roles) -> pa.Table:
+        if self._table is None:
+            self._bad = []
+            # Raw columns stay bytes: inference would turn "007" into 7 and fail on a cell that is not UTF-8.
+            raw = {self._written[column]: pa.binary() for column in roles.raw}
+            kept = [self._written[column] for column in dict.fromkeys((*roles.raw, *roles.metadata))]
+            try:
+                self._table = pa_csv.read_csv(
+                    self._path,
+                    read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+                    parse_options=pa_csv.ParseOptions(
+                        delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=self._skip
+                    ),
+                    convert_options=pa_csv.ConvertOptions(column_types=raw, include_columns=kept),
+                )
+            except (pa.ArrowException, OSError) as error:
+                raise SourceError(f"{self._path.name} cannot be read as CSV: {error}; check its quotes") from error
+            if not len(self._table) and not self._bad:
+                raise SourceError(f"{self._path.name} has a header and no rows")
+        return self._table
+
+    def _skip(self, row: Any) -> str:
+        number = row.number - 1
+        detail = (
+            f"row {number} of {self._path.name} has {row.actual_columns} cells where the header has "
+            f"{row.expected_columns}"
+        )
+        self._bad.append(BadRecord(number=number, reason="wrong_cell_count", detail=detail))
+        return "skip"
+
+
+def _header_line(path: Path) -> str:
+    """The first record, which may span several lines when a name is quoted."""
+    try:
+        with open_bytes(path) as file:
+            header = file.readline(BLOCK_BYTES)
+            while header.count(b'"') % 2 and len(header) < BLOCK_BYTES and (more := file.readline(BLOCK_BYTES)):
+                header += more
+        text = header.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise SourceError(f"the header of {path.name} is not UTF-8 text: {error}; save the file as UTF-8") from error
+    if not text.strip():
+        raise SourceError(f"{path.name} has no header: its first line must name the columns")
+    return text
+
+
+def _sniff(header: str) -> str:
+    """The delimiter that stands most often in the header outside quotes; a comma when none does."""
+    unquoted = "".join(header.split('"')[::2])
+    return max(DELIMITERS, key=unquoted.count)
+
+
+def _split_header(header: str, delimiter: str) -> list[str]:
+    return next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter))

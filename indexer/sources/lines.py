@@ -1,0 +1,60 @@
+"""A text file with one text a line."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from ..errors import SourceError
+from ..rejection import Rejection
+from .item import Item, text_item
+
+BOM = b"\xef\xbb\xbf"
+
+
+def open_bytes(path: Path) -> BinaryIO:
+    """The bytes of a file, unpacked when its name ends in `.gz`; the caller closes it."""
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Line number (from 1) and bytes of every line that is not blank, without its end and the file's BOM."""
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            text = line.removeprefix(BOM) if number == 1 else line
+            if text.strip():
+                yield number, text.rstrip(b"\r\n")
+
+
+class LinesSource:
+    """The lines of a text file as texts `NAME#0`, `NAME#1`, ...; blank lines do not count.
+
+    Raises:
+        SourceError: The file has no line with text in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.root = path.parent
+        self.name = f"text file {path.name}"
+        self.notes: tuple[str, ...] = ()
+        self.metadata_schema = pa.schema([])
+        self._path = path
+        if next(read_lines(path), None) is None:
+            raise SourceError(f"text file {str(path)!r} holds no text: write one text a line")
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """One text a line, in the order of the file."""
+        name = self._path.name
+        for number, (line, text) in enumerate(read_lines(self._path)):
+            item = Item(
+                item_id=f"{name}#{number}",
+                collection="texts",
+                content="",
+                uri=name,
+                place=f"line {line} of {name}",
+            )
+            yield text_item(item, text)

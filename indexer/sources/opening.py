@@ -1,0 +1,132 @@
+"""Finding out what a corpus is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..errors import SourceError
+from .captioned import CaptionedSource, DataSet
+from .coco import coco_data, is_coco
+from .flickr import flickr_data, flickr_files, is_flickr
+from .folder import TABLE_SUFFIXES, FolderSource
+from .item import Source
+from .json_file import read_json
+from .karpathy import is_karpathy, karpathy_data
+from .lines import LinesSource, open_bytes
+from .options import LAYOUTS, SourceOptions
+from .table import TableSource, table_suffix
+
+
+def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
+    """The corpus at `corpus`, checked and ready to be read.
+
+    A folder is a data set when it holds the files of one (Karpathy JSON, Flickr tokens, COCO captions), otherwise a
+    folder of pictures; a file is what its suffix says, and a `.json`, `.txt` or `.csv` with the layout of a data set
+    is that. `options.layout` overrides all of it.
+
+    Raises:
+        SourceError: Nothing is there, it is of no known kind, or it does not fit `options`.
+    """
+    chosen = options or SourceOptions()
+    if chosen.layout not in LAYOUTS:
+        raise SourceError(f"layout {chosen.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+    if not corpus.exists():
+        raise SourceError(_not_there(corpus))
+    if chosen.root is not None and not chosen.root.is_dir():
+        raise SourceError(f"the root of the image paths {str(chosen.root)!r} is no folder")
+    return _open_folder(corpus, chosen) if corpus.is_dir() else _open_file(corpus, chosen)
+
+
+def _open_folder(corpus: Path, options: SourceOptions) -> Source:
+    if options.layout in ("table", "lines"):
+        raise SourceError(f"layout {options.layout!r} needs a file, but {str(corpus)!r} is a folder; name the file")
+    if options.layout != "folder":
+        data = _data_set_in(corpus, options)
+        if data is not None:
+            return CaptionedSource(data, options)
+    if options.layout not in ("auto", "folder"):
+        raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
+    for what, value in (("split", options.splits), ("column", options.image or options.text or options.id)):
+        if value:
+            raise SourceError(f"a folder of pictures has no {what} {value!r}; name a table file instead of {corpus}")
+    return FolderSource(corpus)
+
+
+def _data_set_in(corpus: Path, options: SourceOptions) -> DataSet | None:
+    wanted = options.layout
+    if wanted in ("auto", "karpathy") and (path := _only(corpus.glob("dataset_*.json"), corpus)):
+        return _json_data(path)
+    if wanted in ("auto", "flickr") and (files := flickr_files(corpus)):
+        return flickr_data(corpus, files)
+    if wanted in ("auto", "coco"):
+        found = [*corpus.glob("captions_*.json"), *corpus.glob("annotations/captions_*.json")]
+        if path := _only(found, corpus):
+            return _json_data(path)
+    return None
+
+
+def _open_file(corpus: Path, options: SourceOptions) -> Source:
+    wanted = options.layout
+    if wanted == "folder":
+        raise SourceError(f"layout 'folder' needs a folder, but {str(corpus)!r} is a file")
+    if wanted in ("karpathy", "coco") or (wanted == "auto" and _is_json_object(corpus)):
+        return CaptionedSource(_json_data(corpus), options)
+    if wanted == "flickr" or (wanted == "auto" and _looks_like_flickr(corpus, options)):
+        lists = sorted(corpus.parent.glob("*.*Images.txt")) if "_karpathy" not in corpus.name else []
+        return CaptionedSource(flickr_data(corpus.parent, (corpus, *(one for one in lists if one != corpus))), options)
+    if wanted == "table" or (wanted == "auto" and table_suffix(corpus)):
+        return TableSource(corpus, options)
+    if wanted == "lines" or corpus.suffix.lower() == ".txt":
+        return LinesSource(corpus)
+    known = ", ".join((*TABLE_SUFFIXES, ".txt", ".token"))
+    raise SourceError(f"{str(corpus)!r} is of no known kind; expected a folder or a file of {known} (also .gz)")
+
+
+def _looks_like_flickr(corpus: Path, options: SourceOptions) -> bool:
+    """A `.csv` counts only in the form that Flickr30K has, which no table of ours reads: names, numbers, comments."""
+    if corpus.suffix.lower() == ".csv":
+        return options.image is None and options.text is None and _starts_with(corpus, b"image_name|")
+    return is_flickr(corpus)
+
+
+def _json_data(path: Path) -> DataSet:
+    value: dict[str, Any] = read_json(path, dict)
+    if is_karpathy(value):
+        return karpathy_data(path, value)
+    if is_coco(value):
+        return coco_data(path, value)
+    keys = ", ".join(list(value)[:10])
+    raise SourceError(
+        f"{str(path)!r} is neither Karpathy's layout (images with sentences) nor COCO's (images and annotations); "
+        f"its keys: {keys}. A table is written as .jsonl, one object a line"
+    )
+
+
+def _is_json_object(path: Path) -> bool:
+    return table_suffix(path) == ".json" and _starts_with(path, b"{")
+
+
+def _starts_with(path: Path, start: bytes) -> bool:
+    try:
+        with open_bytes(path) as file:
+            return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start)
+    except (OSError, EOFError) as error:
+        raise SourceError(f"{str(path)!r} cannot be read: {error}") from error
+
+
+def _only(paths: Iterable[Path], corpus: Path) -> Path | None:
+    found = sorted(paths)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise SourceError(f"folder {str(corpus)!r} holds several data sets ({names}); name the one to index")
+    return found[0] if found else None
+
+
+def _not_there(corpus: Path) -> str:
+    names = [path.name for path in corpus.parent.iterdir()] if corpus.parent.is_dir() else []
+    close = get_close_matches(corpus.name, names, n=1)
+    hint = f"did you mean {str(corpus.parent / close[0])!r}?" if close else "name a folder of pictures or a table file"
+    return f"there is no corpus at {str(corpus)!r}; {hint}"

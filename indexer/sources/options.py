@@ -1,0 +1,38 @@
+"""How a corpus is to be read, where the defaults do not fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+Layout = Literal["auto", "folder", "table", "lines", "karpathy", "coco", "flickr"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Column names, filters and overrides for `open_source`. The defaults fit a folder of pictures.
+
+    Attributes:
+        layout: What the corpus is; `auto` looks at the path, its suffix and the names inside a folder.
+        image: The table column with image paths (several may be joined by `;`), lists of paths, or image bytes.
+        text: The table column with a text or a list of texts.
+        id: The table column with the user's own key. Without it an image's path is its id.
+        metadata: The table columns to keep for `where`; None keeps all others, `()` keeps none.
+        split_column: The table column that holds the split; None takes `split` where there is one.
+        splits: Only items of these splits are read; empty reads all. COCO's `restval` is a split of its own.
+        root: The folder that relative image paths start from; None takes the folder of the file, and for the
+            published layouts a folder of images beside it.
+        delimiter: What separates the cells of a CSV file; None counts `,` `;` tab and `|` in the header.
+    """
+
+    layout: Layout = "auto"
+    image: str | None = None
+    text: str | None = None
+    id: str | None = None
+    metadata: tuple[str, ...] | None = None
+    split_column: str | None = None
+    splits: tuple[str, ...] = ()
+    root: Path | None = None
+    delimiter: str | None = None

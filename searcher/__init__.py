@@ -1,0 +1,1 @@
+"""Answers to queries from a published index."""

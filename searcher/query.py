@@ -1,0 +1,131 @@
+"""From what a caller asks with (text, file, bytes, picture, vector) to unit vectors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from .errors import QueryError
+
+Modality = Literal["text", "image"]
+Vectors = NDArray[np.float32]
+QueryLike = str | Path | bytes | Image.Image | NDArray[Any]
+
+_URL = re.compile(r"^(https?|ftp|s3|gs|data|file):", re.IGNORECASE)
+_MAX_TEXT = 100_000
+_SMALLEST = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One query as it was asked.
+
+    Attributes:
+        kind: `text`, `image` or `vector`.
+        label: For people: the text, the file's name, or what it is.
+        content: The text, the path, the bytes, the picture or the vector.
+    """
+
+    kind: Literal["text", "image", "vector"]
+    label: str
+    content: Any
+
+
+def split_queries(query: Any) -> tuple[list[Any], bool]:
+    """Return the single queries, and whether there was one that stood alone (not in a list, not a row of an array)."""
+    if isinstance(query, np.ndarray):
+        if query.ndim not in (1, 2):
+            raise QueryError(f"a query array has shape {query.shape}; give one vector (dim,) or several (n, dim)")
+        return ([query], True) if query.ndim == 1 else (list(query), False)
+    if isinstance(query, Sequence) and not isinstance(query, (str, bytes)):
+        return list(query), False
+    return [query], True
+
+
+def understand(query: Any, modality: Modality) -> Query:
+    """Return one query with its kind; files are looked for, not read.
+
+    Raises:
+        QueryError: It is nothing that can be searched with in this direction.
+    """
+    if isinstance(query, np.ndarray):
+        return Query(kind="vector", label=f"a vector of {query.size} values", content=query)
+    return _text(query) if modality == "text" else _image(query)
+
+
+def _text(query: Any) -> Query:
+    if not isinstance(query, str):
+        raise QueryError(
+            f"this direction searches with text or a vector, and a query is of type {type(query).__name__}; "
+            "search with a picture by image_to_image or image_to_text"
+        )
+    if not query.strip() or len(query) > _MAX_TEXT:
+        raise QueryError(f"the query text {query[:40]!r} has {len(query)} characters; give 1 to {_MAX_TEXT:,} with words")
+    try:
+        query.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise QueryError(f"the query text {query[:40]!r} is not Unicode text: {error.reason}; decode it first") from error
+    return Query(kind="text", label=query, content=query)
+
+
+def _image(query: Any) -> Query:
+    if isinstance(query, (str, Path)):
+        return _image_file(query)
+    if isinstance(query, bytes):
+        return Query(kind="image", label=f"a picture of {len(query)} bytes", content=query)
+    if isinstance(query, Image.Image):
+        return Query(kind="image", label=f"a picture of {query.width} x {query.height}", content=query)
+    raise QueryError(
+        f"this direction searches with a path, bytes, a PIL image or a vector, and a query is of type {type(query).__name__}"
+    )
+
+
+def _image_file(query: str | Path) -> Query:
+    name = str(query)
+    if _URL.match(name):
+        raise QueryError(f"the query {name[:80]!r} is a URL, and nothing is fetched; save the picture and give its path")
+    try:
+        found = bool(name) and "\0" not in name and Path(name).is_file()
+    except OSError as error:
+        raise QueryError(f"the query picture {name[:80]!r} cannot be read: {error.strerror}; give a path") from error
+    if not found:
+        raise QueryError(
+            f"there is no query picture at {name[:200]!r}; give the path of a file, or search with words by text_to_image"
+        )
+    return Query(kind="image", label=Path(name).name, content=Path(name))
+
+
+def unit_rows(vectors: Any, dim: int) -> Vectors:
+    """Return (n, dim) float32 rows of unit length.
+
+    Raises:
+        QueryError: Not numbers, not (n, dim), not finite, or a row of zeros.
+    """
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:
+        raise QueryError(f"the query vectors are no array: {error}; give an array (n, {dim})") from error
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise QueryError(f"the query vectors have shape {array.shape}; this index takes (n, {dim})")
+    if array.dtype.kind not in "fiu":
+        raise QueryError(f"the query vectors are of type {array.dtype}; give numbers, e.g. float32")
+    wide = array.astype(np.float64)
+    _check_rows(np.isfinite(wide).all(axis=1), "has a value that is not finite (NaN or infinite)")
+    # By the largest value first: squares of huge or tiny values would overflow or vanish.
+    peak = np.abs(wide).max(axis=1, initial=0.0)
+    _check_rows(peak > 0, "is all zeros, so it points nowhere")
+    wide /= peak[:, None]
+    wide /= np.maximum(np.linalg.norm(wide, axis=1), _SMALLEST)[:, None]
+    return np.ascontiguousarray(wide, dtype=np.float32)
+
+
+def _check_rows(good: NDArray[np.bool_], what: str) -> None:
+    if not good.all():
+        raise QueryError(f"query vector {int(np.flatnonzero(~good)[0])} {what}; encode it again")

@@ -1,0 +1,185 @@
+"""The approximate index of one collection: candidates from FAISS, hits from the exact re-rank."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from .ann_file import read_ann
+from .errors import CorruptIndexError, SearchParameterError
+from .rerank import Ids, Ranking, Scores, Vectors, exact_search, rerank
+from .spec import AnnPlan
+
+# A filter that leaves at most this many values (rows x dim) is answered by comparing them all, exactly: 4 ms on one
+# core, which is where probing with a filter, at the width that such a filter needs, costs as much.
+NARROW_VALUES = 2_500_000
+_WIDEST_EF = 4096  # a walk through an `hnsw` graph beyond this costs more than comparing every row of most filters
+
+
+class AnnIndex:
+    """Answers top-k queries over the vectors of one collection; read only, safe from many threads.
+
+    Search settings travel with each call and are never set on the shared FAISS index. One query runs on the calling
+    thread alone; a batch is spread over FAISS's OpenMP threads, whose number is a setting of the calling thread
+    (`faiss.omp_set_num_threads`), so a server that searches from many threads sets it to 1 in each of them.
+    """
+
+    def __init__(self, plan: AnnPlan, vectors: Vectors, index: Any = None) -> None:
+        self.plan = plan
+        self._vectors = vectors
+        self._index = index
+
+    @classmethod
+    def open(cls, path: Path | None, plan: AnnPlan, vectors: Vectors) -> AnnIndex:
+        """Open the index file that belongs to `vectors`; the kind `flat` has no file, and `path` is not looked at.
+
+        Raises:
+            CorruptIndexError: The file is missing, damaged, or was made of other vectors than these.
+        """
+        if plan.kind == "flat":
+            return cls(plan, vectors)
+        if path is None:
+            raise CorruptIndexError(f"an index of kind {plan.kind!r} needs a file and none was named; build it again")
+        index = read_ann(path, plan.kind, rows=vectors.rows, dim=vectors.dim, nlist=plan.nlist)
+        _check(path, index, plan, vectors)
+        return cls(plan, vectors, index)
+
+    @property
+    def max_nprobe(self) -> int:
+        """The largest `nprobe` that changes anything: all lists, for `hnsw` at most 4096, for `flat` 0."""
+        return min(_WIDEST_EF, self._vectors.rows) if self.plan.kind == "hnsw" else self.plan.nlist
+
+    def search(
+        self, queries: NDArray[Any], k: int, *, nprobe: int, oversample: int, rows: Ids | None = None
+    ) -> Ranking:
+        """Return the `k` best rows of each query, by exact score.
+
+        Args:
+            queries: (nq, dim) unit vectors.
+            k: How many hits a query.
+            nprobe: Lists visited (`efSearch` for `hnsw`; not used by `flat`). More finds more and costs more. With
+                `rows` it stands for the allowed rows that are looked at: a filter that keeps a tenth visits ten times
+                as many lists. It grows further for a query that would come back with fewer than min(k, rows) hits.
+            oversample: `k * oversample` candidates are scored exactly. 4 to 32 is usual with PQ codes.
+            rows: Row ids that a hit may have, ascending; None for all. Few rows are compared one by one, exactly.
+
+        Returns:
+            Row ids (nq, k) int64, padded with -1 when the collection (or `rows`) has fewer, and scores (nq, k) float32,
+            padded with -inf; best first, equal scores by lower row id.
+
+        Raises:
+            SearchParameterError: `k`, `nprobe`, `oversample`, `queries` or `rows` is out of range.
+        """
+        queries = _checked_queries(queries, self._vectors.dim)
+        rows = None if rows is None else _checked_rows(rows, self._vectors.rows)
+        flat = self.plan.kind == "flat"
+        _check_positive(k=k, oversample=oversample, nprobe=1 if flat else nprobe)
+        if flat or (rows is not None and len(rows) <= max(NARROW_VALUES // self._vectors.dim, k)):
+            return exact_search(self._vectors, queries, k, rows)
+        return self._probe(queries, _Probing(k=k, nprobe=nprobe, oversample=oversample), rows)
+
+    def candidates(self, queries: NDArray[Any], count: int, *, nprobe: int) -> Ids:
+        """Return the row ids that the codes alone rank first, (nq, count) int64, -1 where there are fewer.
+
+        This is what the re-rank works on; tuning looks at its prefixes.
+
+        Raises:
+            SearchParameterError: `flat` has no codes; or `queries`, `count` or `nprobe` is out of range.
+        """
+        if self.plan.kind == "flat":
+            raise SearchParameterError("an index of kind 'flat' has no candidates; use search")
+        _check_positive(count=count, nprobe=nprobe)
+        return self._ask(_checked_queries(queries, self._vectors.dim), count, nprobe, None)
+
+    def _probe(self, queries: Scores, probing: _Probing, rows: Ids | None) -> Ranking:
+        available = self._vectors.rows if rows is None else len(rows)
+        wanted, count = min(probing.k, available), min(probing.k * probing.oversample, available)
+        nprobe = -(-probing.nprobe * self._vectors.rows // available)
+        allowed = None if rows is None else _mask(rows, self._vectors.rows)
+        ids, scores = rerank(self._vectors, queries, self._ask(queries, count, nprobe, allowed), probing.k)
+        while (short := _short(ids, wanted)).size and nprobe < self.max_nprobe:
+            nprobe *= 4
+            found = self._ask(queries[short], count, nprobe, allowed)
+            ids[short], scores[short] = rerank(self._vectors, queries[short], found, probing.k)
+        if short.size:
+            ids[short], scores[short] = exact_search(self._vectors, queries[short], probing.k, rows)
+        return ids, scores
+
+    def _ask(self, queries: Scores, count: int, nprobe: int, allowed: NDArray[np.bool_] | None) -> Ids:
+        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        # The selector points into `bits`, which this frame keeps until the search is over.
+        selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
+        parameters = self._parameters(count, min(nprobe, self.max_nprobe), selector)
+        found: Ids = self._index.search(queries, count, params=parameters)[1]
+        if allowed is not None:
+            # FAISS's filters have had holes: nothing leaves here that the filter does not allow.
+            found = np.where((found >= 0) & allowed[found], found, -1)
+        return found
+
+    def _parameters(self, count: int, nprobe: int, selector: Mapping[str, Any]) -> Any:
+        if self.plan.kind == "hnsw":
+            return faiss.SearchParametersHNSW(efSearch=max(nprobe, count), **selector)
+        return faiss.SearchParametersIVF(nprobe=nprobe, **selector)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Probing:
+    """What a caller asked for."""
+
+    k: int
+    nprobe: int
+    oversample: int
+
+
+def _short(ids: Ids, wanted: int) -> Ids:
+    """Queries with fewer hits than there could be."""
+    return np.flatnonzero((ids >= 0).sum(axis=1) < wanted)
+
+
+def _mask(rows: Ids, total: int) -> NDArray[np.bool_]:
+    allowed = np.zeros(total, dtype=np.bool_)
+    allowed[rows] = True
+    return allowed
+
+
+def _check_positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise SearchParameterError(f"{name} is {value!r}; give 1 or more")
+
+
+def _checked_queries(queries: NDArray[Any], dim: int) -> Scores:
+    queries = np.ascontiguousarray(queries, dtype=np.float32)
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise SearchParameterError(f"queries have shape {queries.shape}; this index takes (n, {dim}) unit vectors")
+    if not np.isfinite(queries).all():
+        raise SearchParameterError("queries hold NaN or infinity; give unit vectors")
+    return queries
+
+
+def _checked_rows(rows: Ids, total: int) -> Ids:
+    rows = np.asarray(rows, dtype=np.int64)
+    if rows.size and (rows[0] < 0 or rows[-1] >= total or (np.diff(rows) <= 0).any()):
+        raise SearchParameterError(f"rows must be row ids from 0 to {total - 1}, ascending, none twice")
+    return rows
+
+
+def _check(path: Path, index: Any, plan: AnnPlan, vectors: Vectors) -> None:
+    """Refuse an index that does not fit the vectors and the plan."""
+    checks = [
+        ("dim", index.d, vectors.dim),
+        ("rows", index.ntotal, vectors.rows),
+        ("metric", index.metric_type, faiss.METRIC_INNER_PRODUCT),
+        ("trained", index.is_trained, True),
+    ]
+    if plan.kind != "hnsw":
+        checks += [("nlist", index.nlist, plan.nlist), ("list centres", index.quantizer.ntotal, plan.nlist)]
+    for name, found, expected in checks:
+        if found != expected:
+            raise CorruptIndexError(f"{path} has {name} {found!r} where {expected!r} is expected; build it again")

@@ -1,0 +1,51 @@
+"""The errors of Twinlens. Catch `TwinlensError` to catch them all.
+
+    TwinlensError                    anything we raise on purpose; the message names a value, a place and a next step
+    |-- StorageError                 an index on disk
+    |   |-- IndexNotFoundError       there is no index, or no such version, at this path
+    |   |-- CorruptIndexError        bytes on disk differ from what the manifest says
+    |   |-- IncompatibleIndexError   written by a newer format, or with a feature this release does not know
+    |   |-- IndexLockedError         another builder is writing to this index
+    |   |-- DuplicateItemError       one `item_id` was given to two items
+    |   |-- SearchParameterError     k, nprobe, ... outside what this index can do
+    |   `-- PublishStateUnknownError the last fsync failed: the version may or may not be the current one
+    |-- EncoderError, ImageError     encoders/errors.py
+    |-- BuildError, SourceError      indexer/errors.py
+    `-- SearchError                  searcher/errors.py
+"""
+
+
+class TwinlensError(Exception):
+    """Base of every error this project raises on purpose; commands print it as one line and exit with 1."""
+
+
+class StorageError(TwinlensError):
+    """Something is wrong with an index on disk."""
+
+
+class IndexNotFoundError(StorageError):
+    """No index, or no such version, is at the path."""
+
+
+class CorruptIndexError(StorageError):
+    """A file of an index is missing, or its bytes differ from what the manifest says."""
+
+
+class IncompatibleIndexError(StorageError):
+    """The index was written by a newer format, or with a feature this release does not know."""
+
+
+class IndexLockedError(StorageError):
+    """Another builder holds the lock of this index."""
+
+
+class DuplicateItemError(StorageError):
+    """One `item_id` was given to two items of a collection."""
+
+
+class SearchParameterError(StorageError):
+    """A search parameter is outside what the index can do."""
+
+
+class PublishStateUnknownError(StorageError):
+    """The final fsync failed, so nobody can tell whether the version survives a power loss."""

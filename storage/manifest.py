@@ -1,0 +1,160 @@
+"""The manifest of a version: what it is, what is in it, and the checksum of each of its files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from .checksum import FileEntry, sha256_of
+from .errors import CorruptIndexError, IncompatibleIndexError, StorageError
+from .layout import CATALOG, FILE_NAMES, MAX_VERSION, ann_name, vectors_name
+from .spec import Collection, CollectionInfo, Counts, EncoderInfo
+from .strict_json import build as build_value
+from .strict_json import canonical, parse, to_plain
+
+__all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]
+
+FORMAT_VERSION = 1
+# Features that this release knows; it refuses to read, or to write after, a version that names another.
+READER_FEATURES: frozenset[str] = frozenset()
+WRITER_FEATURES: frozenset[str] = frozenset()
+MAX_BYTES = 1 << 20
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_CHECKSUM = "checksum"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """One published version, as it stands in its `manifest.json`.
+
+    Attributes:
+        version: Its number.
+        parent: The version that was current when it was published; None for the first.
+        created_at: When, UTC, ISO 8601.
+        encoder: What made the vectors; None where that is unknown.
+        collections: The halves that it has.
+        counts: Every item of the corpus, indexed or rejected.
+        build: Configuration and report of the build, as JSON values.
+        files: Size and SHA-256 of every file of the version but this one.
+        format_version: Version of the whole layout.
+        reader_features: Features that one must know to read it.
+        writer_features: Features that one must know to publish after it.
+    """
+
+    version: int
+    parent: int | None
+    created_at: str
+    encoder: EncoderInfo | None
+    collections: Mapping[Collection, CollectionInfo]
+    counts: Counts
+    build: Mapping[str, Any]
+    files: Mapping[str, FileEntry]
+    format_version: int = FORMAT_VERSION
+    reader_features: tuple[str, ...] = ()
+    writer_features: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """Return the bytes of the file: canonical JSON, with a checksum of its own over all the rest.
+
+        Raises:
+            StorageError: A value is not JSON's, or the whole is larger than 1 MiB or contradicts itself.
+        """
+        try:
+            plain = to_plain(self)
+            data = canonical({**plain, _CHECKSUM: sha256_of(canonical(plain))})
+            self._check()
+        except (TypeError, ValueError) as error:
+            raise StorageError(f"version {self.version} cannot be described in its manifest: {error}") from error
+        if len(data) > MAX_BYTES:
+            raise StorageError(
+                f"the manifest of version {self.version} has {len(data)} bytes and may have {MAX_BYTES}; "
+                "keep less in its build report"
+            )
+        return data
+
+    @classmethod
+    def from_json(cls, data: bytes, place: str) -> Self:
+        """Parse the bytes of a manifest; `place` names the file in messages.
+
+        Raises:
+            IncompatibleIndexError: A newer format, or a feature that this release does not know.
+            CorruptIndexError: Anything else that `to_json` would not have written.
+        """
+        if len(data) > MAX_BYTES:
+            raise CorruptIndexError(f"{place} has {len(data)} bytes and may have {MAX_BYTES}; build again")
+        try:
+            plain = parse(data)
+            if not isinstance(plain, dict):
+                raise ValueError("it is not an object")
+            _refuse_newer(plain, place)
+            checksum = plain.pop(_CHECKSUM, None)
+            if checksum != sha256_of(canonical(plain)):
+                raise ValueError("its own checksum does not fit")
+            manifest: Self = build_value(cls, plain, "manifest")
+            manifest._check()
+        except (ValueError, RecursionError) as error:
+            raise CorruptIndexError(
+                f"{place} is damaged ({error}); roll back to another version or build again"
+            ) from error
+        return manifest
+
+    def expected_files(self) -> set[str]:
+        """Return the names of the files that a version with these collections has."""
+        names = {CATALOG, *map(vectors_name, self.collections)}
+        return names | {ann_name(name) for name, info in self.collections.items() if info.ann.kind != "flat"}
+
+    def _check(self) -> None:
+        """Raise ValueError where the parts contradict each other."""
+        if not 1 <= self.version <= MAX_VERSION or (self.parent is not None and not 1 <= self.parent < self.version):
+            raise ValueError(f"version {self.version} cannot follow {self.parent}")
+        if not self.collections:
+            raise ValueError("it has no collection")
+        if not set(self.files) <= FILE_NAMES or set(self.files) != self.expected_files():
+            raise ValueError(f"its files are {sorted(self.files)} and should be {sorted(self.expected_files())}")
+        for name, entry in self.files.items():
+            if not _SHA256.fullmatch(entry.sha256):
+                raise ValueError(f"the SHA-256 of {name} is {entry.sha256!r}")
+        self._check_counts()
+
+    def _check_counts(self) -> None:
+        counts = self.counts
+        rows = {name: self.collections[name].rows if name in self.collections else 0 for name in ("images", "texts")}
+        if counts.items != counts.indexed + counts.rejected or counts.indexed != counts.images + counts.texts:
+            raise ValueError(f"its counts do not add up: {counts}")
+        if rows != {"images": counts.images, "texts": counts.texts}:
+            raise ValueError(f"its collections have {rows} rows and its counts are {counts}")
+
+
+def check_writable(manifest: Manifest, place: str) -> None:
+    """Refuse to publish after a version that asks its writers for a feature this release does not know.
+
+    Raises:
+        IncompatibleIndexError: There is such a feature.
+    """
+    if unknown := sorted(set(manifest.writer_features) - WRITER_FEATURES):
+        raise IncompatibleIndexError(
+            f"{place} asks writers for the features {unknown}, and this release knows {sorted(WRITER_FEATURES)}; "
+            "use a newer Twinlens"
+        )
+
+
+def _refuse_newer(plain: Mapping[str, Any], place: str) -> None:
+    """Look at the format before anything else: a newer one may have other keys."""
+    found = plain.get("format_version")
+    if type(found) is not int or found < 1:
+        raise ValueError(f"its format_version is {found!r}")
+    if found > FORMAT_VERSION:
+        raise IncompatibleIndexError(
+            f"{place} has format version {found}, and this release reads up to {FORMAT_VERSION}; use a newer Twinlens"
+        )
+    features = plain.get("reader_features")
+    if not isinstance(features, list):
+        raise ValueError(f"its reader_features are {features!r}")
+    if unknown := sorted({str(name) for name in features} - READER_FEATURES):
+        raise IncompatibleIndexError(
+            f"{place} needs the features {unknown}, and this release knows {sorted(READER_FEATURES)}; "
+            "use a newer Twinlens"
+        )

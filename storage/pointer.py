@@ -1,0 +1,59 @@
+"""CURRENT: which version readers open, with the checksum of its manifest."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import atomic
+from .checksum import sha256_of
+from .errors import CorruptIndexError, PublishStateUnknownError
+from .layout import CURRENT, open_regular, version_name
+
+_FORM = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The number of the current version and the SHA-256 of its manifest."""
+
+    number: int
+    sha256: str
+
+
+def read_pointer(root: Path) -> Pointer | None:
+    """Return what CURRENT says, or None where nothing was published yet.
+
+    Raises:
+        CorruptIndexError: The file is there and does not hold a number and a checksum.
+    """
+    if not (root / CURRENT).exists() and not (root / CURRENT).is_symlink():
+        return None
+    with open_regular(root, CURRENT) as file:
+        data = file.read(256)
+    found = _FORM.fullmatch(data)
+    if not found or not int(found[1]):
+        raise CorruptIndexError(
+            f"{root / CURRENT} holds {data!r} and not a version and its checksum; roll back with `--to`"
+        )
+    return Pointer(int(found[1]), found[2].decode())
+
+
+def write_pointer(root: Path, number: int, manifest: bytes) -> None:
+    """Make a version the current one, atomically and durably.
+
+    Raises:
+        StorageError: CURRENT could not be replaced; it is as it was.
+        PublishStateUnknownError: It was replaced, but the final fsync failed.
+    """
+    line = f"{version_name(number)} {sha256_of(manifest)}\n".encode()
+    with atomic.explained("write", root / CURRENT):
+        finish = atomic.replace_file(root / CURRENT, line, "current")
+    try:
+        finish()
+    except OSError as error:
+        raise PublishStateUnknownError(
+            f"version {number} of {root} is current, but the last fsync failed ({error.strerror or error}) and a power loss "
+            "may undo that; check the disk, then run `twinlens versions` to see what is current"
+        ) from error

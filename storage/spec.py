@@ -1,0 +1,109 @@
+"""Small frozen values that describe an index; the manifest holds them exactly as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Collection = Literal["images", "texts"]
+Direction = Literal["text_to_image", "image_to_text", "image_to_image", "text_to_text"]
+AnnKind = Literal["flat", "ivf-flat", "ivf-pq", "ivf-pq4", "ivf-rabitq", "hnsw"]
+
+COLLECTIONS: tuple[Collection, ...] = get_args(Collection)
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+ANN_KINDS: tuple[AnnKind, ...] = get_args(AnnKind)
+
+# The collection that each direction searches.
+TARGETS: Mapping[Direction, Collection] = {
+    "text_to_image": "images",
+    "image_to_image": "images",
+    "image_to_text": "texts",
+    "text_to_text": "texts",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderInfo:
+    """What an index remembers of the encoder that made its vectors.
+
+    `fingerprint` is a SHA-256 over weights, preprocessing, tokenizer, dim and normalisation: two encoders with the same
+    fingerprint give vectors that may be compared. It is None for ready-made embeddings of unknown origin.
+    """
+
+    spec: str
+    dim: int
+    fingerprint: str | None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnPlan:
+    """How the approximate index of one collection was made.
+
+    Attributes:
+        kind: The family. `flat` compares every vector and needs no training.
+        factory: The FAISS factory string, as trained, e.g. `IVF1024,PQ128x4fsr`; empty for `flat`, which has no file.
+        nlist: Inverted lists; 0 where the kind has none. Usual range: 1 to 16 times the square root of the rows.
+        train_rows: How many rows the quantisers were trained on; 0 where nothing was trained.
+        seed: Seed of the training sample and of k-means.
+    """
+
+    kind: AnnKind
+    factory: str = ""
+    nlist: int = 0
+    train_rows: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """One measured setting of a search: what it costs and what it finds.
+
+    Attributes:
+        k: The number of hits it was measured with.
+        nprobe: Lists visited a query (`efSearch` for `hnsw`, 0 for `flat`). Recall and cost rise together.
+        oversample: Candidates a query are `k * oversample`; all are re-ranked exactly. 4-32 is usual with PQ codes.
+        ann_recall: Share of the exact top k that was found, mean over the tuning queries.
+        ms_per_query: Wall milliseconds for one query at a time, re-rank included, on the building machine.
+    """
+
+    k: int
+    nprobe: int
+    oversample: int
+    ann_recall: float
+    ms_per_query: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """The Pareto front of operating points of one direction, cheapest first, and what it was measured with.
+
+    `query_source` says where the queries came from: `corpus` (the index's own captions or images), `bank` (generic
+    captions), or `given` (a file of query vectors).
+    """
+
+    query_source: str
+    queries: int
+    points: tuple[OperatingPoint, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionInfo:
+    """One half of an index: its rows, its approximate index, and what each direction into it measured."""
+
+    rows: int
+    ann: AnnPlan
+    tuning: Mapping[Direction, Tuning] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """Every item is accounted for: `items = indexed + rejected`, `indexed = images + texts`."""
+
+    items: int
+    indexed: int
+    rejected: int
+    images: int
+    texts: int
+    pairs: int

@@ -1,0 +1,326 @@
+"""An index folder: its versions, which of them is current, and how one is published, rolled back and removed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from . import atomic
+from .checksum import Verify, sha256_of
+from .draft import Draft, measure_files, seal
+from .errors import CorruptIndexError, IncompatibleIndexError, IndexNotFoundError, StorageError
+from .layout import (
+    CURRENT,
+    DRAFT_PREFIX,
+    LOCK,
+    MANIFEST,
+    STAGING,
+    TRASH_PREFIX,
+    VERSIONS,
+    number_in,
+    open_regular,
+    version_name,
+    version_number,
+)
+from .lock import IndexLock
+from .manifest import MAX_BYTES, Manifest, check_writable
+from .pointer import Pointer, read_pointer, write_pointer
+from .spec import Collection, CollectionInfo, Counts, EncoderInfo
+from .staging import Staging
+from .verification import FileCheck, check_version
+from .version import IndexVersion, check_files
+
+_OWN_NAMES = frozenset({CURRENT, f".{CURRENT}.new", LOCK, STAGING, VERSIONS})
+
+
+class IndexStore:
+    """An index on disk.
+
+    A reader sees the old version or the new one, whole, whatever happens to the builder. Reading takes no lock.
+    `draft` and `publish` are for inside `with store.lock():`; the other changes take the lock themselves.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = IndexLock(path / LOCK)
+
+    @classmethod
+    def create(cls, path: str | Path) -> Self:
+        """Open the index at `path`, or make an empty one where there is nothing.
+
+        Raises:
+            StorageError: The folder holds something else, or cannot be made.
+        """
+        path = Path(path)
+        with atomic.explained("make the index", path):
+            atomic.make_folder(path)
+            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN_NAMES)
+            if strangers and not (path / VERSIONS).is_dir():
+                raise StorageError(
+                    f"{path} is not an index and not empty (it holds {strangers[0]!r}); name a new or an empty folder"
+                )
+            atomic.make_folder(path / VERSIONS)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open the index at `path`.
+
+        Raises:
+            IndexNotFoundError: There is none.
+        """
+        path = Path(path)
+        if not (path / VERSIONS).is_dir():
+            raise IndexNotFoundError(f"there is no index at {path}; make one with `build-index CORPUS --out {path}`")
+        return cls(path)
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Return the one-builder lock, to be used with `with`; who holds it may take it again.
+
+        Raises:
+            IndexLockedError: On entering, when another builder has it; the message says who.
+        """
+        return self._lock
+
+    def current(self) -> int | None:
+        """Return the number of the current version, None where nothing was published."""
+        pointer = read_pointer(self.path)
+        return pointer.number if pointer else None
+
+    def versions(self) -> list[int]:
+        """Return the numbers of the published versions, ascending."""
+        numbers = (version_number(entry.name) for entry in (self.path / VERSIONS).iterdir())
+        return sorted(number for number in numbers if number is not None)
+
+    def manifest(self, number: int | None = None) -> Manifest:
+        """Return the manifest of a version, the current one by default, without opening its files.
+
+        Raises:
+            IndexNotFoundError: There is no such version.
+            CorruptIndexError: The manifest, or CURRENT, is damaged.
+            IncompatibleIndexError: It is of a newer format.
+        """
+        return self._manifest(*self._find(number))[0]
+
+    def open_version(self, number: int | None = None, verify: Verify = "full") -> IndexVersion:
+        """Open a version, the current one by default, after checking its files against its manifest.
+
+        Args:
+            number: Which version.
+            verify: `full` reads every file and compares checksums (about a second a gigabyte); `size` compares sizes
+                only, for files that were verified before.
+
+        Raises:
+            IndexNotFoundError: There is no such version.
+            CorruptIndexError: A file is damaged; the message names it.
+            IncompatibleIndexError: It is of a newer format.
+        """
+        while True:
+            found, pointer = self._find(number)
+            try:
+                manifest, _ = self._manifest(found, pointer)
+                check_files(self.version_path(found), manifest, verify)
+                return IndexVersion(self.version_path(found), manifest)
+            except CorruptIndexError:
+                # A version that ceased to be current meanwhile may just have been vacuumed: look again.
+                if number is not None or read_pointer(self.path) == pointer:
+                    raise
+
+    def verify(self, number: int | None = None) -> list[FileCheck]:
+        """Read and open every file of a version, the current one by default, and return what is wrong with each.
+
+        Raises:
+            IndexNotFoundError: There is no such version.
+        """
+        try:
+            found, pointer = self._find(number)
+        except CorruptIndexError as error:
+            return [FileCheck(name=CURRENT, problem=str(error))]
+        folder = self.version_path(found)
+        try:
+            manifest, _ = self._manifest(found, pointer)
+        except (CorruptIndexError, IncompatibleIndexError) as error:
+            name = (folder / MANIFEST).relative_to(self.path).as_posix()
+            return [FileCheck(name=name, problem=str(error))]
+        return check_version(self.path, folder, manifest)
+
+    def version_path(self, number: int) -> Path:
+        """Return the folder of a version."""
+        return self.path / VERSIONS / version_name(number)
+
+    def staging(self, fingerprint: str) -> Staging:
+        """Return the staging folder of the build with this fingerprint, made where it is missing.
+
+        Raises:
+            StorageError: The fingerprint is not a plain name, or the folder cannot be made.
+        """
+        return Staging.create(self.path / STAGING, fingerprint)
+
+    def drop_staging(self, keep: str | None = None) -> None:
+        """Remove the staging folders of all builds but the one with the fingerprint `keep`."""
+        with self._lock:
+            for folder in self._entries(STAGING):
+                if folder.name != keep:
+                    atomic.remove_folder(folder)
+
+    def draft(self) -> Draft:
+        """Return a new draft, after removing those that killed builds have left.
+
+        Raises:
+            StorageError: The lock is not held, or the folder cannot be made.
+        """
+        self._require_lock("start a draft")
+        self._remove_leftovers()
+        seen = [number_in(entry.name) for entry in self._entries(VERSIONS)]
+        draft = Draft(self.path, max([self.current() or 0, *seen]) + 1)
+        with atomic.explained("make", draft.path):
+            atomic.make_folder(draft.path)
+        return draft
+
+    def publish(
+        self,
+        draft: Draft,
+        *,
+        encoder: EncoderInfo | None,
+        collections: Mapping[Collection, CollectionInfo],
+        counts: Counts,
+        build: Mapping[str, Any],
+    ) -> Manifest:
+        """Make a draft the current version and return its manifest; when this returns, the version is durable.
+
+        Raises:
+            StorageError: The files do not fit what is said of them, or the disk is full or fails; the old version stays.
+            PublishStateUnknownError: All is written and current, but the final fsync failed.
+        """
+        self._require_lock("publish")
+        parent = self.current()
+        self._check_writable(parent)
+        described = {"encoder": encoder, "collections": collections, "counts": counts, "build": build}
+        with atomic.explained("publish", draft.path):
+            manifest = _described(draft, parent, described)
+            data = seal(draft, manifest)
+            draft.renamed = True
+            atomic.rename(draft.path, self.version_path(draft.number), "version")
+        write_pointer(self.path, draft.number, data)
+        return Manifest.from_json(data, str(self.version_path(draft.number) / MANIFEST))
+
+    def rollback(self, to: int | None = None) -> int:
+        """Make an older version current again, the parent of the current one by default, and return its number.
+
+        It is verified in full first. Only CURRENT changes.
+
+        Raises:
+            IndexNotFoundError: There is no such version, or the current one has no parent.
+            CorruptIndexError: The version is damaged; CURRENT stays.
+        """
+        with self._lock:
+            number = self._parent() if to is None else to
+            with self.open_version(number) as version:
+                for collection in version.manifest.collections:
+                    version.ann(collection)
+            _, data = self._manifest(*self._find(number))
+            write_pointer(self.path, number, data)
+            return number
+
+    def vacuum(self, keep: int = 2) -> list[int]:
+        """Remove all versions but the newest `keep` and the current one; return the removed numbers.
+
+        Leftovers of killed builds go too, and what they could resume from. Open readers keep what they have open.
+
+        Raises:
+            StorageError: `keep` is not positive, or a folder cannot be removed.
+        """
+        if keep < 1:
+            raise StorageError(f"cannot keep {keep!r} versions of {self.path}; keep 1 or more")
+        with self._lock:
+            kept = {self.current(), *self.versions()[-keep:]}
+            removed = [number for number in self.versions() if number not in kept]
+            for number in removed:
+                self._retire(number)
+            self._remove_leftovers()
+            self.drop_staging()
+            return removed
+
+    def _find(self, number: int | None) -> tuple[int, Pointer | None]:
+        """Return the number of the version that is meant, and what CURRENT says of it, if it is the current one."""
+        if number is None:
+            pointer = read_pointer(self.path)
+            if pointer is None:
+                raise IndexNotFoundError(f"nothing has been published in {self.path} yet; finish a build")
+            return pointer.number, pointer
+        if not self.version_path(number).is_dir():
+            raise IndexNotFoundError(f"{self.path} has no version {number!r}; it has {self.versions()}")
+        return number, self._pointer_at(number)
+
+    def _pointer_at(self, number: int) -> Pointer | None:
+        """Return what CURRENT says of this version, if anything; a damaged CURRENT stops nobody who names one."""
+        try:
+            pointer = read_pointer(self.path)
+        except CorruptIndexError:
+            return None
+        return pointer if pointer and pointer.number == number else None
+
+    def _manifest(self, number: int, pointer: Pointer | None) -> tuple[Manifest, bytes]:
+        name = f"{VERSIONS}/{version_name(number)}/{MANIFEST}"
+        place = str(self.path / name)
+        with open_regular(self.path, name) as file:
+            data = file.read(MAX_BYTES + 1)
+        if pointer is not None and sha256_of(data) != pointer.sha256:
+            raise CorruptIndexError(
+                f"{place} has SHA-256 {sha256_of(data)} and {CURRENT} says {pointer.sha256}; "
+                "roll back to another version or build again"
+            )
+        manifest = Manifest.from_json(data, place)
+        if manifest.version != number:
+            raise CorruptIndexError(f"{place} says that it is version {manifest.version}; it was moved, move it back")
+        return manifest, data
+
+    def _check_writable(self, parent: int | None) -> None:
+        if parent is None:
+            return
+        try:
+            manifest = self.manifest(parent)
+        except CorruptIndexError:
+            return  # a new version is the cure for a damaged one
+        check_writable(manifest, str(self.version_path(parent)))
+
+    def _parent(self) -> int:
+        current = self.current()
+        try:
+            parent = self.manifest().parent
+        except CorruptIndexError:
+            parent = max((number for number in self.versions() if number < (current or 0)), default=None)
+        if parent is None:
+            raise IndexNotFoundError(f"version {current} of {self.path} has no parent; name one of {self.versions()}")
+        return parent
+
+    def _retire(self, number: int) -> None:
+        """Remove a version under another name, so that a half removed one is never taken for a version."""
+        trash = self.path / VERSIONS / (TRASH_PREFIX + version_name(number))
+        with atomic.explained("remove", self.version_path(number)):
+            atomic.rename(self.version_path(number), trash, "vacuum")
+        atomic.remove_folder(trash)
+
+    def _remove_leftovers(self) -> None:
+        for entry in self._entries(VERSIONS):
+            if entry.name.startswith((DRAFT_PREFIX, TRASH_PREFIX)):
+                atomic.remove_folder(entry)
+
+    def _entries(self, name: str) -> list[Path]:
+        folder = self.path / name
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def _require_lock(self, action: str) -> None:
+        if not self._lock.held:
+            raise StorageError(f"cannot {action} in {self.path} without its lock; do it inside `with store.lock():`")
+
+
+def _described(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a draft, with its files measured."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    bare = Manifest(version=draft.number, parent=parent, created_at=now, files={}, **described)
+    files = measure_files(draft, bare.expected_files())
+    return Manifest(version=draft.number, parent=parent, created_at=now, files=files, **described)

@@ -1,0 +1,128 @@
+"""Strict JSON for the manifest: frozen dataclasses to canonical bytes and back, with nothing guessed."""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+_MAX_INT = 2**63
+
+
+def to_plain(value: Any) -> Any:
+    """Return dataclasses, mappings and tuples as dicts and lists, and NumPy's scalars as Python's."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+
+
+def canonical(value: Any) -> bytes:
+    """Return plain values as JSON with sorted keys: equal values give equal bytes.
+
+    Raises:
+        ValueError: A number is NaN or infinite.
+        TypeError: A value is none of JSON's.
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
+    return text.encode("utf-8", "surrogatepass") + b"\n"
+
+
+def parse(data: bytes) -> Any:
+    """Parse JSON; a repeated key, NaN, infinity, too deep a nesting or bytes that are not UTF-8 are a ValueError."""
+    try:
+        text = data.decode("utf-8", "surrogatepass")
+        return json.loads(text, object_pairs_hook=_no_repeats, parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def build(kind: Any, value: Any, place: str) -> Any:
+    """Make a value of the annotated type from plain JSON.
+
+    Dataclasses take exactly their fields, integers are in [0, 2^63), floats finite.
+
+    Raises:
+        ValueError: The value does not fit; the message starts with the place.
+    """
+    origin = get_origin(kind)
+    if kind is Any:
+        return value
+    if origin is Literal:
+        return _one_of(get_args(kind), value, place)
+    if origin in (Union, types.UnionType):
+        return _optional(get_args(kind), value, place)
+    if origin is tuple:
+        return tuple(
+            build(get_args(kind)[0], item, f"{place}[{number}]") for number, item in enumerate(_a(list, value, place))
+        )
+    if origin is not None and issubclass(origin, Mapping):
+        return _mapping(get_args(kind), value, place)
+    return _dataclass(kind, value, place) if is_dataclass(kind) else _scalar(kind, value, place)
+
+
+def _dataclass(kind: Any, value: Any, place: str) -> Any:
+    hints = get_type_hints(kind)
+    names = {field.name for field in fields(kind)}
+    found = set(_a(dict, value, place))
+    if found != names:
+        raise ValueError(f"{place} lacks {sorted(names - found)} and has {sorted(found - names)} unasked")
+    return kind(**{name: build(hints[name], value[name], f"{place}.{name}") for name in sorted(names)})
+
+
+def _mapping(arguments: tuple[Any, ...], value: Any, place: str) -> Mapping[Any, Any]:
+    key_kind, item_kind = arguments
+    return {
+        build(key_kind, key, f"{place} key"): build(item_kind, item, f"{place}.{key}")
+        for key, item in _a(dict, value, place).items()
+    }
+
+
+def _optional(arguments: tuple[Any, ...], value: Any, place: str) -> Any:
+    if value is None and types.NoneType in arguments:
+        return None
+    (kind,) = (argument for argument in arguments if argument is not types.NoneType)
+    return build(kind, value, place)
+
+
+def _scalar(kind: Any, value: Any, place: str) -> Any:
+    if kind is float and type(value) is int:
+        value = float(value)
+    value = _a(kind, value, place)
+    if kind is int and not 0 <= value < _MAX_INT:
+        raise ValueError(f"{place} is {value}, which is not in [0, 2^63)")
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{place} is {value}")
+    return value
+
+
+def _one_of(allowed: tuple[Any, ...], value: Any, place: str) -> Any:
+    if value not in allowed:
+        raise ValueError(f"{place} is {value!r}, which is none of {list(allowed)}")
+    return value
+
+
+def _a(kind: type[T], value: Any, place: str) -> T:
+    # `type() is`: True is an int to isinstance, and no count.
+    if type(value) is not kind:
+        raise ValueError(f"{place} is {type(value).__name__} and not {kind.__name__}")
+    return value
+
+
+def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key is there twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")

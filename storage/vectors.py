@@ -1,0 +1,186 @@
+"""The vectors of a collection: float16 rows in an Arrow IPC file that readers map into memory."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from .atomic import explained
+from .errors import CorruptIndexError, SearchParameterError
+from .half import widen
+from .layout import open_regular
+from .vector_writer import BATCH_ROWS, VectorWriter, vector_schema
+
+__all__ = ["BATCH_ROWS", "VectorTable", "VectorWriter"]
+
+
+class VectorTable:
+    """The vectors of a collection and their item ids, by row id; mapped, read only, safe from many threads.
+
+    Nothing is copied into memory when it is opened. Rows that were read stay valid after `close`, and an open table
+    keeps working when its file is removed.
+    """
+
+    def __init__(self, path: Path, batches: Sequence[pa.RecordBatch], dim: int, mapped: NDArray[np.uint8]) -> None:
+        self.path = path
+        self.dim = dim
+        self.rows = sum(batch.num_rows for batch in batches)
+        self._batch_rows = batches[0].num_rows if batches else 1
+        self._ids = [batch.column(0) for batch in batches]
+        self._starts = np.array([_element_offset(batch, mapped) for batch in batches], dtype=np.int64)
+        self._flat = mapped[: mapped.size // 2 * 2].view(np.float16)
+        self._halves = _every_half_row(self._flat, dim)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Map the file at `path` and check its structure; checksums are the manifest's business.
+
+        Raises:
+            CorruptIndexError: The file is missing, or is not a file that `VectorWriter` finished.
+        """
+        path = Path(path)
+        mapped = _map(path)
+        try:
+            reader = pa.ipc.open_file(pa.py_buffer(mapped))
+            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
+            dim = _checked_dim(reader.schema, batches)
+            return cls(path, batches, dim, np.frombuffer(mapped, dtype=np.uint8))
+        except (pa.ArrowException, ValueError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CorruptIndexError(
+                f"{path} is not a whole file of vectors ({reason}); roll back to another version or build again"
+            ) from error
+
+    def gather(self, row_ids: NDArray[np.integer[Any]]) -> NDArray[np.float16]:
+        """Return the vectors of these rows, in this order: a C-contiguous float16 copy, `row_ids.shape + (dim,)`.
+
+        Raises:
+            SearchParameterError: A row id is not in [0, rows).
+        """
+        rows = np.asarray(row_ids, dtype=np.int64)
+        if rows.size == 0:
+            return np.empty((*rows.shape, self.dim), dtype=np.float16)
+        self._check_range(rows)
+        batch, row = np.divmod(rows, self._batch_rows)
+        found: NDArray[np.float16] = self._halves[self._starts[batch] + row * self.dim]
+        return found
+
+    def chunks(self, size: int = 65536) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield all vectors in row order as (row id of the first, (n, dim) float32), n <= size.
+
+        Raises:
+            SearchParameterError: `size` is not positive.
+        """
+        if size < 1:
+            raise SearchParameterError(f"chunk size is {size!r}; give 1 or more")
+        for start in range(0, self.rows, size):
+            yield start, self._slice(start, min(start + size, self.rows))
+
+    def item_ids(self, row_ids: NDArray[np.integer[Any]]) -> NDArray[np.object_]:
+        """Return the item ids of these rows, in this order: an object array of str of the same shape.
+
+        Raises:
+            SearchParameterError: A row id is not in [0, rows).
+        """
+        rows = np.asarray(row_ids, dtype=np.int64)
+        if rows.size:
+            self._check_range(rows)
+        batch, row = np.divmod(rows.ravel(), self._batch_rows)
+        found = np.empty(rows.size, dtype=object)
+        for number in np.unique(batch):
+            here = batch == number
+            found[here] = self._ids[number].take(pa.array(row[here])).to_pylist()
+        return found.reshape(rows.shape)
+
+    def find(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row id of each item id, (n,) int64, -1 where it is unknown; one pass over the column."""
+        wanted = pa.array(item_ids, type=pa.string())
+        keys = wanted.unique()
+        rows = np.full(len(keys), -1, dtype=np.int64)
+        for number, column in enumerate(self._ids):
+            place = pc.index_in(column, value_set=keys)
+            hits = np.flatnonzero(np.asarray(place.is_valid()))
+            rows[np.asarray(place.take(pa.array(hits)))] = hits + number * self._batch_rows
+        return rows[np.asarray(pc.index_in(wanted, value_set=keys), dtype=np.int64)] if len(keys) else rows
+
+    def close(self) -> None:
+        """Let go of the file; the table is empty afterwards."""
+        self.rows = 0
+        self._ids = []
+        self._starts = np.empty(0, dtype=np.int64)
+        self._flat = np.empty(0, dtype=np.float16)
+        self._halves = np.empty((0, self.dim), dtype=np.float16)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _slice(self, start: int, stop: int) -> NDArray[np.float32]:
+        parts = []
+        while start < stop:
+            batch, row = divmod(start, self._batch_rows)
+            count = min(stop - start, self._batch_rows - row)
+            first = self._starts[batch] + row * self.dim
+            parts.append(widen(self._flat[first : first + count * self.dim].reshape(count, self.dim)))
+            start += count
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _check_range(self, row_ids: NDArray[np.int64]) -> None:
+        low, high = row_ids.min(), row_ids.max()
+        if low < 0 or high >= self.rows:
+            wrong = int(low if low < 0 else high)
+            raise SearchParameterError(f"row id {wrong} is not in {self.path}, which has rows 0 to {self.rows - 1}")
+
+
+def _map(path: Path) -> mmap.mmap:
+    with open_regular(path.parent, path.name) as file, explained("map", path):
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError as error:  # an empty file cannot be mapped
+            raise CorruptIndexError(f"{path} is empty; roll back to another version or build again") from error
+
+
+def _checked_dim(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> int:
+    """Return dim after comparing the structure with what the writer makes; ValueError says what differs."""
+    stated = dict(schema.metadata or {})
+    dim, batch_rows = int(stated.get(b"dim", b"0")), int(stated.get(b"batch_rows", b"0"))
+    if dim < 1 or batch_rows < 1 or not schema.equals(vector_schema(dim, batch_rows), check_metadata=True):
+        raise ValueError("its columns are not item_id and vector as written by this format")
+    for number, batch in enumerate(batches):
+        last = number == len(batches) - 1
+        if batch.num_rows != batch_rows and not (last and 0 < batch.num_rows < batch_rows):
+            raise ValueError(f"batch {number} has {batch.num_rows} rows and not {batch_rows}")
+        batch.column(0).validate(full=True)
+        batch.column(1).validate()
+        if batch.column(0).null_count or batch.column(1).null_count or batch.column(1).offset:
+            raise ValueError(f"batch {number} holds missing values")
+    return dim
+
+
+def _element_offset(batch: pa.RecordBatch, mapped: NDArray[np.uint8]) -> int:
+    """Return where the batch's first vector starts in the file, in float16 elements; ValueError if it does not fit."""
+    values = batch.column(1).values
+    data = values.buffers()[1]
+    start = data.address + 2 * values.offset - mapped.ctypes.data
+    wanted = 2 * batch.num_rows * batch.schema.field(1).type.list_size
+    if values.null_count or start % 2 or start < 0 or start + wanted > mapped.size or data.size < wanted:
+        raise ValueError("the values of a batch lie outside the file")
+    return int(start // 2)
+
+
+def _every_half_row(halves: NDArray[np.float16], dim: int) -> NDArray[np.float16]:
+    """See the file as overlapping rows of `dim` halves, one at each even byte: one fancy index reads any rows."""
+    shape = (max(halves.size - dim + 1, 0), dim)
+    return np.lib.stride_tricks.as_strided(halves, shape=shape, strides=(2, 2), writeable=False)

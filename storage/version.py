@@ -1,0 +1,140 @@
+"""An open version: immutable, checked against its manifest, and readable for as long as it is open."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+from .catalog import Catalog
+from .checksum import Verify, check
+from .errors import CorruptIndexError, IndexNotFoundError
+from .layout import CATALOG, MANIFEST, ann_name, open_regular, surplus, vectors_name
+from .manifest import Manifest
+from .spec import Collection
+from .vectors import VectorTable
+
+if TYPE_CHECKING:
+    from .ann import AnnIndex
+
+
+class IndexVersion:
+    """One version of an index; safe from many threads.
+
+    It keeps working, whole, while other versions are published and even while it is vacuumed itself.
+
+    Attributes:
+        number: Its number.
+        path: Its folder.
+        manifest: What it is.
+        catalog: What is known of each item.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        """Open the files of a version whose checksums hold already; `open_files` checks them first."""
+        self.path = path
+        self.manifest = manifest
+        self.number = manifest.version
+        self._guard = threading.RLock()
+        self._ann: dict[Collection, AnnIndex] = {}
+        with ExitStack() as stack:
+            self.catalog = stack.enter_context(Catalog.open(path / CATALOG))
+            self._vectors = {
+                name: stack.enter_context(VectorTable.open(path / vectors_name(name))) for name in manifest.collections
+            }
+            # FAISS files are loaded on first use; until then a descriptor keeps them from vanishing in a vacuum.
+            self._ann_files: dict[Collection, IO[bytes]] = {
+                name: stack.enter_context(open_regular(path, ann_name(name)))
+                for name, info in manifest.collections.items()
+                if info.ann.kind != "flat"
+            }
+            self._check()
+            self._stack = stack.pop_all()
+
+    @property
+    def dim(self) -> int:
+        """The length of its vectors."""
+        return next(iter(self._vectors.values())).dim
+
+    def vectors(self, collection: Collection) -> VectorTable:
+        """Return the vectors of a collection.
+
+        Raises:
+            IndexNotFoundError: The version has no such collection.
+        """
+        if collection not in self._vectors:
+            raise IndexNotFoundError(
+                f"version {self.number} in {self.path} holds no {collection}; it has {', '.join(self._vectors)}"
+            )
+        return self._vectors[collection]
+
+    def ann(self, collection: Collection) -> AnnIndex:
+        """Return the approximate index of a collection, loaded on first use.
+
+        Raises:
+            IndexNotFoundError: The version has no such collection.
+            CorruptIndexError: The file does not fit the manifest or the vectors.
+        """
+        vectors = self.vectors(collection)
+        with self._guard:
+            if collection not in self._ann:
+                self._ann[collection] = self._load_ann(collection, vectors)
+            return self._ann[collection]
+
+    def close(self) -> None:
+        """Let go of all files."""
+        with self._guard:
+            self._ann.clear()
+            self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _load_ann(self, collection: Collection, vectors: VectorTable) -> AnnIndex:
+        from .ann import AnnIndex  # FAISS is loaded by who searches, not by who looks at a manifest
+
+        plan = self.manifest.collections[collection].ann
+        if plan.kind == "flat":
+            return AnnIndex.open(None, plan, vectors)
+        path = self.path / ann_name(collection)
+        if not path.exists():  # vacuumed since it was opened
+            path = Path(f"/dev/fd/{self._ann_files[collection].fileno()}")
+        return AnnIndex.open(path, plan, vectors)
+
+    def _check(self) -> None:
+        for name, info in self.manifest.collections.items():
+            self._expect(vectors_name(name), "rows", self._vectors[name].rows, info.rows)
+            self._expect(vectors_name(name), "dim", self._vectors[name].dim, self._stated_dim())
+        counts = self.manifest.counts
+        for table in ("images", "texts", "pairs", "rejected"):
+            self._expect(CATALOG, f"rows of {table}", self.catalog.counts[table], getattr(counts, table))
+
+    def _stated_dim(self) -> int:
+        return self.manifest.encoder.dim if self.manifest.encoder else self.dim
+
+    def _expect(self, name: str, what: str, found: int, expected: int) -> None:
+        if found != expected:
+            raise CorruptIndexError(
+                f"{self.path / name} has {what} {found} and the manifest says {expected}; "
+                "roll back to another version or build again"
+            )
+
+
+def check_files(path: Path, manifest: Manifest, verify: Verify) -> None:
+    """Compare the files of a version with its manifest before any library reads them.
+
+    Raises:
+        CorruptIndexError: One is missing, differs, or does not belong there; the message names it.
+    """
+    # DuckDB would replay a stray write-ahead log, so a file too many is as bad as one that differs.
+    if strays := surplus(path, {MANIFEST, *manifest.files}):
+        raise CorruptIndexError(f"{path / strays[0]} does not belong to version {manifest.version}; remove it")
+    for name, entry in sorted(manifest.files.items()):
+        check(path, name, entry, verify)

@@ -1,0 +1,33 @@
+"""Shared by all tests: where the real data lies, and one small corpus of photographs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+# Two pools of threads on two cores only get in each other's way; set before torch and faiss are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from storage.origins import check_origins
+
+check_origins()
+
+HOME = Path(__file__).resolve().parents[1]
+DATA = HOME.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def home() -> Path:
+    """The root of the project."""
+    return HOME
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Real photographs, captions and CLIP vectors that are not part of the project."""
+    if not DATA.is_dir():
+        pytest.skip("the folder shared/data beside the project is absent: real photographs and CLIP vectors are needed")
+    return DATA

@@ -1,0 +1,50 @@
+"""The figures that keep the code readable."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median, quantiles
+
+PACKAGES = ("encoders", "evaluation", "indexer", "searcher", "storage")
+
+
+def files(home: Path) -> Iterator[Path]:
+    for package in PACKAGES:
+        yield from (home / package).rglob("*.py")
+
+
+def function_lengths(home: Path) -> dict[str, int]:
+    lengths = {}
+    for path in files(home):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths[f"{path.relative_to(home)}:{node.name}"] = (node.end_lineno or 0) - node.lineno + 1
+    return lengths
+
+
+def test_functions_are_short(home: Path) -> None:
+    lengths = function_lengths(home)
+    assert {name: length for name, length in lengths.items() if length > 60} == {}
+    assert median(lengths.values()) <= 10
+    assert quantiles(lengths.values(), n=10)[-1] <= 30
+
+
+def test_files_are_short(home: Path) -> None:
+    lengths = {str(path): len(path.read_text(encoding="utf-8").splitlines()) for path in files(home)}
+    assert {name: length for name, length in lengths.items() if length > 400} == {}
+    assert quantiles(lengths.values(), n=10)[-1] <= 300
+
+
+def test_no_machine_path_is_in_the_tree(home: Path) -> None:
+    needles = ("/wo" + "rk/", "/ro" + "ot/", "/ho" + "me/")
+    for path in [
+        *files(home),
+        *(home / "tests").rglob("*.py"),
+        *(home / "benchmarks").rglob("*.*"),
+        home / "README.md",
+    ]:
+        if path.suffix in {".py", ".md", ".json"}:
+            text = path.read_text(encoding="utf-8")
+            assert not any(needle in text for needle in needles), path

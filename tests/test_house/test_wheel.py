@@ -1,0 +1,54 @@
+"""What a user installs: the packages, no tests, no benchmarks."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PACKAGES = {"encoders", "evaluation", "indexer", "searcher", "storage"}
+
+
+@pytest.fixture(scope="module")
+def names(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("wheel")
+    # Built from a copy, so that the tree stays as it is.
+    for name in [*PACKAGES, "tests", "benchmarks"]:
+        shutil.copytree(home / name, folder / "tree" / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for name in ["pyproject.toml", "README.md"]:
+        shutil.copy(home / name, folder / "tree" / name)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(folder),
+        "tree",
+    ]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:
+        return wheel.namelist()
+
+
+def test_the_wheel_holds_our_packages_and_nothing_else(names: list[str]) -> None:
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
+
+
+def test_every_package_is_typed(names: list[str]) -> None:
+    assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
+
+
+def test_every_module_and_data_file_is_in_the_wheel(names: list[str], home: Path) -> None:
+    for package in PACKAGES:
+        for path in (home / package).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert str(path.relative_to(home)) in names

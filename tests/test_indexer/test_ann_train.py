@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from vector_tables import build_index, unit_rows, write_table
+
+from evaluation import hit_rate_at_k
+from indexer.ann_plan import plan_ann
+from indexer.ann_train import build_ann, estimate_memory
+from indexer.errors import BuildError
+from storage import StorageError, VectorTable
+from storage.ann import AnnIndex
+from storage.spec import ANN_KINDS, AnnKind
+
+CODED = [kind for kind in ANN_KINDS if kind != "flat"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> VectorTable:
+    return write_table(tmp_path_factory.mktemp("table"), unit_rows(4000, 24))
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_ids_are_row_ids(tmp_path: Path, table: VectorTable, kind: AnnKind) -> None:
+    rows = np.arange(0, 4000, 97)
+    stored = table.gather(rows).astype(np.float32)
+    ids = build_index(tmp_path, kind, table).search(stored, 1, nprobe=64, oversample=20)[0]
+    assert np.array_equal(ids[:, 0], rows)
+
+
+def test_flat_writes_nothing(tmp_path: Path, table: VectorTable) -> None:
+    plan = plan_ann("flat", table.rows, table.dim)
+    assert build_ann(table, plan, tmp_path / "ann.faiss") == plan
+    assert not (tmp_path / "ann.faiss").exists()
+    assert estimate_memory(plan, table.rows, table.dim) == 0
+
+
+@pytest.mark.parametrize("kind", ["ivf-flat", "ivf-pq", "ivf-pq4", "ivf-rabitq"])
+def test_the_same_seed_gives_the_same_file(tmp_path: Path, table: VectorTable, kind: AnnKind) -> None:
+    files = []
+    for number, seed in enumerate((3, 3, 4)):
+        plan = replace(plan_ann(kind, table.rows, table.dim, seed=seed), train_rows=2000)
+        build_ann(table, plan, tmp_path / str(number))
+        files.append((tmp_path / str(number)).read_bytes())
+    assert files[0] == files[1] != files[2]
+
+
+def test_the_size_of_a_chunk_does_not_show_in_the_file(
+    tmp_path: Path, table: VectorTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_ann("ivf-pq4", table.rows, table.dim)
+    build_ann(table, plan, tmp_path / "whole")
+    monkeypatch.setattr("indexer.ann_train._CHUNK_ROWS", 1500)
+    build_ann(table, plan, tmp_path / "chunks")
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "chunks").read_bytes()
+
+
+def test_progress_counts_the_rows(tmp_path: Path, table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("indexer.ann_train._CHUNK_ROWS", 1500)
+    seen: list[tuple[int, int]] = []
+    plan = plan_ann("ivf-pq4", table.rows, table.dim)
+    build_ann(table, plan, tmp_path / "ann.faiss", progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1500, 4000), (3000, 4000), (4000, 4000)]
+
+
+def test_a_memory_limit_shrinks_the_sample(tmp_path: Path) -> None:
+    table = write_table(tmp_path, unit_rows(30_000, 64, clusters=64))
+    plan = plan_ann("ivf-pq4", table.rows, table.dim)
+    whole = estimate_memory(plan, table.rows, table.dim)
+    trained = build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=whole - 1)
+    assert plan.train_rows == 30_000
+    assert trained == replace(plan, train_rows=15_000)
+    assert AnnIndex.open(tmp_path / "ann.faiss", trained, table).plan == trained
+
+
+def test_too_small_a_memory_limit_names_one_that_would_do(tmp_path: Path, table: VectorTable) -> None:
+    plan = plan_ann("ivf-pq4", table.rows, table.dim)
+    with pytest.raises(BuildError, match=r"a memory limit of 1,000 bytes is too small .* give at least ([\d,]+)") as no:
+        build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=1000)
+    need = int(str(no.value).split("give at least ")[1].split(", or")[0].replace(",", ""))
+    with pytest.raises(BuildError, match="too small"):
+        build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=need - 1)
+    assert build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=need).train_rows < plan.train_rows
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_the_estimate_covers_the_index(tmp_path: Path, table: VectorTable, kind: AnnKind) -> None:
+    plan = plan_ann(kind, 100_000, 24)
+    build_index(tmp_path, kind, table)
+    bytes_a_row = (tmp_path / f"{kind}.faiss").stat().st_size / table.rows
+    fixed = estimate_memory(plan, 100_000, 24)
+    assert estimate_memory(plan, 1_100_000, 24) - fixed >= 0.6 * 1_000_000 * bytes_a_row
+
+
+def test_a_small_collection_trains_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """FAISS prints warnings about few points straight to the terminal."""
+    build_index(tmp_path, "ivf-pq", write_table(tmp_path, unit_rows(256, 30)))
+    build_index(tmp_path, "ivf-pq4", write_table(tmp_path, unit_rows(64, 30)))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path, table: VectorTable) -> None:
+    with pytest.raises(StorageError, match=r"cannot write .*no/ann\.faiss: No such file or directory"):
+        build_ann(table, plan_ann("ivf-pq4", table.rows, table.dim), tmp_path / "no" / "ann.faiss")
+
+
+def test_training_leaves_the_threads_of_faiss_alone(tmp_path: Path, table: VectorTable) -> None:
+    before = faiss.omp_get_max_threads()
+    build_index(tmp_path, "ivf-pq4", table)
+    assert faiss.omp_get_max_threads() == before
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_real_vectors_lose_nothing_through_codes_and_rerank(tmp_path: Path, data: Path, kind: AnnKind) -> None:
+    folder = data / "clip_vit_b32"
+    images, texts, others = (
+        np.load(folder / f"{name}.npy") for name in ("flickr8k_images", "flickr8k_captions", "distractor_images")
+    )
+    lines = (folder / "flickr8k_captions.jsonl").read_text(encoding="utf-8").splitlines()
+    images_of = [[json.loads(line)["image_row"]] for line in lines]
+    texts_of = [[text for text, image in enumerate(images_of) if image == [row]] for row in range(len(images))]
+    gallery = build_index(tmp_path, kind, write_table(tmp_path / "gallery", np.concatenate([images, others])))
+    captions = build_index(tmp_path, kind, write_table(tmp_path / "captions", texts))
+    t2i = gallery.search(texts, 10, nprobe=64, oversample=64)[0]
+    i2t = captions.search(images, 10, nprobe=64, oversample=64)[0]
+    assert [round(hit_rate_at_k(t2i, images_of, k), 3) for k in (1, 5, 10)] == [0.822, 0.986, 0.996]
+    assert [round(hit_rate_at_k(i2t, texts_of, k), 3) for k in (1, 5, 10)] == [0.93, 1, 1]
+
+
+def test_a_hundred_real_images_are_enough_for_short_codes(tmp_path: Path, data: Path) -> None:
+    folder = data / "clip_vit_b32"
+    images, texts = np.load(folder / "flickr8k_images.npy"), np.load(folder / "flickr8k_captions.npy")
+    lines = (folder / "flickr8k_captions.jsonl").read_text(encoding="utf-8").splitlines()
+    images_of = [[json.loads(line)["image_row"]] for line in lines]
+    found = build_index(tmp_path, "ivf-pq4", write_table(tmp_path, images)).search(texts, 10, nprobe=2, oversample=8)[0]
+    assert [round(hit_rate_at_k(found, images_of, k), 3) for k in (1, 5, 10)] == [0.832, 0.99, 0.998]

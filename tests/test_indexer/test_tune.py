@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+from vector_tables import brute_force, build_index, unit_rows, write_table
+
+from evaluation import ann_recall
+from indexer.tune import tune
+from storage import VectorTable
+from storage.ann import AnnIndex
+from storage.spec import ANN_KINDS, AnnKind, AnnPlan, OperatingPoint
+
+CODED = [kind for kind in ANN_KINDS if kind != "flat"]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> VectorTable:
+    return write_table(tmp_path_factory.mktemp("table"), unit_rows(4000, 32, clusters=200))
+
+
+@pytest.fixture(scope="module")
+def indexes(tmp_path_factory: pytest.TempPathFactory, table: VectorTable) -> dict[AnnKind, AnnIndex]:
+    folder = tmp_path_factory.mktemp("indexes")
+    return {kind: build_index(folder, kind, table) for kind in CODED}
+
+
+@pytest.fixture(scope="module")
+def queries() -> np.ndarray:
+    return unit_rows(60, 32, seed=9, clusters=200)
+
+
+def at(points: tuple[OperatingPoint, ...], k: int) -> list[OperatingPoint]:
+    return [point for point in points if point.k == k]
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_points_are_a_front_from_cheap_to_exact(
+    indexes: dict[AnnKind, AnnIndex], table: VectorTable, queries: np.ndarray, kind: AnnKind
+) -> None:
+    tuning = tune(indexes[kind], table, queries, source="corpus")
+    assert (tuning.query_source, tuning.queries) == ("corpus", 60)
+    for k in (10, 100):
+        points = at(tuning.points, k)
+        assert [p.ms_per_query for p in points] == sorted(p.ms_per_query for p in points)
+        recalls = [p.ann_recall for p in points]
+        assert recalls == sorted(set(recalls))
+        assert recalls[-1] >= 0.99
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_a_point_gives_the_recall_that_it_says(
+    indexes: dict[AnnKind, AnnIndex], table: VectorTable, queries: np.ndarray, kind: AnnKind
+) -> None:
+    for point in tune(indexes[kind], table, queries, source="corpus").points:
+        found = indexes[kind].search(queries, point.k, nprobe=point.nprobe, oversample=point.oversample)[0]
+        measured = ann_recall(found, brute_force(table, queries, point.k))
+        # A search that finds too few goes on looking, so it may do better; codes that tie may come in another order.
+        assert point.ann_recall - 0.005 <= measured <= point.ann_recall + 0.15
+
+
+def test_flat_has_one_point_a_k(table: VectorTable, queries: np.ndarray) -> None:
+    flat = AnnIndex.open(None, AnnPlan(kind="flat"), table)
+    points = tune(flat, table, queries, source="bank").points
+    assert [(p.k, p.nprobe, p.oversample, p.ann_recall) for p in points] == [(10, 0, 1, 1.0), (100, 0, 1, 1.0)]
+    assert all(point.ms_per_query > 0 for point in points)
+
+
+@pytest.mark.parametrize("kind", ["flat", *CODED])
+def test_stored_queries_do_not_count_finding_themselves(tmp_path: Path, kind: AnnKind) -> None:
+    """Every vector is alone in its direction, so apart from itself its neighbours are hard to find."""
+    table = write_table(tmp_path, np.eye(300, 64, dtype=np.float32) + 0.3 * unit_rows(300, 64))
+    own = np.arange(0, 300, 10)
+    stored = table.gather(own).astype(np.float32)
+    index = AnnIndex.open(None, AnnPlan(kind="flat"), table) if kind == "flat" else build_index(tmp_path, kind, table)
+    flattered = tune(index, table, stored, source="corpus", ks=(1,))
+    honest = tune(index, table, stored, source="corpus", ks=(1,), self_rows=own)
+    assert flattered.points[0].ann_recall >= honest.points[0].ann_recall
+    assert honest.points[-1].ann_recall >= 0.95
+
+
+def test_many_equal_vectors_do_not_lower_the_recall(tmp_path: Path) -> None:
+    """A placeholder picture that is in the corpus a thousand times: any ten of them are right."""
+    vectors = np.concatenate([np.repeat(unit_rows(1, 32), 1000, axis=0), unit_rows(1000, 32, seed=1)])
+    table = write_table(tmp_path, vectors)
+    tuning = tune(build_index(tmp_path, "ivf-pq4", table), table, unit_rows(1, 32), source="given", ks=(10,))
+    assert tuning.points[0].ann_recall == 1
+
+
+@pytest.mark.parametrize(("rows", "ks"), [(9, {9}), (10, {10}), (99, {10}), (100, {10, 100})])
+def test_only_numbers_of_hits_that_the_collection_has_are_measured(tmp_path: Path, rows: int, ks: set[int]) -> None:
+    table = write_table(tmp_path, unit_rows(rows, 16))
+    flat = AnnIndex.open(None, AnnPlan(kind="flat"), table)
+    assert {point.k for point in tune(flat, table, unit_rows(3, 16), source="bank").points} == ks
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_a_small_collection_is_measured_to_the_end(tmp_path: Path, kind: AnnKind) -> None:
+    table = write_table(tmp_path, unit_rows(256, 16))
+    tuning = tune(build_index(tmp_path, kind, table), table, unit_rows(20, 16, seed=3), source="bank")
+    assert max(point.ann_recall for point in at(tuning.points, 10)) >= 0.995
+    assert all(point.k * (point.oversample // 2) < 256 for point in tuning.points)
+
+
+def test_nothing_to_ask_or_to_find_has_no_points(tmp_path: Path) -> None:
+    one = write_table(tmp_path, unit_rows(1, 16))
+    flat = AnnIndex.open(None, AnnPlan(kind="flat"), one)
+    assert tune(flat, one, unit_rows(0, 16), source="bank").points == ()
+    assert tune(flat, one, unit_rows(1, 16), source="corpus", self_rows=np.array([0])).points == ()
+
+
+def test_at_most_a_thousand_queries_are_used(table: VectorTable) -> None:
+    flat = AnnIndex.open(None, AnnPlan(kind="flat"), table)
+    many = unit_rows(1500, 32)
+    assert tune(flat, table, many, source="given", self_rows=np.full(1500, -1)).queries == 1000
+
+
+def test_the_threads_of_faiss_are_put_back(
+    indexes: dict[AnnKind, AnnIndex], table: VectorTable, queries: np.ndarray
+) -> None:
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    tune(indexes["ivf-pq"], table, queries[:5], source="given")
+    after = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(before)
+    assert after == 3
