@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,11 +16,11 @@ from torch.nn import functional
 from storage.spec import EncoderInfo
 
 from .base import ImageLike
-from .conse import ConseTrunk, fold_batch_norm
 from .device import Placement
 from .errors import EncoderError
 from .fingerprint import fingerprint
 from .images import decode_image
+from .lean import ready_for_inference
 from .model import TwoTowers
 from .preprocess import Preprocess
 
@@ -33,7 +32,10 @@ TEXTS_A_PICTURE = 4
 
 
 class ClipEncoder:
-    """An `Encoder` over any open_clip model; see `encoders.base.Encoder` for the attributes. Made by `load_encoder`."""
+    """An `Encoder` over any open_clip model; see `encoders.base.Encoder` for the attributes. Made by `load_encoder`.
+
+    It takes the towers over: they are not to be trained or saved afterwards.
+    """
 
     def __init__(self, towers: TwoTowers, placement: Placement) -> None:
         self.spec = towers.spec
@@ -47,10 +49,9 @@ class ClipEncoder:
         self.details: Mapping[str, Any] = dict(towers.details)
         self._placement = placement
         self._pixel_shape = tuple(self._preprocess.config.input_size)
-        model = _for_inference(towers.model).to(memory_format=torch.channels_last)
-        self._model: Any = model.to(placement.device)
         self._tokenizer = towers.tokenizer
         self._pad = _trimmable_pad(towers.model)
+        self._model = ready_for_inference(towers.model, placement)
         # Rust tokenizers keep padding and truncation as state and fail when two threads borrow them at once.
         self._tokenizer_lock = threading.Lock()
 
@@ -159,15 +160,3 @@ def _dim(towers: TwoTowers) -> int:
     with torch.inference_mode():
         model: Any = towers.model
         return int(model.encode_text(towers.tokenizer([""])).shape[-1])
-
-
-def _for_inference(model: nn.Module) -> nn.Module:
-    """Return the model, with folded batch norms where that is known to be safe; the one given stays as it was."""
-    visual: Any = model.visual
-    if not isinstance(getattr(visual, "trunk", None), ConseTrunk):
-        return model
-    lean: Any = copy.copy(model)
-    lean._modules = {**model._modules, "visual": copy.deepcopy(visual)}
-    fold_batch_norm(lean.visual.trunk.backbone)
-    cloned: nn.Module = lean
-    return cloned

@@ -51,6 +51,10 @@ class ConseTrunk(nn.Module):
             mixture: torch.Tensor = weights @ self.class_vectors + self.residual(features)
         return mixture
 
+    def exact_parts(self) -> tuple[nn.Module, ...]:
+        """Return the layers that compute in fp32 at every precision."""
+        return self.backbone.classifier, self.residual
+
 
 class TwinlensCentredMeanPooler(nn.Module):
     """unit(mean over the tokens) minus the mean class vector: (n, tokens, 384) -> (n, 384)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -71,7 +72,7 @@ def build_ann(
     return replace(plan, train_rows=work.sample_rows)
 
 
-def estimate_memory(plan: AnnPlan, rows: int, dim: int, *, chunk_rows: int = _CHUNK_ROWS) -> int:
+def estimate_memory(plan: AnnPlan, rows: int, dim: int) -> int:
     """Return about how many bytes `build_ann` needs at its peak: the index and its training sample or one chunk.
 
     The stored vectors are memory-mapped: the pages of them that the system keeps are not counted, it takes them back
@@ -79,10 +80,17 @@ def estimate_memory(plan: AnnPlan, rows: int, dim: int, *, chunk_rows: int = _CH
     """
     if plan.kind == "flat":
         return 0
-    # The sample, FAISS's copy of it for k-means or for the residuals, and the float16 rows it was gathered from.
-    training = 3 * plan.train_rows * dim * 4
-    adding = _index_bytes(plan, rows, dim) + 3 * min(chunk_rows, rows) * dim * 4
-    return _BASE_BYTES + max(training, adding)
+    return max(_training_bytes(plan.train_rows, dim), _adding_bytes(plan, rows, dim, min(rows, _CHUNK_ROWS)))
+
+
+def _training_bytes(sample_rows: int, dim: int) -> int:
+    # The sample, and FAISS's copies of it for k-means and for what is left of it after the list centres.
+    return _BASE_BYTES + 3 * sample_rows * dim * 4
+
+
+def _adding_bytes(plan: AnnPlan, rows: int, dim: int, chunk_rows: int) -> int:
+    # The chunk, FAISS's copy less the list centres, and the float16 rows and codes that stand between them.
+    return _BASE_BYTES + _index_bytes(plan, rows, dim) + 3 * chunk_rows * dim * 4
 
 
 def _index_bytes(plan: AnnPlan, rows: int, dim: int) -> int:
@@ -106,19 +114,36 @@ def _code_bytes(plan: AnnPlan, dim: int) -> int:
 
 
 def _fit_memory(plan: AnnPlan, vectors: Vectors, memory_bytes: int | None) -> _Work:
-    """The largest sample and chunk that fit, halving both; the smallest useful ones are the floor."""
-    smallest = min(plan.train_rows, max(_TRAIN_ROWS_A_LIST_AT_LEAST * plan.nlist, minimum_rows(plan.kind)))
-    sample, chunk = plan.train_rows, _CHUNK_ROWS
-    while True:
-        need = estimate_memory(replace(plan, train_rows=sample), vectors.rows, vectors.dim, chunk_rows=chunk)
-        if memory_bytes is None or need <= memory_bytes:
-            return _Work(sample_rows=sample, chunk_rows=chunk)
-        if sample == smallest and chunk == _SMALLEST_CHUNK_ROWS:
-            raise BuildError(
-                f"a memory limit of {memory_bytes:,} bytes is too small for {plan.factory} over {vectors.rows:,} "
-                f"vectors; give at least {need:,}, or --ann flat"
-            )
-        sample, chunk = max(smallest, sample // 2), max(_SMALLEST_CHUNK_ROWS, chunk // 2)
+    """The largest sample and chunk that fit, each found by halving; below the smallest useful ones it is an error."""
+
+    def training(count: int) -> int:
+        return _training_bytes(count, vectors.dim)
+
+    def adding(count: int) -> int:
+        return _adding_bytes(plan, vectors.rows, vectors.dim, count)
+
+    wanted = min(vectors.rows, _CHUNK_ROWS)
+    smallest = _Work(
+        sample_rows=min(plan.train_rows, max(_TRAIN_ROWS_A_LIST_AT_LEAST * plan.nlist, minimum_rows(plan.kind))),
+        chunk_rows=min(wanted, _SMALLEST_CHUNK_ROWS),
+    )
+    limit = math.inf if memory_bytes is None else memory_bytes
+    need = max(training(smallest.sample_rows), adding(smallest.chunk_rows))
+    if need > limit:
+        raise BuildError(
+            f"a memory limit of {memory_bytes:,} bytes is too small for {plan.factory} over {vectors.rows:,} vectors; "
+            f"give at least {need:,}, or --ann flat"
+        )
+    return _Work(
+        sample_rows=_halved(plan.train_rows, smallest.sample_rows, training, limit),
+        chunk_rows=_halved(wanted, smallest.chunk_rows, adding, limit),
+    )
+
+
+def _halved(count: int, smallest: int, need: Callable[[int], int], limit: float) -> int:
+    while count > smallest and need(count) > limit:
+        count = max(smallest, count // 2)
+    return count
 
 
 def _trained(vectors: Vectors, plan: AnnPlan, sample_rows: int) -> Any:

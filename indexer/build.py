@@ -125,8 +125,8 @@ class Builder:
 
     def _say_plan(self, source: Source, corpus: Corpus, encoder: Encoder) -> None:
         self.progress.note(
-            f"{source.name}: {corpus.images:,} images and {corpus.texts:,} texts; encoder {encoder.spec} ({encoder.dim}-d) "
-            f"on {encoder.device} in {encoder.precision}; {self.config.workers} threads read and decode"
+            f"{source.name}: {corpus.images:,} images and {corpus.texts:,} texts; encoder {encoder.spec} "
+            f"({encoder.dim}-d) on {encoder.device} in {encoder.precision}; {self.config.workers} decode threads"
         )
         for note in source.notes:
             self.progress.note(note)

@@ -27,6 +27,8 @@ from .reuse import Reuse
 from .shard_table import DIGEST_KEY, ShardTable
 from .sources.item import Item
 
+# Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
+TEXT_BLOCK = 1024
 WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
 
 
@@ -189,11 +191,12 @@ class ShardEncoder:
             images.clear()
 
     def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
-        if texts:
+        for start in range(0, len(texts), TEXT_BLOCK):
+            block = texts[start : start + TEXT_BLOCK]
             with self.report.timed(TEXTS):
-                vectors = self.encoder.encode_texts([text for _, text in texts])
-            table.set_vectors([place for place, _ in texts], vectors)
-            self.progress.advance(len(texts), f"limit: {self.report.bottleneck}")
+                vectors = self.encoder.encode_texts([text for _, text in block])
+            table.set_vectors([place for place, _ in block], vectors)
+            self.progress.advance(len(block), f"limit: {self.report.bottleneck}")
 
     def _count(self, table: pa.Table) -> None:
         self.report.count(table)

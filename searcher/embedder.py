@@ -119,8 +119,8 @@ class Embedder:
     def _checked(self, encoder: Encoder) -> Encoder:
         if self._info is not None and self._info.fingerprint not in (None, encoder.fingerprint):
             raise EncoderMismatchError(
-                f"the index {self._place} was made with {self._info.spec!r} (fingerprint {self._info.fingerprint}), and the "
-                f"encoder given is {encoder.spec!r} (fingerprint {encoder.fingerprint}); "
+                f"the index {self._place} was made with {self._info.spec!r} (fingerprint {self._info.fingerprint}), "
+                f"and the encoder given is {encoder.spec!r} (fingerprint {encoder.fingerprint}); "
                 "search with the former, or build the index again"
             )
         if encoder.dim != self.dim:

@@ -1,11 +1,11 @@
 """The errors of searching.
 
-    TwinlensError                    storage/errors.py
-    `-- SearchError                  a search that cannot be answered as it was asked
-        |-- QueryError               the query itself: a missing file, a wrong dim, a vector of zeros
-        |-- FilterError              a `where` that is no predicate on the columns of the catalog
-        |-- EncoderMismatchError     the encoder given is not the one that made the index
-        `-- SearcherClosedError      the searcher was closed
+TwinlensError                    storage/errors.py
+`-- SearchError                  a search that cannot be answered as it was asked
+    |-- QueryError               the query itself: a missing file, a wrong dim, a vector of zeros
+    |-- FilterError              a `where` that is no predicate on the columns of the catalog
+    |-- EncoderMismatchError     the encoder given is not the one that made the index
+    `-- SearcherClosedError      the searcher was closed
 """
 
 from storage.errors import TwinlensError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypedDict
 
 from .errors import SearchError
 
@@ -13,6 +13,17 @@ MAX_K = 10_000
 DEFAULT_ANN_RECALL = 0.95
 _MAX_NPROBE = 1 << 24
 _MAX_OVERSAMPLE = 10_000
+
+
+class SearchOptions(TypedDict, total=False):
+    """The keyword arguments of every search; `SearchParams` says what they mean."""
+
+    where: str | None
+    ann_recall: float | None
+    nprobe: int | None
+    oversample: int | None
+    exact: bool
+    columns: Sequence[str] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +64,9 @@ class SearchParams:
         if self.ann_recall is not None:
             _check_share(self.ann_recall)
         if isinstance(self.columns, str):
-            raise SearchError(f"columns={self.columns!r} is one string; give a list of names: columns=[{self.columns!r}]")
+            raise SearchError(
+                f"columns={self.columns!r} is one string; give a list of names: columns=[{self.columns!r}]"
+            )
 
     @property
     def wanted_recall(self) -> float:
@@ -62,11 +75,13 @@ class SearchParams:
 
 
 def _check_whole(name: str, value: Any, most: int) -> None:
-    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= value <= most:
+    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= int(value) <= most:
         raise SearchError(f"{name}={value!r} must be a whole number from 1 to {most:,}")
 
 
 def _check_share(value: Any) -> None:
     # `not 0 < x <= 1` also refuses NaN.
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value <= 1:
-        raise SearchError(f"ann_recall={value!r} must be above 0 and at most 1, e.g. 0.95; use exact=True to miss nothing")
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) <= 1:
+        raise SearchError(
+            f"ann_recall={value!r} must be above 0 and at most 1, e.g. 0.95; use exact=True to miss nothing"
+        )

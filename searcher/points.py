@@ -59,9 +59,9 @@ def choose(
 ) -> Choice:
     """Return the setting for one search.
 
-    In this order: `exact=True`, a `flat` index and a narrow filter compare every vector. `nprobe` and `oversample` given
-    by the caller are taken as they are. Otherwise it is the cheapest measured point of this direction, and where none
-    reaches the recall asked for, or nothing was measured, every vector is compared again.
+    In this order: `exact=True`, a `flat` index and a narrow filter compare every vector. `nprobe` and `oversample`
+    given by the caller are taken as they are. Otherwise it is the cheapest measured point of this direction, and where
+    none reaches the recall asked for, or nothing was measured, every vector is compared again.
 
     A filter that lets through the share s of the rows leaves the k best at about rank k / s of the whole collection, so
     the lists to visit are those that were measured for so many hits.

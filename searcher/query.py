@@ -67,11 +67,15 @@ def _text(query: Any) -> Query:
             "search with a picture by image_to_image or image_to_text"
         )
     if not query.strip() or len(query) > _MAX_TEXT:
-        raise QueryError(f"the query text {query[:40]!r} has {len(query)} characters; give 1 to {_MAX_TEXT:,} with words")
+        raise QueryError(
+            f"the query text {query[:40]!r} has {len(query)} characters; give 1 to {_MAX_TEXT:,} with words"
+        )
     try:
         query.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise QueryError(f"the query text {query[:40]!r} is not Unicode text: {error.reason}; decode it first") from error
+        raise QueryError(
+            f"the query text {query[:40]!r} is not Unicode text: {error.reason}; decode it first"
+        ) from error
     return Query(kind="text", label=query, content=query)
 
 
@@ -83,21 +87,25 @@ def _image(query: Any) -> Query:
     if isinstance(query, Image.Image):
         return Query(kind="image", label=f"a picture of {query.width} x {query.height}", content=query)
     raise QueryError(
-        f"this direction searches with a path, bytes, a PIL image or a vector, and a query is of type {type(query).__name__}"
+        "this direction searches with a path, bytes, a PIL image or a vector, "
+        f"and a query is of type {type(query).__name__}"
     )
 
 
 def _image_file(query: str | Path) -> Query:
     name = str(query)
     if _URL.match(name):
-        raise QueryError(f"the query {name[:80]!r} is a URL, and nothing is fetched; save the picture and give its path")
+        raise QueryError(
+            f"the query {name[:80]!r} is a URL, and nothing is fetched; save the picture and give its path"
+        )
     try:
         found = bool(name) and "\0" not in name and Path(name).is_file()
     except OSError as error:
         raise QueryError(f"the query picture {name[:80]!r} cannot be read: {error.strerror}; give a path") from error
     if not found:
         raise QueryError(
-            f"there is no query picture at {name[:200]!r}; give the path of a file, or search with words by text_to_image"
+            f"there is no query picture at {name[:200]!r}; give the path of a file, "
+            "or search with words by text_to_image"
         )
     return Query(kind="image", label=Path(name).name, content=Path(name))
 
@@ -117,7 +125,7 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
     if array.dtype.kind not in "fiu":
         raise QueryError(f"the query vectors are of type {array.dtype}; give numbers, e.g. float32")
     wide = array.astype(np.float64)
-    _check_rows(np.isfinite(wide).all(axis=1), "has a value that is not finite (NaN or infinite)")
+    _check_rows(np.asarray(np.isfinite(wide).all(axis=1)), "has a value that is not finite (NaN or infinite)")
     # By the largest value first: squares of huge or tiny values would overflow or vanish.
     peak = np.abs(wide).max(axis=1, initial=0.0)
     _check_rows(peak > 0, "is all zeros, so it points nowhere")

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.rerank import exact_search
-from storage.spec import COLLECTIONS, TARGETS, Collection, Direction
+from storage.spec import COLLECTIONS, TARGETS, Collection, CollectionInfo, Direction
 from storage.store import IndexStore
 
+from .directions import Directions
 from .embedder import Embedder, EncoderChoice
 from .errors import SearchError
 from .gate import Gate
 from .hits import OWN_COLUMNS, Hit, Hits
-from .params import SearchParams
+from .params import SearchOptions, SearchParams
 from .points import Choice, choose
 from .query import Modality, Query, Vectors, split_queries, understand, unit_rows
 from .where import Filters, RowIds
@@ -26,9 +27,7 @@ from .where import Filters, RowIds
 if TYPE_CHECKING:
     from encoders import Encoder
     from storage.manifest import Manifest
-    from storage.store import IndexVersion
-
-Found = Hits | list[Hits]
+    from storage.version import IndexVersion
 
 
 class _Answer(NamedTuple):
@@ -39,7 +38,7 @@ class _Answer(NamedTuple):
     choice: Choice
 
 
-class Searcher:
+class Searcher(Directions):
     """Answers queries from one version of an index, the current one when it was opened, and keeps it.
 
     Safe from many threads. Close it, or use it in `with`.
@@ -51,10 +50,7 @@ class Searcher:
         self._place = place
         self._gate = Gate(place)
         self._filters = Filters(version.catalog)
-        held = [name for name in COLLECTIONS if name in version.manifest.collections]
-        if not held:
-            raise SearchError(f"the index {place} has neither images nor texts; build it again")
-        self._embedder = Embedder(choice, version.manifest.encoder, version.vectors(held[0]).dim, place)
+        self._embedder = Embedder(choice, version.manifest.encoder, version.dim, place)
 
     @classmethod
     def open(
@@ -99,36 +95,154 @@ class Searcher:
     @property
     def collections(self) -> tuple[Collection, ...]:
         """The halves that this index has, `images` before `texts`."""
-        held = self._version.manifest.collections
-        return tuple(name for name in COLLECTIONS if name in held and held[name].rows)
+        return tuple(name for name in COLLECTIONS if name in self.manifest.collections)
 
-    def text_to_image(self, query: str | Any, k: int = 10, **options: Any) -> Any:
-        """Return the images that a text describes best.
+    def search_vectors(
+        self,
+        into: Collection,
+        vectors: NDArray[Any],
+        k: int = 10,
+        *,
+        direction: Direction | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> tuple[NDArray[np.object_], NDArray[np.float32]]:
+        """Return the items nearest to ready vectors: ids and scores alone, the fast way for batches.
 
         Args:
-            query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
-            k: Hits wanted, 1 to 10,000.
-            **options: `where`, `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; see `SearchParams`.
+            into: `images` or `texts`.
+            vectors: (n, dim), or (dim,) for one; scaled to unit length.
+            k: Hits wanted a vector, 1 to 10,000.
+            direction: What the vectors stand for, so that the operating point measured for it is used; by default the
+                costliest of the directions that search `into`.
+            **options: As in `text_to_image`; `columns` plays no part.
 
         Returns:
-            `Hits` for one query, a list of `Hits` for several, in their order.
+            Item ids (n, k), str objects padded with None, and exact cosines (n, k) float32 padded with -inf, best
+            first.
 
         Raises:
-            SearchError: The query, an option or the filter cannot be used; the message says why.
+            SearchError: The vectors, an option or the filter cannot be used.
         """
-        return self._search("text_to_image", query, k, options)
+        params = SearchParams(k=k, **options)
+        self._check_direction(into, direction)
+        with self._gate.entered():
+            queries = unit_rows(np.atleast_2d(np.asarray(vectors)), self._embedder.dim)
+            answer = self._answer(into, direction, queries, params)
+            found = answer.row_ids >= 0
+            item_ids = np.full((len(queries), params.k), None, dtype=object)
+            scores = np.full(item_ids.shape, -np.inf, dtype=np.float32)
+            width = answer.row_ids.shape[1]
+            item_ids[:, :width][found] = self._version.vectors(into).item_ids(answer.row_ids[found])
+            scores[:, :width] = answer.scores
+        return item_ids, scores
 
-    def image_to_text(self, query: Any, k: int = 10, **options: Any) -> Any:
-        """Return the texts that describe a picture best; see `text_to_image`.
+    def close(self) -> None:
+        """Wait for the searches under way and let go of the files; closing again does nothing."""
+        if self._gate.close():
+            self._version.close()
 
-        A query is a path, the bytes of a file, a PIL image or a vector; a `str` is a path, and nothing is fetched.
-        """
-        return self._search("image_to_text", query, k, options)
+    def __enter__(self) -> Self:
+        return self
 
-    def image_to_image(self, query: Any, k: int = 10, **options: Any) -> Any:
-        """Return the images most like a picture; queries as in `image_to_text`, the rest as in `text_to_image`."""
-        return self._search("image_to_image", query, k, options)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
-    def text_to_text(self, query: Any, k: int = 10, **options: Any) -> Any:
-        """Return the texts nearest in meaning to a text; see `text_to_image`."""
-        return self._search("text_to_text", query, k, options)
+    def _search(self, direction: Direction, query: Any, k: int, options: SearchOptions) -> Hits | list[Hits]:
+        params = SearchParams(k=k, **options)
+        into = TARGETS[direction]
+        modality: Modality = "text" if direction.startswith("text_") else "image"
+        with self._gate.entered():
+            columns = self._wanted_columns(into, params)
+            asked, alone = split_queries(query)
+            queries = [understand(one, modality) for one in asked]
+            self._info(into)
+            if not queries:
+                return []
+            answer = self._answer(into, direction, self._embedder.embed(queries), params)
+            found = self._hits(into, queries, answer, columns, params.where)
+        return found[0] if alone else found
+
+    def _answer(self, into: Collection, direction: Direction | None, queries: Vectors, params: SearchParams) -> _Answer:
+        info = self._info(into)
+        rows = None if params.where is None else self._filters.rows(into, params.where)
+        choice = choose(info, direction, params, None if rows is None else len(rows))
+        k = min(params.k, info.rows if rows is None else len(rows))
+        vectors = self._version.vectors(into)
+        if choice.exact:
+            ids, scores = exact_search(vectors, queries, k, rows)
+        else:
+            setting = {"nprobe": choice.nprobe, "oversample": choice.oversample}
+            ids, scores = self._version.ann(into).search(queries, k, rows=rows, **setting)
+            if rows is not None and not _all_in(ids, rows):
+                ids, scores = exact_search(vectors, queries, k, rows)
+        # Rounding to float16 leaves lengths of 1 +- 0.0003; a cosine is at most 1 all the same.
+        return _Answer(ids, np.where(ids >= 0, np.clip(scores, -1, 1), scores), choice)
+
+    def _hits(
+        self, into: Collection, queries: Sequence[Query], answer: _Answer, columns: list[str], where: str | None
+    ) -> list[Hits]:
+        known = np.unique(answer.row_ids[answer.row_ids >= 0])
+        entries = dict(zip(known.tolist(), self._version.catalog.rows(into, known, columns), strict=True))
+        found = []
+        for query, ids, scores in zip(queries, answer.row_ids, answer.scores, strict=True):
+            ids, scores = ids[ids >= 0], scores[ids >= 0]
+            hits = tuple(
+                _hit(rank, float(score), entries[row])
+                for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=1)
+            )
+            found.append(
+                Hits(
+                    query=query,
+                    collection=into,
+                    row_ids=ids,
+                    scores=scores,
+                    choice=answer.choice,
+                    where=where,
+                    hits=hits,
+                )
+            )
+        return found
+
+    def _wanted_columns(self, into: Collection, params: SearchParams) -> list[str]:
+        self._info(into)
+        known = self._filters.columns(into)
+        wanted = known if params.columns is None else list(params.columns)
+        unknown = [name for name in wanted if name not in known]
+        if unknown:
+            raise SearchError(f"columns names no column {unknown[0]!r}; {into} have {', '.join(known)}")
+        needed = [name for name in OWN_COLUMNS if name in known]
+        return list(dict.fromkeys([*needed, *wanted]))
+
+    def _info(self, into: Collection) -> CollectionInfo:
+        if into not in self.manifest.collections:
+            held = " and ".join(f"{self.manifest.collections[name].rows} {name}" for name in self.collections)
+            raise SearchError(
+                f"the index {self._place} has no {into}, it has {held}; search those, or build it with {into}"
+            )
+        return self.manifest.collections[into]
+
+    def _check_direction(self, into: Collection, direction: Direction | None) -> None:
+        if into not in COLLECTIONS:
+            raise SearchError(f"into={into!r} is no collection; give one of {', '.join(COLLECTIONS)}")
+        if direction is not None and TARGETS.get(direction) != into:
+            fitting = ", ".join(name for name, target in TARGETS.items() if target == into)
+            raise SearchError(f"direction={direction!r} does not search {into}; give one of {fitting}")
+
+
+def _all_in(ids: NDArray[np.int64], rows: RowIds) -> bool:
+    """Whether every id but the padding is among `rows`, which ascend."""
+    return bool(np.isin(ids[ids >= 0], rows).all())
+
+
+def _hit(rank: int, score: float, entry: dict[str, Any]) -> Hit:
+    metadata = {name: value for name, value in entry.items() if name not in OWN_COLUMNS}
+    return Hit(
+        rank=rank,
+        item_id=entry["item_id"],
+        score=score,
+        uri=entry["uri"],
+        caption=entry["caption"],
+        metadata=metadata,
+    )

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.catalog import Catalog
+from storage.errors import SearchParameterError
 from storage.spec import Collection
 
+from .errors import FilterError
 from .predicate import check_predicate
 
 _KEPT = 16
@@ -50,7 +52,10 @@ class Filters:
         return rows
 
     def _evaluate(self, collection: Collection, where: str) -> RowIds:
-        checked = check_predicate(where, self.columns(collection))
-        rows = np.array(self._catalog.filter_rows(collection, checked, timeout=_TIMEOUT_SECONDS), dtype=np.int64)
+        try:
+            check_predicate(where, self.columns(collection), self._catalog.parse_predicate)
+            rows = self._catalog.filter_rows(collection, where, timeout=_TIMEOUT_SECONDS)
+        except SearchParameterError as error:
+            raise FilterError(str(error)) from error
         rows.setflags(write=False)
         return rows

@@ -42,7 +42,8 @@ def explained(action: str, path: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
         step = _NEXT_STEPS.get(error.errno or 0, "mend that and run the same command again")
-        raise StorageError(f"cannot {action} {path}: {reason}; {step}") from error
+        place = path if error.filename is None or str(error.filename) == str(path) else f"{path} ({error.filename})"
+        raise StorageError(f"cannot {action} {place}: {reason}; {step}") from error
 
 
 def sync_file(path: Path) -> None:

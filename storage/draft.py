@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from . import atomic
 from .checksum import FileEntry, measure
@@ -37,24 +40,15 @@ class Draft:
             atomic.remove_folder(self.path)
 
 
-def measure_files(draft: Draft, expected: set[str]) -> dict[str, FileEntry]:
-    """Make the files of a draft durable and return their entries, read back from the disk.
+def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a draft: what the builder says of it, and its files, durable and measured.
 
     Raises:
         StorageError: A file is missing or does not belong there, or the disk fails.
     """
-    found = file_names(draft.path) - {MANIFEST}
-    if found != expected:
-        raise StorageError(
-            f"the draft {draft.path} lacks {sorted(expected - found)} and has {sorted(found - expected)} unasked; "
-            "write what the collections say"
-        )
-    entries = {}
-    for name in sorted(expected):
-        atomic.sync_file(draft.path / name)
-        atomic.checkpoint(f"{name}.synced")
-        entries[name] = measure(draft.path, name, from_disk=True)
-    return entries
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = Manifest(version=draft.number, parent=parent, created_at=now, files={}, **described)
+    return replace(manifest, files=_measured(draft, manifest.expected_files()))
 
 
 def seal(draft: Draft, manifest: Manifest) -> bytes:
@@ -73,3 +67,19 @@ def seal(draft: Draft, manifest: Manifest) -> bytes:
         atomic.sync_directory(folder)
     atomic.checkpoint("draft.synced")
     return data
+
+
+def _measured(draft: Draft, expected: set[str]) -> dict[str, FileEntry]:
+    """Make the files of a draft durable and return their entries, read back from the disk."""
+    found = file_names(draft.path) - {MANIFEST}
+    if found != expected:
+        raise StorageError(
+            f"the draft {draft.path} lacks {sorted(expected - found)} and has {sorted(found - expected)} unasked; "
+            "write what the collections say"
+        )
+    entries = {}
+    for name in sorted(expected):
+        atomic.sync_file(draft.path / name)
+        atomic.checkpoint(f"{name}.synced")
+        entries[name] = measure(draft.path, name, from_disk=True)
+    return entries

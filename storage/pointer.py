@@ -1,4 +1,4 @@
-"""CURRENT: which version readers open, with the checksum of its manifest."""
+"""CURRENT: which version readers open, with the checksum of its manifest, and the manifest that it vouches for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from . import atomic
 from .checksum import sha256_of
 from .errors import CorruptIndexError, PublishStateUnknownError
-from .layout import CURRENT, open_regular, version_name
+from .layout import CURRENT, MANIFEST, VERSIONS, open_regular, version_name
+from .manifest import MAX_BYTES, Manifest
 
 _FORM = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
 
@@ -40,6 +41,28 @@ def read_pointer(root: Path) -> Pointer | None:
     return Pointer(int(found[1]), found[2].decode())
 
 
+def read_manifest(root: Path, number: int, pointer: Pointer | None) -> tuple[Manifest, bytes]:
+    """Return the manifest of a version and its bytes, compared with what CURRENT says of it, if anything.
+
+    Raises:
+        CorruptIndexError: It is damaged, or is that of another version.
+        IncompatibleIndexError: It is of a newer format.
+    """
+    name = f"{VERSIONS}/{version_name(number)}/{MANIFEST}"
+    place = str(root / name)
+    with open_regular(root, name) as file:
+        data = file.read(MAX_BYTES + 1)
+    if pointer is not None and sha256_of(data) != pointer.sha256:
+        raise CorruptIndexError(
+            f"{place} has SHA-256 {sha256_of(data)} and {CURRENT} says {pointer.sha256}; "
+            "roll back to another version or build again"
+        )
+    manifest = Manifest.from_json(data, place)
+    if manifest.version != number:
+        raise CorruptIndexError(f"{place} says that it is version {manifest.version}; it was moved, move it back")
+    return manifest, data
+
+
 def write_pointer(root: Path, number: int, manifest: bytes) -> None:
     """Make a version the current one, atomically and durably.
 
@@ -54,6 +77,6 @@ def write_pointer(root: Path, number: int, manifest: bytes) -> None:
         finish()
     except OSError as error:
         raise PublishStateUnknownError(
-            f"version {number} of {root} is current, but the last fsync failed ({error.strerror or error}) and a power loss "
-            "may undo that; check the disk, then run `twinlens versions` to see what is current"
+            f"version {number} of {root} is current, but the last fsync failed ({error.strerror or error}) and a power "
+            "loss may undo that; check the disk, then run `twinlens versions` to see what is current"
         ) from error

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from . import atomic
-from .checksum import Verify, sha256_of
-from .draft import Draft, measure_files, seal
+from .checksum import Verify
+from .draft import Draft, describe, seal
 from .errors import CorruptIndexError, IncompatibleIndexError, IndexNotFoundError, StorageError
 from .layout import (
     CURRENT,
@@ -21,13 +20,12 @@ from .layout import (
     TRASH_PREFIX,
     VERSIONS,
     number_in,
-    open_regular,
     version_name,
     version_number,
 )
 from .lock import IndexLock
-from .manifest import MAX_BYTES, Manifest, check_writable
-from .pointer import Pointer, read_pointer, write_pointer
+from .manifest import Manifest, check_writable
+from .pointer import Pointer, read_manifest, read_pointer, write_pointer
 from .spec import Collection, CollectionInfo, Counts, EncoderInfo
 from .staging import Staging
 from .verification import FileCheck, check_version
@@ -103,7 +101,7 @@ class IndexStore:
             CorruptIndexError: The manifest, or CURRENT, is damaged.
             IncompatibleIndexError: It is of a newer format.
         """
-        return self._manifest(*self._find(number))[0]
+        return read_manifest(self.path, *self._find(number))[0]
 
     def open_version(self, number: int | None = None, verify: Verify = "full") -> IndexVersion:
         """Open a version, the current one by default, after checking its files against its manifest.
@@ -121,7 +119,7 @@ class IndexStore:
         while True:
             found, pointer = self._find(number)
             try:
-                manifest, _ = self._manifest(found, pointer)
+                manifest, _ = read_manifest(self.path, found, pointer)
                 check_files(self.version_path(found), manifest, verify)
                 return IndexVersion(self.version_path(found), manifest)
             except CorruptIndexError:
@@ -141,7 +139,7 @@ class IndexStore:
             return [FileCheck(name=CURRENT, problem=str(error))]
         folder = self.version_path(found)
         try:
-            manifest, _ = self._manifest(found, pointer)
+            manifest, _ = read_manifest(self.path, found, pointer)
         except (CorruptIndexError, IncompatibleIndexError) as error:
             name = (folder / MANIFEST).relative_to(self.path).as_posix()
             return [FileCheck(name=name, problem=str(error))]
@@ -192,7 +190,7 @@ class IndexStore:
         """Make a draft the current version and return its manifest; when this returns, the version is durable.
 
         Raises:
-            StorageError: The files do not fit what is said of them, or the disk is full or fails; the old version stays.
+            StorageError: The files do not fit what is said of them, or the disk is full; the old version stays.
             PublishStateUnknownError: All is written and current, but the final fsync failed.
         """
         self._require_lock("publish")
@@ -200,7 +198,7 @@ class IndexStore:
         self._check_writable(parent)
         described = {"encoder": encoder, "collections": collections, "counts": counts, "build": build}
         with atomic.explained("publish", draft.path):
-            manifest = _described(draft, parent, described)
+            manifest = describe(draft, parent, described)
             data = seal(draft, manifest)
             draft.renamed = True
             atomic.rename(draft.path, self.version_path(draft.number), "version")
@@ -221,7 +219,7 @@ class IndexStore:
             with self.open_version(number) as version:
                 for collection in version.manifest.collections:
                     version.ann(collection)
-            _, data = self._manifest(*self._find(number))
+            _, data = read_manifest(self.path, *self._find(number))
             write_pointer(self.path, number, data)
             return number
 
@@ -263,21 +261,6 @@ class IndexStore:
             return None
         return pointer if pointer and pointer.number == number else None
 
-    def _manifest(self, number: int, pointer: Pointer | None) -> tuple[Manifest, bytes]:
-        name = f"{VERSIONS}/{version_name(number)}/{MANIFEST}"
-        place = str(self.path / name)
-        with open_regular(self.path, name) as file:
-            data = file.read(MAX_BYTES + 1)
-        if pointer is not None and sha256_of(data) != pointer.sha256:
-            raise CorruptIndexError(
-                f"{place} has SHA-256 {sha256_of(data)} and {CURRENT} says {pointer.sha256}; "
-                "roll back to another version or build again"
-            )
-        manifest = Manifest.from_json(data, place)
-        if manifest.version != number:
-            raise CorruptIndexError(f"{place} says that it is version {manifest.version}; it was moved, move it back")
-        return manifest, data
-
     def _check_writable(self, parent: int | None) -> None:
         if parent is None:
             return
@@ -316,11 +299,3 @@ class IndexStore:
     def _require_lock(self, action: str) -> None:
         if not self._lock.held:
             raise StorageError(f"cannot {action} in {self.path} without its lock; do it inside `with store.lock():`")
-
-
-def _described(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> Manifest:
-    """Return the manifest of a draft, with its files measured."""
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    bare = Manifest(version=draft.number, parent=parent, created_at=now, files={}, **described)
-    files = measure_files(draft, bare.expected_files())
-    return Manifest(version=draft.number, parent=parent, created_at=now, files=files, **described)

@@ -61,6 +61,18 @@ def from_file(column: pa.Array) -> pa.Array:
     return pc.cast(column, wanted, safe=not pa.types.is_timestamp(kind))
 
 
+def to_values(column: pa.Array, errors: str) -> list[Any]:
+    """`column` as Python values; strings that are not UTF-8, which Arrow may hold, are decoded with `errors`."""
+    try:
+        values: list[Any] = column.to_pylist()
+    except UnicodeDecodeError:
+        if not any(check(column.type) for check in _TEXT):
+            raise
+        cells = column.cast(pa.large_binary()).to_pylist()
+        values = [None if cell is None else cell.decode("utf-8", errors) for cell in cells]
+    return values
+
+
 def is_binary(kind: pa.DataType) -> bool:
     """True for columns of bytes, such as image files in a Parquet table."""
     return bool(

@@ -29,11 +29,11 @@ def coco_data(path: Path, value: Mapping[str, Any]) -> DataSet:
     Raises:
         SourceError: An image lacks `id` or `file_name`, or an annotation is not a caption.
     """
-    captions: dict[Any, list[str | None]] = defaultdict(list)
+    captions: dict[str | None, list[str | None]] = defaultdict(list)
     for number, note in enumerate(value["annotations"]):
         if not isinstance(note, dict) or not {"image_id", "caption"} <= note.keys():
             raise SourceError(f"annotation {number} of {path.name} is no caption: it lacks 'image_id' or 'caption'")
-        captions[note["image_id"]].append(note["caption"] if isinstance(note["caption"], str) else None)
+        captions[plain(note["image_id"])].append(note["caption"] if isinstance(note["caption"], str) else None)
     match = SPLIT_IN_NAME.search(path.name)
     split = match[1].lower() if match else None
     pictures = []
@@ -42,7 +42,7 @@ def coco_data(path: Path, value: Mapping[str, Any]) -> DataSet:
         name = plain(image.get("file_name")) if isinstance(image, dict) else None
         if name is None or "id" not in image:
             raise SourceError(f"{place} lacks 'id' or 'file_name'; expected the layout of captions_val2017.json")
-        pictures.append(_picture(image["id"], name, place, split, captions.pop(image["id"], [])))
+        pictures.append(_picture(image["id"], name, place, split, captions.pop(plain(image["id"]), [])))
     return DataSet(
         name=f"COCO captions {path.name}",
         folder=path.parent,
@@ -57,7 +57,7 @@ def _picture(key: Any, name: str, place: str, split: str | None, captions: list[
     return Captioned(name=name, place=place, split=split, captions=captions, metadata=metadata)
 
 
-def _orphans(captions: Mapping[Any, list[str | None]], path: Path) -> Iterator[Rejection]:
+def _orphans(captions: Mapping[str | None, list[str | None]], path: Path) -> Iterator[Rejection]:
     for key, texts in captions.items():
         for number in range(len(texts)):
             yield Rejection(

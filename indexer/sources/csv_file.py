@@ -16,6 +16,7 @@ from ..errors import SourceError
 from .catalog_type import from_file, keepable
 from .columns import Roles
 from .lines import open_bytes
+from .place import one_line
 from .record import BadRecord, Record
 
 DELIMITERS = ",;\t|"
@@ -27,7 +28,8 @@ class CsvFile:
     """A `.csv` or `.tsv` file, also gzipped, with a header row.
 
     Types of metadata columns are inferred over the whole file. Rows are held in memory as Arrow columns while they
-    are read, so a file needs about its own size.
+    are read, so a file needs about its own size. Arrow is told that the file is Latin-1, in which every byte is a
+    character: so a cell that is not UTF-8 neither stops it nor changes, and its row is found out here.
 
     Raises:
         SourceError: The header cannot be read, is not UTF-8, or names a column twice.
@@ -38,9 +40,12 @@ class CsvFile:
     def __init__(self, path: Path, delimiter: str | None = None) -> None:
         self._path = path
         header = _header_line(path)
-        self._delimiter = delimiter or _sniff(header)
-        self.columns = tuple(name.strip() for name in _split_header(header, self._delimiter))
-        self._written = dict(zip(self.columns, _split_header(header, self._delimiter), strict=True))
+        text = _decoded_header(header, path)
+        self._delimiter = delimiter or _sniff(text)
+        self.columns = tuple(name.strip() for name in _split_header(text, self._delimiter))
+        # By name: the bytes of the header cell, as Latin-1, which is how Arrow is made to see the whole file.
+        written = _split_header(header.decode("latin-1"), self._delimiter)
+        self._written = dict(zip(self.columns, written, strict=True))
         twice = [name for name, count in Counter(self.columns).items() if count > 1 and name]
         if twice:
             raise SourceError(f"{path.name} names column {twice[0]!r} more than once in its header; rename one")
@@ -71,30 +76,30 @@ class CsvFile:
         names = {written: name for name, written in self._written.items()}
         typed = {self._written[column] for column in roles.metadata if column not in roles.raw}
         for batch in table.to_batches(max_chunksize=BATCH_ROWS):
-            columns = {
-                names[field.name]: (from_file(batch[field.name]) if field.name in typed else batch[field.name])
-                for field in batch.schema
+            lists = {
+                names[name]: _typed(batch[name]) if name in typed else _raw(batch[name]) for name in batch.schema.names
             }
-            lists = {name: column.to_pylist() for name, column in columns.items()}
             yield from (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
 
     def _load(self, roles: Roles) -> pa.Table:
         if self._table is None:
             self._bad = []
-            # Raw columns stay bytes: inference would turn "007" into 7 and fail on a cell that is not UTF-8.
-            raw = {self._written[column]: pa.binary() for column in roles.raw}
+            # Inference would turn an id "007" into 7.
+            raw = {self._written[column]: pa.string() for column in roles.raw}
             kept = [self._written[column] for column in dict.fromkeys((*roles.raw, *roles.metadata))]
             try:
                 self._table = pa_csv.read_csv(
                     self._path,
-                    read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+                    read_options=pa_csv.ReadOptions(use_threads=False, block_size=BLOCK_BYTES, encoding="latin-1"),
                     parse_options=pa_csv.ParseOptions(
                         delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=self._skip
                     ),
                     convert_options=pa_csv.ConvertOptions(column_types=raw, include_columns=kept),
                 )
             except (pa.ArrowException, OSError) as error:
-                raise SourceError(f"{self._path.name} cannot be read as CSV: {error}; check its quotes") from error
+                raise SourceError(
+                    f"{self._path.name} cannot be read as CSV: {one_line(error)}; check its quotes"
+                ) from error
             if not len(self._table) and not self._bad:
                 raise SourceError(f"{self._path.name} has a header and no rows")
         return self._table
@@ -109,19 +114,37 @@ class CsvFile:
         return "skip"
 
 
-def _header_line(path: Path) -> str:
+def _header_line(path: Path) -> bytes:
     """The first record, which may span several lines when a name is quoted."""
     try:
         with open_bytes(path) as file:
             header = file.readline(BLOCK_BYTES)
             while header.count(b'"') % 2 and len(header) < BLOCK_BYTES and (more := file.readline(BLOCK_BYTES)):
                 header += more
-        text = header.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise SourceError(f"the header of {path.name} is not UTF-8 text: {error}; save the file as UTF-8") from error
-    if not text.strip():
+    except (OSError, EOFError) as error:
+        raise SourceError(f"{path.name} cannot be read: {one_line(error)}; make a new copy") from error
+    if not header.strip():
         raise SourceError(f"{path.name} has no header: its first line must name the columns")
-    return text
+    return header
+
+
+def _decoded_header(header: bytes, path: Path) -> str:
+    try:
+        return header.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        why = one_line(error)
+        raise SourceError(f"the header of {path.name} is not UTF-8 text: {why}; save the file as UTF-8") from error
+
+
+def _raw(column: pa.Array) -> list[bytes | None]:
+    return [None if cell is None else cell.encode("latin-1") for cell in column.to_pylist()]
+
+
+def _typed(column: pa.Array) -> list[Any]:
+    cells = from_file(column).to_pylist()
+    if not pa.types.is_string(column.type):
+        return cells if isinstance(cells, list) else [*cells]
+    return [cell and (cell if cell.isascii() else cell.encode("latin-1").decode("utf-8", "replace")) for cell in cells]
 
 
 def _sniff(header: str) -> str:

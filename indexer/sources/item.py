@@ -12,6 +12,7 @@ import pyarrow as pa
 from storage.spec import Collection
 
 from ..rejection import Rejection
+from .place import one_line
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,7 +86,7 @@ def text_item(item: Item, text: str | bytes | None) -> Item | Rejection:
         words = text.decode("utf-8") if isinstance(text, bytes) else text
         words.encode("utf-8")
     except UnicodeError as error:
-        return item.rejected("read", "not_utf8", f"the text in {item.place} is not UTF-8: {error}")
+        return item.rejected("read", "not_utf8", f"the text in {item.place} is not UTF-8: {one_line(error)}")
     words = words.strip().strip("\ufeff\0").strip()
     if not words:
         return item.rejected("read", "empty_text", f"the text in {item.place} is empty")

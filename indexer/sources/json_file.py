@@ -13,6 +13,7 @@ from ..errors import SourceError
 from .columns import Roles
 from .json_types import JsonTypes, cast_json
 from .lines import BOM, open_bytes
+from .place import one_line
 from .record import BadRecord, Record
 
 
@@ -66,7 +67,9 @@ class JsonFile:
         try:
             yield from self._entries() if self._array else self._lines()
         except (OSError, EOFError) as error:
-            raise SourceError(f"{self._path.name} cannot be read to its end: {error}; make a new copy") from error
+            raise SourceError(
+                f"{self._path.name} cannot be read to its end: {one_line(error)}; make a new copy"
+            ) from error
 
     def _lines(self) -> Iterator[Record | BadRecord]:
         with open_bytes(self._path) as file:
@@ -87,7 +90,7 @@ def parse_object(text: bytes, number: int, place: str) -> Record | BadRecord:
     except UnicodeDecodeError as error:
         return BadRecord(number=number, reason="not_utf8", detail=f"{place} is not UTF-8: {error.reason}")
     except (ValueError, RecursionError) as error:
-        return BadRecord(number=number, reason="not_json", detail=f"{place} is not JSON: {error}")
+        return BadRecord(number=number, reason="not_json", detail=f"{place} is not JSON: {one_line(error)}")
     return _as_record(value, number, place)
 
 
@@ -108,7 +111,9 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
         with open_bytes(path) as file:
             value = json.loads(file.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise SourceError(f"{str(path)!r} is not JSON in UTF-8: {error}; one object a line is called .jsonl") from error
+        raise SourceError(
+            f"{str(path)!r} is not JSON in UTF-8: {one_line(error)}; one object a line is called .jsonl"
+        ) from error
     if not isinstance(value, kind):
         raise SourceError(f"{str(path)!r} holds a JSON {type(value).__name__}; expected a {kind.__name__}")
     return value

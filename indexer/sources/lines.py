@@ -12,6 +12,7 @@ import pyarrow as pa
 from ..errors import SourceError
 from ..rejection import Rejection
 from .item import Item, text_item
+from .place import one_line
 
 BOM = b"\xef\xbb\xbf"
 
@@ -43,7 +44,11 @@ class LinesSource:
         self.notes: tuple[str, ...] = ()
         self.metadata_schema = pa.schema([])
         self._path = path
-        if next(read_lines(path), None) is None:
+        try:
+            first = next(read_lines(path), None)
+        except (OSError, EOFError) as error:
+            raise SourceError(f"text file {str(path)!r} cannot be read: {one_line(error)}") from error
+        if first is None:
             raise SourceError(f"text file {str(path)!r} holds no text: write one text a line")
 
     def items(self) -> Iterator[Item | Rejection]:

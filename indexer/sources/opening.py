@@ -17,6 +17,7 @@ from .json_file import read_json
 from .karpathy import is_karpathy, karpathy_data
 from .lines import LinesSource, open_bytes
 from .options import LAYOUTS, SourceOptions
+from .place import one_line
 from .table import TableSource, table_suffix
 
 
@@ -114,7 +115,7 @@ def _starts_with(path: Path, start: bytes) -> bool:
         with open_bytes(path) as file:
             return file.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(start)
     except (OSError, EOFError) as error:
-        raise SourceError(f"{str(path)!r} cannot be read: {error}") from error
+        raise SourceError(f"{str(path)!r} cannot be read: {one_line(error)}") from error
 
 
 def _only(paths: Iterable[Path], corpus: Path) -> Path | None:

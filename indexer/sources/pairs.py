@@ -10,6 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..errors import SourceError
+from .place import one_line
 
 COLUMNS = ("image_row", "text_row")
 
@@ -63,7 +64,9 @@ def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path) if path.suffix.lower() == ".parquet" else pa_csv.read_csv(path)
     except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"pairs file {str(path)!r} cannot be read: {error}; expected image_row,text_row") from error
+        raise SourceError(
+            f"pairs file {str(path)!r} cannot be read: {one_line(error)}; expected image_row,text_row"
+        ) from error
 
 
 def _whole_numbers(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import SourceError
-from .catalog_type import from_file, is_binary, keepable
+from .catalog_type import from_file, is_binary, keepable, to_values
 from .columns import Roles
+from .place import one_line
 from .record import BadRecord, Record
 
 # Image files may stand in the cells: 256 of them are a few tens of MB.
@@ -35,7 +36,7 @@ class ParquetFile:
                 self._schema: pa.Schema = file.schema_arrow
                 rows = file.metadata.num_rows
         except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path.name} cannot be read as Parquet: {error}; make a new copy") from error
+            raise SourceError(f"{path.name} cannot be read as Parquet: {one_line(error)}; make a new copy") from error
         self.columns: tuple[str, ...] = tuple(self._schema.names)
         twice = [name for name, count in Counter(self.columns).items() if count > 1]
         if twice:
@@ -58,8 +59,10 @@ class ParquetFile:
                     for values in _rows(batch, kept, roles):
                         number += 1
                         yield Record(number=number, values=values)
-        except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{self._path.name} is damaged after row {number}: {error}; make a new copy") from error
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            raise SourceError(
+                f"{self._path.name} is damaged after row {number}: {one_line(error)}; make a new copy"
+            ) from error
 
     def unkept(self, roles: Roles) -> tuple[str, ...]:
         """Metadata columns of bytes, which have no place in a catalog."""
@@ -71,6 +74,10 @@ class ParquetFile:
 
 
 def _rows(batch: pa.RecordBatch, kept: dict[str, str], roles: Roles) -> Iterator[dict[str, Any]]:
-    columns = {name: batch[name] if name in roles.raw else from_file(batch[name]) for name in batch.schema.names}
-    lists = {name: column.to_pylist() for name, column in columns.items()}
+    lists = {name: _values(batch[name], raw=name in roles.raw) for name in batch.schema.names}
     yield from (dict(zip(lists, row, strict=True)) for row in zip(*lists.values(), strict=True))
+
+
+def _values(column: pa.Array, *, raw: bool) -> list[Any]:
+    # A role cell keeps its odd bytes, so that the item can be rejected for them.
+    return to_values(column, "surrogateescape") if raw else to_values(from_file(column), "replace")

@@ -31,3 +31,9 @@ def is_utf8(name: str) -> bool:
 def _base(root: Path) -> str:
     folder = os.path.abspath(root)  # noqa: PTH100
     return folder if folder.endswith(os.sep) else folder + os.sep
+
+
+def one_line(error: Exception) -> str:
+    """What a library says, on one line and without its tail, to stand inside a message of ours."""
+    words = " ".join(str(error).split())
+    return f"{words[:200]}..." if len(words) > 200 else words.rstrip(".")

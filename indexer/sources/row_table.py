@@ -19,6 +19,7 @@ from .cells import plain
 from .columns import IMAGE_NAMES, TEXT_NAMES, choose_roles, first_of, renamed
 from .lines import BOM, open_bytes
 from .options import SourceOptions
+from .place import one_line
 from .record import BadRecord, Record
 from .table import open_records, table_suffix
 
@@ -96,7 +97,7 @@ def read_text_rows(path: Path) -> list[str]:
         with open_bytes(path) as file:
             lines = file.read().removeprefix(BOM).decode("utf-8").split("\n")
     except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise SourceError(f"{str(path)!r} cannot be read as UTF-8 lines: {error}") from error
+        raise SourceError(f"{str(path)!r} cannot be read as UTF-8 lines: {one_line(error)}") from error
     # Not str.splitlines, which also cuts at form feeds and other separators within a caption.
     return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import SourceError
+from .place import one_line
 
 VECTOR_NAMES = ("vector", "embedding", "emb", "features")
+# NumPy evaluates the header as Python text, so a damaged one can fail in any of these ways.
+UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, OSError, EOFError, SyntaxError, TokenError)
 FLOATS = (np.float16, np.float32, np.float64)
 
 
@@ -61,10 +65,9 @@ class NpyVectors:
     def _map(self) -> np.ndarray:
         try:
             return np.lib.format.open_memmap(self.path, mode="r")
-        except (ValueError, OSError, EOFError) as error:
-            reason = str(error).split("\n")[0]
+        except UNREADABLE as error:
             raise SourceError(
-                f"{str(self.path)!r} is no plain .npy array: {reason}; write it with numpy.save(path, array) "
+                f"{str(self.path)!r} is no plain .npy array: {one_line(error)}; write it with numpy.save(path, array) "
                 "from a float array, without pickle"
             ) from error
 
@@ -85,7 +88,7 @@ class ParquetVectors:
                 self.column = _vector_column(self.schema, column, path)
                 self.dim = self._find_dim(file)
         except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{path.name} cannot be read as Parquet: {error}; make a new copy") from error
+            raise SourceError(f"{path.name} cannot be read as Parquet: {one_line(error)}; make a new copy") from error
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
         """(n, dim) float32 arrays of at most `size` rows."""
@@ -96,7 +99,9 @@ class ParquetVectors:
                     yield self._dense(batch.column(0), start)
                     start += len(batch)
         except (pa.ArrowException, OSError) as error:
-            raise SourceError(f"{self.path.name} is damaged after row {start}: {error}; make a new copy") from error
+            raise SourceError(
+                f"{self.path.name} is damaged after row {start}: {one_line(error)}; make a new copy"
+            ) from error
 
     def _find_dim(self, file: Any) -> int:
         kind = self.schema.field(self.column).type

@@ -29,7 +29,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> VectorTable:
 def test_ids_are_row_ids(tmp_path: Path, table: VectorTable, kind: AnnKind) -> None:
     rows = np.arange(0, 4000, 97)
     stored = table.gather(rows).astype(np.float32)
-    ids = build_index(tmp_path, kind, table).search(stored, 1, nprobe=64, oversample=20)[0]
+    ids = build_index(tmp_path, kind, table).search(stored, 1, nprobe=64, oversample=200)[0]
     assert np.array_equal(ids[:, 0], rows)
 
 
@@ -72,7 +72,7 @@ def test_a_memory_limit_shrinks_the_sample(tmp_path: Path) -> None:
     table = write_table(tmp_path, unit_rows(30_000, 64, clusters=64))
     plan = plan_ann("ivf-pq4", table.rows, table.dim)
     whole = estimate_memory(plan, table.rows, table.dim)
-    trained = build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=whole - 1)
+    trained = build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=whole - 8_000_000)
     assert plan.train_rows == 30_000
     assert trained == replace(plan, train_rows=15_000)
     assert AnnIndex.open(tmp_path / "ann.faiss", trained, table).plan == trained
@@ -99,8 +99,8 @@ def test_the_estimate_covers_the_index(tmp_path: Path, table: VectorTable, kind:
 
 def test_a_small_collection_trains_without_a_word(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """FAISS prints warnings about few points straight to the terminal."""
-    build_index(tmp_path, "ivf-pq", write_table(tmp_path, unit_rows(256, 30)))
-    build_index(tmp_path, "ivf-pq4", write_table(tmp_path, unit_rows(64, 30)))
+    build_index(tmp_path, "ivf-pq", write_table(tmp_path / "a", unit_rows(256, 30)))
+    build_index(tmp_path, "ivf-pq4", write_table(tmp_path / "b", unit_rows(64, 30)))
     assert capfd.readouterr() == ("", "")
 
 

@@ -95,9 +95,7 @@ def test_too_few_hits_make_the_probing_wider(
 
 
 @pytest.mark.parametrize("kind", ANN_KINDS)
-def test_more_hits_than_rows_are_padded(
-    indexes: dict[AnnKind, AnnIndex], queries: np.ndarray, kind: AnnKind
-) -> None:
+def test_more_hits_than_rows_are_padded(indexes: dict[AnnKind, AnnIndex], queries: np.ndarray, kind: AnnKind) -> None:
     ids, scores = indexes[kind].search(queries[:2], ROWS + 5, nprobe=1, oversample=2)
     assert np.array_equal(np.sort(ids[:, :ROWS], axis=1), np.tile(np.arange(ROWS), (2, 1)))
     assert (ids[:, ROWS:] == -1).all()
