@@ -16,6 +16,7 @@ from record import Figure, need_data, record
 from encoders import Encoder, decode_image, load_encoder
 from indexer import SourceOptions, build_index
 from searcher import Searcher
+from storage import IndexStore
 
 ASKED = {"text_to_image": ".083 / .219 / .316", "image_to_text": ".063 / .165 / .239"}
 DECODE_SAMPLE = 1000
@@ -77,8 +78,7 @@ def encode_alone(encoder: Encoder) -> float:
 
 def recall(index: Path, encoder: Encoder, direction: str) -> str:
     """R@1/5/10, any hit, by exact search over the index's own pairs."""
-    with Searcher.open(index, encoder=encoder) as searcher:
-        version = searcher.version
+    with Searcher.open(index, encoder=encoder) as searcher, IndexStore.open(index).open_version() as version:
         pairs = version.catalog.table("pairs")
         images, texts = (np.asarray(pairs.column(name)) for name in ("image_row", "text_row"))
         source, owner, target, into = ("texts", texts, "images", images)

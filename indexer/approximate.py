@@ -63,7 +63,11 @@ def _train(
     if plan.kind == "flat":
         return plan
     need = estimate_memory(plan, vectors.rows, vectors.dim)
-    progress.note(f"{collection}: {plan.factory} of {vectors.rows:,} vectors, about {need / 2**20:,.0f} MiB of memory")
+    mapped = vectors.rows * vectors.dim * 2
+    progress.note(
+        f"{collection}: {plan.factory} of {vectors.rows:,} vectors, about {need / 2**20:,.0f} MiB of memory, beside "
+        f"{mapped / 2**20:,.0f} MiB of mapped vectors that the system may drop"
+    )
     progress.stage(f"index {collection}", vectors.rows)
     done = 0
 

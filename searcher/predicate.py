@@ -1,8 +1,8 @@
 """Checking a `where`: one expression on known columns, by DuckDB's own parser and a list of what is allowed.
 
 The text is parsed twice, in the parentheses it is later run in and as the only argument of a function; both must give
-the same tree, so nothing can close a parenthesis, start a second statement or comment away what follows. Then every node
-of the tree must be of a kind that is known here: what a newer DuckDB adds is refused until someone has looked at it.
+the same tree, so nothing can close a parenthesis, start a second statement or comment away what follows. Then every
+node of the tree must be of a kind that is known here: what a newer DuckDB adds is refused until someone looked at it.
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from .place import one_line
 from .record import BadRecord, Record
 
 DELIMITERS = ",;\t|"
+MAX_HEADER = 100_000
 BLOCK_BYTES = 32 * 2**20
 BATCH_ROWS = 8192
 
@@ -75,7 +76,8 @@ class CsvFile:
     def _rows(self, table: pa.Table, roles: Roles) -> Iterator[dict[str, Any]]:
         names = {written: name for name, written in self._written.items()}
         typed = {self._written[column] for column in roles.metadata if column not in roles.raw}
-        for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+        wanted = [self._written[column] for column in dict.fromkeys((*roles.raw, *roles.metadata))]
+        for batch in table.select(wanted).to_batches(max_chunksize=BATCH_ROWS):
             lists = {
                 names[name]: _typed(batch[name]) if name in typed else _raw(batch[name]) for name in batch.schema.names
             }
@@ -123,17 +125,20 @@ def _header_line(path: Path) -> bytes:
                 header += more
     except (OSError, EOFError) as error:
         raise SourceError(f"{path.name} cannot be read: {one_line(error)}; make a new copy") from error
-    if not header.strip():
-        raise SourceError(f"{path.name} has no header: its first line must name the columns")
     return header
 
 
 def _decoded_header(header: bytes, path: Path) -> str:
     try:
-        return header.decode("utf-8-sig")
+        text = header.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         why = one_line(error)
         raise SourceError(f"the header of {path.name} is not UTF-8 text: {why}; save the file as UTF-8") from error
+    if not text.strip():
+        raise SourceError(f"{path.name} has no header: its first line must name the columns")
+    if len(text) > MAX_HEADER:
+        raise SourceError(f"the header of {path.name} has {len(text)} characters; its first line must name the columns")
+    return text
 
 
 def _raw(column: pa.Array) -> list[bytes | None]:

@@ -10,6 +10,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ..errors import SourceError
+from .parquet_file import PARQUET_ERRORS
 from .place import one_line
 
 COLUMNS = ("image_row", "text_row")
@@ -63,7 +64,7 @@ def _positions(rows: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _read(path: Path) -> pa.Table:
     try:
         return pq.read_table(path) if path.suffix.lower() == ".parquet" else pa_csv.read_csv(path)
-    except (pa.ArrowException, OSError) as error:
+    except PARQUET_ERRORS as error:
         raise SourceError(
             f"pairs file {str(path)!r} cannot be read: {one_line(error)}; expected image_row,text_row"
         ) from error

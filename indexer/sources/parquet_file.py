@@ -18,6 +18,8 @@ from .record import BadRecord, Record
 
 # Image files may stand in the cells: 256 of them are a few tens of MB.
 BATCH_ROWS = 256
+# A damaged file can also give names and texts that are not UTF-8.
+PARQUET_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class ParquetFile:
@@ -35,7 +37,7 @@ class ParquetFile:
             with pq.ParquetFile(path) as file:
                 self._schema: pa.Schema = file.schema_arrow
                 rows = file.metadata.num_rows
-        except (pa.ArrowException, OSError) as error:
+        except PARQUET_ERRORS as error:
             raise SourceError(f"{path.name} cannot be read as Parquet: {one_line(error)}; make a new copy") from error
         self.columns: tuple[str, ...] = tuple(self._schema.names)
         twice = [name for name, count in Counter(self.columns).items() if count > 1]
@@ -59,7 +61,7 @@ class ParquetFile:
                     for values in _rows(batch, kept, roles):
                         number += 1
                         yield Record(number=number, values=values)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        except PARQUET_ERRORS as error:
             raise SourceError(
                 f"{self._path.name} is damaged after row {number}: {one_line(error)}; make a new copy"
             ) from error

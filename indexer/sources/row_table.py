@@ -19,6 +19,7 @@ from .cells import plain
 from .columns import IMAGE_NAMES, TEXT_NAMES, choose_roles, first_of, renamed
 from .lines import BOM, open_bytes
 from .options import SourceOptions
+from .parquet_file import PARQUET_ERRORS
 from .place import one_line
 from .record import BadRecord, Record
 from .table import open_records, table_suffix
@@ -83,8 +84,17 @@ def read_ids(path: Path, column: str | None = None) -> pa.ChunkedArray:
 
 
 def read_parquet_columns(paths: Sequence[Path], columns: Sequence[str]) -> pa.Table:
-    """The named columns of Parquet files, one after another."""
-    return pa.concat_tables([pq.read_table(path, columns=list(columns)) for path in paths], promote_options="default")
+    """The named columns of Parquet files, one after another.
+
+    Raises:
+        SourceError: A file lacks a column, has it in another type, or is damaged.
+    """
+    try:
+        tables = [pq.read_table(path, columns=list(columns)) for path in paths]
+        return pa.concat_tables(tables, promote_options="default")
+    except PARQUET_ERRORS as error:
+        names = f"{paths[0].name} and {len(paths) - 1} more files" if len(paths) > 1 else paths[0].name
+        raise SourceError(f"{names} cannot be read as one Parquet table: {one_line(error)}") from error
 
 
 def read_text_rows(path: Path) -> list[str]:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import SourceError
+from .parquet_file import PARQUET_ERRORS
 from .place import one_line
 
 VECTOR_NAMES = ("vector", "embedding", "emb", "features")
@@ -87,7 +88,7 @@ class ParquetVectors:
                 self.rows: int = file.metadata.num_rows
                 self.column = _vector_column(self.schema, column, path)
                 self.dim = self._find_dim(file)
-        except (pa.ArrowException, OSError) as error:
+        except PARQUET_ERRORS as error:
             raise SourceError(f"{path.name} cannot be read as Parquet: {one_line(error)}; make a new copy") from error
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
@@ -98,7 +99,7 @@ class ParquetVectors:
                 for batch in file.iter_batches(size, columns=[self.column], use_threads=False):
                     yield self._dense(batch.column(0), start)
                     start += len(batch)
-        except (pa.ArrowException, OSError) as error:
+        except PARQUET_ERRORS as error:
             raise SourceError(
                 f"{self.path.name} is damaged after row {start}: {one_line(error)}; make a new copy"
             ) from error

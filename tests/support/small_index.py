@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pyarrow as pa
-from vector_tables import unit_rows
+from numpy.typing import NDArray
 
-from indexer.ann_plan import plan_ann
-from indexer.ann_train import build_ann
-from storage import AnnPlan, CollectionInfo, EncoderInfo, IndexStore, Manifest, OperatingPoint, VectorTable
+from storage import AnnPlan, CollectionInfo, EncoderInfo, IndexStore, Manifest, OperatingPoint
+from storage.ann_file import write_ann
 from storage.catalog import IMAGE_COLUMNS, PAIR_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
 from storage.draft import Draft
 from storage.spec import COLLECTIONS, Counts, Tuning
@@ -18,6 +18,12 @@ from storage.vectors import VectorWriter
 
 DIM = 8
 ENCODER = EncoderInfo(spec="test", dim=DIM, fingerprint="f" * 64)
+
+
+def unit_rows(rows: int, seed: int) -> NDArray[np.float32]:
+    """Random unit vectors, (rows, DIM)."""
+    vectors = np.random.default_rng(seed).standard_normal((rows, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def column(name: str, kind: pa.DataType, rows: int) -> pa.Array:
@@ -45,10 +51,13 @@ def fill(draft: Draft, rows: int, seed: int = 0) -> AnnPlan:
     for collection in COLLECTIONS:
         (draft.path / collection).mkdir()
         with VectorWriter(draft.path / collection / "vectors.arrow", DIM) as writer:
-            writer.append([f"item_id-{row}" for row in range(rows)], unit_rows(rows, DIM, seed))
+            writer.append([f"item_id-{row}" for row in range(rows)], unit_rows(rows, seed))
     write_catalog(draft.path / "catalog.duckdb", **tables(rows))
-    with VectorTable.open(draft.path / "images" / "vectors.arrow") as vectors:
-        return build_ann(vectors, plan_ann("hnsw", rows, DIM), draft.path / "images" / "ann.faiss")
+    index = faiss.index_factory(DIM, "HNSW32_SQfp16", faiss.METRIC_INNER_PRODUCT)
+    index.train(unit_rows(rows, seed))
+    index.add(unit_rows(rows, seed))
+    write_ann(index, draft.path / "images" / "ann.faiss")
+    return AnnPlan(kind="hnsw", factory="HNSW32_SQfp16")
 
 
 def counts(rows: int) -> Counts:

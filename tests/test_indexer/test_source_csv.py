@@ -113,6 +113,41 @@ def test_a_row_of_too_many_cells_is_rejected_in_its_place(tmp_path: Path) -> Non
     assert rejected[0].detail == "row 2 of t.csv has 3 cells where the header has 2"
 
 
+def test_a_split_is_picked_beside_columns_of_other_types(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "text,split,n\none,train,1\ntwo,test,2\n")
+    (item,) = read(path, splits=("test",))
+    assert isinstance(item, Item)
+    assert (item.content, item.split, item.metadata) == ("two", "test", {"n": 2})
+
+
+def test_columns_and_cells_beyond_ascii_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.csv", "Bild,Größe,标题\nä.jpg,groß,一只狗\n")
+    image, text = read(path, image="Bild", text="标题")
+    assert isinstance(image, Item)
+    assert (image.item_id, image.metadata) == ("ä.jpg", {"Größe": "groß"})
+    assert isinstance(text, Item)
+    assert text.content == "一只狗"
+
+
+def test_a_row_of_too_many_cells_that_is_not_utf8_is_counted_too(tmp_path: Path) -> None:
+    entries = read(write(tmp_path / "t.csv", b"text,n\na,1\ncaf\xe9,2,3\nb,2\n"))
+    assert [(entry.item_id, type(entry)) for entry in entries] == [
+        ("row-1", Item),
+        ("row-2", Rejection),
+        ("row-3", Item),
+    ]
+
+
+def test_a_role_column_can_be_metadata_as_well(tmp_path: Path) -> None:
+    (item,) = read(write(tmp_path / "t.csv", "text,id\nx,007\n"), text="text", id="id", metadata=("id",))
+    assert isinstance(item, Item)
+    assert (item.item_id, item.metadata) == ("007", {"id": "007"})
+
+
+def test_a_tab_separated_table_may_hold_commas(tmp_path: Path) -> None:
+    assert contents(read(write(tmp_path / "t.tsv", "text\ta,b,c\none, two\t1\n"))) == ["one, two"]
+
+
 def test_a_zipped_table_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.csv.gz"
     path.write_bytes(gzip.compress(b"text,n\nx,1\n"))
@@ -128,6 +163,8 @@ def test_a_cell_longer_than_a_megabyte_is_read(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "has no header"),
+        (b"\xef\xbb\xbf", "has no header"),
+        (b"x" * 200_000, "the header of t.csv has 200000 characters"),
         (b"text,n\n", "has a header and no rows"),
         (b"text,n,n\nx,1,2\n", "names column 'n' more than once"),
         ("text,n\nx,1\n".encode("utf-16"), "is not UTF-8 text"),
