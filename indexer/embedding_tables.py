@@ -35,7 +35,10 @@ class EmbeddingTables:
     def pairs(self) -> np.ndarray:
         """Return (n, 2) int64 image and text row ids, once all tables have been taken."""
         rows = [np.concatenate([np.zeros(0, np.int64), *self._kept[name]]) for name in COLLECTIONS]
-        return kept_pairs(self._source.pairs, *rows)[0]
+        pairs, dropped = kept_pairs(self._source.pairs, *rows)
+        if dropped:
+            self._progress.note(f"{dropped:,} pairs are left out, since their image or text was rejected")
+        return pairs
 
 
 def _table(collection: Collection, chunk: EmbeddingChunk, dim: int) -> pa.Table:

@@ -6,8 +6,8 @@ far larger than its arguments, alone or nested (`repeat`, `lpad`, `range`, `repl
 """
 
 _OPERATORS = (
-    "! !~~ !~~* % & ** + - -> ->> / // < << <@ ^@ > >> @> ^ | || ~ ~~ ~~* ~~~ ilike_escape like_escape"
-    " not_ilike_escape not_like_escape"
+    "! !~~ !~~* % & * ** + - -> ->> / // < << <@ ^@ > >> @> ^ | || ~ ~~ ~~* ~~~"
+    " ilike_escape like_escape not_ilike_escape not_like_escape"
 )
 
 _NUMBERS = (

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from storage.errors import SearchParameterError
+
 from .errors import FilterError
 from .functions import ALLOWED_FUNCTIONS
 
@@ -68,9 +70,17 @@ def check_predicate(where: str, columns: Sequence[str], parse: Parse) -> None:
         if count >= _MAX_NODES or depth > _MAX_DEPTH:
             raise FilterError(f"where is larger than {_MAX_NODES} parts or deeper than {_MAX_DEPTH}: {shown(where)}")
         _check_node(node, where, known, columns)
-    argument = parse(f"coalesce(\n{where}\n)")
-    if argument["type"] != "OPERATOR_COALESCE" or _without_places(argument["children"]) != [_without_places(tree)]:
-        raise FilterError(f"where must be one whole expression: {shown(where)}; mind its parentheses and commas")
+    _check_whole(where, tree, parse)
+
+
+def _check_whole(where: str, tree: Tree, parse: Parse) -> None:
+    problem = FilterError(f"where must be one whole expression: {shown(where)}; mind its parentheses and commas")
+    try:
+        call = parse(f"coalesce(\n{where}\n)")
+    except SearchParameterError as error:
+        raise problem from error
+    if call["type"] != "OPERATOR_COALESCE" or _without_places(call["children"]) != [_without_places(tree)]:
+        raise problem
 
 
 def shown(where: str) -> str:
@@ -117,16 +127,16 @@ def _check_function(node: Tree, where: str) -> None:
     name = str(node["function_name"])
     special = node.get("schema") or node.get("catalog") or node.get("distinct") or node.get("filter")
     if name.lower() not in ALLOWED_FUNCTIONS or special or node.get("order_bys", {}).get("orders"):
-        near = get_close_matches(name.lower(), ALLOWED_FUNCTIONS, n=3)
-        hint = f"; do you mean {' or '.join(near)}?" if near and near[0] != name.lower() else ""
-        raise FilterError(f"where may not call {name!r}: {shown(where)}{hint}")
+        near = [one for one in get_close_matches(name.lower(), ALLOWED_FUNCTIONS, cutoff=0.75) if one != name.lower()]
+        hint = f"do you mean {' or '.join(near)}?" if near else "use plain functions of numbers, texts, times and lists"
+        raise FilterError(f"where may not call {name!r}: {shown(where)}; {hint}")
 
 
 def _check_column(path: Sequence[str], where: str, known: set[str], columns: Sequence[str]) -> None:
     # Further parts of the path are fields of a struct column.
     if path[0].lower() in known:
         return
-    near = get_close_matches(path[0].lower(), known, n=3)
+    near = get_close_matches(path[0].lower(), known, cutoff=0.7)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""
     hint += "; values stand in single quotes" if f'"{path[0]}"' in where and not near else ""
     raise FilterError(f"where names no column {'.'.join(path)!r}{hint}; there are: {', '.join(columns)}")

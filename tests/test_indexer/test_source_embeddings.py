@@ -213,6 +213,34 @@ def test_ids_must_fit_the_vectors(tmp_path: Path, ids: str, error: type[Exceptio
         images(save(tmp_path / "v.npy", unit(3)), ids=tmp_path / "ids.txt")
 
 
+def test_an_id_column_that_is_not_there_lists_the_columns(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n", encoding="utf-8")
+    with pytest.raises(SourceError, match=r"no column 'item_id' or 'id'; its columns: a, b"):
+        images(save(tmp_path / "v.npy", unit(1)), ids=tmp_path / "t.csv")
+    pq.write_table(pa.table({"v": as_lists(unit(2)), "n": [1, 2]}), tmp_path / "v.parquet")
+    with pytest.raises(SourceError, match=r"v\.parquet has no column 'key'; its columns: v, n"):
+        images(tmp_path / "v.parquet", id_column="key")
+
+
+def test_ids_that_are_not_utf8_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(SourceError, match=r"ids\.txt' cannot be read as UTF-8 lines"):
+        images(save(tmp_path / "v.npy", unit(1)), ids=tmp_path / "ids.txt")
+
+
+def test_an_id_may_hold_any_separator_but_a_line_end(tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("a\x0bb\r\nc\u2028d", encoding="utf-8", newline="")
+    (chunk,) = chunks(images(save(tmp_path / "v.npy", unit(2)), ids=tmp_path / "ids.txt"))
+    assert chunk.item_ids == ["a\x0bb", "c\u2028d"]
+
+
+def test_parquet_parts_must_have_the_same_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"v": as_lists(unit(2)), "n": [1, 2]}), tmp_path / "p1.parquet")
+    pq.write_table(pa.table({"v": as_lists(unit(2)), "m": [1, 2]}), tmp_path / "p2.parquet")
+    with pytest.raises(SourceError, match=r"p1\.parquet and 1 more files cannot be read as one"):
+        images(tmp_path)
+
+
 def test_a_row_without_an_id_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("id,n\na,1\n,2\nc,3\n", encoding="utf-8")
     with pytest.raises(SourceError, match=r"row 1 of t\.csv has no id"):

@@ -26,21 +26,14 @@ def crash_at_every_step(operation: str, index: Path, folder: Path) -> dict[Path,
 
 def test_a_killed_publish_leaves_the_old_version_or_the_new_one(index: Path, tmp_path: Path) -> None:
     left = crash_at_every_step("publish", index, tmp_path / "crashed")
-    assert len(left) >= 15
+    assert len(left) >= 20
     found = {name: rows_found(path) for path, name in left.items()}
-    assert set(found.values()) == {6, 7}
     assert list(found.values()) == sorted(found.values()), "once the new version is there it stays"
-    assert found["version.directory_synced"] == 6
-    assert found["current.replaced"] == 7
-
-
-def test_after_a_killed_publish_the_next_one_works_and_cleans_up(index: Path, tmp_path: Path) -> None:
-    for path, name in crash_at_every_step("publish", index, tmp_path / "crashed").items():
+    assert (found["version.directory_synced"], found["current.replaced"]) == (6, 7)
+    for path, name in left.items():
         store = IndexStore.open(path)
         before = store.versions()
-        manifest = publish(store, 9)
-        assert manifest.version > max(before), name
-        assert rows_found(path) == 9, name
+        assert publish(store, 9).version > max(before), name
         assert [entry.name for entry in (path / "versions").iterdir() if entry.name.startswith(".")] == [], name
 
 

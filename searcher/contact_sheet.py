@@ -1,0 +1,159 @@
+"""One picture of many hits: people look, they do not read ids.
+
+A section a query: what was asked at the top, below it a grid of cards, best first, row by row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from .drawing import ACCENT, INK, MUTED, SCALE, WELL, Box, Pen, line_height, wrap
+from .errors import SearchError
+from .hits import Hit, Hits
+from .summary import about, shown_score
+from .thumbnails import Thumbnail, hit_thumbnail, thumbnail
+
+MAX_HITS = 500
+_MARGIN = 24 * SCALE
+_GAP = 14 * SCALE
+_PAD = 10 * SCALE
+_PAGE_WIDTH = 1060 * SCALE
+_QUERY_BOX = (150 * SCALE, 110 * SCALE)
+_TITLE, _BODY, _SMALL = 19, 12, 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """Cards of one size: how many beside each other, the picture's height (0 for texts) and the lines of text."""
+
+    columns: int
+    picture: int
+    lines: int
+
+    @property
+    def width(self) -> int:
+        return (_PAGE_WIDTH - 2 * _MARGIN - (self.columns - 1) * _GAP) // self.columns
+
+    @property
+    def height(self) -> int:
+        text = self.lines * line_height(_BODY) + line_height(_SMALL) + 2 * _PAD
+        return self.picture + text + (0 if self.picture else line_height(_BODY) + _PAD)
+
+    def tall(self, hits: int) -> int:
+        """Pixels that so many cards take."""
+        rows = -(-hits // self.columns)
+        return rows * (self.height + _GAP)
+
+
+_IMAGES = _Grid(columns=5, picture=150 * SCALE, lines=2)
+_TEXTS = _Grid(columns=3, picture=0, lines=5)
+
+
+def save_contact_sheet(path: Path, found: Sequence[Hits], root: Path | None = None) -> None:
+    """Write a PNG of the hits of one or more queries.
+
+    Args:
+        path: The file to write; an existing one is replaced.
+        found: What the searches brought back.
+        root: The folder that the images' `uri` are relative to. A picture that cannot be shown is a grey tile that says
+            why.
+
+    Raises:
+        SearchError: More than 500 hits, or the file cannot be written.
+    """
+    total = sum(len(hits) for hits in found)
+    if total > MAX_HITS:
+        raise SearchError(f"{total} hits do not fit on a contact sheet; ask for {MAX_HITS} or fewer in all with k (-k)")
+    sheet = draw_contact_sheet(found, root)
+    try:
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise SearchError(f"cannot write the contact sheet {str(path)!r}: {error.strerror or error}") from error
+
+
+def draw_contact_sheet(found: Sequence[Hits], root: Path | None = None) -> Image.Image:
+    """Return the picture that `save_contact_sheet` writes."""
+    sections = [_Section(hits, root) for hits in found]
+    pen = Pen(_PAGE_WIDTH, _MARGIN + sum(section.height for section in sections))
+    top = _MARGIN
+    for section in sections:
+        section.draw(pen, top)
+        top += section.height
+    return pen.page
+
+
+class _Section:
+    """One query and its hits."""
+
+    def __init__(self, hits: Hits, root: Path | None) -> None:
+        self._hits = hits
+        self._root = root
+        self._grid = _IMAGES if hits.collection == "images" else _TEXTS
+        self._asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
+        indent = _QUERY_BOX[0] + _GAP if self._asked else 0
+        self._title = wrap(hits.query.label, _TITLE, _PAGE_WIDTH - 2 * _MARGIN - indent, 2)
+
+    @property
+    def _head(self) -> int:
+        text = len(self._title) * line_height(_TITLE) + line_height(_BODY)
+        return max(text, _QUERY_BOX[1] if self._asked else 0) + _GAP
+
+    @property
+    def height(self) -> int:
+        return self._head + self._grid.tall(len(self._hits)) + _MARGIN - _GAP
+
+    def draw(self, pen: Pen, top: int) -> None:
+        self._draw_head(pen, top)
+        top += self._head
+        for place, hit in enumerate(self._hits):
+            row, column = divmod(place, self._grid.columns)
+            left = _MARGIN + column * (self._grid.width + _GAP)
+            above = top + row * (self._grid.height + _GAP)
+            box = (left, above, left + self._grid.width, above + self._grid.height)
+            pen.card(box)
+            (_draw_image if self._grid is _IMAGES else _draw_text)(pen, hit, box, self._root)
+
+    def _draw_head(self, pen: Pen, top: int) -> None:
+        left = _MARGIN
+        if self._asked:
+            box = (left, top, left + _QUERY_BOX[0], top + _QUERY_BOX[1])
+            _draw_picture(pen, self._asked, box)
+            left = box[2] + _GAP
+        top = pen.lines(left, top, self._title, _TITLE)
+        pen.lines(left, top, [about(self._hits)], _BODY, MUTED)
+
+
+def _draw_picture(pen: Pen, picture: Thumbnail, box: Box) -> None:
+    pen.card(box, fill=WELL, edge=None)
+    if picture.image:
+        pen.picture(picture.image, box)
+    else:
+        pen.note(picture.problem or "", box, _BODY)
+
+
+def _draw_image(pen: Pen, hit: Hit, box: Box, root: Path | None) -> None:
+    inset = SCALE
+    well = (box[0] + inset, box[1] + inset, box[2] - inset, box[1] + _IMAGES.picture)
+    size = (well[2] - well[0], well[3] - well[1])
+    _draw_picture(pen, hit_thumbnail(hit, root, size), well)
+    pen.badge(box[0] + _PAD // 2, box[1] + _PAD // 2, str(hit.rank), _SMALL)
+    _draw_words(pen, hit, (box[0], well[3] + _PAD // 2, box[2], box[3]), _IMAGES.lines)
+
+
+def _draw_text(pen: Pen, hit: Hit, box: Box, root: Path | None) -> None:
+    pen.badge(box[0] + _PAD, box[1] + _PAD, str(hit.rank), _SMALL)
+    _draw_words(pen, hit, (box[0], box[1] + _PAD + line_height(_BODY) + _PAD // 2, box[2], box[3]), _TEXTS.lines)
+
+
+def _draw_words(pen: Pen, hit: Hit, box: Box, lines: int) -> None:
+    """The caption from the top of the box, the id and the score at its foot."""
+    left, right = box[0] + _PAD, box[2] - _PAD
+    if hit.caption:
+        pen.lines(left, box[1], wrap(hit.caption, _BODY, right - left, lines), _BODY, INK)
+    foot = box[3] - _PAD // 2 - line_height(_SMALL)
+    pen.lines(left, foot, wrap(hit.item_id, _SMALL, right - left - 44 * SCALE, 1), _SMALL, MUTED)
+    pen.right(right, foot, shown_score(hit.score), _SMALL, ACCENT)

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_index import collections, counts
+
+from storage import AnnPlan, EncoderInfo, Manifest
+from storage.checksum import FileEntry, sha256_of
+from storage.errors import CorruptIndexError, IncompatibleIndexError, StorageError
+from storage.manifest import MAX_BYTES, check_writable
+from storage.strict_json import canonical
+
+ENTRY = FileEntry(bytes=3, sha256="a" * 64)
+FILES = ("catalog.duckdb", "images/vectors.arrow", "images/ann.faiss", "texts/vectors.arrow")
+MANIFEST = Manifest(
+    version=2,
+    parent=1,
+    created_at="2026-01-02T03:04:05+00:00",
+    encoder=EncoderInfo(spec="lite", dim=8, fingerprint=None, details={"tau": 1.5, "names": ["a"]}),
+    collections=collections(4, AnnPlan(kind="hnsw", factory="HNSW32")),  # type: ignore[arg-type]
+    counts=counts(4),
+    build={"seconds": 1.5, "nested": {"ü": [None, True, 10**18]}},
+    files=dict.fromkeys(FILES, ENTRY),
+)
+
+
+def changed(**values: Any) -> bytes:
+    """The manifest's file with some of its keys changed, and its own checksum made to fit."""
+    plain = {**json.loads(MANIFEST.to_json()), **values}
+    plain = {key: value for key, value in plain.items() if value != "absent" and key != "checksum"}
+    return canonical({**plain, "checksum": sha256_of(canonical(plain))})
+
+
+def test_a_manifest_comes_back_equal_and_in_the_same_bytes() -> None:
+    data = MANIFEST.to_json()
+    assert Manifest.from_json(data, "here") == MANIFEST
+    assert Manifest.from_json(data, "here").to_json() == data
+    assert asdict(MANIFEST)["counts"]["items"] == 9
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=10,
+)  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(build=st.dictionaries(st.text(), JSON, max_size=4), parent=st.none() | st.integers(1, 8))
+def test_any_report_of_a_build_survives(build: dict[str, Any], parent: int | None) -> None:
+    manifest = replace(MANIFEST, build=build, parent=parent, version=9)
+    assert Manifest.from_json(manifest.to_json(), "here") == manifest
+
+
+def test_the_bytes_do_not_depend_on_the_order_of_keys() -> None:
+    turned = replace(MANIFEST, files=dict(reversed(MANIFEST.files.items())))
+    assert turned.to_json() == MANIFEST.to_json()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    manifest = replace(MANIFEST, build={"seconds": np.float32(0.5), "rows": np.int64(3), "pair": (1, 2)})
+    assert Manifest.from_json(manifest.to_json(), "here").build == {"seconds": 0.5, "rows": 3, "pair": [1, 2]}
+
+
+@settings(max_examples=200, deadline=None)
+@given(place=st.integers(0, len(MANIFEST.to_json()) - 1), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_found(place: int, bit: int) -> None:
+    data = bytearray(MANIFEST.to_json())
+    data[place] ^= 1 << bit
+    with pytest.raises((CorruptIndexError, IncompatibleIndexError), match="here"):
+        Manifest.from_json(bytes(data), "here")
+
+
+def test_a_newer_format_is_refused_saying_both() -> None:
+    message = "here has format version 7, and this release reads up to 1; use a newer Twinlens"
+    with pytest.raises(IncompatibleIndexError, match=message):
+        Manifest.from_json(changed(format_version=7, something_new=1, counts="absent"), "here")
+
+
+def test_an_unknown_reader_feature_is_refused_saying_both() -> None:
+    with pytest.raises(IncompatibleIndexError, match=r"needs the features \['zip'\], and this release knows \[\]"):
+        Manifest.from_json(changed(reader_features=["zip"]), "here")
+
+
+def test_an_unknown_writer_feature_stops_writers_only() -> None:
+    manifest = Manifest.from_json(changed(writer_features=["deltas"]), "here")
+    with pytest.raises(IncompatibleIndexError, match=r"here asks writers for the features \['deltas'\]"):
+        check_writable(manifest, "here")
+    check_writable(MANIFEST, "here")
+
+
+DAMAGES: dict[str, dict[str, Any]] = {
+    r"lacks \['build'\]": {"build": "absent"},
+    r"has \['more'\] unasked": {"more": 1},
+    "manifest.version is bool and not int": {"version": True},
+    "manifest.version is str and not int": {"version": "2"},
+    r"manifest.version is -1, which is not in \[0, 2\^63\)": {"version": -1},
+    "version 0 cannot follow 1": {"version": 0},
+    "version 2 cannot follow 2": {"parent": 2},
+    "its files are": {"files": {name: asdict(ENTRY) for name in FILES[:3]}},
+    "its files are .*passwd": {"files": {"../../etc/passwd": asdict(ENTRY)}},
+    "SHA-256 of catalog.duckdb is 'x'": {"files": {name: {"bytes": 3, "sha256": "x"} for name in FILES}},
+    "manifest.encoder is list and not dict": {"encoder": []},
+    "its counts do not add up": {"counts": {**asdict(counts(4)), "items": 99}},
+    "its collections have .* rows": {"counts": asdict(counts(5))},
+    "it has no collection": {"collections": {}},
+    "key is 'sounds', which is none of": {"collections": {"sounds": {}}},
+    "its format_version is '1'": {"format_version": "1"},
+    "its format_version is 0": {"format_version": 0},
+    "its reader_features are 3": {"reader_features": 3},
+    r"writer_features\[0\] is int and not str": {"writer_features": [1]},
+}
+
+
+@pytest.mark.parametrize("message", DAMAGES)
+def test_a_manifest_that_contradicts_its_form_is_refused(message: str) -> None:
+    with pytest.raises(CorruptIndexError, match=f"here is damaged .*{message}.*roll back"):
+        Manifest.from_json(changed(**DAMAGES[message]), "here")
+
+
+BAD_BYTES = {
+    "a key is there twice": b'{"a": 1, "a": 2}',
+    "NaN is not JSON": b'{"a": NaN}',
+    "it is not an object": b"[]",
+    "it is nested too deeply": b"[" * 100_000,
+    "utf-8": b'{"a": "\xff"}',
+    "Expecting value": b"",
+    "own checksum does not fit": MANIFEST.to_json().replace(b'"seconds": 1.5', b'"seconds": 1.6'),
+}
+
+
+@pytest.mark.parametrize("message", BAD_BYTES)
+def test_bytes_that_are_no_manifest_are_refused(message: str) -> None:
+    with pytest.raises(CorruptIndexError, match=f"here is damaged .*{message}"):
+        Manifest.from_json(BAD_BYTES[message], "here")
+
+
+def test_a_manifest_has_a_largest_size() -> None:
+    with pytest.raises(CorruptIndexError, match=f"has {MAX_BYTES + 1} bytes and may have {MAX_BYTES}"):
+        Manifest.from_json(b" " * (MAX_BYTES + 1), "here")
+    with pytest.raises(StorageError, match="keep less in its build report"):
+        replace(MANIFEST, build={"log": "x" * MAX_BYTES}).to_json()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1, 2}])
+def test_what_is_not_json_cannot_be_published(value: Any) -> None:
+    with pytest.raises(StorageError, match="version 2 cannot be described in its manifest"):
+        replace(MANIFEST, build={"value": value}).to_json()
+
+
+def test_what_contradicts_itself_cannot_be_published() -> None:
+    with pytest.raises(StorageError, match="its counts do not add up"):
+        replace(MANIFEST, counts=replace(counts(4), items=1)).to_json()
+
+
+def test_a_float_must_be_finite_and_may_be_written_as_an_integer() -> None:
+    images = json.loads(MANIFEST.to_json())["collections"]
+    point = images["images"]["tuning"]["text_to_image"]["points"][0]
+    point["ms_per_query"] = 2
+    found = Manifest.from_json(changed(collections=images), "here").collections["images"]
+    assert found.tuning["text_to_image"].points[0].ms_per_query == 2.0
+    data = changed(collections=images).replace(b'"ms_per_query": 2', b'"ms_per_query": 1e999')
+    with pytest.raises(CorruptIndexError, match="here is damaged"):
+        Manifest.from_json(data, "here")
