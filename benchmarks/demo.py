@@ -21,7 +21,7 @@ PHOTOGRAPHS = {
 }  # fmt: skip
 QUERIES = (
     "a cat with whiskers", "a cup of coffee on a table", "a rocket standing on its launch pad", "a parked motorcycle",
-    "a Chinese temple", "a flower in bloom", "old coins", "galaxies in space",
+    "a Chinese temple", "a flower in bloom", "old coins", "an astronaut in a space suit", "a brick wall",
 )  # fmt: skip
 
 

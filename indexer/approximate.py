@@ -13,9 +13,10 @@ from storage.ann import AnnIndex
 from storage.spec import TARGETS, Collection, Direction, Tuning
 
 from .ann_plan import plan_ann
-from .ann_train import build_ann, estimate_memory
+from .ann_train import build_ann
 from .config import BuildConfig
 from .errors import BuildError
+from .memory import ann_budget
 from .progress import Progress
 from .query_bank import generic_captions
 from .tune import tune
@@ -62,12 +63,6 @@ def _train(
     plan = plan_ann(config.ann, vectors.rows, vectors.dim, seed=config.seed)
     if plan.kind == "flat":
         return plan
-    need = estimate_memory(plan, vectors.rows, vectors.dim)
-    mapped = vectors.rows * vectors.dim * 2
-    progress.note(
-        f"{collection}: {plan.factory} of {vectors.rows:,} vectors, about {need / 2**20:,.0f} MiB of memory, beside "
-        f"{mapped / 2**20:,.0f} MiB of mapped vectors that the system may drop"
-    )
     progress.stage(f"index {collection}", vectors.rows)
     done = 0
 
@@ -77,7 +72,7 @@ def _train(
         done = rows
 
     return build_ann(
-        vectors, plan, folder / collection / "ann.faiss", memory_bytes=config.memory_bytes, progress=advance
+        vectors, plan, folder / collection / "ann.faiss", memory_bytes=ann_budget(config), progress=advance
     )
 
 

@@ -23,7 +23,8 @@ from .config import DEFAULT_ENCODER, BuildConfig
 from .embedding_tables import EmbeddingTables
 from .encode import ShardEncoder
 from .errors import BuildError
-from .merge import Merger
+from .memory import say_memory
+from .merge import merge
 from .plan import Corpus, build_fingerprint, cut, survey
 from .progress import Progress, SilentProgress
 from .report import BuildReport
@@ -96,6 +97,7 @@ class Builder:
                 f"encoder {encoder.spec!r} gives {encoder.dim} dimensions and the embeddings have {source.dim}; "
                 "name the encoder that made them, or leave --encoder out"
             )
+        say_memory({name: source.rows(name) for name in source.collections}, source.dim, self.config, self.progress)
         chunks = EmbeddingTables(source, self.progress)
         manifest = self._publish(chunks.tables(), source.dim, encoder, {"source": source.name}, chunks.pairs)
         return self._report(manifest, notes=source.notes)
@@ -107,6 +109,7 @@ class Builder:
             return self._report(parent.manifest, notes=source.notes, published=False)
         encoder = load(self.config, self.given, known)
         self._say_plan(source, corpus, encoder)
+        say_memory({"images": corpus.images, "texts": corpus.texts}, encoder.dim, self.config, self.progress)
         cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
         staging = self.store.staging(build_fingerprint(source, encoder.info, self.config, cost))
         staging.write_plan({**asdict(corpus), "source": source.name, "encoder": encoder.spec, "shard_cost": cost})
@@ -138,10 +141,7 @@ class Builder:
         draft = self.store.draft()
         try:
             self.progress.note("merging")
-            merger = Merger(draft.path, dim)
-            for table in tables:
-                merger.add(table)
-            counts = merger.finish(pairs() if pairs else None)
+            counts = merge(tables, draft.path, dim, pairs)
             infos = self._index(draft.path, encoder)
             self.progress.note("publishing")
             build = {**provenance, "config": asdict(self.config), "machine": machine(), "seconds": self._seconds}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from storage.vector_writer import VectorWriter
 
 from .errors import BuildError
 from .shard_table import ITEM_NAMES
+
+
+def merge(tables: Iterable[pa.Table], folder: Path, dim: int, pairs: Callable[[], np.ndarray] | None = None) -> Counts:
+    """Write vectors and catalog of encoded tables, in their order, into the folder of a draft; see `Merger`."""
+    merger = Merger(folder, dim)
+    for table in tables:
+        merger.add(table)
+    return merger.finish(pairs() if pairs else None)
 
 
 @dataclass

@@ -6,7 +6,7 @@ A section a query: what was asked at the top, below it a grid of cards, best fir
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -50,7 +50,7 @@ class _Grid:
 
 
 _IMAGES = _Grid(columns=5, picture=150 * SCALE, lines=2)
-_TEXTS = _Grid(columns=3, picture=0, lines=5)
+_TEXTS = _Grid(columns=3, picture=0, lines=6)
 
 
 def save_contact_sheet(path: Path, found: Sequence[Hits], root: Path | None = None) -> None:
@@ -78,7 +78,7 @@ def save_contact_sheet(path: Path, found: Sequence[Hits], root: Path | None = No
 def draw_contact_sheet(found: Sequence[Hits], root: Path | None = None) -> Image.Image:
     """Return the picture that `save_contact_sheet` writes."""
     sections = [_Section(hits, root) for hits in found]
-    pen = Pen(_PAGE_WIDTH, _MARGIN + sum(section.height for section in sections))
+    pen = Pen(_PAGE_WIDTH, _GAP + sum(section.height for section in sections))
     top = _MARGIN
     for section in sections:
         section.draw(pen, top)
@@ -92,7 +92,7 @@ class _Section:
     def __init__(self, hits: Hits, root: Path | None) -> None:
         self._hits = hits
         self._root = root
-        self._grid = _IMAGES if hits.collection == "images" else _TEXTS
+        self._grid = _IMAGES if hits.collection == "images" else _fitting(hits)
         self._asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
         indent = _QUERY_BOX[0] + _GAP if self._asked else 0
         self._title = wrap(hits.query.label, _TITLE, _PAGE_WIDTH - 2 * _MARGIN - indent, 2)
@@ -104,7 +104,7 @@ class _Section:
 
     @property
     def height(self) -> int:
-        return self._head + self._grid.tall(len(self._hits)) + _MARGIN - _GAP
+        return self._head + self._grid.tall(len(self._hits)) + _MARGIN
 
     def draw(self, pen: Pen, top: int) -> None:
         self._draw_head(pen, top)
@@ -115,7 +115,10 @@ class _Section:
             above = top + row * (self._grid.height + _GAP)
             box = (left, above, left + self._grid.width, above + self._grid.height)
             pen.card(box)
-            (_draw_image if self._grid is _IMAGES else _draw_text)(pen, hit, box, self._root)
+            if self._grid.picture:
+                _draw_image(pen, hit, box, self._root)
+            else:
+                _draw_text(pen, hit, box)
 
     def _draw_head(self, pen: Pen, top: int) -> None:
         left = _MARGIN
@@ -125,6 +128,13 @@ class _Section:
             left = box[2] + _GAP
         top = pen.lines(left, top, self._title, _TITLE)
         pen.lines(left, top, [about(self._hits)], _BODY, MUTED)
+
+
+def _fitting(hits: Hits) -> _Grid:
+    """Cards for texts, as high as the longest of them needs."""
+    width = _TEXTS.width - 2 * _PAD
+    lines = [len(wrap(hit.caption or "", _BODY, width, _TEXTS.lines)) for hit in hits]
+    return replace(_TEXTS, lines=max(lines, default=1))
 
 
 def _draw_picture(pen: Pen, picture: Thumbnail, box: Box) -> None:
@@ -144,7 +154,7 @@ def _draw_image(pen: Pen, hit: Hit, box: Box, root: Path | None) -> None:
     _draw_words(pen, hit, (box[0], well[3] + _PAD // 2, box[2], box[3]), _IMAGES.lines)
 
 
-def _draw_text(pen: Pen, hit: Hit, box: Box, root: Path | None) -> None:
+def _draw_text(pen: Pen, hit: Hit, box: Box) -> None:
     pen.badge(box[0] + _PAD, box[1] + _PAD, str(hit.rank), _SMALL)
     _draw_words(pen, hit, (box[0], box[1] + _PAD + line_height(_BODY) + _PAD // 2, box[2], box[3]), _TEXTS.lines)
 

@@ -14,6 +14,7 @@ from encoders.images import decode_image
 from .hits import Hit
 from .paths import resolve_uri
 
+_LARGEST_ENLARGEMENT = 4.0
 _PROBLEMS = {"missing": "file not found", "not_an_image": "not a picture", "unsupported_format": "format not supported"}
 
 
@@ -26,16 +27,19 @@ class Thumbnail:
 
 
 def thumbnail(source: Any, box: tuple[int, int]) -> Thumbnail:
-    """Return a picture that fits into `box`, aspect kept, never enlarged; `source` as in `decode_image`, or None."""
+    """Return a picture that fits into `box`, aspect kept, enlarged at most four times.
+
+    `source` is what `decode_image` takes, or None.
+    """
     if source is None:
         return Thumbnail(problem="no file is named")
     try:
         image = decode_image(source).pixels
     except ImageError as error:
         return Thumbnail(problem=_PROBLEMS.get(error.reason, error.reason.replace("_", " ")))
-    image = image.copy()
-    image.thumbnail(box, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return Thumbnail(image=image)
+    factor = min(box[0] / image.width, box[1] / image.height, _LARGEST_ENLARGEMENT)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return Thumbnail(image=image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
 
 
 def hit_thumbnail(hit: Hit, root: Path | None, box: tuple[int, int]) -> Thumbnail:

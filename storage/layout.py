@@ -24,6 +24,9 @@ DRAFT_PREFIX = ".draft-"
 TRASH_PREFIX = ".trash-"
 
 MAX_VERSION = 99_999_999
+# Files that this process holds open, by descriptor; each looks like a link, also to a file that was removed.
+HELD_FILES = Path("/dev/fd")
+
 _NUMBER = re.compile(r"[0-9]{8}", re.ASCII)
 _IN_NAME = re.compile(r"(?:\.draft-|\.trash-)?([0-9]{8})(?![0-9])", re.ASCII)
 
@@ -68,7 +71,8 @@ def open_regular(root: Path, name: str) -> io.BufferedReader:
         for folder in path.relative_to(root).parents[:-1]:
             _refuse_link(root / folder)
         # O_NONBLOCK: opening a named pipe must not wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        follow = 0 if root == HELD_FILES else os.O_NOFOLLOW
+        descriptor = os.open(path, os.O_RDONLY | follow | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError as error:
         raise CorruptIndexError(f"{path} is missing; roll back to another version or build again") from error
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Self
 from .catalog import Catalog
 from .checksum import Verify, check
 from .errors import CorruptIndexError, IndexNotFoundError
-from .layout import CATALOG, MANIFEST, ann_name, open_regular, surplus, vectors_name
+from .layout import CATALOG, HELD_FILES, MANIFEST, ann_name, open_regular, surplus, vectors_name
 from .manifest import Manifest
 from .spec import Collection
 from .vectors import VectorTable
@@ -105,7 +105,7 @@ class IndexVersion:
             return AnnIndex.open(None, plan, vectors)
         path = self.path / ann_name(collection)
         if not path.exists():  # vacuumed since it was opened
-            path = Path(f"/dev/fd/{self._ann_files[collection].fileno()}")
+            path = HELD_FILES / str(self._ann_files[collection].fileno())
         return AnnIndex.open(path, plan, vectors)
 
     def _check(self) -> None:

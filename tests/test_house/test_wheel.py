@@ -31,7 +31,7 @@ def names(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "--no-build-isolation",
         "-w",
         str(folder),
-        "tree",
+        "./tree",
     ]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     with zipfile.ZipFile(next(folder.glob("*.whl"))) as wheel:

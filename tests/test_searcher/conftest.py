@@ -82,11 +82,23 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def brute_force(vectors: np.ndarray, query: np.ndarray, k: int, rows: np.ndarray | None = None) -> list[int]:
-    """Row ids of the best k, by the stored float16 vectors; equal scores by row."""
-    rows = np.arange(len(vectors)) if rows is None else rows
-    scores = vectors[rows].astype(np.float16).astype(np.float64) @ query.astype(np.float64)
-    return rows[np.lexsort((rows, -scores.round(6)))][:k].tolist()
+class Oracle:
+    """What must be found, by comparing every vector in double precision."""
+
+    def scores(self, vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+        query = query.astype(np.float64) / np.linalg.norm(query.astype(np.float64))
+        return np.clip(vectors.astype(np.float16).astype(np.float64) @ query, -1, 1)
+
+    def check(self, hits: Any, vectors: np.ndarray, query: np.ndarray, k: int, rows: Any = None) -> None:
+        """The hits are the k best rows, with their cosines; rows that differ by rounding alone may change places."""
+        rows = np.arange(len(vectors)) if rows is None else np.asarray(rows)
+        scores = self.scores(vectors, query)
+        best = np.sort(scores[rows])[::-1][:k]
+        assert len(hits) == len(best)
+        assert len(set(hits.row_ids.tolist())) == len(best)
+        assert np.isin(hits.row_ids, rows).all()
+        np.testing.assert_allclose(hits.scores, best, atol=2e-6)
+        np.testing.assert_allclose(hits.scores, scores[hits.row_ids], atol=2e-6)
 
 
 def table(columns: dict[str, list[Any]], schema: Any) -> pa.Table:
@@ -141,36 +153,60 @@ def paint(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 class Corpus:
-    """The pictures, their vectors as the index has them, and where the index is."""
+    """Pictures and captions, their vectors, and the index of them that was published."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, count: int = 320) -> None:
         self.root = folder / "photos"
         self.root.mkdir()
-        self.rows = paint(self.root, 320)
-        encoder = ColourEncoder()
-        self.images = encoder.encode_images([self.root / row["uri"] for row in self.rows])
-        self.texts = encoder.encode_texts([row["caption"] for row in self.rows])
-        self.index = publish(
-            folder / "photos.index",
-            {"images": self._images(), "texts": self._texts()},
-            {"images": self.images, "texts": self.texts},
+        self.rows = paint(self.root, count)
+        self.encoder = ColourEncoder()
+        self.images = self.encoder.encode_images([self.root / row["uri"] for row in self.rows])
+        self.texts = self.encoder.encode_texts([row["caption"] for row in self.rows])
+        self.index = folder / "photos.index"
+        self.publish_again(count)
+
+    def publish_again(self, count: int) -> None:
+        """Publish a version of the first `count` items."""
+        names = ("images", "texts")
+        publish(
+            self.index,
+            {"images": self._images(count), "texts": self._texts(count)},
+            {"images": self.images[:count], "texts": self.texts[:count]},
             ann={},
-            infos={name: CollectionInfo(rows=len(self.rows), ann=AnnPlan(kind="flat")) for name in ("images", "texts")},
-            encoder=encoder.info,
+            infos={name: CollectionInfo(rows=count, ann=AnnPlan(kind="flat")) for name in names},
+            encoder=self.encoder.info,
             build={"root": str(self.root)},
         )
 
-    def _images(self) -> pa.Table:
-        count = range(len(self.rows))
-        columns = {name: [row[name] for row in self.rows] for name in self.rows[0]}
-        columns |= {"row_id": list(count), "item_id": [f"img-{n}" for n in count]}
-        columns |= {"stars": [n % 6 for n in count], "owner": [f"O'Neil {n % 3}" if n % 5 else None for n in count]}
+    def picture(self, number: int) -> Path:
+        return self.root / self.rows[number]["uri"]
+
+    def _images(self, count: int) -> pa.Table:
+        rows = range(count)
+        columns = {name: [row[name] for row in self.rows[:count]] for name in self.rows[0]}
+        columns |= {"row_id": list(rows), "item_id": [f"img-{n}" for n in rows]}
+        columns |= {"stars": [n % 6 for n in rows], "owner": [f"O'Neil {n % 3}" if n % 5 else None for n in rows]}
         return table(columns, IMAGE_COLUMNS)
 
-    def _texts(self) -> pa.Table:
-        count = range(len(self.rows))
-        columns = {"row_id": list(count), "item_id": [f"txt-{n}" for n in count]}
-        return table({**columns, "caption": [row["caption"] for row in self.rows]}, TEXT_COLUMNS)
+    def _texts(self, count: int) -> pa.Table:
+        captions = [row["caption"] for row in self.rows[:count]]
+        columns = {"row_id": list(range(count)), "item_id": [f"txt-{n}" for n in range(count)], "caption": captions}
+        return table(columns, TEXT_COLUMNS)
+
+
+@pytest.fixture(scope="session")
+def oracle() -> Oracle:
+    return Oracle()
+
+
+@pytest.fixture
+def encoder() -> ColourEncoder:
+    return ColourEncoder()
+
+
+@pytest.fixture
+def other_encoder() -> ColourEncoder:
+    return ColourEncoder(fingerprint="d" * 64)
 
 
 @pytest.fixture(scope="session")
@@ -179,8 +215,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
 
 
 @pytest.fixture
-def searcher(corpus: Corpus) -> Iterator[Searcher]:
-    with Searcher.open(corpus.index, encoder=ColourEncoder()) as searcher:
+def searcher(corpus: Corpus, encoder: ColourEncoder) -> Iterator[Searcher]:
+    with Searcher.open(corpus.index, encoder=encoder) as searcher:
         yield searcher
 
 

@@ -89,6 +89,6 @@ def test_when_only_the_final_sync_fails_the_error_says_that_the_state_is_unknown
     store: IndexStore, no_hook: None
 ) -> None:
     fail_at("current.syncing_directory")
-    with pytest.raises(PublishStateUnknownError, match="version 3 of .* is current, but the last fsync failed"):
+    with pytest.raises(PublishStateUnknownError, match=r"version 3 of .* is current, but the last fsync failed"):
         publish(store, 7)
     assert rows_found(store.path) == 7

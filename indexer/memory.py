@@ -1,0 +1,59 @@
+"""What a build is going to need, stated before it starts."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+
+from storage.spec import Collection
+from storage.vector_writer import BATCH_ROWS
+
+from .ann_plan import plan_ann
+from .ann_train import estimate_memory
+from .config import BuildConfig
+from .progress import Progress
+
+# Arrow's and DuckDB's room for one row of the catalog, its ids and paths of ordinary length.
+CATALOG_BYTES_A_ROW = 400
+MIB = 2**20
+
+
+def used_bytes() -> int:
+    """Return the memory that this process holds of its own, mapped files left out."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        if "RssAnon" in lines:
+            return int(lines["RssAnon"].split()[0]) * 1024
+    # Without Linux's figures: the highest so far, which is too much rather than too little.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def say_memory(rows: Mapping[Collection, int], dim: int, config: BuildConfig, progress: Progress) -> None:
+    """Say which approximate indexes will be built and about how much memory that takes.
+
+    Raises:
+        BuildError: There are too few items for the kind asked for: better told now than after hours of encoding.
+    """
+    need = 0
+    for collection, count in rows.items():
+        plan = plan_ann(config.ann, count, dim, seed=config.seed)
+        if plan.kind != "flat":
+            progress.note(f"{collection}: {plan.factory} over {count:,} vectors, trained on {plan.train_rows:,}")
+            need = max(need, estimate_memory(plan, count, dim))
+    if need:
+        merging = sum(min(count, BATCH_ROWS) * dim * 4 + count * CATALOG_BYTES_A_ROW for count in rows.values())
+        stated = used_bytes() + max(need, merging)
+        if config.memory_bytes:
+            stated = min(stated, config.memory_bytes)
+        mapped = max(rows.values()) * dim * 2
+        progress.note(
+            f"memory: at most about {stated / MIB:,.0f} MiB of its own, and {mapped / MIB:,.0f} MiB of mapped vectors "
+            "that the system takes back when it needs them"
+        )
+
+
+def ann_budget(config: BuildConfig) -> int | None:
+    """Return what is left of `memory_bytes` for one approximate index; None where there is no limit."""
+    return None if config.memory_bytes is None else max(1, config.memory_bytes - used_bytes())

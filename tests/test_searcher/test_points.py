@@ -1,0 +1,128 @@
+"""A search asks for a recall and gets the cheapest measured setting that reaches it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from searcher import Searcher, SearchParams
+from searcher.points import Choice, choose
+from storage.spec import AnnPlan, CollectionInfo, OperatingPoint, Tuning
+
+
+def point(k: int, nprobe: int, recall: float, oversample: int = 4) -> OperatingPoint:
+    return OperatingPoint(k=k, nprobe=nprobe, oversample=oversample, ann_recall=recall, ms_per_query=nprobe / 10)
+
+
+TEXT = Tuning(
+    query_source="corpus",
+    queries=100,
+    points=(point(10, 4, 0.9), point(10, 16, 0.97), point(10, 64, 0.995), point(100, 8, 0.9), point(100, 32, 0.98)),
+)
+IMAGE = Tuning(query_source="corpus", queries=100, points=(point(10, 2, 0.96), point(10, 8, 0.999)))
+INFO = CollectionInfo(
+    rows=1_000_000,
+    ann=AnnPlan(kind="ivf-pq4", factory="IVF1024,PQ128x4fsr", nlist=1024),
+    tuning={"text_to_image": TEXT, "image_to_image": IMAGE},
+)
+
+
+def ask(direction: Any = "text_to_image", filtered_rows: int | None = None, **asked: Any) -> Choice:
+    return choose(INFO, direction, SearchParams(**asked), filtered_rows)
+
+
+@pytest.mark.parametrize(
+    ("recall", "nprobe"), [(0.5, 4), (0.9, 4), (0.91, 16), (None, 16), (0.97, 16), (0.98, 64), (0.995, 64)]
+)
+def test_the_cheapest_point_that_reaches_the_recall_is_taken(recall: float | None, nprobe: int) -> None:
+    choice = ask(ann_recall=recall)
+    assert (choice.nprobe, choice.exact, choice.k) == (nprobe, False, 10)
+    assert (choice.ann_recall or 0) >= (recall or 0.95)
+
+
+@pytest.mark.parametrize(("k", "measured"), [(1, 10), (10, 10), (11, 100), (100, 100), (1000, 100)])
+def test_the_smallest_measured_k_that_covers_the_asked_one_counts(k: int, measured: int) -> None:
+    assert ask(k=k).k == measured
+
+
+def test_a_recall_that_nothing_reaches_is_searched_exactly() -> None:
+    choice = ask(ann_recall=0.999)
+    assert (choice.exact, choice.ann_recall) == (True, 1.0)
+    assert choice.reason == "no measured setting reaches ann_recall 0.999"
+
+
+def test_a_direction_that_was_never_measured_is_searched_exactly() -> None:
+    assert ask("image_to_text").reason == "image_to_text was never measured in this index"
+    assert ask("image_to_text").exact
+
+
+def test_each_direction_has_its_own_points() -> None:
+    assert ask("image_to_image").nprobe == 2
+
+
+def test_vectors_of_unknown_origin_take_the_costliest_direction() -> None:
+    assert ask(None).nprobe == 16
+
+
+def test_exact_is_exact() -> None:
+    assert ask(exact=True, nprobe=3).exact
+    assert ask(exact=True).to_json() == {
+        "kind": "ivf-pq4", "exact": True, "nprobe": None, "oversample": None, "ann_recall": 1.0, "k": None,
+        "reason": "asked for", "filtered_rows": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "nprobe", "oversample", "recall"),
+    [
+        ({"nprobe": 16}, 16, 4, 0.97),
+        ({"nprobe": 5}, 5, 4, None),
+        ({"oversample": 9}, 64, 9, None),
+        ({"nprobe": 5000, "oversample": 2}, 1024, 2, None),
+    ],
+)
+def test_settings_given_by_the_caller_are_taken(given: Any, nprobe: int, oversample: int, recall: float | None) -> None:
+    choice = ask(**given)
+    assert (choice.nprobe, choice.oversample, choice.ann_recall) == (nprobe, oversample, recall)
+
+
+def test_settings_given_without_any_measurement_are_completed() -> None:
+    bare = CollectionInfo(rows=9_000, ann=AnnPlan(kind="ivf-flat", factory="IVF50,SQfp16", nlist=50))
+    choice = choose(bare, "text_to_image", SearchParams(nprobe=7))
+    assert (choice.nprobe, choice.oversample, choice.exact) == (7, 16, False)
+    assert choose(bare, "text_to_image", SearchParams(oversample=7)).nprobe == 50
+
+
+def test_a_narrow_filter_is_scanned() -> None:
+    assert ask(filtered_rows=10_000).reason == "the filter leaves few enough rows to compare them all"
+    assert ask(filtered_rows=0).exact
+
+
+def test_a_wide_filter_looks_deeper_the_less_it_lets_through() -> None:
+    probes = [ask(filtered_rows=rows).nprobe for rows in (1_000_000, 500_000, 100_000, 50_000, 20_000)]
+    assert probes == [16, 32, 32, 64, 160]
+    assert ask(filtered_rows=500_000).ann_recall is None
+
+
+def test_a_search_says_how_it_was_carried_out(wide: Searcher, wide_vectors: np.ndarray) -> None:
+    ann = wide.text_to_image(wide_vectors[0]).ann
+    assert (ann["kind"], ann["nprobe"], ann["ann_recall"], ann["k"], ann["exact"]) == ("ivf-flat", 8, 0.96, 10, False)
+    assert wide.image_to_image(wide_vectors[0]).ann["reason"] == "image_to_image was never measured in this index"
+
+
+def test_exact_search_equals_comparing_all(wide: Searcher, wide_vectors: np.ndarray, oracle: Any) -> None:
+    for query in wide_vectors[:5]:
+        oracle.check(wide.text_to_image(query, 20, exact=True), wide_vectors, query, 20)
+
+
+def test_all_lists_equal_comparing_all(wide: Searcher, wide_vectors: np.ndarray, oracle: Any) -> None:
+    for query in wide_vectors[:5]:
+        oracle.check(wide.text_to_image(query, 20, nprobe=32, oversample=8), wide_vectors, query, 20)
+
+
+def test_scores_are_exact_whatever_the_setting(wide: Searcher, wide_vectors: np.ndarray, oracle: Any) -> None:
+    hits = wide.text_to_image(wide_vectors[7], 10, nprobe=1, oversample=1)
+    expected = oracle.scores(wide_vectors, wide_vectors[7])[hits.row_ids]
+    np.testing.assert_allclose(hits.scores, expected, atol=2e-6)
