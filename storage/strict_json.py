@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -48,7 +47,7 @@ def parse(data: bytes) -> Any:
 def build(kind: Any, value: Any, place: str) -> Any:
     """Make a value of the annotated type from plain JSON.
 
-    Dataclasses take exactly their fields, integers are in [0, 2^63), floats finite.
+    Dataclasses take exactly their fields, integers are in [0, 2^63).
 
     Raises:
         ValueError: The value does not fit; the message starts with the place.
@@ -99,8 +98,6 @@ def _scalar(kind: Any, value: Any, place: str) -> Any:
     value = _a(kind, value, place)
     if kind is int and not 0 <= value < _MAX_INT:
         raise ValueError(f"{place} is {value}, which is not in [0, 2^63)")
-    if kind is float and not math.isfinite(value):
-        raise ValueError(f"{place} is {value}")
     return value
 
 

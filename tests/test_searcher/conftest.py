@@ -91,7 +91,7 @@ class Oracle:
 
     def check(self, hits: Any, vectors: np.ndarray, query: np.ndarray, k: int, rows: Any = None) -> None:
         """The hits are the k best rows, with their cosines; rows that differ by rounding alone may change places."""
-        rows = np.arange(len(vectors)) if rows is None else np.asarray(rows)
+        rows = np.arange(len(vectors)) if rows is None else np.asarray(rows, dtype=np.int64)
         scores = self.scores(vectors, query)
         best = np.sort(scores[rows])[::-1][:k]
         assert len(hits) == len(best)

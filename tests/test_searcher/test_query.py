@@ -69,7 +69,7 @@ def test_an_image_direction_takes_pictures_or_vectors(searcher: Searcher) -> Non
 
 @pytest.mark.parametrize("name", ["nowhere.jpg", "", ".", "a\0b.jpg", "x" * 5000])
 def test_a_missing_picture_is_named(searcher: Searcher, name: str) -> None:
-    with pytest.raises(QueryError, match="there is no query picture at|cannot be read"):
+    with pytest.raises(QueryError, match=r"there is no query picture at|cannot be read"):
         searcher.image_to_text(name)
 
 

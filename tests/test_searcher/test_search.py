@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searcher import SearchError, Searcher
+from searcher import Searcher, SearchError
 
 TEXTS = ["a red door", "a green boat with yellow", "purple sky", "number 17"]
 
@@ -120,10 +120,10 @@ def test_vectors_of_any_length_are_scaled(searcher: Searcher, corpus: Any) -> No
 
 
 def test_search_vectors_checks_what_it_searches(searcher: Searcher, corpus: Any) -> None:
-    with pytest.raises(SearchError, match="into='pictures' is no collection; give one of images, texts"):
+    with pytest.raises(SearchError, match=r"into='pictures' is no collection; give one of images, texts"):
         searcher.search_vectors("pictures", corpus.images[:1], 3)  # type: ignore[arg-type]
     with pytest.raises(
-        SearchError, match="'image_to_text' does not search images; give one of text_to_image, image_to"
+        SearchError, match=r"'image_to_text' does not search images; give one of text_to_image, image_to"
     ):
         searcher.search_vectors("images", corpus.images[:1], 3, direction="image_to_text")
 
@@ -163,7 +163,7 @@ def test_a_closed_searcher_says_so(corpus: Any, encoder: Any) -> None:
     searcher = Searcher.open(corpus.index, encoder=encoder)
     searcher.close()
     searcher.close()
-    with pytest.raises(SearchError, match="is closed; open another with Searcher.open"):
+    with pytest.raises(SearchError, match=r"is closed; open another with Searcher.open"):
         searcher.text_to_image("red")
 
 

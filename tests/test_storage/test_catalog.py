@@ -131,6 +131,8 @@ def test_the_tree_of_a_predicate_is_duckdbs_own(catalog: Catalog) -> None:
 def test_parentheses_without_end_are_refused(catalog: Catalog) -> None:
     with pytest.raises(SearchParameterError, match=r"is not SQL|cannot be parsed"):
         catalog.parse_predicate("(" * 20_000 + "1" + ")" * 20_000)
+    with pytest.raises(SearchParameterError, match=r"cannot be parsed: .*; write a simpler one"):
+        catalog.parse_predicate("NOT " * 900 + "true")
 
 
 SLOW = "1 = (SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range % 7 = width)"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -93,6 +94,18 @@ def test_a_lock_that_cannot_be_opened_is_named(empty: IndexStore, tmp_path: Path
     with pytest.raises(StorageError, match=r"cannot lock .*LOCK"), empty.lock():
         pass
     assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_that_cannot_be_written_is_let_go(empty: IndexStore) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        with pytest.raises(StorageError, match=r"cannot lock .*LOCK: File too large"), empty.lock():
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    with IndexStore.open(empty.path).lock():
+        pass
 
 
 def test_readers_take_no_lock(store: IndexStore) -> None:

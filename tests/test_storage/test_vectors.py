@@ -222,6 +222,20 @@ def test_batches_of_unequal_size_are_refused(path: Path, tmp_path: Path) -> None
         VectorTable.open(tmp_path / "v")
 
 
+def test_missing_values_and_compressed_values_are_refused(path: Path, tmp_path: Path) -> None:
+    with pa.ipc.open_file(str(path)) as reader:
+        schema, batch = reader.schema, reader.get_batch(0)
+    with pa.ipc.new_file(str(tmp_path / "v"), schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_batch(batch)
+    with pytest.raises(CorruptIndexError, match="the values of a batch lie outside the file"):
+        VectorTable.open(tmp_path / "v")
+    nulls = pa.RecordBatch.from_arrays([pa.nulls(10, pa.string()), batch.column(1)], schema=schema)
+    with pa.ipc.new_file(str(tmp_path / "w"), schema) as writer:
+        writer.write_batch(nulls)
+    with pytest.raises(CorruptIndexError, match="batch 0 holds missing values"):
+        VectorTable.open(tmp_path / "w")
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_damage_ends_in_an_error_or_in_a_table_that_can_be_read(

@@ -1,0 +1,136 @@
+"""The command `search`: what it prints, what it writes, what it refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from searcher import SearchError
+from searcher.cli import search
+from storage.errors import TwinlensError
+
+
+@pytest.fixture
+def run(corpus: Any, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    # The spec in this index names an encoder that only these tests have.
+    monkeypatch.setattr("encoders.load_encoder", lambda spec, device, precision: encoder)
+
+    def run(*arguments: object, index: Path = corpus.index) -> Result:
+        return CliRunner().invoke(search, [str(index), *map(str, arguments)], catch_exceptions=False)
+
+    return run
+
+
+def test_one_text_gives_one_object(run: Any) -> None:
+    answer = json.loads(run("--text", "a red door", "-k", 3, "--output", "json").stdout)
+    assert answer["query"] == "a red door"
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
+    assert {"rank", "item_id", "score", "uri", "caption", "width", "height"} <= set(answer["hits"][0])
+    assert answer["ann"]["exact"] is True
+
+
+def test_several_queries_give_a_list_in_their_order(run: Any, corpus: Any) -> None:
+    arguments = ["--text", "red", "--image", corpus.picture(1), "--text", "blue", "-k", 2, "--output", "json"]
+    answers = json.loads(run(*arguments).stdout)
+    assert [answer["query"] for answer in answers] == ["red", "blue", "0001.png"]
+
+
+def test_text_is_an_aligned_table(run: Any) -> None:
+    lines = run("--text", "a red door", "-k", 12).stdout.splitlines()
+    assert lines[0] == "a red door  (12 images, exact)"
+    assert lines[1].split() == ["rank", "score", "item_id", "caption"]
+    assert len({line.index("a red") for line in lines[2:]}) == 1
+    assert len(lines) == 14
+
+
+def test_no_hits_are_said(run: Any) -> None:
+    assert "nothing passes" in run("--text", "red", "--where", "width > 100000").stdout
+
+
+def test_escape_codes_in_captions_do_not_reach_the_terminal(run: Any) -> None:
+    assert "\x1b" not in run("--text", "red \x1b[2J").stdout
+
+
+def test_a_picture_finds_texts_and_images(run: Any, corpus: Any) -> None:
+    texts = json.loads(run("--image", corpus.picture(1), "--into", "texts", "--output", "json").stdout)
+    images = json.loads(run("--image", corpus.picture(1), "--output", "json").stdout)
+    assert texts["hits"][0]["item_id"].startswith("txt-")
+    assert images["hits"][0]["score"] == pytest.approx(1, abs=1e-3)
+    assert len(texts["hits"]) == 10
+
+
+def test_options_reach_the_search(run: Any) -> None:
+    arguments = [
+        "--where",
+        "stars = 2",
+        "--exact",
+        "--ann-recall",
+        0.9,
+        "--nprobe",
+        3,
+        "--oversample",
+        2,
+        "--version",
+        1,
+    ]
+    answer = json.loads(run("--text", "red", *arguments, "--verify", "size", "--output", "json").stdout)
+    assert {hit["stars"] for hit in answer["hits"]} == {2}
+    assert answer["ann"]["reason"] == "asked for"
+    assert answer["where"] == "stars = 2"
+
+
+def test_a_contact_sheet_and_a_gallery_are_written(run: Any, tmp_path: Path) -> None:
+    sheet, page = tmp_path / "hits.png", tmp_path / "hits.html"
+    result = run("--text", "a red door", "-k", 5, "--contact-sheet", sheet, "--gallery", page, "--output", "json")
+    assert len(json.loads(result.stdout)["hits"]) == 5
+    with Image.open(sheet) as image:
+        assert (200, 30, 30) in {image.getpixel((x, 300)) for x in range(0, image.width, 10)}
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 5
+
+
+def test_a_corpus_that_was_moved_is_found_with_root(run: Any, corpus: Any, tmp_path: Path) -> None:
+    page = tmp_path / "hits.html"
+    run("--text", "red", "--gallery", page, "--root", tmp_path)
+    assert "file not found" in page.read_text(encoding="utf-8")
+    run("--text", "red", "--gallery", page, "--root", corpus.root)
+    assert "file not found" not in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], 'nothing to search with; give --text "a dog in the snow" or --image query.jpg'),
+        (["--text", "red", "-k", "0"], "k=0 must be a whole number from 1 to 10,000"),
+        (["--text", "red", "--where", "wdith > 3"], "names no column 'wdith'; do you mean width"),
+        (["--image", "nowhere.jpg"], "there is no query picture at 'nowhere.jpg'"),
+        (["--text", "red", "--contact-sheet", "no/such/hits.png"], "there is no folder 'no/such'; make it first"),
+        (["--text", "red", "--root", "no/such"], "--root 'no/such' is no folder"),
+        (["--text", "red", "--version", "7"], "has no version 7"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(run: Any, arguments: list[str], message: str) -> None:
+    with pytest.raises(TwinlensError, match=message) as caught:
+        run(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_index_without_an_encoder_asks_for_one(run: Any, wide_index: Path) -> None:
+    with pytest.raises(SearchError, match=r"pass encoder= \(--encoder\)"):
+        run("--text", "red", index=wide_index)
+
+
+def test_as_a_program_a_mistake_ends_with_one_and_no_traceback(home: Path, tmp_path: Path) -> None:
+    code = "from storage.console import run; from searcher.cli import search; run(search)"
+    command = [sys.executable, "-c", code, str(tmp_path / "no.index"), "--text", "red"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: there is no index at")
+    assert "Traceback" not in done.stderr
