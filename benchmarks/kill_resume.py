@@ -33,7 +33,8 @@ def main() -> None:
         seconds = time.perf_counter() - started
         # The old version that must stay readable: the same folder before half of its photographs came.
         finish(photos, folder / "killed.index", "--max-file-bytes", "63M")
-        old = Searcher.open(folder / "killed.index").info["version"]
+        with Searcher.open(folder / "killed.index") as searcher:
+            old = searcher.manifest.version
         done, readable = 0, 0
         while done < kills:
             process = start(photos, folder / "killed.index")
@@ -43,7 +44,7 @@ def main() -> None:
                 done += 1
             process.wait()
             with Searcher.open(folder / "killed.index") as searcher:
-                readable += bool(searcher.text_to_image("a dog", k=3)) and searcher.info["version"] >= old
+                readable += bool(searcher.text_to_image("a dog", k=3)) and searcher.manifest.version >= old
         finish(photos, folder / "killed.index")
         same = sum(checksum(folder / "whole.index", part) == checksum(folder / "killed.index", part) for part in PARTS)
     record(

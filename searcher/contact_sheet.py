@@ -92,7 +92,7 @@ class _Section:
     def __init__(self, hits: Hits, root: Path | None) -> None:
         self._hits = hits
         self._root = root
-        self._grid = _IMAGES if hits.collection == "images" else _fitting(hits)
+        self._grid = _fitting(hits)
         self._asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
         indent = _QUERY_BOX[0] + _GAP if self._asked else 0
         self._title = wrap(hits.query.label, _TITLE, _PAGE_WIDTH - 2 * _MARGIN - indent, 2)
@@ -131,10 +131,10 @@ class _Section:
 
 
 def _fitting(hits: Hits) -> _Grid:
-    """Cards for texts, as high as the longest of them needs."""
-    width = _TEXTS.width - 2 * _PAD
-    lines = [len(wrap(hit.caption or "", _BODY, width, _TEXTS.lines)) for hit in hits]
-    return replace(_TEXTS, lines=max(lines, default=1))
+    """Cards as high as the longest caption needs."""
+    grid = _IMAGES if hits.collection == "images" else _TEXTS
+    lines = [len(wrap(hit.caption or "", _BODY, grid.width - 2 * _PAD, grid.lines)) for hit in hits]
+    return replace(grid, lines=max(lines, default=0))
 
 
 def _draw_picture(pen: Pen, picture: Thumbnail, box: Box) -> None:

@@ -47,7 +47,8 @@ def _section(hits: Hits) -> str:
 
 
 def _words(hit: Hit) -> str:
-    return cut(hit.caption or hit.uri or "", _CAPTION_WIDTH)
+    place = hit.uri if hit.uri != hit.item_id else None
+    return cut(hit.caption or place or "", _CAPTION_WIDTH)
 
 
 def cut(text: str, width: int) -> str:

@@ -51,7 +51,8 @@ def test_the_readme_is_short(home: Path) -> None:
 def test_the_commands_of_the_readme_work_as_written(home: Path, folder: Path) -> None:
     for block in blocks(home, "bash"):
         run(["bash", "-euo", "pipefail", "-c", block], folder)
-    assert Image.open(folder / "hits.png").size[0] > 200
+    with Image.open(folder / "hits.png") as sheet:
+        assert sheet.width > 200
 
 
 def test_the_python_of_the_readme_works_as_written(home: Path, folder: Path) -> None:

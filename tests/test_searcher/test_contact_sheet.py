@@ -31,8 +31,8 @@ def test_a_sheet_is_a_png_that_shows_the_pictures(searcher: Searcher, corpus: An
 
 
 def test_a_sheet_grows_with_the_hits(searcher: Searcher, corpus: Any) -> None:
-    heights = [draw_contact_sheet([searcher.text_to_image("red", k)], corpus.root).height for k in (1, 5, 6, 11)]
-    assert heights[0] == heights[1] < heights[2] < heights[3]
+    heights = [draw_contact_sheet([searcher.text_to_image("red", k)], corpus.root).height for k in (5, 6, 11)]
+    assert heights[0] < heights[1] < heights[2]
 
 
 def test_several_queries_share_a_sheet(searcher: Searcher, corpus: Any) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from searcher import SearchError
 from searcher.cli import search
+from searcher.summary import about, table
 from storage.errors import TwinlensError
 
 
@@ -134,3 +135,15 @@ def test_as_a_program_a_mistake_ends_with_one_and_no_traceback(home: Path, tmp_p
     assert done.stdout == ""
     assert done.stderr.startswith("error: there is no index at")
     assert "Traceback" not in done.stderr
+
+
+def test_the_table_says_how_an_approximate_search_went(wide: Any, wide_vectors: Any) -> None:
+    hits = wide.text_to_image(wide_vectors[:2], 3, where="row_id >= 0")
+    heading = "a vector of 16 values  (3 images, where row_id >= 0, ivf-flat nprobe 8 oversample 2)"
+    assert table(hits).splitlines()[0] == heading
+    hits = wide.text_to_image(wide_vectors[0], 1)
+    assert about(hits) == "1 image, ivf-flat nprobe 8 oversample 2, ann_recall@10 0.960"
+
+
+def test_an_encoder_is_named_by_its_spec(run: Any) -> None:
+    assert run("--text", "red", "--encoder", "test-colours").exit_code == 0
