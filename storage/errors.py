@@ -1,17 +1,17 @@
 """The errors of Twinlens. Catch `TwinlensError` to catch them all.
 
-    TwinlensError                    anything we raise on purpose; the message names a value, a place and a next step
-    |-- StorageError                 an index on disk
-    |   |-- IndexNotFoundError       there is no index, or no such version, at this path
-    |   |-- CorruptIndexError        bytes on disk differ from what the manifest says
-    |   |-- IncompatibleIndexError   written by a newer format, or with a feature this release does not know
-    |   |-- IndexLockedError         another builder is writing to this index
-    |   |-- DuplicateItemError       one `item_id` was given to two items
-    |   |-- SearchParameterError     k, nprobe, ... outside what this index can do
-    |   `-- PublishStateUnknownError the last fsync failed: the version may or may not be the current one
-    |-- EncoderError, ImageError     encoders/errors.py
-    |-- BuildError, SourceError      indexer/errors.py
-    `-- SearchError                  searcher/errors.py
+TwinlensError                    anything we raise on purpose; the message names a value, a place and a next step
+|-- StorageError                 an index on disk
+|   |-- IndexNotFoundError       there is no index, or no such version, at this path
+|   |-- CorruptIndexError        bytes on disk differ from what the manifest says
+|   |-- IncompatibleIndexError   written by a newer format, or with a feature this release does not know
+|   |-- IndexLockedError         another builder is writing to this index
+|   |-- DuplicateItemError       one `item_id` was given to two items
+|   |-- SearchParameterError     k, nprobe, ... outside what this index can do
+|   `-- PublishStateUnknownError the last fsync failed: the version may or may not be the current one
+|-- EncoderError, ImageError     encoders/errors.py
+|-- BuildError, SourceError      indexer/errors.py
+`-- SearchError                  searcher/errors.py
 """
 
 
