@@ -44,5 +44,8 @@ class BuildReport:
         ]
         if counts.rejected:
             reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(self.rejected.items()))
-            lines.append(f"{counts.rejected:,} of {counts.items:,} items were rejected: {reasons or 'see the catalog'}")
+            lines.append(
+                f"{counts.rejected:,} of {counts.items:,} items were rejected{': ' if reasons else ''}{reasons}; "
+                f"`twinlens info {self.path} --rejected` lists them"
+            )
         return "\n".join([*lines, *self.notes])

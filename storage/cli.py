@@ -20,13 +20,17 @@ index_argument = click.argument("index", type=click.Path(path_type=Path))
 
 @click.command()
 @index_argument
+@click.option("--rejected", "with_rejected", is_flag=True, help="List the items that could not be indexed, and why.")
 @output_option
-def info(index: Path, output: str) -> None:
+def info(index: Path, with_rejected: bool, output: str) -> None:
     """Show what the current version of INDEX holds and how well it finds things."""
     store = IndexStore.open(index)
-    manifest = store.manifest()
-    summary = summarise(store, manifest)
-    emit(output, summary, _info_text(summary))
+    summary = summarise(store, store.manifest())
+    text = _info_text(summary)
+    if with_rejected:
+        summary["rejected_items"] = rows = _rejected_items(store)
+        text = "\n".join([text, *(_rejected_line(row) for row in rows)])
+    emit(output, summary, text)
 
 
 @click.command()
@@ -100,6 +104,16 @@ def summarise(store: IndexStore, manifest: Manifest) -> dict[str, Any]:
         "bytes": size + sum(entry.bytes for entry in manifest.files.values()),
         "versions": store.versions(),
     }
+
+
+def _rejected_items(store: IndexStore) -> list[dict[str, Any]]:
+    with store.open_version(verify="size") as version:
+        rows: list[dict[str, Any]] = version.catalog.table("rejected").to_pylist()
+        return rows
+
+
+def _rejected_line(row: dict[str, Any]) -> str:
+    return f"rejected  {row['uri']}: {row['reason']} ({row['stage']}), {row['detail']}"
 
 
 def _ann(info: dict[str, Any]) -> dict[str, Any]:

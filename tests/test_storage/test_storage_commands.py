@@ -54,6 +54,13 @@ def test_info_reads_well(index: Path) -> None:
     assert lines[-1] == "versions  versions 1, 2"
 
 
+def test_info_lists_what_was_rejected_and_why(index: Path) -> None:
+    (row,) = json_of(cli.info, index, "--rejected")["rejected_items"]
+    assert set(row) == {"item_id", "collection", "uri", "stage", "reason", "detail"}
+    last = text(cli.info, index, "--rejected").splitlines()[-1]
+    assert last.startswith(f"rejected  {row['uri']}: {row['reason']} ({row['stage']})")
+
+
 def test_verify_is_silent_about_nothing(index: Path) -> None:
     found = json_of(cli.verify, index)
     assert found["ok"]
