@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from record import Figure, need_data, record
 
+from evaluation import hit_rate_at_k
 from indexer import EmbeddingSource, build_index
 from indexer.sources import EmbeddingFiles, EmbeddingOptions
 from searcher import Searcher
@@ -72,9 +73,8 @@ def built(out: Path, images: np.ndarray, texts: np.ndarray, owners: np.ndarray, 
 def hit_rates(searcher: Searcher, into: Any, queries: np.ndarray, relevant: list[Any]) -> list[float]:
     direction = "text_to_image" if into == "images" else "image_to_text"
     ids, _ = searcher.search_vectors(into, queries, 10, ann_recall=0.99, direction=direction)
-    wanted = [{str(row) for row in rows} for rows in relevant]
-    hits = np.array([[name in names for name in line] for line, names in zip(ids, wanted, strict=True)])
-    return [float(hits[:, :k].any(axis=1).mean()) for k in CUTOFFS]
+    # Ids of vectors that came without any are their row numbers.
+    return [hit_rate_at_k(ids.astype(np.int64), relevant, k) for k in CUTOFFS]
 
 
 def figure(label: str, name: str, rates: list[float]) -> Figure:

@@ -16,11 +16,13 @@ import numpy as np
 from record import Figure, need_data, record
 
 from encoders import Encoder, decode_image, load_encoder
+from evaluation import hit_rate_at_k
 from indexer import SourceOptions, build_index
 from searcher import Searcher
 from storage import IndexStore
 
 ASKED = {"text_to_image": ".083 / .219 / .316", "image_to_text": ".063 / .165 / .239"}
+CUTOFFS = (1, 5, 10)
 DECODE_SAMPLE, ENCODE_BATCHES = 1000, 40
 
 
@@ -94,17 +96,15 @@ def recall(index: Path, encoder: Encoder, direction: str) -> str:
     """R@1/5/10, any hit, by exact search over the index's own pairs."""
     with Searcher.open(index, encoder=encoder) as searcher, IndexStore.open(index).open_version() as version:
         pairs = version.catalog.table("pairs")
-        images, texts = (np.asarray(pairs.column(name)) for name in ("image_row", "text_row"))
-        source, owner, target, into = ("texts", texts, "images", images)
-        if direction == "image_to_text":
-            source, owner, target, into = (target, into, source, owner)
-        relevant: dict[int, set[str]] = {}
-        for row, name in zip(owner, version.vectors(target).item_ids(into), strict=True):
-            relevant.setdefault(int(row), set()).add(name)
-        queries = version.vectors(source).gather(np.arange(version.vectors(source).rows)).astype(np.float32)
-        found, _ = searcher.search_vectors(target, queries, 10, exact=True)
-        hits = np.array([[name in relevant[row] for name in line] for row, line in enumerate(found)])
-    return " / ".join(f"{hits[:, :k].any(axis=1).mean():.3f}" for k in (1, 5, 10))
+        rows = {"images": np.asarray(pairs.column("image_row")), "texts": np.asarray(pairs.column("text_row"))}
+        source, target = ("texts", "images") if direction == "text_to_image" else ("images", "texts")
+        relevant: list[list[int]] = [[] for _ in range(version.vectors(source).rows)]
+        for query, row in zip(rows[source], rows[target], strict=True):
+            relevant[query].append(int(row))
+        queries = version.vectors(source).gather(np.arange(len(relevant))).astype(np.float32)
+        found, _ = searcher.search_vectors(target, queries, max(CUTOFFS), exact=True)
+        ranked = version.vectors(target).find(found.reshape(-1).tolist()).reshape(found.shape)
+    return " / ".join(f"{hit_rate_at_k(ranked, relevant, k):.3f}" for k in CUTOFFS)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = ("clip_vectors", "fidelity", "flickr8k_lite", "kill_resume", "million")
+SCRIPTS = ("bad_input", "clip_vectors", "fidelity", "flickr8k_lite", "kill_resume", "million")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .drawing import ACCENT, INK, MUTED, SCALE, WELL, Box, Pen, line_height, wrap
+from .drawing import ACCENT, INK, MUTED, SCALE, WELL, Box, Pen, line_height, width_of, wrap
 from .errors import SearchError
 from .hits import Hit, Hits
 from .summary import about, shown_score
@@ -22,6 +22,7 @@ _MARGIN = 24 * SCALE
 _GAP = 14 * SCALE
 _PAD = 10 * SCALE
 _PAGE_WIDTH = 1060 * SCALE
+_LEAST_WIDTH = 460 * SCALE  # a page of few hits: still room for a heading
 _QUERY_BOX = (150 * SCALE, 110 * SCALE)
 _TITLE, _BODY, _SMALL = 19, 12, 10
 
@@ -42,6 +43,11 @@ class _Grid:
     def height(self) -> int:
         text = self.lines * line_height(_BODY) + line_height(_SMALL) + 2 * _PAD
         return self.picture + text + (0 if self.picture else line_height(_BODY) + _PAD)
+
+    def wide(self, hits: int) -> int:
+        """Pixels of a page that shows so many cards, margins included."""
+        columns = min(hits, self.columns)
+        return 2 * _MARGIN + columns * self.width + max(columns - 1, 0) * _GAP
 
     def tall(self, hits: int) -> int:
         """Pixels that so many cards take."""
@@ -78,7 +84,11 @@ def save_contact_sheet(path: Path, found: Sequence[Hits], root: Path | None = No
 def draw_contact_sheet(found: Sequence[Hits], root: Path | None = None) -> Image.Image:
     """Return the picture that `save_contact_sheet` writes."""
     sections = [_Section(hits, root) for hits in found]
-    pen = Pen(_PAGE_WIDTH, _GAP + sum(section.height for section in sections))
+    # No wider than what stands on it; a heading may widen the page up to the full width, and is broken there.
+    width = min(_PAGE_WIDTH, max([_LEAST_WIDTH, *(section.width for section in sections)]))
+    for section in sections:
+        section.fit(width)
+    pen = Pen(width, _GAP + sum(section.height for section in sections))
     top = _MARGIN
     for section in sections:
         section.draw(pen, top)
@@ -94,12 +104,24 @@ class _Section:
         self._root = root
         self._grid = _fitting(hits)
         self._asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
-        indent = _QUERY_BOX[0] + _GAP if self._asked else 0
-        self._title = wrap(hits.query.label, _TITLE, _PAGE_WIDTH - 2 * _MARGIN - indent, 2)
+        self._indent = _QUERY_BOX[0] + _GAP if self._asked else 0
+        self.fit(_PAGE_WIDTH)
+
+    @property
+    def width(self) -> int:
+        """Pixels that the cards, and the heading without a break, would take."""
+        lines = [width_of(line, _TITLE) for line in self._title] + [width_of(line, _BODY) for line in self._about]
+        return max(self._grid.wide(len(self._hits)), 2 * _MARGIN + self._indent + max(lines))
+
+    def fit(self, width: int) -> None:
+        """Break the heading for a page so wide."""
+        room = width - 2 * _MARGIN - self._indent
+        self._title = wrap(self._hits.query.label, _TITLE, room, 2)
+        self._about = wrap(about(self._hits), _BODY, room, 3)
 
     @property
     def _head(self) -> int:
-        text = len(self._title) * line_height(_TITLE) + line_height(_BODY)
+        text = len(self._title) * line_height(_TITLE) + len(self._about) * line_height(_BODY)
         return max(text, _QUERY_BOX[1] if self._asked else 0) + _GAP
 
     @property
@@ -127,7 +149,7 @@ class _Section:
             _draw_picture(pen, self._asked, box)
             left = box[2] + _GAP
         top = pen.lines(left, top, self._title, _TITLE)
-        pen.lines(left, top, [about(self._hits)], _BODY, MUTED)
+        pen.lines(left, top, self._about, _BODY, MUTED)
 
 
 def _fitting(hits: Hits) -> _Grid:

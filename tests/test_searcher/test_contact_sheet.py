@@ -12,7 +12,7 @@ from PIL import Image
 
 from searcher import Hit, Searcher, SearchError
 from searcher.contact_sheet import draw_contact_sheet, save_contact_sheet
-from searcher.drawing import font, wrap
+from searcher.drawing import width_of, wrap
 from searcher.summary import clean
 from searcher.thumbnails import thumbnail
 
@@ -94,7 +94,7 @@ def test_wrapped_lines_fit_and_end_in_an_ellipsis() -> None:
     text = "a man in a red jacket rides a horse " * 20 + "x" * 300
     lines = wrap(text, 12, 400, 3)
     assert len(lines) == 3
-    assert all(font(12).getlength(line) <= 400 for line in lines)
+    assert all(width_of(line, 12) <= 400 for line in lines)
     assert lines[-1].endswith("...")
     assert wrap("short", 12, 400, 3) == ["short"]
     assert " ".join(wrap("y" * 90, 12, 400, 9)).replace(" ", "") == "y" * 90
