@@ -84,6 +84,11 @@ class Builder:
         if number is None:
             raise BuildError(f"{self.store.path} holds no version to update; build it first, without --update")
         with self.store.open_version(number) as parent:
+            if "corpus_digest" not in parent.manifest.build:
+                raise BuildError(
+                    f"version {number} of {self.store.path} was made of ready-made embeddings, which no encoder "
+                    "can go on with; build without --update"
+                )
             options = options or recorded_options(parent.manifest.build)
             return self._from_source(_opened(corpus, options), options, parent)
 
@@ -118,8 +123,8 @@ class Builder:
             config=self.config, metadata=source.metadata_schema, progress=self.progress,
         ).run(cut(source.items(), cost))  # fmt: skip
         provenance = {
-            "source": source.name, "root": str(source.root), "source_options": options_json(options or SourceOptions()),
-            "corpus_digest": corpus.digest, "encode": report.to_json(),
+            "source": source.name, "root": str(source.root.resolve()),
+            "source_options": options_json(options or SourceOptions()), "corpus_digest": corpus.digest, "encode": report.to_json(),
         }  # fmt: skip
         shards = (staging.read(number) for number in range(report.shards))
         manifest = self._publish(shards, encoder.dim, encoder, provenance)

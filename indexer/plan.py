@@ -59,7 +59,7 @@ def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig,
     """Return the name under which a build keeps its shards; builds that may share them have the same one."""
     # Precision and batch size change the last bits of a vector, so shards made with others are not taken over.
     parts = [
-        source.name, str(source.root), encoder.fingerprint, encoder.dim, config.device, config.precision,
+        source.name, str(source.root.resolve()), encoder.fingerprint, encoder.dim, config.device, config.precision,
         config.batch_size, shard_cost, config.max_pixels, config.max_file_bytes,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]

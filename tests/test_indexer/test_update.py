@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from colour import ColourEncoder, paint
 
-from indexer import BuildError, build_index
+from indexer import BuildError, EmbeddingSource, build_index
+from indexer.sources import EmbeddingFiles, EmbeddingOptions
 from storage import IndexStore
 
 
@@ -88,3 +89,23 @@ def test_metadata_that_changed_reaches_the_catalog_without_encoding(tmp_path: Pa
     assert encoder.images_encoded + encoder.texts_encoded == 0
     with IndexStore.open(tmp_path / "out").open_version() as version:
         assert version.catalog.rows("images", [0])[0]["price"] == 12
+
+
+def test_an_index_of_ready_made_embeddings_is_not_continued_with_an_encoder(photos: Path, tmp_path: Path) -> None:
+    vectors = np.eye(48, dtype=np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    options = EmbeddingOptions(images=EmbeddingFiles(vectors=tmp_path / "vectors.npy"))
+    build_index(EmbeddingSource(options), tmp_path / "out")
+    with pytest.raises(BuildError, match="was made of ready-made embeddings"):
+        update(photos, tmp_path / "out")
+
+
+def test_the_root_of_the_corpus_is_recorded_for_every_working_directory(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    report = build_index("photos", tmp_path / "out", encoder=ColourEncoder())
+    assert report.manifest.build["root"] == str(photos)
+    monkeypatch.chdir(photos)
+    _, again = update(Path(), tmp_path / "out")
+    assert not again.published
