@@ -22,7 +22,7 @@ _MARGIN = 24 * SCALE
 _GAP = 14 * SCALE
 _PAD = 10 * SCALE
 _PAGE_WIDTH = 1060 * SCALE
-_LEAST_WIDTH = 460 * SCALE  # a page of few hits: still room for a heading
+_LEAST_WIDTH = 320 * SCALE  # a page of few hits: still room for a heading
 _QUERY_BOX = (150 * SCALE, 110 * SCALE)
 _TITLE, _BODY, _SMALL = 19, 12, 10
 

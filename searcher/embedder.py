@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.errors import ImageError
+from encoders.images import decode_image
 from storage.spec import EncoderInfo
 
 from .errors import EncoderMismatchError, QueryError
@@ -59,9 +61,9 @@ class Embedder:
         """Return (n, dim) float32 unit rows in the order given.
 
         Raises:
-            QueryError: A vector does not fit, or there is no encoder for texts and pictures.
+            QueryError: A vector does not fit, a picture cannot be decoded, or no encoder is known.
             EncoderMismatchError: The encoder is not the one that made the index.
-            EncoderError, ImageError: The encoder cannot be loaded, a picture cannot be decoded.
+            EncoderError: The encoder cannot be loaded.
         """
         found = np.empty((len(queries), self.dim), dtype=np.float32)
         for kind, embed in (("text", self._texts_of), ("image", self._images_of), ("vector", self._vectors_of)):
@@ -78,7 +80,11 @@ class Embedder:
 
     def _images_of(self, queries: Sequence[Query]) -> Vectors:
         with self._lock:
-            return unit_rows(self._loaded().encode_images([query.content for query in queries]), self.dim)
+            encoder = self._loaded()
+            try:
+                return unit_rows(encoder.encode_images([query.content for query in queries]), self.dim)
+            except ImageError as error:
+                raise QueryError(f"{_broken(queries)} cannot be used: {error}; search with another picture") from error
 
     def _texts_of(self, queries: Sequence[Query]) -> Vectors:
         texts = [query.content for query in queries]
@@ -117,6 +123,11 @@ class Embedder:
         return self._info.spec
 
     def _checked(self, encoder: Encoder) -> Encoder:
+        if not hasattr(encoder, "fingerprint"):
+            raise EncoderMismatchError(
+                f"an encoder of type {type(encoder).__name__} cannot encode; "
+                "give a spec such as 'lite', or what load_encoder returns"
+            )
         if self._info is not None and self._info.fingerprint not in (None, encoder.fingerprint):
             raise EncoderMismatchError(
                 f"the index {self._place} was made with {self._info.spec!r} (fingerprint {self._info.fingerprint}), "
@@ -129,3 +140,13 @@ class Embedder:
                 f"{encoder.dim}; pass the encoder that made the index"
             )
         return encoder
+
+
+def _broken(queries: Sequence[Query]) -> str:
+    """The first query picture that cannot be decoded: the encoder does not say which of a batch it was."""
+    for query in queries:
+        try:
+            decode_image(query.content)
+        except ImageError:
+            return f"the query picture {query.label!r}"
+    return "a query picture"

@@ -1,4 +1,4 @@
-"""Fonts for words in any script: the one that ships with Pillow, then the system's, then words that spell a sign out."""
+"""Fonts for words in any script: the one that ships with Pillow, then the system's, then words that name a sign."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def spelled(text: str) -> str:
     """
     told = ""
     for sign in text:
-        if told.endswith("]") and unicodedata.category(sign).startswith("M"):
+        if told.rstrip().endswith("]") and unicodedata.category(sign).startswith("M"):
             continue  # a mark on a letter that is not shown
         words = sign if _is_known(sign) else _in_words(sign)
         # A script is named once, however many of its letters and words follow each other.
@@ -77,8 +77,10 @@ def _names(text: str) -> list[str | None]:
     """The font of each sign; spaces and marks stay with what they follow."""
     found: list[str | None] = []
     for sign in text:
-        joins = found and (sign.isspace() or unicodedata.category(sign).startswith("M"))
-        found.append(found[-1] if joins else _home(sign))
+        joins = bool(found) and (sign.isspace() or unicodedata.category(sign).startswith("M"))
+        found.append(found[-1] if joins and _has(found[-1], sign) else _home(sign))
+        if joins and not sign.isspace() and _has(found[-1], text[len(found) - 2]):
+            found[-2] = found[-1]  # a mark is drawn on its letter by one font
     return found
 
 

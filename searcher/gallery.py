@@ -15,13 +15,14 @@ from PIL import Image
 
 from .errors import SearchError
 from .hits import Hit, Hits, plain
-from .summary import about, shown_score
+from .summary import about, cut, shown_score
 from .thumbnails import Thumbnail, hit_thumbnail, thumbnail
 
 MAX_HITS = 2_000
 _BOX = (480, 360)
 _QUERY_BOX = (320, 240)
 _QUALITY = 82
+_TITLE = 1_000
 
 
 def save_gallery(path: Path, found: Sequence[Hits], root: Path | None = None) -> None:
@@ -59,7 +60,7 @@ def _template() -> Template:
 def _section(hits: Hits, root: Path | None) -> dict[str, Any]:
     asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
     return {
-        "title": hits.query.label,
+        "title": cut(hits.query.label, _TITLE),
         "about": about(hits),
         "query": _shown(asked) if asked else None,
         "images": hits.collection == "images",

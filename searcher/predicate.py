@@ -7,6 +7,7 @@ node of the tree must be of a kind that is known here: what a newer DuckDB adds 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
@@ -64,13 +65,39 @@ def check_predicate(where: str, columns: Sequence[str], parse: Parse) -> None:
         raise FilterError(f'where={where!r} is empty; give a condition such as "width >= 640", or leave it out')
     if len(where) > _MAX_LENGTH or "\0" in where:
         raise FilterError(f"where has {len(where)} characters; give at most {_MAX_LENGTH}, and no NUL: {shown(where)}")
-    tree = parse(where)
+    tree = _parsed(where, columns, parse)
     known = {name.lower() for name in columns}
     for count, (node, depth) in enumerate(_walk(tree)):
         if count >= _MAX_NODES or depth > _MAX_DEPTH:
             raise FilterError(f"where is larger than {_MAX_NODES} parts or deeper than {_MAX_DEPTH}: {shown(where)}")
         _check_node(node, where, known, columns)
     _check_whole(where, tree, parse)
+
+
+def _parsed(where: str, columns: Sequence[str], parse: Parse) -> Tree:
+    try:
+        where.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise FilterError(f"where={shown(where)} is not Unicode text: {error.reason}; decode it first") from error
+    try:
+        return parse(where)
+    except SearchParameterError as error:
+        raise FilterError(f"{error}{_to_be_quoted(where, columns, parse)}") from error
+
+
+def _to_be_quoted(where: str, columns: Sequence[str], parse: Parse) -> str:
+    """A hint where a column that SQL cannot read bare, such as `my col` or `select`, may be what was meant."""
+    named = [name for name in columns if re.search(rf"(?<![\w\"']){re.escape(name)}(?![\w\"'])", where, re.IGNORECASE)]
+    odd = [f'"{name}"' for name in named if not _stands_bare(name, parse)]
+    return f"; the column {' and '.join(odd)} must stand in double quotes" if odd else ""
+
+
+def _stands_bare(name: str, parse: Parse) -> bool:
+    try:
+        tree = parse(f"{name} IS NULL")
+    except SearchParameterError:
+        return False
+    return bool(tree["children"][0]["class"] == "COLUMN_REF") if tree.get("children") else False
 
 
 def _check_whole(where: str, tree: Tree, parse: Parse) -> None:

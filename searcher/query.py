@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,17 +108,22 @@ def _image_file(query: str | Path) -> Query:
             f"there is no query picture at {name[:200]!r}; give the path of a file, "
             "or search with words by text_to_image"
         )
-    return Query(kind="image", label=Path(name).name, content=Path(name))
+    return Query(kind="image", label=_shown_name(name), content=Path(name))
+
+
+def _shown_name(name: str) -> str:
+    """The last part of a path; bytes that are no UTF-8 show as the replacement sign, since results are Unicode."""
+    return os.fsencode(Path(name).name).decode("utf-8", errors="replace")
 
 
 def unit_rows(vectors: Any, dim: int) -> Vectors:
-    """Return (n, dim) float32 rows of unit length.
+    """Return (n, dim) float32 rows of unit length, one row for a single vector (dim,).
 
     Raises:
         QueryError: Not numbers, not (n, dim), not finite, or a row of zeros.
     """
     try:
-        array = np.asarray(vectors)
+        array = np.atleast_2d(np.asarray(vectors))
     except ValueError as error:
         raise QueryError(f"the query vectors are no array: {error}; give an array (n, {dim})") from error
     if array.ndim != 2 or array.shape[1] != dim:

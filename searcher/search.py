@@ -126,7 +126,7 @@ class Searcher(Directions):
         params = SearchParams(k=k, **options)
         self._check_direction(into, direction)
         with self._gate.entered():
-            queries = unit_rows(np.atleast_2d(np.asarray(vectors)), self._embedder.dim)
+            queries = unit_rows(vectors, self._embedder.dim)
             answer = self._answer(into, direction, queries, params)
             found = answer.row_ids >= 0
             item_ids = np.full((len(queries), params.k), None, dtype=object)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .hits import Hit, Hits
 
+_LABEL_WIDTH = 200
 _ID_WIDTH = 32
 _CAPTION_WIDTH = 72
 
@@ -38,7 +39,7 @@ def table(found: Sequence[Hits]) -> str:
 
 
 def _section(hits: Hits) -> str:
-    heading = f"{clean(hits.query.label)}  ({about(hits)})"
+    heading = f"{cut(hits.query.label, _LABEL_WIDTH)}  ({about(hits)})"
     rows = [("rank", "score", "item_id", "caption")]
     rows += [(str(hit.rank), shown_score(hit.score), cut(hit.item_id, _ID_WIDTH), _words(hit)) for hit in hits]
     wide = [max(len(row[column]) for row in rows) for column in range(3)]

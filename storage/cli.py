@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from .console import emit, output_option
-from .errors import StorageError
+from .errors import CorruptIndexError, StorageError
 from .layout import MANIFEST
 from .manifest import Manifest
 from .store import IndexStore
@@ -54,7 +54,12 @@ def verify(index: Path, number: int | None, output: str) -> None:
 def versions(index: Path, output: str) -> None:
     """List the published versions of INDEX; the current one is marked."""
     store = IndexStore.open(index)
-    current = store.current()
+    try:
+        current = store.current()
+    except CorruptIndexError as error:
+        # The list is needed just then, to choose what to go back to.
+        current = None
+        click.echo(f"warning: {error}", err=True)
     rows = [_version_row(store, number, current) for number in store.versions()]
     lines = [(_mark(row), row["created_at"] or "", row["problem"] or _counted(row)) for row in rows]
     emit(output, {"path": str(index), "current": current, "versions": rows}, _aligned(lines) or "nothing published yet")

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
+from io import TextIOWrapper
 from typing import Any, TypeVar
 
 import click
@@ -29,8 +30,16 @@ output_option: Callable[[F], F] = click.option(
 
 
 def emit(output: str, value: Any, text: str) -> None:
-    """Print the result of a command to stdout: `value` as JSON, or `text`."""
-    click.echo(json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) if output == "json" else text)
+    """Print the result of a command to stdout: `value` as JSON, or `text`.
+
+    A reader that has gone (`| head -1`) is not an error.
+    """
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    try:
+        click.echo(json.dumps(value, ensure_ascii=plain, indent=2, allow_nan=False) if output == "json" else text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
 
 
 class CommandGroup(click.Group):
@@ -58,19 +67,20 @@ def twinlens() -> None:
 
 def run(command: click.Command) -> None:
     """Run a command as a program and exit: errors are one line on stderr, never a traceback."""
+    _accept_all_signs()
     try:
         check_origins()
         code = command.main(standalone_mode=False)
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; what was finished is kept, the same command goes on from there", 130)
+        code = _fail(
+            "interrupted; what was published has not changed, a build goes on when it is run again", 130
+        )
     except click.UsageError as error:
         code = _fail(f"{error.format_message()} See `{_path(error)} --help`.", 1)
     except click.ClickException as error:
         code = _fail(error.format_message(), 1)
-    except BrokenPipeError:
-        code = _silence_stdout()
     except (TwinlensError, OSError, MemoryError) as error:
         code = _fail(str(error) or type(error).__name__, 1)
     sys.exit(code if isinstance(code, int) else 0)
@@ -85,10 +95,16 @@ def _path(error: click.UsageError) -> str:
     return error.ctx.command_path if error.ctx else "twinlens"
 
 
-def _silence_stdout() -> int:
-    # The reader of our pipe (`| head`) has gone: that is not an error, but Python would complain when it flushes.
+def _accept_all_signs() -> None:
+    """Let a terminal that knows few signs show the others as escapes, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence_stdout() -> None:
+    # Python would complain when it flushes at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
 
 
 def main() -> None:

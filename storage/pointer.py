@@ -8,7 +8,7 @@ from pathlib import Path
 
 from . import atomic
 from .checksum import sha256_of
-from .errors import CorruptIndexError, PublishStateUnknownError
+from .errors import CorruptIndexError, IndexNotFoundError, PublishStateUnknownError
 from .layout import CURRENT, MANIFEST, VERSIONS, open_regular, version_name
 from .manifest import MAX_BYTES, Manifest
 
@@ -36,9 +36,20 @@ def read_pointer(root: Path) -> Pointer | None:
     found = _FORM.fullmatch(data)
     if not found or not int(found[1]):
         raise CorruptIndexError(
-            f"{root / CURRENT} holds {data!r} and not a version and its checksum; roll back with `--to`"
+            f"{root / CURRENT} holds {data!r} and not a version and its checksum; "
+            f"take a version of {root / VERSIONS} with `twinlens rollback {root} --to NUMBER`"
         )
     return Pointer(int(found[1]), found[2].decode())
+
+
+def without_pointer(root: Path, held: list[int]) -> IndexNotFoundError:
+    """Return the error for an index without CURRENT: never published, or it has versions and lost the file."""
+    if not held:
+        return IndexNotFoundError(f"nothing has been published in {root} yet; finish a build")
+    return IndexNotFoundError(
+        f"{root / CURRENT} is missing, so no version is current; the index has {held}: "
+        f"take one with `twinlens rollback {root} --to {held[-1]}`"
+    )
 
 
 def read_manifest(root: Path, number: int, pointer: Pointer | None) -> tuple[Manifest, bytes]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 from . import atomic
 from .checksum import Verify
@@ -25,7 +25,7 @@ from .layout import (
 )
 from .lock import IndexLock
 from .manifest import Manifest, check_writable
-from .pointer import Pointer, read_manifest, read_pointer, write_pointer
+from .pointer import Pointer, read_manifest, read_pointer, without_pointer, write_pointer
 from .spec import Collection, CollectionInfo, Counts, EncoderInfo
 from .staging import Staging
 from .verification import FileCheck, check_version
@@ -116,6 +116,8 @@ class IndexStore:
             CorruptIndexError: A file is damaged; the message names it.
             IncompatibleIndexError: It is of a newer format.
         """
+        if verify not in get_args(Verify):
+            raise StorageError(f"verify={verify!r} is unknown for {self.path}; choose {' or '.join(get_args(Verify))}")
         while True:
             found, pointer = self._find(number)
             try:
@@ -247,9 +249,9 @@ class IndexStore:
         if number is None:
             pointer = read_pointer(self.path)
             if pointer is None:
-                raise IndexNotFoundError(f"nothing has been published in {self.path} yet; finish a build")
+                raise without_pointer(self.path, self.versions())
             return pointer.number, pointer
-        if not self.version_path(number).is_dir():
+        if type(number) is not int or not self.version_path(number).is_dir():
             raise IndexNotFoundError(f"{self.path} has no version {number!r}; it has {self.versions()}")
         return number, self._pointer_at(number)
 

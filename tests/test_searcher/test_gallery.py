@@ -104,3 +104,14 @@ def test_too_many_hits_and_unwritable_galleries_are_errors(searcher: Searcher, t
         save_gallery(tmp_path / "hits.html", many)
     with pytest.raises(SearchError, match=r"cannot write the gallery .*: No such file"):
         save_gallery(tmp_path / "no" / "hits.html", many[:1])
+
+
+def test_a_query_picture_keeps_its_shape(searcher: Searcher, corpus: Any) -> None:
+    page = render_gallery([searcher.image_to_text(corpus.picture(3), 1)], corpus.root)
+    assert "header img { width: auto; height: auto; max-width" in page
+
+
+def test_a_tall_picture_cannot_stretch_its_card(searcher: Searcher, corpus: Any) -> None:
+    page = render_gallery([searcher.text_to_image("red", 1)], corpus.root)
+    assert ".well { position: relative;" in page
+    assert ".well img { position: absolute; inset: 0;" in page

@@ -176,7 +176,7 @@ REFUSED = {
     "abs(distinct width) > 1": "may not call 'abs'",
     "list_sun([1]) = 1": "do you mean list_sum",
     "width\0 = 1": "no NUL",
-    "\ud800 = 1": "cannot be parsed",
+    "\ud800 = 1": "is not Unicode text",
     "+".join(["width"] * 100) + " > 1": "deeper than 32",
     "not " * 3000 + "true": "cannot be parsed|is not SQL|deeper than",
     "(" * 5000 + "1" + ")" * 5000: "cannot be parsed|is not SQL|whole expression",

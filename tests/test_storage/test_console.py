@@ -1,0 +1,77 @@
+"""What every command does with errors, interrupts, pipes and terminals of few signs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from small_index import publish
+
+from storage import IndexStore, cli
+
+
+def command(home: Path, body: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
+    code = f"import click\nfrom storage.console import emit, run\n@click.command()\ndef c():\n    {body}\nrun(c)"
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=home, env={**os.environ, **environment}, capture_output=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "line"),
+    [
+        ("raise OSError(28, 'No space left on device', 'a.arrow')", 1, b"No space left on device"),
+        ("from storage import StorageError; raise StorageError('two\\nlines')", 1, b"error: two lines"),
+        ("raise click.UsageError('no such thing.')", 1, b"error: no such thing. See"),
+        ("raise KeyboardInterrupt", 130, b"error: interrupted; what was published has not changed"),
+    ],
+)
+def test_an_error_is_one_line_and_an_exit_code(home: Path, body: str, code: int, line: bytes) -> None:
+    done = command(home, body)
+    assert done.returncode == code
+    assert line in done.stderr
+    assert done.stderr.strip().count(b"\n") == 0
+
+
+def test_a_defect_of_ours_keeps_its_traceback(home: Path) -> None:
+    done = command(home, "raise ZeroDivisionError")
+    assert done.returncode == 1
+    assert b"Traceback" in done.stderr
+
+
+def test_json_stays_json_on_a_terminal_of_few_signs(home: Path) -> None:
+    done = command(home, "emit('json', {'caption': 'œuf 狗'}, '')", PYTHONIOENCODING="latin-1")
+    assert json.loads(done.stdout) == {"caption": "œuf 狗"}
+
+
+def test_text_shows_signs_that_a_terminal_lacks_as_escapes(home: Path) -> None:
+    done = command(home, "emit('text', {}, 'caf\\u00e9 \\u72d7')", PYTHONIOENCODING="latin-1")
+    assert done.stdout == b"caf\xe9 \\u72d7\n"
+
+
+def test_a_reader_that_has_gone_is_no_error(home: Path) -> None:
+    code = "import click\nfrom storage.console import emit, run\n@click.command()\ndef c():\n"
+    code += "    import time; time.sleep(0.3); emit('text', {}, 'words ' * 100_000)\nrun(c)"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+def test_versions_are_listed_when_current_is_damaged(tmp_path: Path) -> None:
+    store = IndexStore.create(tmp_path / "index")
+    publish(store, 3)
+    (store.path / "CURRENT").write_text("nonsense", encoding="utf-8")
+    done = CliRunner().invoke(cli.versions, [str(store.path), "--output", "json"])
+    assert done.exit_code == 0
+    assert [row["version"] for row in json.loads(done.stdout)["versions"]] == [1]
+    assert "warning: " in done.stderr
