@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,12 @@ from .memory import say_memory
 from .merge import merge
 from .plan import Corpus, build_fingerprint, cut, survey
 from .progress import Progress, SilentProgress
+from .recorded import options_json, recorded_config, recorded_options
+from .rejection_limit import RejectionLimit
 from .report import BuildReport
 from .reuse import NoReuse, VersionReuse
 from .sources import EmbeddingSource, Source, SourceOptions, open_source
+from .sources.place import is_utf8, printable
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 
@@ -47,7 +50,8 @@ def build_index(
             `DEFAULT_ENCODER`; for ready-made embeddings None means that nothing is known of it.
         options: Which columns, split and layout to read.
         progress: Where to tell what is going on; silent by default.
-        **settings: The fields of `BuildConfig`.
+        **settings: The fields of `BuildConfig`. An update keeps the settings of the version before, and its
+            `options`, where they are not named again.
 
     Raises:
         BuildError: The corpus, the settings or the result are not fit to publish; the old version stays.
@@ -55,11 +59,12 @@ def build_index(
     """
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
+    _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
     store = IndexStore.create(Path(out))
     with store.lock():
         builder = Builder(
             store=store, config=config, progress=progress or SilentProgress(), started=time.perf_counter(),
-            given=None if isinstance(encoder, str) else encoder,
+            given=None if isinstance(encoder, str) else encoder, named=frozenset(settings),
         )  # fmt: skip
         if isinstance(source, EmbeddingSource):
             return builder.from_embeddings(source)
@@ -75,6 +80,7 @@ class Builder:
     progress: Progress
     started: float
     given: Encoder | None
+    named: frozenset[str] = frozenset()
 
     def from_corpus(self, corpus: str | Path | Source, options: SourceOptions | None) -> BuildReport:
         """Encode a corpus and publish it."""
@@ -89,8 +95,10 @@ class Builder:
                     f"version {number} of {self.store.path} was made of ready-made embeddings, which no encoder "
                     "can go on with; build without --update"
                 )
-            options = options or recorded_options(parent.manifest.build)
-            return self._from_source(_opened(corpus, options), options, parent)
+            build = parent.manifest.build
+            options = recorded_options(build, options)
+            builder = replace(self, config=recorded_config(build, self.config, self.named))
+            return builder._from_source(_opened(corpus, options), options, parent)
 
     def from_embeddings(self, source: EmbeddingSource) -> BuildReport:
         """Publish ready-made vectors."""
@@ -104,13 +112,16 @@ class Builder:
             )
         say_memory({name: source.rows(name) for name in source.collections}, source.dim, self.config, self.progress)
         chunks = EmbeddingTables(source, self.progress)
-        manifest = self._publish(chunks.tables(), source.dim, encoder, {"source": source.name}, chunks.pairs)
-        return self._report(manifest, notes=source.notes)
+        limit = RejectionLimit(config=self.config, items=sum(source.rows(name) for name in source.collections))
+        manifest = self._publish(
+            limit.counted(chunks.tables()), source.dim, encoder, {"source": source.name}, chunks.pairs
+        )
+        return self._report(manifest, notes=source.notes, rejected=dict(limit.reasons))
 
     def _from_source(self, source: Source, options: SourceOptions | None, parent: IndexVersion | None) -> BuildReport:
         known = parent.manifest.encoder if parent else None
         corpus = survey(source)
-        if parent is not None and _same(parent.manifest, corpus, self.config):
+        if parent is not None and _same(parent.manifest, source, corpus, self.config):
             return self._report(parent.manifest, notes=source.notes, published=False)
         encoder = load(self.config, self.given, known)
         self._say_plan(source, corpus, encoder)
@@ -121,10 +132,12 @@ class Builder:
         report = ShardEncoder(
             corpus=corpus, encoder=encoder, staging=staging, reuse=VersionReuse(parent) if parent else NoReuse(),
             config=self.config, metadata=source.metadata_schema, progress=self.progress,
+            rejected=RejectionLimit(config=self.config, items=corpus.items),
         ).run(cut(source.items(), cost))  # fmt: skip
         provenance = {
-            "source": source.name, "root": str(source.root.resolve()),
-            "source_options": options_json(options or SourceOptions()), "corpus_digest": corpus.digest, "encode": report.to_json(),
+            "source": source.name, "root": _root(source),
+            "source_options": options_json(options or SourceOptions()), "corpus_digest": corpus.digest,
+            "encode": report.to_json(),
         }  # fmt: skip
         shards = (staging.read(number) for number in range(report.shards))
         manifest = self._publish(shards, encoder.dim, encoder, provenance)
@@ -198,21 +211,6 @@ def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None =
     return encoder
 
 
-def options_json(options: SourceOptions) -> dict[str, Any]:
-    """Return source options as JSON values, so that an update can read the corpus the same way."""
-    return {**asdict(options), "root": str(options.root.resolve()) if options.root else None}
-
-
-def recorded_options(build: Mapping[str, Any]) -> SourceOptions:
-    """Return the source options that a version was built with."""
-    values = dict(build.get("source_options") or {})
-    for name in ("metadata", "splits"):
-        values[name] = tuple(values[name]) if values.get(name) is not None else None
-    values["splits"] = values["splits"] or ()
-    values["root"] = Path(values["root"]) if values.get("root") else None
-    return SourceOptions(**values)
-
-
 def machine() -> dict[str, Any]:
     """Return what the figures of a build were measured on."""
     return {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
@@ -222,8 +220,22 @@ def _opened(corpus: str | Path | Source, options: SourceOptions) -> Source:
     return open_source(Path(corpus), options) if isinstance(corpus, str | Path) else corpus
 
 
-def _same(manifest: Manifest, corpus: Corpus, config: BuildConfig) -> bool:
+def _check_out(out: Path, *, update: bool) -> None:
+    if not is_utf8(str(out)):
+        raise BuildError(f"the index path {printable(str(out))!r} is not UTF-8 and DuckDB needs that; choose another")
+    if update and not out.exists():
+        raise BuildError(f"{out} holds no version to update; build it first, without --update")
+
+
+def _root(source: Source) -> str:
+    """The folder of the pictures, from wherever a search is run; of a corpus that has moved it is another one."""
+    return printable(str(source.root.resolve()))
+
+
+def _same(manifest: Manifest, source: Source, corpus: Corpus, config: BuildConfig) -> bool:
     """Whether an update would give the version that is there already; told without loading the encoder."""
+    if manifest.build.get("root") != _root(source) or manifest.counts.rejected > config.rejection_limit(corpus.items):
+        return False
     before = manifest.build.get("config", {})
     settings = ("ann", "max_pixels", "max_file_bytes")
     encoder = manifest.encoder.spec if manifest.encoder else None

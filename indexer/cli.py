@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from encoders import DecodeLimits
 from storage.console import emit, output_option, run
@@ -48,7 +49,17 @@ class CountOrShare(click.ParamType[float]):
         return share if share < 1 else float("inf")
 
 
-FILE = click.Path(path_type=Path)
+class NamedPath(click.Path):
+    """A path; an empty one, as an unset variable of a shell gives, would be the working directory."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `Path`."""
+        if value in ("", b""):
+            self.fail("the path is empty; name a file or a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE = NamedPath(path_type=Path)
 
 
 @click.command("build-index", context_settings={"help_option_names": ["-h", "--help"]})
@@ -120,20 +131,37 @@ CONFIG_NAMES = (
     "encoder", "device", "precision", "update", "ann", "min_ann_recall", "memory_bytes", "max_rejected", "max_pixels",
     "max_file_bytes", "batch_size", "decode_workers", "shard_cost", "seed",
 )  # fmt: skip
+VECTOR_NAMES = ("pairs", "image_ids", "text_ids", "image_metadata", "text_metadata", "normalize")
 COLUMN_NAMES = ("image", "text", "id", "split_column", "root", "layout", "delimiter")
 
 
 def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """Return the source, its options (None where none was given) and the settings of the build."""
-    settings = {name: arguments[name] for name in CONFIG_NAMES}
+    # What was not named is left to the defaults, or on an update to the version before.
+    settings = {name: arguments[name] for name in CONFIG_NAMES if _named(name)}
     corpus, images, texts = arguments["corpus"], arguments["image_embeddings"], arguments["text_embeddings"]
     if corpus is None and images is None and texts is None:
         raise click.UsageError("Missing CORPUS; name a folder or table, or --image-embeddings.")
     if corpus is not None and (images or texts):
         raise click.UsageError(f"Give the corpus {str(corpus)!r} or ready-made embeddings, not both.")
     if corpus is not None:
+        _refuse(VECTOR_NAMES, "goes with ready-made embeddings, not with a corpus")
         return corpus, _source_options(arguments), settings
+    _refuse((*COLUMN_NAMES, "metadata", "split"), "goes with a corpus, not with ready-made embeddings")
+    for side, vectors in (("image", images), ("text", texts)):
+        if vectors is None:
+            _refuse((f"{side}_ids", f"{side}_metadata"), f"needs --{side}-embeddings beside it")
     return _embeddings(arguments), None, settings
+
+
+def _named(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _refuse(names: tuple[str, ...], why: str) -> None:
+    for name in names:
+        if _named(name):
+            raise click.UsageError(f"--{name.replace('_', '-')} {why}; leave it out.")
 
 
 def _source_options(arguments: dict[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from storage.spec import AnnKind
 
 from .errors import BuildError
 
+MAX_SEED = 2**63 - 1
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 
 
@@ -25,7 +26,8 @@ class BuildConfig:
         ann: Family of the approximate index; `auto` compares every vector while that is quick, then uses `ivf-pq4`.
         min_ann_recall: A version is published only if some operating point of each direction reaches this
             `ann_recall@10`. Usual range 0.9-0.99; 0 switches the check off.
-        max_rejected: Stop when more items than this were rejected; a value below 1 is a share of all items.
+        max_rejected: Stop when more items than this were rejected; a value below 1 is a share of all items. None and
+            infinity let any number pass.
         update: Take over the vectors of unchanged items from the current version and drop what is gone.
         memory_bytes: Do not use more memory than this for training and building the approximate index.
         shard_cost: Images in one unit of encode work (eight texts count as one image). A killed build encodes at most
@@ -59,8 +61,13 @@ class BuildConfig:
                 raise BuildError(f"{name} is {value!r}; give a number of at least 1, or leave it out")
         if not 0 <= self.min_ann_recall <= 1:
             raise BuildError(f"min_ann_recall is {self.min_ann_recall!r}; give a share between 0 and 1, such as 0.9")
-        if self.max_rejected is not None and self.max_rejected < 0:
+        if self.max_rejected is not None and not self.max_rejected >= 0:
             raise BuildError(f"max_rejected is {self.max_rejected!r}; give a count, or a share such as 0.05")
+        if self.max_rejected == float("inf"):
+            # JSON, in which the manifest keeps these values, has no infinity.
+            object.__setattr__(self, "max_rejected", None)
+        if not 0 <= self.seed <= MAX_SEED:
+            raise BuildError(f"seed is {self.seed!r}; give a number from 0 to {MAX_SEED}")
 
     @property
     def workers(self) -> int:

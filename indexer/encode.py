@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from encoders import DecodeLimits, Encoder
 from storage.staging import Staging
 
 from .config import BuildConfig
-from .errors import BuildError, RejectedError
+from .errors import BuildError
 from .plan import Corpus, Shard
 from .prepare import ImageReader, Prepared, Step, read_ahead
 from .progress import Progress
 from .rejection import Rejection
+from .rejection_limit import RejectionLimit
 from .reuse import Reuse
 from .shard_table import DIGEST_KEY, ShardTable
 from .sources.item import Item
@@ -66,13 +66,12 @@ class EncodeReport:
         yield
         self.stages[stage] += time.perf_counter() - started
 
-    def count(self, table: pa.Table) -> None:
-        """Add the rows of a finished shard."""
+    def count(self, table: pa.Table, rejected: RejectionLimit) -> None:
+        """Add the rows of a finished shard, which `rejected` has counted too."""
         self.shards += 1
         self.items += table.num_rows
-        for reason in table.column("reason").drop_null().to_pylist():
-            self.rejected += 1
-            self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        self.rejected = rejected.reasons.total()
+        self.reasons = dict(rejected.reasons)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +85,7 @@ class ShardEncoder:
     config: BuildConfig
     metadata: pa.Schema
     progress: Progress
+    rejected: RejectionLimit
     report: EncodeReport = field(default_factory=EncodeReport)
 
     def run(self, shards: Iterable[Shard]) -> EncodeReport:
@@ -199,12 +199,5 @@ class ShardEncoder:
             self.progress.advance(len(block), f"limit: {self.report.bottleneck}")
 
     def _count(self, table: pa.Table) -> None:
-        self.report.count(table)
-        limit = self.config.rejection_limit(self.corpus.items)
-        if self.report.rejected > limit:
-            example = table.filter(pc.is_valid(table.column("reason"))).slice(0, 1).to_pylist()
-            first = f", for example {example[0]['uri']!r}: {example[0]['detail']}" if example else ""
-            raise RejectedError(
-                f"{self.report.rejected} items were rejected, more than --max-rejected {self.config.max_rejected:g} "
-                f"allows{first}; mend them or raise the limit. What was encoded is kept"
-            )
+        self.rejected.add(table)
+        self.report.count(table, self.rejected)

@@ -12,6 +12,7 @@ from storage.vector_writer import BATCH_ROWS
 from .ann_plan import plan_ann
 from .ann_train import estimate_memory
 from .config import BuildConfig
+from .errors import BuildError
 from .progress import Progress
 
 # Arrow's and DuckDB's room for one row of the catalog, its ids and paths of ordinary length.
@@ -55,5 +56,17 @@ def say_memory(rows: Mapping[Collection, int], dim: int, config: BuildConfig, pr
 
 
 def ann_budget(config: BuildConfig) -> int | None:
-    """Return what is left of `memory_bytes` for one approximate index; None where there is no limit."""
-    return None if config.memory_bytes is None else max(1, config.memory_bytes - used_bytes())
+    """Return what is left of `memory_bytes` for one approximate index; None where there is no limit.
+
+    Raises:
+        BuildError: Nothing is left of it.
+    """
+    if config.memory_bytes is None:
+        return None
+    left = config.memory_bytes - used_bytes()
+    if left <= 0:
+        raise BuildError(
+            f"--memory {config.memory_bytes / MIB:,.0f}M is less than the {used_bytes() / MIB:,.0f} MiB that the "
+            "program holds before it builds the approximate index; give more, or take --ann flat"
+        )
+    return left

@@ -14,6 +14,7 @@ from storage.spec import EncoderInfo
 from .config import BuildConfig
 from .rejection import Rejection
 from .sources.item import Item, Source
+from .unique_ids import UniqueIds
 
 Entry = Item | Rejection
 
@@ -46,21 +47,30 @@ class Corpus:
 
 
 def survey(source: Source) -> Corpus:
-    """Read a corpus once, without opening its images, and return what there is."""
+    """Read a corpus once, without opening its images, and return what there is.
+
+    Raises:
+        DuplicateItemError: Two items of one collection have one id; told here, before anything is encoded.
+    """
     counts = {"images": 0, "texts": 0, "unreadable": 0}
     digest = hashlib.sha256()
+    unique = UniqueIds()
     for entry in source.items():
         digest.update(_encoded(entry))
         counts["unreadable" if isinstance(entry, Rejection) else entry.collection] += 1
+        if isinstance(entry, Item):
+            unique.add(entry)
+    unique.check(source)
     return Corpus(digest=digest.hexdigest(), **counts)
 
 
 def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig, shard_cost: int) -> str:
     """Return the name under which a build keeps its shards; builds that may share them have the same one."""
+    # A source's name holds its path as it was written: from another folder it is written otherwise.
     # Precision and batch size change the last bits of a vector, so shards made with others are not taken over.
     parts = [
-        source.name, str(source.root.resolve()), encoder.fingerprint, encoder.dim, config.device, config.precision,
-        config.batch_size, shard_cost, config.max_pixels, config.max_file_bytes,
+        str(source.root.resolve()), str(source.metadata_schema), encoder.fingerprint, encoder.dim, config.device,
+        config.precision, config.batch_size, shard_cost, config.max_pixels, config.max_file_bytes,
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 

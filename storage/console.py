@@ -74,11 +74,9 @@ def run(command: click.Command) -> None:
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _fail(
-            "interrupted; what was published has not changed, a build goes on when it is run again", 130
-        )
+        code = _fail("interrupted; what was published has not changed, a build goes on when it is run again", 130)
     except click.UsageError as error:
-        code = _fail(f"{error.format_message()} See `{_path(error)} --help`.", 1)
+        code = _fail(f"{error.format_message().rstrip('.')}. See `{_path(error)} --help`.", 1)
     except click.ClickException as error:
         code = _fail(error.format_message(), 1)
     except (TwinlensError, OSError, MemoryError) as error:

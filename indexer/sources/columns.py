@@ -105,7 +105,7 @@ def first_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
 def _no_such_column(name: str, columns: Sequence[str], place: str) -> str:
     lowered = {column.lower(): column for column in columns}
     close = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    hint = f"; did you mean {lowered[close[0]]!r}?" if close else ";"
+    hint = f"; did you mean {lowered[close[0]]!r}?" if close else "."
     return f"{place} has no column {name!r}{hint} Its columns: {_listed(columns)}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ class CsvFile:
 
     def __init__(self, path: Path, delimiter: str | None = None) -> None:
         self._path = path
+        if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n'):
+            raise SourceError(f"delimiter {delimiter!r} cannot separate cells; give one character such as ';' or a tab")
         header = _header_line(path)
         text = _decoded_header(header, path)
         self._delimiter = delimiter or _sniff(text)
@@ -52,6 +54,7 @@ class CsvFile:
             raise SourceError(f"{path.name} names column {twice[0]!r} more than once in its header; rename one")
         self._table: pa.Table | None = None
         self._bad: list[BadRecord] = []
+        self._unclosed = 0
 
     def schema(self, roles: Roles) -> pa.Schema:
         """Types over the whole file: int64, float64, bool, dates, timestamps, else string."""
@@ -88,7 +91,7 @@ class CsvFile:
             self._bad = []
             # Inference would turn an id "007" into 7.
             raw = {self._written[column]: pa.string() for column in roles.raw}
-            kept = [self._written[column] for column in dict.fromkeys((*roles.raw, *roles.metadata))]
+            kept = [self._written[column] for column in dict.fromkeys((*roles.raw, *roles.metadata, self.columns[-1]))]
             try:
                 self._table = pa_csv.read_csv(
                     self._path,
@@ -102,12 +105,30 @@ class CsvFile:
                 raise SourceError(
                     f"{self._path.name} cannot be read as CSV: {one_line(error)}; check its quotes"
                 ) from error
+            if self._unclosed:
+                raise SourceError(self._open_quote(self._unclosed))
             if not len(self._table) and not self._bad:
                 raise SourceError(f"{self._path.name} has a header and no rows")
+            self._refuse_open_quote(self._table.column(self._written[self.columns[-1]]))
         return self._table
+
+    def _refuse_open_quote(self, last_column: pa.ChunkedArray) -> None:
+        """A quote that is never closed makes one cell of all that follows: rows would be lost without a word."""
+        cell = last_column[-1].as_py() if len(last_column) else None
+        if isinstance(cell, str) and "\n" in cell:
+            with open_bytes(self._path) as file:
+                tail = deque(iter(lambda: file.read(BLOCK_BYTES), b""), maxlen=1)[0].rstrip()
+            # A cell whose quote is closed is followed by that quote.
+            if tail.endswith(cell.rstrip().encode("latin-1")[-len(tail) :]):
+                raise SourceError(self._open_quote(len(last_column) + len(self._bad)))
+
+    def _open_quote(self, row: int) -> str:
+        return f"a quote that opens in row {row} of {self._path.name} is never closed; close it, or double it as a sign"
 
     def _skip(self, row: Any) -> str:
         number = row.number - 1
+        if "\n" in row.text.strip() and row.text.count('"') % 2:
+            self._unclosed = number
         detail = (
             f"row {number} of {self._path.name} has {row.actual_columns} cells where the header has "
             f"{row.expected_columns}"

@@ -9,6 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
+from storage.layout import LOCK, VERSIONS
+
 from ..errors import SourceError
 from ..rejection import Rejection
 from .item import Item, text_item
@@ -20,6 +22,8 @@ _COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".
 _RARE = (".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".jp2")
 IMAGE_SUFFIXES = frozenset((*_COMMON, *_RARE))
 TEXT_SUFFIX = ".txt"
+# A folder with both is an index, often one that stands among the pictures it was made of.
+INDEX_NAMES = frozenset((LOCK, VERSIONS))
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 
 
@@ -27,7 +31,7 @@ class FolderSource:
     """Every picture below a folder, sorted by relative path, each followed by the captions of its sidecar file.
 
     An image's id is its relative path; its captions are `PATH#0`, `PATH#1`, ... A `.txt` file with no picture of
-    its name gives texts `PATH#0`, ... that describe no image. Hidden files and folders are passed over.
+    its name gives texts `PATH#0`, ... that describe no image. Hidden files and folders and indexes are passed over.
 
     Raises:
         SourceError: `path` is no folder, cannot be read, or holds neither pictures nor texts.
@@ -35,7 +39,7 @@ class FolderSource:
 
     def __init__(self, path: Path) -> None:
         self.root = path
-        self.name = f"folder {path}"
+        self.name = f"folder {printable(str(path))}"
         self.metadata_schema = pa.schema([])
         files = sorted(_walk(path))
         self._images = [name for name in files if _suffix(name) in IMAGE_SUFFIXES]
@@ -112,6 +116,9 @@ def _scan(folder: Path, root: Path, real: list[Path], links: list[Path]) -> Iter
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
     except OSError as error:
         raise SourceError(f"folder {str(folder)!r} cannot be read ({error.strerror}); mend its permissions") from error
+    names = {entry.name for entry in entries}
+    if names >= INDEX_NAMES:
+        return
     for entry in entries:
         if entry.name.startswith("."):
             continue

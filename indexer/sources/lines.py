@@ -54,12 +54,15 @@ class LinesSource:
     def items(self) -> Iterator[Item | Rejection]:
         """One text a line, in the order of the file."""
         name = self._path.name
-        for number, (line, text) in enumerate(read_lines(self._path)):
-            item = Item(
-                item_id=f"{name}#{number}",
-                collection="texts",
-                content="",
-                uri=name,
-                place=f"line {line} of {name}",
-            )
-            yield text_item(item, text)
+        try:
+            for number, (line, text) in enumerate(read_lines(self._path)):
+                item = Item(
+                    item_id=f"{name}#{number}",
+                    collection="texts",
+                    content="",
+                    uri=name,
+                    place=f"line {line} of {name}",
+                )
+                yield text_item(item, text)
+        except (OSError, EOFError) as error:
+            raise SourceError(f"{name} cannot be read to its end: {one_line(error)}; make a new copy") from error

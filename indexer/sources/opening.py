@@ -17,8 +17,10 @@ from .json_file import read_json
 from .karpathy import is_karpathy, karpathy_data
 from .lines import LinesSource, open_bytes
 from .options import LAYOUTS, SourceOptions
-from .place import one_line
+from .place import is_utf8, one_line, printable
 from .table import TableSource, table_suffix
+
+COLUMN_OPTIONS = ("image", "text", "id", "metadata", "split_column", "delimiter")
 
 
 def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
@@ -47,12 +49,11 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
     if options.layout != "folder":
         data = _data_set_in(corpus, options)
         if data is not None:
+            _refuse(options, COLUMN_OPTIONS, data.name, corpus)
             return CaptionedSource(data, options)
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
-    for what, value in (("split", options.splits), ("column", options.image or options.text or options.id)):
-        if value:
-            raise SourceError(f"a folder of pictures has no {what} {value!r}; name a table file instead of {corpus}")
+    _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of pictures", corpus)
     return FolderSource(corpus)
 
 
@@ -71,19 +72,36 @@ def _data_set_in(corpus: Path, options: SourceOptions) -> DataSet | None:
 
 def _open_file(corpus: Path, options: SourceOptions) -> Source:
     wanted = options.layout
+    if not is_utf8(str(corpus)):
+        raise SourceError(f"the path {printable(str(corpus))!r} is not UTF-8, which the readers need; rename the file")
     if wanted == "folder":
         raise SourceError(f"layout 'folder' needs a folder, but {str(corpus)!r} is a file")
     if wanted in ("karpathy", "coco") or (wanted == "auto" and _is_json_object(corpus)):
-        return CaptionedSource(_json_data(corpus), options)
+        data = _json_data(corpus)
+        _refuse(options, COLUMN_OPTIONS, data.name, corpus)
+        return CaptionedSource(data, options)
     if wanted == "flickr" or (wanted == "auto" and _looks_like_flickr(corpus, options)):
         lists = sorted(corpus.parent.glob("*.*Images.txt")) if "_karpathy" not in corpus.name else []
+        _refuse(options, COLUMN_OPTIONS, f"Flickr captions {corpus.name}", corpus)
         return CaptionedSource(flickr_data(corpus.parent, (corpus, *(one for one in lists if one != corpus))), options)
     if wanted == "table" or (wanted == "auto" and table_suffix(corpus)):
         return TableSource(corpus, options)
-    if wanted == "lines" or corpus.suffix.lower() == ".txt":
+    if wanted == "lines" or corpus.name.lower().endswith((".txt", ".txt.gz")):
+        _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a text file of lines", corpus)
         return LinesSource(corpus)
     known = ", ".join((*TABLE_SUFFIXES, ".txt", ".token"))
     raise SourceError(f"{str(corpus)!r} is of no known kind; expected a folder or a file of {known} (also .gz)")
+
+
+def _refuse(options: SourceOptions, names: Iterable[str], what: str, corpus: Path) -> None:
+    """Refuse options that would have no effect: who names a column expects that it is read."""
+    for name in names:
+        value = getattr(options, name)
+        if value != getattr(SourceOptions(), name):
+            shown = ", ".join(map(repr, value)) if isinstance(value, tuple) else repr(str(value))
+            word = name.removesuffix("s") if name == "splits" else name.replace("_", " ")
+            word = "column" if name in ("image", "text", "id", "metadata") else word
+            raise SourceError(f"{what} has no {word} {shown}; leave it out, or name a table file instead of {corpus}")
 
 
 def _looks_like_flickr(corpus: Path, options: SourceOptions) -> bool:

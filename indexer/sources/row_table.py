@@ -17,6 +17,7 @@ from storage.errors import DuplicateItemError
 from ..errors import SourceError
 from .cells import plain
 from .columns import IMAGE_NAMES, TEXT_NAMES, choose_roles, first_of, renamed
+from .folder import TABLE_SUFFIXES
 from .lines import BOM, open_bytes
 from .options import SourceOptions
 from .parquet_file import PARQUET_ERRORS
@@ -52,6 +53,8 @@ def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> R
             vectors by position, so none may be passed over.
     """
     if not table_suffix(path):
+        if not needs_text:
+            raise SourceError(f"{str(path)!r} is no table; expected one of {', '.join(TABLE_SUFFIXES)} with metadata")
         return RowTable(captions=pa.chunked_array([pa.array(read_text_rows(path), pa.string())]))
     file = open_records(path, options.delimiter)
     roles = choose_roles(file.columns, _by_name(file.columns, options, needs_text), path.name, guess=False)
@@ -72,7 +75,7 @@ def read_ids(path: Path, column: str | None = None) -> pa.ChunkedArray:
         SourceError: The file or the column cannot be read.
     """
     if not table_suffix(path):
-        return pa.chunked_array([pa.array(read_text_rows(path), pa.string())])
+        return pa.chunked_array([pa.array([line.strip() or None for line in read_text_rows(path)], pa.string())])
     file = open_records(path)
     name = column or next((name for name in ID_NAMES if name in file.columns), None)
     if name is None and len(file.columns) == 1:

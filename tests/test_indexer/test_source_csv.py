@@ -197,3 +197,28 @@ def test_whatever_python_writes_as_csv_comes_back(tmp_path: Path, rows: list[tup
     expected = [text.strip().strip("\ufeff\0").strip() for text, _ in rows]
     entries = read(path, text="text", metadata=())
     assert [entry.content if isinstance(entry, Item) else "" for entry in entries] == expected
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        'a.jpg,"one\nb.jpg,two\nc.jpg,three\n',
+        'a.jpg,one\nb.jpg,"two\nc.jpg,three',
+        '"a.jpg,one\nb.jpg,two\nc.jpg,three\n',
+    ],
+)
+def test_a_quote_that_is_never_closed_is_an_error_and_not_one_long_cell(tmp_path: Path, rows: str) -> None:
+    path = tmp_path / "open.csv"
+    path.write_text("image,text\n" + rows, encoding="utf-8")
+    with pytest.raises(SourceError, match=r"(is never closed|check its quotes)"):
+        list(open_source(path).items())
+
+
+@pytest.mark.parametrize(
+    "last", ['"two\nlines"', '"two\nlines"\n', '"two\nlines"\r\n\r\n', '"says ""so""\nand goes"\n', '5" wide\n']
+)
+def test_quoted_line_ends_at_the_end_of_a_table_are_fine(tmp_path: Path, last: str) -> None:
+    path = tmp_path / "closed.csv"
+    path.write_bytes(f"image,text\na.jpg,one\nb.jpg,{last}".encode())
+    texts = [item.content for item in open_source(path).items() if item.collection == "texts"]
+    assert len(texts) == 2
