@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Work:
+class Work:
     """How many rows are in memory at once."""
 
     sample_rows: int
@@ -65,7 +65,7 @@ def build_ann(
     """
     if plan.kind == "flat":
         return plan
-    work = _fit_memory(plan, vectors, memory_bytes)
+    work = fit_memory(plan, vectors.rows, vectors.dim, memory_bytes)
     index = _trained(vectors, plan, work.sample_rows)
     _add(index, vectors, work.chunk_rows, progress)
     write_ann(index, path)
@@ -113,17 +113,21 @@ def _code_bytes(plan: AnnPlan, dim: int) -> int:
             return 2 * dim
 
 
-def _fit_memory(plan: AnnPlan, vectors: Vectors, memory_bytes: int | None) -> _Work:
-    """The largest sample and chunk that fit, each found by halving; below the smallest useful ones it is an error."""
+def fit_memory(plan: AnnPlan, rows: int, dim: int, memory_bytes: int | None) -> Work:
+    """Return the largest sample and chunk that fit, each found by halving.
+
+    Raises:
+        BuildError: Not even the smallest useful ones fit; the message says how much they need.
+    """
 
     def training(count: int) -> int:
-        return _training_bytes(count, vectors.dim)
+        return _training_bytes(count, dim)
 
     def adding(count: int) -> int:
-        return _adding_bytes(plan, vectors.rows, vectors.dim, count)
+        return _adding_bytes(plan, rows, dim, count)
 
-    wanted = min(vectors.rows, _CHUNK_ROWS)
-    smallest = _Work(
+    wanted = min(rows, _CHUNK_ROWS)
+    smallest = Work(
         sample_rows=min(plan.train_rows, max(_TRAIN_ROWS_A_LIST_AT_LEAST * plan.nlist, minimum_rows(plan.kind))),
         chunk_rows=min(wanted, _SMALLEST_CHUNK_ROWS),
     )
@@ -131,10 +135,10 @@ def _fit_memory(plan: AnnPlan, vectors: Vectors, memory_bytes: int | None) -> _W
     need = max(training(smallest.sample_rows), adding(smallest.chunk_rows))
     if need > limit:
         raise BuildError(
-            f"a memory limit of {memory_bytes:,} bytes is too small for {plan.factory} over {vectors.rows:,} vectors; "
+            f"a memory limit of {memory_bytes:,} bytes is too small for {plan.factory} over {rows:,} vectors; "
             f"give at least {need:,}, or --ann flat"
         )
-    return _Work(
+    return Work(
         sample_rows=_halved(plan.train_rows, smallest.sample_rows, training, limit),
         chunk_rows=_halved(wanted, smallest.chunk_rows, adding, limit),
     )

@@ -60,6 +60,9 @@ def build_index(
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
     _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
+    if not config.update and not isinstance(source, EmbeddingSource):
+        # A corpus that cannot be read leaves no empty index behind.
+        source = _opened(source, options or SourceOptions())
     store = IndexStore.create(Path(out))
     with store.lock():
         builder = Builder(

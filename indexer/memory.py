@@ -10,7 +10,7 @@ from storage.spec import Collection
 from storage.vector_writer import BATCH_ROWS
 
 from .ann_plan import plan_ann
-from .ann_train import estimate_memory
+from .ann_train import estimate_memory, fit_memory
 from .config import BuildConfig
 from .errors import BuildError
 from .progress import Progress
@@ -35,7 +35,8 @@ def say_memory(rows: Mapping[Collection, int], dim: int, config: BuildConfig, pr
     """Say which approximate indexes will be built and about how much memory that takes.
 
     Raises:
-        BuildError: There are too few items for the kind asked for: better told now than after hours of encoding.
+        BuildError: There are too few items for the kind asked for, or `memory_bytes` is too small for it: better told
+            now than after hours of encoding.
     """
     need = 0
     for collection, count in rows.items():
@@ -43,6 +44,7 @@ def say_memory(rows: Mapping[Collection, int], dim: int, config: BuildConfig, pr
         if plan.kind != "flat":
             progress.note(f"{collection}: {plan.factory} over {count:,} vectors, trained on {plan.train_rows:,}")
             need = max(need, estimate_memory(plan, count, dim))
+            fit_memory(plan, count, dim, ann_budget(config))
     if need:
         merging = sum(min(count, BATCH_ROWS) * dim * 4 + count * CATALOG_BYTES_A_ROW for count in rows.values())
         stated = used_bytes() + max(need, merging)

@@ -174,3 +174,17 @@ def test_too_few_rows_for_a_trained_index_say_how_many_are_needed(
     with pytest.raises(BuildError, match="ivf-pq"):
         build_index(photos, tmp_path / "out", encoder=encoder, ann="ivf-pq")
     assert IndexStore.open(tmp_path / "out").versions() == []
+
+
+def test_a_corpus_that_cannot_be_read_leaves_no_index_behind(tmp_path: Path, encoder: ColourEncoder) -> None:
+    with pytest.raises(BuildError, match="nowhere"):
+        build_index(tmp_path / "nowhere", tmp_path / "out", encoder=encoder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_too_little_memory_is_told_before_anything_is_encoded(
+    photos: Path, tmp_path: Path, encoder: ColourEncoder
+) -> None:
+    with pytest.raises(BuildError, match=r"give (at least|more)"):
+        build_index(photos, tmp_path / "out", encoder=encoder, ann="hnsw", memory_bytes=2**20)
+    assert encoder.images_encoded == 0
