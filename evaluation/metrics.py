@@ -7,10 +7,14 @@ every search of this project does, has one figure.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from . import measures
+from .ranks import Ranks, ranks_in
+from .relevance import Relevance, Relevant
 
 Ids = NDArray[np.int64]
 
@@ -35,7 +39,7 @@ def ann_recall(found: Ids, exact: Ids) -> float:
     return _mean(shares)
 
 
-def hit_rate_at_k(ranked: Ids, relevant: Sequence[Collection[int]], k: int) -> float:
+def hit_rate_at_k(ranked: Ids, relevant: Relevant, k: int) -> float:
     """Return R@k, what papers on CLIP report: the share of queries with any relevant item among the first `k`.
 
     Args:
@@ -46,10 +50,10 @@ def hit_rate_at_k(ranked: Ids, relevant: Sequence[Collection[int]], k: int) -> f
     Raises:
         ValueError: Lengths differ, `k` is below 1, or no query has a relevant item.
     """
-    return _mean([float(hits > 0) for hits, _ in _hits(ranked, relevant, k)])
+    return float(measures.hit_rate(_ranks(ranked, relevant, k), k).mean())
 
 
-def recall_at_k(ranked: Ids, relevant: Sequence[Collection[int]], k: int) -> float:
+def recall_at_k(ranked: Ids, relevant: Relevant, k: int) -> float:
     """Return recall@k: mean over queries of |relevant among the first k| / |relevant|.
 
     With one relevant item a query it equals `hit_rate_at_k`. With five captions an image, recall@1 is at most 0.2.
@@ -62,19 +66,13 @@ def recall_at_k(ranked: Ids, relevant: Sequence[Collection[int]], k: int) -> flo
     Raises:
         ValueError: Lengths differ, `k` is below 1, or no query has a relevant item.
     """
-    return _mean([hits / total for hits, total in _hits(ranked, relevant, k)])
+    return float(measures.recall(_ranks(ranked, relevant, k), k).mean())
 
 
-def _hits(ranked: Ids, relevant: Sequence[Collection[int]], k: int) -> list[tuple[int, int]]:
-    """For each query with relevant items: how many of them are in its first k, and how many there are."""
+def _ranks(ranked: Ids, relevant: Relevant, k: int) -> Ranks:
     if k < 1:
         raise ValueError(f"k is {k!r}; give 1 or more")
-    if len(ranked) != len(relevant):
-        raise ValueError(f"{len(ranked)} rankings and {len(relevant)} lists of relevant items; give one for each query")
-    wanted = [set(items) for items in relevant]
-    return [
-        (len(items & set(line[:k].tolist())), len(items)) for line, items in zip(ranked, wanted, strict=True) if items
-    ]
+    return ranks_in(np.asarray(ranked, dtype=np.int64), Relevance.from_lists(relevant))
 
 
 def _mean(values: Sequence[float]) -> float:
