@@ -3,13 +3,19 @@
 from .bootstrap import Bootstrap
 from .evaluate import evaluate_embeddings, evaluate_ranking
 from .exact import exact_top_k
+from .hubs import HubCorrection
 from .metrics import ann_recall, hit_rate_at_k, recall_at_k
+from .protocol import Protocol
+from .within import evaluate_within
 
 __all__ = [
     "Bootstrap",
+    "HubCorrection",
+    "Protocol",
     "ann_recall",
     "evaluate_embeddings",
     "evaluate_ranking",
+    "evaluate_within",
     "exact_top_k",
     "hit_rate_at_k",
     "recall_at_k",

@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import measures
 from .bootstrap import Bootstrap
-from .counting import ranks_by_counting
+from .checks import Pairs, check_k, check_sides, pair_rows
+from .counting import ranks_both_ways, ranks_by_counting
+from .figures import figures_of, sum_of_recalls
+from .hubs import HubCorrection
 from .ranks import Ranks, ranks_in
 from .relevance import Relevance, Relevant
 
-_AT_K = {
-    "R": measures.hit_rate,
-    "recall": measures.recall,
-    "precision": measures.precision,
-    "mrr": measures.reciprocal_rank,
-    "map": measures.average_precision,
-    "ndcg": measures.ndcg,
-}
-
 
 def evaluate_ranking(
-    ranked_ids: NDArray[Any], relevant: Relevant, k: Sequence[int] = (1, 5, 10), bootstrap: Bootstrap | None = None
+    ranked_ids: NDArray[Any],
+    relevant: Relevant,
+    k: Sequence[int] = (1, 5, 10),
+    bootstrap: Bootstrap | None = None,
+    *,
+    clusters: Sequence[int] | NDArray[np.int64] | None = None,
 ) -> dict[str, Any]:
     """Return every metric of given rankings.
 
@@ -36,6 +35,7 @@ def evaluate_ranking(
             without any are left out of every figure and counted.
         k: How deep to look; each at most m.
         bootstrap: Give one to get intervals.
+        clusters: (nq,) labels: queries with the same one, such as the captions of one image, are resampled together.
 
     Returns:
         For each k `R@k` (any hit), `recall@k`, `precision@k`, `mrr@k`, `map@k`, `ndcg@k`, and `graded_ndcg@k` where
@@ -50,104 +50,97 @@ def evaluate_ranking(
     if ranked.dtype.kind not in "iu":
         raise ValueError(f"ranked_ids has dtype {ranked.dtype}; give integer row ids, padded with -1")
     ranks = ranks_in(ranked.astype(np.int64, copy=False), Relevance.from_lists(relevant))
-    _check_k(k, ranks.depth, "ranks given")
-    return _figures(ranks, k, bootstrap)
+    check_k(k, ranks.depth, "ranks given")
+    labels = None if clusters is None else np.asarray(clusters)
+    if labels is not None and labels.shape != (len(ranked),):
+        raise ValueError(f"clusters of shape {labels.shape} for {len(ranked)} queries; give one label for each query")
+    return figures_of(ranks, k, bootstrap, labels)
 
 
 def evaluate_embeddings(
     image_vectors: NDArray[Any],
     text_vectors: NDArray[Any],
-    pairs: NDArray[Any] | Sequence[tuple[int, int]],
+    pairs: Pairs,
     k: Sequence[int] = (1, 5, 10),
     *,
     bootstrap: Bootstrap | None = None,
+    image_hubs: HubCorrection | None = None,
+    text_hubs: HubCorrection | None = None,
 ) -> dict[str, Any]:
     """Return every metric of exact search in both directions.
 
-    Scores are dot products, equal ones ranked by lower row. Beyond the vectors (and a float32 copy of those that are
-    not float32) it takes about 100 MiB.
+    Scores are dot products, equal ones ranked by lower row. It takes a float32 copy of the vectors and about 100 MiB.
 
     Args:
         image_vectors: (n, dim), unit rows.
         text_vectors: (m, dim), unit rows.
         pairs: (p, 2) rows (image, text) that belong together; any number for an image or a text, including none.
         k: How deep to look; each at most n and m.
-        bootstrap: Give one to get intervals.
+        bootstrap: Give one to get intervals. Where no text has two images, the texts of one image are resampled
+            together; otherwise queries count as independent.
+        image_hubs: Correct the scores of images when texts ask. Left out, they are plain cosines.
+        text_hubs: Correct the scores of texts when images ask.
 
     Returns:
         `text_to_image` and `image_to_text`, each as `evaluate_ranking` returns it, and `rsum`: 100 times the sum of
-        R@1, R@5 and R@10 of both, at most 600, whatever `k` is.
+        R@1, R@5 and R@10 of both, at most 600, whatever `k` is. With a correction also `hub_correction`, its `k` and
+        `alpha` for `images` and for `texts`: such figures are not to be set beside plain ones without saying so.
 
     Raises:
-        ValueError: Shapes do not fit, a vector is not finite, a pair names an unknown row, there is no pair, or a k is
-            below 1 or above the size of a collection.
+        ValueError: Shapes do not fit, a vector is not finite, a pair names an unknown row, there is no pair, a k is
+            below 1 or above the size of a collection, or a correction belongs to a collection of another size.
     """
     images, texts = np.asarray(image_vectors), np.asarray(text_vectors)
-    _check_vectors(images, texts)
-    rows = _pair_rows(pairs, len(images), len(texts))
-    _check_k(k, len(images), "images")
-    _check_k(k, len(texts), "texts")
-    t2i = ranks_by_counting(texts, images, Relevance.from_rows(rows[:, 1], rows[:, 0], len(texts)))
-    i2t = ranks_by_counting(images, texts, Relevance.from_rows(rows[:, 0], rows[:, 1], len(images)))
-    rsum = 100 * sum(float(measures.hit_rate(ranks, depth).mean()) for ranks in (t2i, i2t) for depth in (1, 5, 10))
-    return {
-        "text_to_image": _figures(t2i, k, bootstrap),
-        "image_to_text": _figures(i2t, k, bootstrap),
-        "rsum": rsum,
-    }
+    check_sides(images, texts)
+    rows = pair_rows(pairs, len(images), len(texts))
+    check_k(k, len(images), "images")
+    check_k(k, len(texts), "texts")
+    hubs = {name: given for name, given in (("images", image_hubs), ("texts", text_hubs)) if given is not None}
+    both = BothWays.of(images, texts, rows, hubs)
+    figures = both.figures(k, bootstrap)
+    return figures | ({"hub_correction": {name: given.settings for name, given in hubs.items()}} if hubs else {})
 
 
-def _figures(ranks: Ranks, k: Sequence[int], bootstrap: Bootstrap | None) -> dict[str, Any]:
-    columns = _columns(ranks, k)
-    figures: dict[str, Any] = {name: float(values.mean()) for name, values in columns.items()}
-    median = measures.median_rank(ranks.first)
-    if np.isfinite(median):
-        figures["medR"] = median
-    figures |= {"queries": len(ranks.totals), "left_out": ranks.left_out}
-    if bootstrap is not None:
-        figures["intervals"] = bootstrap.intervals(columns)
-    return figures
+@dataclass(frozen=True)
+class BothWays:
+    """The ranks of images for texts and of texts for images.
+
+    `images` is the one image of each text, -1 where it has none; None where a text has two.
+    """
+
+    text_to_image: Ranks
+    image_to_text: Ranks
+    images: NDArray[np.int64] | None
+
+    @classmethod
+    def of(
+        cls, images: NDArray[Any], texts: NDArray[Any], rows: NDArray[np.int64], hubs: Mapping[str, HubCorrection]
+    ) -> BothWays:
+        """Rank by exact search; (image, text) rows belong together, `hubs` may correct `images` and `texts`.
+
+        Raises:
+            ValueError: There is no pair, or a correction belongs to a collection of another size.
+        """
+        images_of = Relevance.from_rows(rows[:, 1], rows[:, 0], len(texts))
+        texts_of = images_of.flipped(len(images))
+        if hubs:
+            t2i = ranks_by_counting(*_corrected(texts, images, hubs.get("images")), images_of)
+            i2t = ranks_by_counting(*_corrected(images, texts, hubs.get("texts")), texts_of)
+        else:
+            t2i, i2t = ranks_both_ways(texts, images, images_of)
+        ranks = Ranks.of(images_of, t2i, len(images)), Ranks.of(texts_of, i2t, len(texts))
+        return cls(*ranks, images_of.only_items)
+
+    def figures(self, k: Sequence[int], bootstrap: Bootstrap | None = None) -> dict[str, Any]:
+        """Return the figures of both directions and rsum."""
+        return {
+            "text_to_image": figures_of(self.text_to_image, k, bootstrap, self.images),
+            "image_to_text": figures_of(self.image_to_text, k, bootstrap),
+            "rsum": sum_of_recalls(self.text_to_image, self.image_to_text),
+        }
 
 
-def _columns(ranks: Ranks, k: Sequence[int]) -> dict[str, NDArray[np.float64]]:
-    """One value for each measured query, of all metrics that are means over queries."""
-    at_k = _AT_K | ({"graded_ndcg": measures.graded_ndcg} if ranks.graded else {})
-    columns = {f"{name}@{depth}": metric(ranks, depth) for name, metric in at_k.items() for depth in k}
-    if ranks.depth >= ranks.totals.max():
-        columns |= {"map@R": measures.average_precision_at_r(ranks), "r_precision": measures.r_precision(ranks)}
-    if np.all(np.isfinite(ranks.first)):
-        columns["meanR"] = ranks.first
-    return columns
-
-
-def _check_k(k: Sequence[int], limit: int, what: str) -> None:
-    if not k:
-        raise ValueError("k is empty; give at least one depth, such as (1, 5, 10)")
-    for depth in k:
-        if not 1 <= depth <= limit:
-            raise ValueError(f"k={depth!r} does not lie between 1 and the {limit} {what}; give other values of k")
-
-
-def _check_vectors(images: NDArray[Any], texts: NDArray[Any]) -> None:
-    if images.ndim != 2 or texts.ndim != 2 or images.shape[1] != texts.shape[1]:
-        raise ValueError(f"image vectors {images.shape} and text vectors {texts.shape} must be (n, dim) and (m, dim)")
-    for name, vectors in (("image", images), ("text", texts)):
-        # The sum of a line is not finite where any of its values is not; it needs no array of the whole size.
-        with np.errstate(invalid="ignore", over="ignore"):
-            wrong = ~np.isfinite(vectors.sum(axis=1, dtype=np.float32))
-        if np.any(wrong):
-            raise ValueError(f"{name} vector {int(np.argmax(wrong))} holds NaN or infinite values; encode it again")
-
-
-def _pair_rows(pairs: NDArray[Any] | Sequence[tuple[int, int]], images: int, texts: int) -> NDArray[np.int64]:
-    rows = np.asarray(pairs)
-    if not rows.size:
-        raise ValueError("there are no pairs, so there is nothing to measure; give (image row, text row) pairs")
-    if rows.ndim != 2 or rows.shape[1] != 2 or rows.dtype.kind not in "iu":
-        raise ValueError(f"pairs of shape {rows.shape}, {rows.dtype}, must be (p, 2) integers: image row, text row")
-    unknown = np.any((rows < 0) | (rows >= [images, texts]), axis=1)
-    if np.any(unknown):
-        place = int(np.argmax(unknown))
-        image, text = rows[place].tolist()
-        raise ValueError(f"pair {place} is image {image} and text {text}; there are {images} images and {texts} texts")
-    return rows.astype(np.int64)
+def _corrected(
+    queries: NDArray[Any], base: NDArray[Any], hubs: HubCorrection | None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    return (queries, base) if hubs is None else (hubs.extend_queries(queries), hubs.extend_base(base))

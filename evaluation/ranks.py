@@ -19,6 +19,7 @@ class Ranks:
 
     Attributes:
         query: (p,) int64, ascending from 0; numbers the measured queries without gaps.
+        asked: (n,) int64, ascending; which of all queries each measured one is.
         rank: (p,) float64, from 1, ascending within a query; inf where the ranking does not hold the item.
         gain: (p,) float64, the gain of the item at that rank.
         left_out: How many queries have no relevant item.
@@ -27,6 +28,7 @@ class Ranks:
     """
 
     query: NDArray[np.int64]
+    asked: NDArray[np.int64]
     rank: NDArray[np.float64]
     gain: NDArray[np.float64]
     left_out: int
@@ -43,10 +45,16 @@ class Ranks:
         if not len(rank):
             raise ValueError("no query has a relevant item, so there is nothing to measure")
         order = np.lexsort((rank, relevance.query))
-        known, query = np.unique(relevance.query, return_inverse=True)
-        left_out, graded = relevance.queries - len(known), relevance.graded
-        gain = relevance.gain[order]
-        return cls(query=query, rank=rank[order], gain=gain, left_out=left_out, depth=depth, graded=graded)
+        asked, query = np.unique(relevance.query, return_inverse=True)
+        return cls(
+            query=query,
+            asked=asked,
+            rank=rank[order],
+            gain=relevance.gain[order],
+            left_out=relevance.queries - len(asked),
+            depth=depth,
+            graded=relevance.graded,
+        )
 
     @cached_property
     def totals(self) -> NDArray[np.int64]:

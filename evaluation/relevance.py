@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,20 @@ class Relevance:
         """Take pairs (query[i], item[i]) in any order; a pair that is given twice counts once."""
         order = _sorted_once(query, item)
         return cls(queries=queries, query=query[order], item=item[order], gain=np.ones(len(order)))
+
+    @property
+    def only_items(self) -> NDArray[np.int64] | None:
+        """The one item of each query, -1 where it has none; None where a query has two."""
+        if np.any(self.query[1:] == self.query[:-1]):
+            return None
+        items = np.full(self.queries, -1, dtype=np.int64)
+        items[self.query] = self.item
+        return items
+
+    def flipped(self, queries: int) -> Relevance:
+        """Return the same pairs asked the other way round: of `queries` items, which queries each belongs to."""
+        order = np.lexsort((self.query, self.item))
+        return replace(self, queries=queries, query=self.item[order], item=self.query[order], gain=self.gain[order])
 
     def part(self, start: int, stop: int) -> slice:
         """Return where the lines of queries `start` up to, not including, `stop` lie."""
