@@ -1,15 +1,18 @@
 """Top-k search in an index: by text, by picture or by vector, with filters and measured recall.
 
-`Searcher.open` opens an index; `Hits` is what comes back. Importing this package imports no torch.
+`Searcher.open` opens an index; `Hits` is what comes back. `evaluate_index` scores an index against its own pairs.
+Importing this package imports no torch.
 """
 
 from .errors import EncoderMismatchError, FilterError, QueryError, SearchError
+from .evaluate import EvaluateOptions, evaluate_index
 from .hits import Hit, Hits
 from .params import SearchParams
 from .search import Searcher
 
 __all__ = [
     "EncoderMismatchError",
+    "EvaluateOptions",
     "FilterError",
     "Hit",
     "Hits",
@@ -17,4 +20,5 @@ __all__ = [
     "SearchError",
     "SearchParams",
     "Searcher",
+    "evaluate_index",
 ]

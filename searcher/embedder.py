@@ -35,7 +35,9 @@ class EncoderChoice:
 class Embedder:
     """Turns queries into unit vectors of one index. Safe from many threads."""
 
-    def __init__(self, choice: EncoderChoice, info: EncoderInfo | None, dim: int, place: str) -> None:
+    def __init__(
+        self, choice: EncoderChoice, info: EncoderInfo | None, dim: int, place: str, *, prompt: str | None = None
+    ) -> None:
         """Hold an encoder, or how to load it.
 
         Args:
@@ -43,6 +45,8 @@ class Embedder:
             info: The encoder that made the index; None where nobody knows.
             dim: Length of the index's vectors.
             place: The index, for messages.
+            prompt: The template that the index's texts were encoded with, so that text queries are measured alike: its
+                one `{}` stands for the text. None leaves queries as they are.
 
         Raises:
             EncoderMismatchError: An encoder was given and is not the one that made the index.
@@ -51,6 +55,7 @@ class Embedder:
         self._choice = choice
         self._info = info
         self._place = place
+        self._prompt = "{}" if prompt is None else prompt
         self._lock = Lock()
         self._encoder: Encoder | None = None
         self._texts: OrderedDict[str, Vectors] = OrderedDict()
@@ -93,7 +98,8 @@ class Embedder:
             known = {text: self._texts[text] for text in texts if text in self._texts}
             new = list(dict.fromkeys(text for text in texts if text not in known))
             if new:
-                known.update(zip(new, unit_rows(self._loaded().encode_texts(new), self.dim), strict=True))
+                asked = [self._prompt.replace("{}", text) for text in new]
+                known.update(zip(new, unit_rows(self._loaded().encode_texts(asked), self.dim), strict=True))
             self._keep(known)
         return np.stack([known[text] for text in texts])
 

@@ -5,6 +5,7 @@ TwinlensError                    storage/errors.py
     |-- QueryError               the query itself: a missing file, a wrong dim, a vector of zeros
     |-- FilterError              a `where` that is no predicate on the columns of the catalog
     |-- EncoderMismatchError     the encoder given is not the one that made the index
+    |-- EvaluationError          an index that cannot be scored as it was asked: no pairs, no such split, k too large
     `-- SearcherClosedError      the searcher was closed
 """
 
@@ -25,6 +26,10 @@ class FilterError(SearchError):
 
 class EncoderMismatchError(SearchError):
     """The encoder given is not the one that made the index, so its vectors cannot be compared."""
+
+
+class EvaluationError(SearchError):
+    """The index cannot be scored as it was asked."""
 
 
 class SearcherClosedError(SearchError):

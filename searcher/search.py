@@ -50,7 +50,9 @@ class Searcher(Directions):
         self._place = place
         self._gate = Gate(place)
         self._filters = Filters(version.catalog)
-        self._embedder = Embedder(choice, version.manifest.encoder, version.dim, place)
+        manifest = version.manifest
+        prompt = (manifest.build.get("config") or {}).get("prompt")
+        self._embedder = Embedder(choice, manifest.encoder, version.dim, place, prompt=prompt)
 
     @classmethod
     def open(
