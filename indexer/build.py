@@ -27,6 +27,7 @@ from .memory import say_memory
 from .merge import merge
 from .plan import Corpus, build_fingerprint, cut, survey
 from .progress import Progress, SilentProgress
+from .prompt import prompting
 from .recorded import options_json, recorded_config, recorded_options
 from .rejection_limit import RejectionLimit
 from .report import BuildReport
@@ -107,6 +108,11 @@ class Builder:
         """Publish ready-made vectors."""
         if self.config.update:
             raise BuildError("--update works on a corpus, not on ready-made embeddings; build them anew without it")
+        if self.config.prompt is not None:
+            raise BuildError(
+                f"the prompt {self.config.prompt!r} goes with texts that are yet to be encoded; "
+                "leave it out for ready-made embeddings"
+            )
         encoder = load(self.config, self.given) if self.config.encoder else None
         if encoder is not None and encoder.dim != source.dim:
             raise BuildError(
@@ -133,8 +139,9 @@ class Builder:
         staging = self.store.staging(build_fingerprint(source, encoder.info, self.config, cost))
         staging.write_plan({**asdict(corpus), "source": source.name, "encoder": encoder.spec, "shard_cost": cost})
         report = ShardEncoder(
-            corpus=corpus, encoder=encoder, staging=staging, reuse=VersionReuse(parent) if parent else NoReuse(),
-            config=self.config, metadata=source.metadata_schema, progress=self.progress,
+            corpus=corpus, encoder=encoder, staging=staging,
+            reuse=VersionReuse(parent, self.config.prompt) if parent else NoReuse(), config=self.config,
+            metadata=source.metadata_schema, progress=self.progress,
             rejected=RejectionLimit(config=self.config, items=corpus.items),
         ).run(cut(source.items(), cost))  # fmt: skip
         provenance = {
@@ -152,6 +159,8 @@ class Builder:
             f"{source.name}: {corpus.images:,} images and {corpus.texts:,} texts; encoder {encoder.spec} "
             f"({encoder.dim}-d) on {encoder.device} in {encoder.precision}; {self.config.workers} decode threads"
         )
+        if self.config.prompt is not None:
+            self.progress.note(f"every text is encoded as {self.config.prompt!r}")
         for note in source.notes:
             self.progress.note(note)
 
@@ -180,7 +189,7 @@ class Builder:
                 name: stack.enter_context(closing(VectorTable.open(path)))
                 for name, path in paths.items() if path.exists()
             }  # fmt: skip
-            encode = encoder.encode_texts if encoder else None
+            encode = prompting(encoder.encode_texts, self.config.prompt) if encoder else None
             return build_approximate(folder, tables, self.config, self.progress, encode)
 
     @property
@@ -240,7 +249,7 @@ def _same(manifest: Manifest, source: Source, corpus: Corpus, config: BuildConfi
     if manifest.build.get("root") != _root(source) or manifest.counts.rejected > config.rejection_limit(corpus.items):
         return False
     before = manifest.build.get("config", {})
-    settings = ("ann", "max_pixels", "max_file_bytes")
+    settings = ("ann", "prompt", "max_pixels", "max_file_bytes")
     encoder = manifest.encoder.spec if manifest.encoder else None
     if config.encoder not in (None, encoder) or manifest.build.get("corpus_digest") != corpus.digest:
         return False

@@ -17,7 +17,7 @@ from storage.spec import ANN_KINDS
 from .config import DEFAULT_ENCODER
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-LAYOUT_NAMES = ("auto", "folder", "table", "lines", "karpathy", "coco", "flickr")
+LAYOUT_NAMES = ("auto", "folder", "table", "lines", "karpathy", "coco", "flickr", "precomp", "split-tables")
 
 
 class ByteSize(click.ParamType[int]):
@@ -68,6 +68,12 @@ FILE = NamedPath(path_type=Path)
 @click.option("--encoder", help=f"ARCH/TAG, hf-hub:NAME, local-dir:PATH or lite. [default: {DEFAULT_ENCODER}]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", default="auto", show_default=True, type=click.Choice(["auto", "fp32", "bf16", "fp16"]))
+@click.option(
+    "--prompt",
+    metavar="TEMPLATE",
+    help="Encode every text as TEMPLATE with the text in place of {}, e.g. 'a photo of {}'; text queries of a search "
+    "go through it too. '{}' alone stands for no template.",
+)
 @click.option("--update", is_flag=True, help="Encode only what was added or changed, drop what is gone.")
 @click.option("--image", metavar="COLUMN", help="Table column with image paths or bytes.")
 @click.option("--text", metavar="COLUMN", help="Table column with a text or a list of texts.")
@@ -128,8 +134,8 @@ def build(output: str, quiet: bool, **arguments: Any) -> None:
 
 
 CONFIG_NAMES = (
-    "encoder", "device", "precision", "update", "ann", "min_ann_recall", "memory_bytes", "max_rejected", "max_pixels",
-    "max_file_bytes", "batch_size", "decode_workers", "shard_cost", "seed",
+    "encoder", "device", "precision", "prompt", "update", "ann", "min_ann_recall", "memory_bytes", "max_rejected",
+    "max_pixels", "max_file_bytes", "batch_size", "decode_workers", "shard_cost", "seed",
 )  # fmt: skip
 VECTOR_NAMES = ("pairs", "image_ids", "text_ids", "image_metadata", "text_metadata", "normalize")
 COLUMN_NAMES = ("image", "text", "id", "split_column", "root", "layout", "delimiter")

@@ -10,6 +10,7 @@ from encoders import DecodeLimits
 from storage.spec import AnnKind
 
 from .errors import BuildError
+from .prompt import checked_prompt
 
 MAX_SEED = 2**63 - 1
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
@@ -23,6 +24,10 @@ class BuildConfig:
         encoder: Encoder spec; None takes the one of the index being updated, or `DEFAULT_ENCODER`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`. `cuda` fails when there is none.
         precision: `auto`, `fp32`, `bf16` or `fp16`. 16 bits are faster on a GPU and change a cosine by about 0.001.
+        prompt: A template such as `a photo of {}`, whose one `{}` every text replaces when it is encoded; the catalog
+            keeps the text as it is. Text queries of a search go through the same template, so that what was measured
+            is what is searched. CLIP models trained on web captions gain a point or two of R@1 on descriptions by it;
+            None, or `{}` alone, encodes texts as they are.
         ann: Family of the approximate index; `auto` compares every vector while that is quick, then uses `ivf-pq4`.
         min_ann_recall: A version is published only if some operating point of each direction reaches this
             `ann_recall@10`. Usual range 0.9-0.99; 0 switches the check off.
@@ -42,6 +47,7 @@ class BuildConfig:
     encoder: str | None = None
     device: str = "auto"
     precision: str = "auto"
+    prompt: str | None = None
     ann: AnnKind | Literal["auto"] = "auto"
     min_ann_recall: float = 0.9
     max_rejected: float | None = None
@@ -66,6 +72,8 @@ class BuildConfig:
         if self.max_rejected == float("inf"):
             # JSON, in which the manifest keeps these values, has no infinity.
             object.__setattr__(self, "max_rejected", None)
+        if self.prompt is not None:
+            object.__setattr__(self, "prompt", checked_prompt(self.prompt))
         if not 0 <= self.seed <= MAX_SEED:
             raise BuildError(f"seed is {self.seed!r}; give a number from 0 to {MAX_SEED}")
 

@@ -21,6 +21,7 @@ from .errors import BuildError
 from .plan import Corpus, Shard
 from .prepare import ImageReader, Prepared, Step, read_ahead
 from .progress import Progress
+from .prompt import prompting
 from .rejection import Rejection
 from .rejection_limit import RejectionLimit
 from .reuse import Reuse
@@ -191,10 +192,11 @@ class ShardEncoder:
             images.clear()
 
     def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
+        encode = prompting(self.encoder.encode_texts, self.config.prompt)
         for start in range(0, len(texts), TEXT_BLOCK):
             block = texts[start : start + TEXT_BLOCK]
             with self.report.timed(TEXTS):
-                vectors = self.encoder.encode_texts([text for _, text in block])
+                vectors = encode([text for _, text in block])
             table.set_vectors([place for place, _ in block], vectors)
             self.progress.advance(len(block), f"limit: {self.report.bottleneck}")
 

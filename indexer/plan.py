@@ -72,6 +72,8 @@ def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig,
         str(source.root.resolve()), str(source.metadata_schema), encoder.fingerprint, encoder.dim, config.device,
         config.precision, config.batch_size, shard_cost, config.max_pixels, config.max_file_bytes,
     ]  # fmt: skip
+    if config.prompt is not None:
+        parts.append(config.prompt)
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

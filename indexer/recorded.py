@@ -11,7 +11,7 @@ from .config import BuildConfig
 from .sources import SourceOptions
 
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
-KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed")
+KEPT_SETTINGS = ("ann", "prompt", "min_ann_recall", "max_pixels", "max_file_bytes", "seed")
 
 
 def options_json(options: SourceOptions) -> dict[str, Any]:
@@ -30,6 +30,12 @@ def recorded_options(build: Mapping[str, Any], given: SourceOptions | None = Non
     named = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
     changed = {name: value for name, value in named.items() if value != getattr(SourceOptions(), name)}
     return replace(SourceOptions(**values), **changed)
+
+
+def recorded_prompt(build: Mapping[str, Any]) -> str | None:
+    """Return the template that the texts of a version went through; None where they were encoded as they are."""
+    prompt: str | None = (build.get("config") or {}).get("prompt")
+    return prompt
 
 
 def recorded_config(build: Mapping[str, Any], config: BuildConfig, named: frozenset[str]) -> BuildConfig:

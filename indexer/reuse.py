@@ -13,6 +13,7 @@ from storage import IndexVersion
 from storage.spec import COLLECTIONS, Collection
 
 from .plan import file_state
+from .recorded import recorded_prompt
 from .sources.item import Item
 
 
@@ -61,9 +62,12 @@ class NoReuse:
 class VersionReuse:
     """Takes over from an open version of the index that is being updated."""
 
-    def __init__(self, version: IndexVersion) -> None:
+    def __init__(self, version: IndexVersion, prompt: str | None = None) -> None:
+        """Hold what the version has; its texts count only where they went through the same `prompt`."""
         self._version = version
         self._known = {collection: _known_items(version, collection) for collection in COLLECTIONS}
+        if recorded_prompt(version.manifest.build) != prompt:
+            self._known["texts"] = {}
 
     def unchanged(self, item: Item) -> KnownItem | None:
         """Compare size and modification time of a file, or the checksum of a text."""

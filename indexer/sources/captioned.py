@@ -88,15 +88,22 @@ class CaptionedSource:
 def find_images(folder: Path, names: Sequence[str], root: Path | None) -> tuple[Path, bool]:
     """The folder that `names` start from, and whether any of the first few is really there.
 
-    Looked for in `folder`, in the folders right below it, in the one above and in the folders right below that.
+    Looked for in `folder`, in the folders right below it, in the one above and in the folders right below that, then
+    one more folder below `folder`, since archives often hold their own name once more.
     """
     probes = names[:PROBE_IMAGES]
     if root is not None:
         return root, _any_there(root, probes)
-    for place in (folder, *_folders(folder), folder.parent, *_folders(folder.parent)):
-        if _any_there(place, probes):
-            return place, True
-    return folder, False
+    return next(((place, True) for place in _places(folder) if _any_there(place, probes)), (folder, False))
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from _folders(folder)
+    yield folder.parent
+    yield from _folders(folder.parent)
+    for below in _folders(folder):
+        yield from _folders(below)
 
 
 def _any_there(folder: Path, names: Sequence[str]) -> bool:

@@ -1,4 +1,4 @@
-"""COCO's own caption files: `captions_val2017.json`."""
+"""COCO's own caption files, `captions_val2017.json`, and the `coco_test_karpathy.json` that others made of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from ..rejection import Rejection
 from .captioned import Captioned, DataSet
 from .cells import plain
 
-SPLIT_IN_NAME = re.compile(r"(train|val|test)\d{4}", re.IGNORECASE)
+# captions_val2014.json, and coco_test_karpathy.json, which has the same keys.
+SPLIT_IN_NAME = re.compile(r"(train|val|test)(?:\d{4}|_karpathy)", re.IGNORECASE)
 
 
 def is_coco(value: Mapping[str, Any]) -> bool:

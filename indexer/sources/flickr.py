@@ -2,7 +2,8 @@
 
 Read are `Flickr8k.token.txt` and `results_20130124.token` (`NAME.jpg#0<tab>caption`), `results.csv`
 (`NAME.jpg| 0| caption`), `captions.txt` and `flickr30k_test_karpathy.txt` (a header, then `NAME.jpg,caption`, where a
-comma in the caption may or may not be quoted), and plain lists of names such as `Flickr_8k.trainImages.txt`.
+comma in the caption may or may not be quoted), and plain lists of names such as `Flickr_8k.trainImages.txt`, or of
+numbers without `.jpg` such as the `test.txt` of Flickr30K Entities. Names of files may be written in any case.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import SourceError
@@ -22,7 +24,9 @@ _LINE = re.compile(
     rb"(?:\s*$|(?:#\d+)?\s*[,\t]\s*(?P<caption>.*)$|\s*\|\s*\d*\s*\|?\s*(?P<comment>.*)$)",
     re.IGNORECASE | re.DOTALL,
 )
-_SPLIT_IN_NAME = re.compile(r"[._](train|val|dev|test)(?:images|_karpathy)?\.txt$", re.IGNORECASE)
+_NUMBER = re.compile(rb"\s*(?P<name>\d+)\s*$")
+_SPLIT_IN_NAME = re.compile(r"(?:^|[._])(train|val|dev|test)(?:images|_karpathy)?\.txt$", re.IGNORECASE)
+_LISTS = ("*.*images.txt", "train.txt", "val.txt", "dev.txt", "test.txt")
 
 
 @dataclass
@@ -37,12 +41,22 @@ def flickr_files(folder: Path) -> tuple[Path, ...]:
 
     Where the `*_karpathy.txt` files hold captions they are all that is read.
     """
-    karpathy = sorted(folder.glob("*_karpathy.txt"))
+    karpathy = _named(folder, "*_karpathy.txt")
     if karpathy and any(has_captions(path) for path in karpathy):
         return tuple(path for path in karpathy if has_captions(path))
     captions = next((path for path in _candidates(folder) if has_captions(path)), None)
-    lists = karpathy or sorted(folder.glob("*.*Images.txt"))
-    return () if captions is None else (captions, *lists)
+    return () if captions is None else (captions, *(karpathy or flickr_lists(folder)))
+
+
+def flickr_lists(folder: Path) -> tuple[Path, ...]:
+    """The files of a folder that list the pictures of a split and hold no captions, sorted."""
+    found = [path for pattern in _LISTS for path in _named(folder, pattern)]
+    return tuple(path for path in sorted(found) if _is_list(path))
+
+
+def _is_list(path: Path) -> bool:
+    lines = [text for _, text in _first_lines(path)]
+    return bool(lines) and all(_LINE.match(text) or _NUMBER.match(text) for text in lines) and not has_captions(path)
 
 
 def is_flickr(path: Path) -> bool:
@@ -100,15 +114,16 @@ def _read(path: Path, entries: dict[str, _Entry]) -> Iterator[Rejection]:
 def _take(text: bytes, place: str, split: str | None, entries: dict[str, _Entry]) -> str:
     """Add what a line says to `entries`; the reason when it says nothing."""
     match = _LINE.match(text)
-    if match is None:
+    number = _NUMBER.match(text) if match is None and split is not None else None
+    if match is None and number is None:
         return "not_a_caption_line"
     try:
-        name = match["name"].decode("utf-8")
+        name = match["name"].decode("utf-8") if match else text.decode("utf-8").strip() + ".jpg"
     except UnicodeDecodeError:
         return "not_utf8"
     entry = entries.setdefault(name, _Entry(place))
     entry.split = split or entry.split
-    caption = _caption(match)
+    caption = _caption(match) if match else None
     if caption is not None:
         entry.captions.append(caption)
     return ""
@@ -139,9 +154,17 @@ def _unquoted(caption: bytes) -> bytes:
 
 
 def _candidates(folder: Path) -> Iterator[Path]:
-    tokens = [*folder.glob("*.token.txt"), *folder.glob("*.token")]
-    yield from sorted(path for path in tokens if "lemma" not in path.name)
-    yield from (path for name in ("results.csv", "captions.txt") if (path := folder / name).is_file())
+    tokens = [*_named(folder, "*.token.txt"), *_named(folder, "*.token")]
+    yield from sorted(path for path in tokens if "lemma" not in path.name.lower())
+    yield from (path for name in ("results.csv", "captions.txt") for path in _named(folder, name))
+
+
+def _named(folder: Path, pattern: str) -> list[Path]:
+    """The files whose names fit a pattern in lower case, sorted."""
+    try:
+        return sorted(path for path in folder.iterdir() if fnmatchcase(path.name.lower(), pattern) and path.is_file())
+    except OSError as error:
+        raise SourceError(f"folder {str(folder)!r} cannot be read: {error.strerror}") from error
 
 
 def _first_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import SourceError
 from .captioned import CaptionedSource, DataSet
 from .coco import coco_data, is_coco
-from .flickr import flickr_data, flickr_files, is_flickr
+from .flickr import flickr_data, flickr_files, flickr_lists, is_flickr
 from .folder import TABLE_SUFFIXES, FolderSource
 from .item import Source
 from .json_file import read_json
@@ -18,6 +18,8 @@ from .karpathy import is_karpathy, karpathy_data
 from .lines import LinesSource, open_bytes
 from .options import LAYOUTS, SourceOptions
 from .place import is_utf8, one_line, printable
+from .precomp import precomp_data, precomp_splits
+from .split_tables import SplitTables, split_tables
 from .table import TableSource, table_suffix
 
 COLUMN_OPTIONS = ("image", "text", "id", "metadata", "split_column", "delimiter")
@@ -26,9 +28,9 @@ COLUMN_OPTIONS = ("image", "text", "id", "metadata", "split_column", "delimiter"
 def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     """The corpus at `corpus`, checked and ready to be read.
 
-    A folder is a data set when it holds the files of one (Karpathy JSON, Flickr tokens, COCO captions), otherwise a
-    folder of pictures; a file is what its suffix says, and a `.json`, `.txt` or `.csv` with the layout of a data set
-    is that. `options.layout` overrides all of it.
+    A folder is a data set when it holds the files of one (Karpathy JSON, Flickr tokens, COCO captions, precomputed
+    captions with ids, one table a split), otherwise a folder of pictures; a file is what its suffix says, and a
+    `.json`, `.txt` or `.csv` with the layout of a data set is that. `options.layout` overrides all of it.
 
     Raises:
         SourceError: Nothing is there, it is of no known kind, or it does not fit `options`.
@@ -51,6 +53,8 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
         if data is not None:
             _refuse(options, COLUMN_OPTIONS, data.name, corpus)
             return CaptionedSource(data, options)
+    if options.layout == "split-tables" or (options.layout == "auto" and split_tables(corpus)):
+        return SplitTables(corpus, options)
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
     _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of pictures", corpus)
@@ -67,6 +71,8 @@ def _data_set_in(corpus: Path, options: SourceOptions) -> DataSet | None:
         found = [*corpus.glob("captions_*.json"), *corpus.glob("annotations/captions_*.json")]
         if path := _only(found, corpus):
             return _json_data(path)
+    if wanted == "precomp" or (wanted == "auto" and precomp_splits(corpus)):
+        return precomp_data(corpus, options.splits)
     return None
 
 
@@ -74,14 +80,14 @@ def _open_file(corpus: Path, options: SourceOptions) -> Source:
     wanted = options.layout
     if not is_utf8(str(corpus)):
         raise SourceError(f"the path {printable(str(corpus))!r} is not UTF-8, which the readers need; rename the file")
-    if wanted == "folder":
-        raise SourceError(f"layout 'folder' needs a folder, but {str(corpus)!r} is a file")
+    if wanted in ("folder", "precomp", "split-tables"):
+        raise SourceError(f"layout {wanted!r} needs a folder, but {str(corpus)!r} is a file")
     if wanted in ("karpathy", "coco") or (wanted == "auto" and _is_json_object(corpus)):
         data = _json_data(corpus)
         _refuse(options, COLUMN_OPTIONS, data.name, corpus)
         return CaptionedSource(data, options)
     if wanted == "flickr" or (wanted == "auto" and _looks_like_flickr(corpus, options)):
-        lists = sorted(corpus.parent.glob("*.*Images.txt")) if "_karpathy" not in corpus.name else []
+        lists = flickr_lists(corpus.parent) if "_karpathy" not in corpus.name else ()
         _refuse(options, COLUMN_OPTIONS, f"Flickr captions {corpus.name}", corpus)
         return CaptionedSource(flickr_data(corpus.parent, (corpus, *(one for one in lists if one != corpus))), options)
     if wanted == "table" or (wanted == "auto" and table_suffix(corpus)):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-Layout = Literal["auto", "folder", "table", "lines", "karpathy", "coco", "flickr"]
+Layout = Literal["auto", "folder", "table", "lines", "karpathy", "coco", "flickr", "precomp", "split-tables"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -15,7 +15,8 @@ class SourceOptions:
     """Column names, filters and overrides for `open_source`. The defaults fit a folder of pictures.
 
     Attributes:
-        layout: What the corpus is; `auto` looks at the path, its suffix and the names inside a folder.
+        layout: What the corpus is; `auto` looks at the path, its suffix and the names inside a folder. `precomp` is a
+            folder of `test_caps.txt` and `test_ids.txt`, `split-tables` one of `train.csv`, `val.csv`, `test.csv`.
         image: The table column with image paths (several may be joined by `;`), lists of paths, or image bytes.
         text: The table column with a text or a list of texts.
         id: The table column with the user's own key. Without it an image's path is its id.
