@@ -16,10 +16,8 @@ import numpy as np
 from record import Figure, need_data, record
 
 from encoders import Encoder, decode_image, load_encoder
-from evaluation import hit_rate_at_k
 from indexer import SourceOptions, build_index
-from searcher import Searcher
-from storage import IndexStore
+from searcher import EvaluateOptions, evaluate_index
 
 ASKED = {"text_to_image": ".083 / .219 / .316", "image_to_text": ".063 / .165 / .239"}
 CUTOFFS = (1, 5, 10)
@@ -38,7 +36,7 @@ def main() -> None:
         both = encode_stage(table, folder / "all.index", encoder, options)
         after = alone(encoder, photos, captions)
         encode_stage(table, folder / "dev.index", encoder, replace(options, splits=("dev",)))
-        recalls = {name: recall(folder / "dev.index", encoder, name) for name in ASKED}
+        recalls = {name: recall(folder / "dev.index", name) for name in ASKED}
     # The machine is shared and its speed drifts: the parts alone are measured before and after, and averaged.
     parts = {name: round((before[name] + after[name]) / 2, 1) for name in before}
     slower = min(parts["decode alone"], parts["encode alone"])
@@ -92,19 +90,10 @@ def encode_alone(encoder: Encoder, photos: Path) -> float:
     return rate(ENCODE_BATCHES * len(pixels), lambda: [encoder.encode_pixels(pixels) for _ in range(ENCODE_BATCHES)])
 
 
-def recall(index: Path, encoder: Encoder, direction: str) -> str:
+def recall(index: Path, direction: str) -> str:
     """R@1/5/10, any hit, by exact search over the index's own pairs."""
-    with Searcher.open(index, encoder=encoder) as searcher, IndexStore.open(index).open_version() as version:
-        pairs = version.catalog.table("pairs")
-        rows = {"images": np.asarray(pairs.column("image_row")), "texts": np.asarray(pairs.column("text_row"))}
-        source, target = ("texts", "images") if direction == "text_to_image" else ("images", "texts")
-        relevant: list[list[int]] = [[] for _ in range(version.vectors(source).rows)]
-        for query, row in zip(rows[source], rows[target], strict=True):
-            relevant[query].append(int(row))
-        queries = version.vectors(source).gather(np.arange(len(relevant))).astype(np.float32)
-        found, _ = searcher.search_vectors(target, queries, max(CUTOFFS), exact=True)
-        ranked = version.vectors(target).find(found.reshape(-1).tolist()).reshape(found.shape)
-    return " / ".join(f"{hit_rate_at_k(ranked, relevant, k):.3f}" for k in CUTOFFS)
+    found = evaluate_index(index, EvaluateOptions(exact=True))[direction]
+    return " / ".join(f"{found[f'R@{k}']:.3f}" for k in CUTOFFS)
 
 
 if __name__ == "__main__":

@@ -61,11 +61,11 @@ def installed(name: str) -> str | None:
         return None
 
 
-def record(name: str, figures: list[Figure], notes: str = "") -> Path:
-    """Write `results/DATE_NAME.json` and `.md`, print the table, and return the path of the table."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
+def record(name: str, figures: list[Figure], notes: str = "", *, folder: Path = RESULTS, show: bool = True) -> Path:
+    """Write `DATE_NAME.json` and `.md` to a folder, print the table if `show`, and return the path of the table."""
+    folder.mkdir(parents=True, exist_ok=True)
     machine, today = hardware(), date.today().isoformat()
-    stem = RESULTS / f"{today}_{name}"
+    stem = folder / f"{today}_{name}"
     rows = [asdict(figure) for figure in figures]
     value = {"benchmark": name, "date": today, "hardware": machine, "notes": notes, "figures": rows}
     stem.with_suffix(".json").write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
@@ -76,7 +76,8 @@ def record(name: str, figures: list[Figure], notes: str = "") -> Path:
     text += ["| figure | measured | asked for |", "|---|---|---|", *lines]
     table = "\n".join(line for i, line in enumerate(text) if line or text[i - 1]) + "\n"
     stem.with_suffix(".md").write_text(table, encoding="utf-8")
-    print(table)
+    if show:
+        print(table)
     return stem.with_suffix(".md")
 
 
