@@ -47,6 +47,7 @@ class ClipEncoder:
         self.fingerprint = fingerprint(towers, self.dim)
         self._preprocess = Preprocess(towers.preprocess)
         self.details: Mapping[str, Any] = dict(towers.details)
+        self.logit_scale = _logit_scale(towers)
         self._placement = placement
         self._pixel_shape = tuple(self._preprocess.config.input_size)
         self._tokenizer = towers.tokenizer
@@ -153,6 +154,14 @@ def _trimmable_pad(model: nn.Module) -> int | None:
         return None
     pad: int | None = text.config.pad_token_id
     return pad
+
+
+def _logit_scale(towers: TwoTowers) -> float | None:
+    """Return what the model was trained to multiply cosines with before a softmax; None where it never was."""
+    learned: Any = getattr(towers.model, "logit_scale", None)
+    if learned is None or towers.details.get("family") == "lite":
+        return None
+    return float(torch.as_tensor(learned).detach().float().exp())
 
 
 def _dim(towers: TwoTowers) -> int:

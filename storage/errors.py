@@ -11,7 +11,9 @@ TwinlensError                    anything we raise on purpose; the message names
 |   `-- PublishStateUnknownError the last fsync failed: the version may or may not be the current one
 |-- EncoderError, ImageError     encoders/errors.py
 |-- BuildError, SourceError      indexer/errors.py
-`-- SearchError                  searcher/errors.py
+|-- SearchError                  searcher/errors.py
+|-- TrainingError                training/errors.py
+`-- MatcherError                 matcher/errors.py
 """
 
 

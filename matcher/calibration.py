@@ -1,0 +1,231 @@
+"""From cosines to probabilities of a match, and how far such probabilities can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import CalibrationError
+from .pair_metrics import check_both, pair_figures
+
+Method = Literal["platt", "isotonic"]
+METHODS: tuple[Method, ...] = get_args(Method)
+FEWEST = 10
+_FOLDS = 5
+_NEWTON_STEPS = 100
+_SMALLEST_STEP = 1e-10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A rising curve from the cosine of a pair to the probability that it is a match.
+
+    The probability is that of pairs mixed as those it was fitted on: by default one true pair to two wrong ones, of
+    which one was drawn at random and one among the nearest. Where matches are rarer than that, raise the threshold.
+
+    Attributes:
+        method: `platt`: 1 / (1 + exp(-(slope * cosine + intercept))), two numbers, right for hundreds of pairs on;
+            `isotonic`: straight lines between knots, any rising shape, for thousands of pairs on.
+        slope: Of `platt`.
+        intercept: Of `platt`.
+        knots: (cosine, probability) of `isotonic`, ascending in both.
+        threshold: The probability from which on a pair is called a match. Raise it for fewer wrong matches.
+        encoder: The spec of the encoder whose cosines these are.
+        fingerprint: Of that encoder; None where only its vectors were known.
+        measured: Figures of pairs that took no part in fitting: `pairs`, `matches`, `roc_auc`, `accuracy`, `ece`, ...
+    """
+
+    method: Method = "platt"
+    slope: float = 0.0
+    intercept: float = 0.0
+    knots: tuple[tuple[float, float], ...] = ()
+    threshold: float = 0.5
+    encoder: str = ""
+    fingerprint: str | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what is no calibration.
+
+        Raises:
+            CalibrationError: A value is not in its range; the message says which.
+        """
+        if self.method not in METHODS:
+            raise CalibrationError(f"calibration method {self.method!r} is unknown; give 'platt' or 'isotonic'")
+        check_threshold(self.threshold)
+        values = np.array([self.slope, self.intercept, *(value for knot in self.knots for value in knot)])
+        if not np.isfinite(values).all():
+            raise CalibrationError("a calibration holds a value that is not finite; fit it again")
+        if self.method == "isotonic" and not _ascending(self.knots):
+            raise CalibrationError("the knots of an isotonic calibration must ascend; fit it again")
+
+    def probability(self, cosines: NDArray[Any] | float) -> NDArray[np.float64]:
+        """Return for each cosine the probability of a match, in [0, 1]; NaN for NaN."""
+        wide = np.asarray(cosines, dtype=np.float64)
+        if self.method == "platt":
+            return _sigmoid(self.slope * wide + self.intercept)
+        x, y = np.array(self.knots).T
+        return np.asarray(np.interp(wide, x, y), dtype=np.float64)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what `from_json` reads."""
+        return {**asdict(self), "knots": [list(knot) for knot in self.knots], "measured": dict(self.measured)}
+
+    @classmethod
+    def from_json(cls, value: Any, place: str) -> Calibration:
+        """Read what `to_json` gave.
+
+        Raises:
+            CalibrationError: It is something else.
+        """
+        try:
+            knots = tuple((float(x), float(y)) for x, y in value["knots"])
+            values: dict[str, Any] = {name: float(value[name]) for name in ("slope", "intercept", "threshold")}
+            values |= {name: value[name] for name in ("method", "encoder", "fingerprint", "measured")}
+            return cls(knots=knots, **values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CalibrationError(f"{place} holds no calibration: {error!r}; save one with twinlens match") from error
+
+
+def fit_calibration(
+    cosines: NDArray[Any],
+    labels: NDArray[Any],
+    method: Method | None = None,
+    *,
+    encoder: str = "",
+    fingerprint: str | None = None,
+) -> Calibration:
+    """Learn what cosines mean from pairs of which it is known whether they match.
+
+    `measured` holds the figures of five-fold cross-fitting: each pair is judged by a curve that has not seen it.
+
+    Args:
+        cosines: (n,) cosines.
+        labels: (n,) 1 for a match, 0 for none.
+        method: See `Calibration`; None takes the one with the lower cross-fitted Brier score.
+        encoder: The spec of the encoder that the cosines come from.
+        fingerprint: Of that encoder.
+
+    Raises:
+        CalibrationError: There are fewer than 10 pairs, or all have the same label.
+    """
+    if method is not None and method not in METHODS:
+        raise CalibrationError(f"calibration method {method!r} is unknown; give 'platt' or 'isotonic'")
+    scores, matches = np.asarray(cosines, dtype=np.float64), np.asarray(labels).astype(bool)
+    if len(scores) < FEWEST:
+        raise CalibrationError(f"{len(scores)} pairs are too few to calibrate with; give {FEWEST} or more")
+    check_both(matches, CalibrationError)
+    figures = {name: pair_figures(_cross_fitted(scores, matches, name), matches) for name in METHODS}
+    best: Method = min(METHODS, key=lambda name: figures[name]["brier"]) if method is None else method
+    measured = figures[best] | {"pairs": len(scores), "matches": int(matches.sum())}
+    curve = _fit(scores, matches, best)
+    return Calibration(method=best, **curve, encoder=encoder, fingerprint=fingerprint, measured=measured)
+
+
+def check_threshold(threshold: Any) -> float:
+    """Return a threshold that is a probability.
+
+    Raises:
+        CalibrationError: It is none.
+    """
+    try:
+        value = float(threshold)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if not 0 <= value <= 1:
+        raise CalibrationError(f"threshold {threshold!r} is no probability; give a number from 0 to 1")
+    return value
+
+
+def _cross_fitted(scores: NDArray[Any], matches: NDArray[np.bool_], method: Method) -> NDArray[np.float64]:
+    """Judge each fifth by the other four; folds are drawn within matches and non-matches, so that each has both."""
+    judged = np.empty(len(scores))
+    fold = np.empty(len(scores), dtype=np.int64)
+    for value in (True, False):
+        rows = np.flatnonzero(matches == value)
+        fold[np.random.default_rng(0).permutation(rows)] = np.arange(len(rows)) % _FOLDS
+    for number in range(_FOLDS):
+        kept, held = fold != number, fold == number
+        both = 0 < matches[kept].sum() < kept.sum()
+        curve = _fit(scores[kept], matches[kept], method) if both else _fit(scores, matches, method)
+        judged[held] = Calibration(method=method, **curve).probability(scores[held])
+    return judged
+
+
+def _fit(scores: NDArray[Any], matches: NDArray[np.bool_], method: Method) -> dict[str, Any]:
+    return _fit_platt(scores, matches) if method == "platt" else _fit_isotonic(scores, matches)
+
+
+def _fit_platt(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str, Any]:
+    """Maximum likelihood of a sigmoid with softened targets (Platt 1999), by Newton's method with backtracking.
+
+    Targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) in place of 1 and 0 keep the curve from becoming a step on few pairs;
+    the steps are those of Lin, Lin and Weng 2007, A note on Platt's probabilistic outputs for support vector machines.
+    """
+    positive = int(matches.sum())
+    target = np.where(matches, (positive + 1) / (positive + 2), 1 / (len(scores) - positive + 2))
+    # In units of their spread, so that Newton's steps do not depend on how narrow an encoder's cosines are.
+    centre, spread = float(scores.mean()), float(scores.std()) or 1.0
+    design = np.stack([(scores - centre) / spread, np.ones_like(scores)], axis=1)
+    weights = np.array([0.0, np.log((positive + 1) / (len(scores) - positive + 1))])
+    for _ in range(_NEWTON_STEPS):
+        p = _sigmoid(design @ weights)
+        gradient = design.T @ (p - target)
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(2)
+        step = _backtracked(design, target, weights, np.linalg.solve(hessian, gradient), gradient)
+        weights = weights - step
+        if np.abs(step).max() < _SMALLEST_STEP:
+            break
+    slope = float(weights[0] / spread)
+    return {"slope": slope, "intercept": float(weights[1] - slope * centre)}
+
+
+def _backtracked(
+    design: NDArray[Any], target: NDArray[Any], weights: NDArray[Any], step: NDArray[Any], gradient: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Halve a step until the likelihood gains by it."""
+    loss = _loss(design @ weights, target)
+    while np.abs(step).max() >= _SMALLEST_STEP:
+        if _loss(design @ (weights - step), target) <= loss - 1e-4 * float(gradient @ step):
+            return step
+        step = step / 2
+    return step
+
+
+def _loss(logits: NDArray[Any], target: NDArray[Any]) -> float:
+    return float((np.logaddexp(0, logits) - target * logits).sum())
+
+
+def _fit_isotonic(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str, Any]:
+    """Least squares over all rising curves, by pooling adjacent violators (Zadrozny and Elkan 2002).
+
+    A block becomes a knot at its mean cosine, with straight lines in between, so that pairs keep their order. Equal
+    cosines are one block from the start. No knot is quite 0 or 1: nothing is certain after finitely many pairs.
+    """
+    cosines, place = np.unique(scores, return_inverse=True)
+    blocks: list[tuple[float, float, float]] = []  # matches, pairs, sum of cosines
+    for one in zip(
+        np.bincount(place, weights=matches).tolist(), np.bincount(place).tolist(), cosines.tolist(), strict=True
+    ):
+        block = (one[0], float(one[1]), one[1] * one[2])
+        while blocks and blocks[-1][0] * block[1] >= block[0] * blocks[-1][1]:
+            before = blocks.pop()
+            block = (before[0] + block[0], before[1] + block[1], before[2] + block[2])
+        blocks.append(block)
+    margin = 1 / (len(scores) + 2)
+    knots = [(total / pairs, min(max(hits / pairs, margin), 1 - margin)) for hits, pairs, total in blocks]
+    return {"knots": tuple(knots)}
+
+
+def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
+    with np.errstate(invalid="ignore"):  # NaN stays NaN
+        return np.asarray(np.exp(-np.logaddexp(0, -logits)), dtype=np.float64)
+
+
+def _ascending(knots: tuple[tuple[float, float], ...]) -> bool:
+    x, y = np.array(knots).T if knots else (np.empty(0), np.empty(0))
+    return len(knots) > 0 and bool(np.all(np.diff(x) > 0) and np.all(np.diff(y) >= 0) and y[0] >= 0 and y[-1] <= 1)

@@ -1,0 +1,190 @@
+"""Columns of texts and pictures to unit vectors, each distinct content encoded once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders import DecodedImage, Encoder, ImageError, decode_image
+
+from .cells import CellError, Picture, all_picture_paths, pictures_of, text_of
+from .errors import DataError
+from .roles import Kind
+
+Vectors = NDArray[np.float32]
+
+# Pictures decoded at a time: their pixels take 0.6 MB each at 224 x 224.
+_CHUNK = 128
+_NAMED = 3
+_SMALLEST = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """Cells that are to be encoded, and what to call them.
+
+    Attributes:
+        name: Of the column.
+        kind: `text` or `image`.
+        cells: One a row.
+        folder: Where relative picture paths start; None for the working directory.
+    """
+
+    name: str
+    kind: Kind
+    cells: Sequence[Any]
+    folder: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """The vectors of a column.
+
+    Attributes:
+        vectors: (n, dim) float32 unit rows; zeros for the rows in `errors`.
+        errors: For each row that cannot be used the reason.
+    """
+
+    vectors: Vectors
+    errors: dict[int, str] = field(default_factory=dict)
+
+    def checked(self, column: Column) -> Vectors:
+        """Return the vectors where all rows can be used.
+
+        Raises:
+            DataError: Some cannot; the message names the first three and counts them.
+        """
+        if not self.errors:
+            return self.vectors
+        rows = sorted(self.errors)
+        named = "; ".join(f"row {row}: {self.errors[row]}" for row in rows[:_NAMED])
+        more = f"; and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+        other = "text" if column.kind == "image" else "image"
+        hint = f"; or is the column {other}?" if len(rows) == len(column.cells) else ""
+        raise DataError(
+            f"column {column.name!r} is declared {column.kind}, and {len(rows)} of its {len(column.cells)} rows "
+            f"cannot be used: {named}{more}; mend or leave out these rows{hint}"
+        )
+
+
+class CellEncoder:
+    """Encodes columns for one task and remembers what it has encoded, so that nothing is encoded twice.
+
+    Attributes:
+        encoder: What encodes.
+        images_encoded: Distinct pictures that went through the encoder so far.
+        texts_encoded: Distinct texts.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self.images_encoded = 0
+        self.texts_encoded = 0
+        self._texts: dict[str, Vectors] = {}
+        self._pictures: dict[str, Vectors | str] = {}
+        self._contents: dict[str, Vectors] = {}
+
+    def embed(self, column: Column) -> Embedded:
+        """Return the vectors of a column; rows that cannot be used are told, not raised."""
+        return self._embed_texts(column) if column.kind == "text" else self._embed_images(column)
+
+    def texts(self, texts: Iterable[str]) -> None:
+        """Encode those texts that are new."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if new:
+            self._texts.update(zip(new, self.encoder.encode_texts(new), strict=True))
+            self.texts_encoded += len(new)
+
+    def encoded(self, texts: Sequence[str]) -> Vectors:
+        """Return (n, dim) vectors of texts that `texts` has encoded."""
+        return np.stack([self._texts[text] for text in texts])
+
+    def _embed_texts(self, column: Column) -> Embedded:
+        found, errors = _each(column.cells, text_of)
+        if all_picture_paths([text for text in found if text is not None]):
+            raise DataError(
+                f"column {column.name!r} is declared text, and all of it are names of picture files such as "
+                f"{next(text for text in found if text is not None)[:100]!r}; declare it image"
+            )
+        self.texts(text for text in found if text is not None)
+        vectors = np.zeros((len(found), self.encoder.dim), dtype=np.float32)
+        for row, text in enumerate(found):
+            if text is not None:
+                vectors[row] = self._texts[text]
+        return Embedded(vectors=vectors, errors=errors)
+
+    def _embed_images(self, column: Column) -> Embedded:
+        found, errors = _each(column.cells, lambda cell: pictures_of(cell, column.folder))
+        distinct = {picture.key: picture for pictures in found for picture in pictures or ()}
+        self._encode([picture for key, picture in distinct.items() if key not in self._pictures])
+        vectors = np.zeros((len(found), self.encoder.dim), dtype=np.float32)
+        for row, pictures in enumerate(found):
+            if pictures is None:
+                continue
+            parts = [self._pictures[picture.key] for picture in pictures]
+            bad = next((part for part in parts if isinstance(part, str)), None)
+            if bad is not None:
+                errors[row] = bad
+            else:
+                vectors[row] = mean_direction(np.stack(parts))
+        return Embedded(vectors=vectors, errors=errors)
+
+    def _encode(self, pictures: Sequence[Picture]) -> None:
+        """Decode and encode pictures; those of the same content under two names are encoded once."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(pictures), _CHUNK):
+                part = pictures[start : start + _CHUNK]
+                self._encode_part(part, list(pool.map(_decoded, part)), pool)
+
+    def _encode_part(
+        self, part: Sequence[Picture], decoded: Sequence[DecodedImage | str], pool: ThreadPoolExecutor
+    ) -> None:
+        new = {one.sha256: one for one in decoded if isinstance(one, DecodedImage) and one.sha256 not in self._contents}
+        if new:
+            pixels = np.stack(list(pool.map(lambda one: self.encoder.preprocess(one.pixels), new.values())))
+            self._contents.update(zip(new, self.encoder.encode_pixels(pixels), strict=True))
+            self.images_encoded += len(new)
+        for picture, one in zip(part, decoded, strict=True):
+            self._pictures[picture.key] = one if isinstance(one, str) else self._contents[one.sha256]
+
+
+def mean_direction(vectors: Vectors) -> Vectors:
+    """Return the unit mean of (n, dim) unit rows: what several pictures, or several wordings, stand for together.
+
+    Where they cancel out, and there is no direction, the first stands for all.
+    """
+    mean = vectors.mean(axis=0, dtype=np.float64)
+    length = float(np.linalg.norm(mean))
+    alone = len(vectors) == 1 or length < _SMALLEST
+    return np.asarray(vectors[0] if alone else mean / length, dtype=np.float32)
+
+
+def _each(cells: Sequence[Any], read: Any) -> tuple[list[Any], dict[int, str]]:
+    """Read each cell; None and a reason where that fails."""
+    found: list[Any] = []
+    errors: dict[int, str] = {}
+    for row, cell in enumerate(cells):
+        try:
+            found.append(read(cell))
+        except CellError as error:
+            found.append(None)
+            errors[row] = str(error)
+    return found, errors
+
+
+def _decoded(picture: Picture) -> DecodedImage | str:
+    try:
+        return decode_image(picture.source)
+    except ImageError as error:
+        return error.detail if not isinstance(picture.source, Path) else _with_path(error, picture.source)
+
+
+def _with_path(error: ImageError, path: Path) -> str:
+    return error.detail if repr(str(path)) in error.detail else f"{str(path)!r}: {error.detail}"

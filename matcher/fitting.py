@@ -1,0 +1,227 @@
+"""Fine-tuning as a matcher does it: pairs to examples, a split that leaks nothing, and a calibration afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .calibration import Calibration, fit_calibration
+from .cells import CellError, pictures_of, text_of
+from .embed import Column
+from .errors import CalibrationError, DataError, MatcherError
+from .judging import known_pairs
+from .pairs import Pairs, read_pairs
+from .ranking import Items
+from .reader import Reader
+from .roles import SIDES, Roles
+from .stored import FILE, write_calibration
+from .tables import IdMappings
+
+if TYPE_CHECKING:
+    from training import CaptionedImages, FitConfig
+
+_NAMED = 3
+
+
+class FitOptions(TypedDict, total=False):
+    """The keyword arguments of `Matcher.fit`.
+
+    Attributes:
+        out: A new folder for the fine-tuned encoder, which `local-dir:` opens; None makes one with the time in its
+            name in the working directory.
+        config: A `training.FitConfig`, or a mapping of its settings; None leaves all at their defaults.
+        id_mappings: What ids in the columns stand for.
+    """
+
+    out: str | Path | None
+    config: FitConfig | Mapping[str, Any] | None
+    id_mappings: IdMappings | None
+
+
+class Fitted(NamedTuple):
+    """The spec of the fine-tuned encoder, what its cosines mean (None where that could not be learned), a report."""
+
+    spec: str
+    calibration: Calibration | None
+    report: dict[str, Any]
+
+
+class Task(NamedTuple):
+    """What is fine-tuned, and on which pairs."""
+
+    spec: str
+    roles: Roles
+    train: Pairs
+    val: Pairs
+
+
+def fit(spec: str, roles: Roles, data: tuple[Any, Any], time_limit: float | None, options: FitOptions) -> Fitted:
+    """Fine-tune an encoder on pairs and calibrate it on the validation pairs.
+
+    Args:
+        spec: The encoder to start from.
+        roles: Which column plays which part.
+        data: Training pairs, and validation pairs or None.
+        time_limit: Seconds.
+        options: See `FitOptions`.
+
+    Raises:
+        MatcherError: The data cannot be used.
+        TrainingError: The encoder cannot be trained so.
+    """
+    config = fit_config(options.get("config"), time_limit)
+    mappings = options.get("id_mappings")
+    train = read_pairs(data[0], roles, mappings, several=True)
+    if data[1] is None:
+        train, val = split_pairs(train, config.val_share, config.seed)
+    else:
+        val = read_pairs(data[1], roles, mappings, several=True)
+    out = Path(options.get("out") or f"encoder-{datetime.now():%Y%m%d-%H%M%S}")
+    report = _train(Task(spec, roles, train, val), out, config)
+    return _calibrated(f"local-dir:{out.resolve()}", roles, val, _as_report(report) | {"out": str(out)}, config.device)
+
+
+def split_pairs(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
+    """Return (train, val) pairs that have neither a query nor a response in common.
+
+    Pairs that share a query or a response, directly or over others, stay together: the five captions of a photograph,
+    and two photographs with a caption in common.
+
+    Raises:
+        DataError: All pairs hang together.
+    """
+    group = _connected([Items.of(pairs.keys[side]).find(pairs.keys[side], "") for side in SIDES])
+    names = np.random.default_rng(seed).permutation(np.unique(group))
+    if len(names) < 2:
+        raise DataError(
+            f"all {len(pairs)} pairs hang together by shared queries or responses, so none can be held back for "
+            "validation; give more pairs, or val"
+        )
+    held = np.isin(group, names[: max(1, round(share * len(names)))])
+    return take(pairs, np.flatnonzero(~held)), take(pairs, np.flatnonzero(held))
+
+
+def take(pairs: Pairs, rows: NDArray[np.int64]) -> Pairs:
+    """Return some of the pairs."""
+    query, response = (
+        replace(column, cells=[column.cells[row] for row in rows]) for column in (pairs.query, pairs.response)
+    )
+    return Pairs(
+        query=query,
+        response=response,
+        keys={side: [cells[row] for row in rows] for side, cells in pairs.keys.items()},
+        labels=None if pairs.labels is None else pairs.labels[rows],
+    )
+
+
+def _connected(sides: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return for each pair the number of its group: the smallest row that it is connected with."""
+    group = np.arange(len(sides[0]))
+    while True:
+        before = group
+        for item in sides:
+            smallest = np.full(int(item.max()) + 1, len(item))
+            np.minimum.at(smallest, item, group)
+            group = smallest[item]
+        if np.array_equal(group, before):
+            return group
+
+
+def fit_config(given: FitConfig | Mapping[str, Any] | None, time_limit: float | None = None) -> FitConfig:
+    """Return settings given in either form; a mapping and a `FitConfig` of the same values are the same settings.
+
+    Raises:
+        MatcherError: There is no such setting.
+    """
+    from training import FitConfig
+
+    try:
+        config = given if isinstance(given, FitConfig) else FitConfig(**(given or {}))
+    except TypeError as error:
+        raise MatcherError(f"config cannot be used: {error}; see training.FitConfig for its settings") from error
+    return config if time_limit is None else replace(config, time_limit=time_limit)
+
+
+def _train(task: Task, out: Path, config: FitConfig) -> Any:
+    from training import PairSet, fit_encoder, fit_pairs
+
+    if task.roles.mixed and task.train.labels is None:
+        return fit_encoder(task.spec, captioned(task.train), captioned(task.val), out, config)
+    sets = [
+        PairSet(
+            left=contents_of(pairs.query),
+            right=contents_of(pairs.response),
+            labels=None if pairs.labels is None else pairs.labels.tolist(),
+            left_kind=pairs.query.kind,
+            right_kind=pairs.response.kind,
+        )
+        for pairs in (task.train, task.val)
+    ]
+    return fit_pairs(task.spec, sets[0], sets[1], out, config)
+
+
+def captioned(pairs: Pairs) -> CaptionedImages:
+    """Return the distinct pictures of pairs, each with all of its texts."""
+    from training import CaptionedImages
+
+    pictured = pairs.query.kind == "image"
+    pictures, words = (pairs.query, pairs.response) if pictured else (pairs.response, pairs.query)
+    images, texts = contents_of(pictures), contents_of(words)
+    cells = pairs.keys["query" if pictured else "response"]
+    items = Items.of(cells)
+    captions: list[list[str]] = [[] for _ in items.rows]
+    for item, text in zip(items.find(cells, "").tolist(), texts, strict=True):
+        captions[item].append(text)
+    return CaptionedImages([images[row] for row in items.rows], captions)
+
+
+def contents_of(column: Column) -> list[Any]:
+    """Return the texts, or the one picture of each cell, as training takes them.
+
+    Raises:
+        DataError: Cells hold nothing that can be trained on; the message names the first three rows.
+    """
+    found: list[Any] = []
+    problems = []
+    for row, cell in enumerate(column.cells):
+        try:
+            found.append(text_of(cell) if column.kind == "text" else _picture(cell, column))
+        except CellError as error:
+            problems.append(f"row {row}: {error}")
+    if problems:
+        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise DataError(
+            f"{len(problems)} rows of column {column.name!r} cannot be trained on: {'; '.join(problems[:_NAMED])}{more}"
+        )
+    return found
+
+
+def _picture(cell: Any, column: Column) -> Any:
+    pictures = pictures_of(cell, column.folder)
+    if len(pictures) > 1:
+        raise CellError(f"the cell holds {len(pictures)} pictures; give each a row of its own")
+    return pictures[0].source
+
+
+def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], device: str) -> Fitted:
+    """Calibrate the new encoder and leave the calibration beside its weights, where it is found again."""
+    from encoders import load_encoder
+
+    encoder = load_encoder(spec, device=device)
+    try:
+        scores, labels = known_pairs(Reader(roles, encoder), val)
+        calibration = fit_calibration(scores, labels, encoder=spec, fingerprint=encoder.fingerprint)
+    except CalibrationError as error:
+        return Fitted(spec, None, report | {"calibration": f"none: {error}"})
+    write_calibration(calibration, Path(spec.removeprefix("local-dir:")) / FILE)
+    return Fitted(spec, calibration, report | {"calibration": dict(calibration.measured)})
+
+
+def _as_report(report: Any) -> dict[str, Any]:
+    return dict(report.to_json() if hasattr(report, "to_json") else asdict(report))

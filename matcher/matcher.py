@@ -1,0 +1,325 @@
+"""One object for matching: the roles of the columns, an encoder, and a calibration of its cosines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import judging
+from .calibration import Calibration, Method, check_threshold, fit_calibration
+from .classify import Classes, classify
+from .declared import Declared
+from .gallery import InIndex
+from .matches import Matches
+from .negatives import Sampling, cosines
+from .outputs import as_frame, embedding_form, embeddings_as
+from .pairs import has_labels, read_pairs
+from .ranking import RANKING_METRICS, RankingOptions
+from .reader import Reader, sides_in
+from .roles import Side
+from .search import SearchOptions, SearchRequest, hit_lists, search
+from .tables import IdMappings
+
+if TYPE_CHECKING:
+    from .fitting import FitOptions
+
+
+class Matcher(Declared):
+    """Matches texts with images, images with images, or texts with texts.
+
+    Nothing is loaded before it is needed. What a column holds is declared and never guessed: by default the query
+    column holds texts and the response column images. See `Roles` for the further keyword arguments.
+    """
+
+    def match(
+        self,
+        data: Any,
+        *,
+        threshold: float | None = None,
+        id_mappings: IdMappings | None = None,
+        keep_errors: bool = False,
+    ) -> Matches:
+        """Return cosine, probability and verdict for each pair of a table.
+
+        Args:
+            data: A pandas, Polars or Arrow table, a dict of lists, or a CSV, Parquet or JSONL path, with both columns.
+            threshold: The probability from which on a pair is a match; None for that of the calibration.
+            id_mappings: What ids in the columns stand for.
+            keep_errors: Keep rows that cannot be read in their place, with the reason, in place of an error.
+
+        Raises:
+            DataError: A column is missing, or rows cannot be used; the message names them.
+            CalibrationError: The encoder has no calibration.
+        """
+        wanted = None if threshold is None else check_threshold(threshold)
+        pairs = read_pairs(data, self.roles, id_mappings, labelled=False)
+        calibration = self.calibration
+        reader = Reader(self.roles, self.encoder)
+        found, errors = judging.match_readable(reader, pairs) if keep_errors else (cosines(*reader.pairs(pairs)), {})
+        return judging.judge(found, calibration, wanted, errors=errors, index=pairs.index)
+
+    def predict_proba(
+        self,
+        data: Any,
+        candidates: Any = None,
+        *,
+        as_multiclass: bool = True,
+        as_pandas: bool | None = None,
+        id_mappings: IdMappings | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return probabilities of a match, or with candidates those of each candidate.
+
+        Args:
+            data: Pairs as for `match`; with candidates as for `classify`.
+            candidates: See `classify`; None for pairs.
+            as_multiclass: Two columns, no match and match; False gives (n,) probabilities of a match.
+            as_pandas: Whether to return a frame; None does where the data is one.
+            id_mappings: What ids in the columns stand for.
+            **options: With candidates those of `classify`.
+
+        Returns:
+            (n, 2), (n,) or (n, candidates) float64; each line of several columns sums to 1.
+
+        Raises:
+            DataError: See `match` and `classify`.
+            CalibrationError: The encoder has no calibration.
+        """
+        if candidates is not None:
+            return as_frame(self.classify(data, candidates, **options), data, as_pandas)
+        _refuse(options, "predict_proba")
+        match = self.match(data, id_mappings=id_mappings).probability
+        return as_frame(np.stack([1 - match, match], axis=1) if as_multiclass else match, data, as_pandas)
+
+    def predict(
+        self,
+        data: Any,
+        candidates: Any = None,
+        *,
+        threshold: float | None = None,
+        as_pandas: bool | None = None,
+        id_mappings: IdMappings | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return (n,) int64: 1 where a pair matches and 0 where not; with candidates the position of the best one.
+
+        Args:
+            data: As for `predict_proba`.
+            candidates: See `classify`; None for pairs.
+            threshold: The probability from which on a pair is a match; None for that of the calibration.
+            as_pandas: As for `predict_proba`.
+            id_mappings: What ids in the columns stand for.
+            **options: With candidates those of `classify`.
+
+        Raises:
+            DataError: See `match` and `classify`.
+            CalibrationError: The encoder has no calibration.
+        """
+        if candidates is not None:
+            return as_frame(self.classify(data, candidates, **options).argmax(axis=1), data, as_pandas)
+        _refuse(options, "predict")
+        found = self.match(data, threshold=threshold, id_mappings=id_mappings)
+        return as_frame(found.match.astype(np.int64), data, as_pandas)
+
+    def classify(
+        self,
+        data: Any,
+        candidates: Any,
+        *,
+        templates: Sequence[str] = (),
+        signature: Side | None = None,
+        scale: float | None = None,
+    ) -> NDArray[np.float64]:
+        """Return how likely each candidate is for each row, without any training: softmax(scale * cosine).
+
+        Args:
+            data: One column: a table that has the query or the response column, or a list.
+            candidates: The other side's items: a list, or a table with that side's column.
+            templates: Prompts such as `a photo of a {}.`; a candidate is the mean over all. For text candidates.
+            signature: Which side the data is; None: the side whose column it has; of a list the images.
+            scale: The factor before the softmax; larger is more certain. None: the one that the encoder learned, 100
+                where it knows none.
+
+        Returns:
+            (n, candidates) float64; each line sums to 1.
+
+        Raises:
+            DataError: The data or the candidates cannot be used.
+        """
+        classes = Classes(candidates=candidates, templates=tuple(templates), scale=scale)
+        return classify(Reader(self.roles, self.encoder), data, classes, signature)
+
+    def extract_embedding(
+        self,
+        data: Any,
+        *,
+        signature: Side | None = None,
+        as_tensor: bool = False,
+        as_pandas: bool = False,
+        as_arrow: bool = False,
+        id_mappings: IdMappings | None = None,
+    ) -> Any:
+        """Return the unit vectors of a column, or of both.
+
+        Args:
+            data: A table with the query column, the response column or both; a list needs a signature.
+            signature: `query` or `response`: the column to take.
+            as_tensor: As a torch tensor on the CPU.
+            as_pandas: As a frame, one column a dimension, with the index of a frame given.
+            as_arrow: As an Arrow table with a column `embedding`, fixed_size_list<float32>[dim].
+            id_mappings: What ids in the columns stand for.
+
+        Returns:
+            (n, dim) float32; where there are both columns and no signature a dict from column name to its vectors.
+
+        Raises:
+            DataError: There is no such column, or rows cannot be used.
+        """
+        form = embedding_form(as_tensor, as_pandas, as_arrow)
+        sides = (signature,) if signature else sides_in(data, self.roles)
+        reader = Reader(self.roles, self.encoder, id_mappings)
+        found = {self.roles.column(side): embeddings_as(reader.side(data, side), form, data) for side in sides}
+        return found if len(found) > 1 else next(iter(found.values()))
+
+    def similarity(self, query_data: Any, response_data: Any) -> NDArray[np.float64]:
+        """Return the cosine of every query with every response, (n, m) float64.
+
+        Raises:
+            DataError: The data cannot be used.
+        """
+        reader = Reader(self.roles, self.encoder)
+        queries, responses = reader.side(query_data, "query"), reader.side(response_data, "response")
+        return np.clip(queries.astype(np.float64) @ responses.T.astype(np.float64), -1, 1)
+
+    def semantic_search(
+        self, query_data: Any = None, response_data: Any = None, **options: Unpack[SearchOptions]
+    ) -> Any:
+        """Return the responses nearest to each query.
+
+        Each side is given as data or as embeddings; without responses the index of the matcher is searched. Each
+        distinct content is encoded once.
+
+        Args:
+            query_data: A table with the query column, or a list.
+            response_data: A table with the response column, or a list.
+            **options: `query_embeddings`, `response_embeddings`, `index`, `top_k`, `query_chunk_size`,
+                `response_chunk_size`, `similarity`, `id_mappings`, `as_arrays`; `SearchRequest` says what they mean.
+
+        Returns:
+            For each query a list of {"response_id", "score"}, best first, equal scores by lower id: the row of the
+            response, or its item id in an index. With `as_arrays` two arrays (n, k): ids and scores.
+
+        Raises:
+            DataError: A side is given twice or not at all, or cannot be used.
+        """
+        request = SearchRequest(query_data=query_data, response_data=response_data, **options)
+        found = search(request, self.roles, lambda: self.encoder, self.index)
+        return found if request.as_arrays else hit_lists(found)
+
+    def evaluate(
+        self,
+        data: Any,
+        query_data: Any = None,
+        response_data: Any = None,
+        *,
+        metrics: Sequence[str] | None = None,
+        cutoffs: Sequence[int] = (1, 5, 10),
+        id_mappings: IdMappings | None = None,
+    ) -> dict[str, float | int]:
+        """Return how good the encoder is on known data, as one flat dict.
+
+        - With `query_data` (and `response_data`, or an index): rankings. `data` is the relevance table: query,
+          response and, with a label column, how relevant (0: not; without one every row is relevant).
+        - With a label column in `data` and nothing else: labelled pairs, judged by probability.
+        - Otherwise every row of `data` is a true pair, and its distinct queries are ranked against its distinct
+          responses.
+
+        Args:
+            data: The relevance table, or pairs.
+            query_data: The queries, a table or a list; ones that come again count once.
+            response_data: The responses likewise.
+            metrics: For rankings of ndcg, map, recall, precision, mrr and R; for pairs of roc_auc, average_precision,
+                accuracy, f1, precision, recall, log_loss, brier and ece. None for all.
+            cutoffs: How deep to look in rankings.
+            id_mappings: What ids in the columns stand for; items are then told apart by their ids.
+
+        Returns:
+            For rankings `metric@k`, `queries` and `left_out` (queries without a relevant response, in no figure). R is
+            the share of queries with any hit, recall the share of a query's responses that were found. For pairs
+            `metric`.
+
+        Raises:
+            DataError: The tables do not fit together, or all labels are equal.
+            CalibrationError: Pairs are to be judged, and the encoder has no calibration.
+        """
+        reader = Reader(self.roles, self.encoder, id_mappings)
+        alone = query_data is None and response_data is None
+        if alone and has_labels(data, self.roles):
+            return self._evaluate_pairs(reader, data, metrics)
+        options = RankingOptions(metrics=RANKING_METRICS if metrics is None else metrics, cutoffs=tuple(cutoffs))
+        if alone and self.index is None:
+            return judging.rank_distinct(reader, data, options)
+        index = None if self.index is None else InIndex(self.index, self.roles, self.encoder)
+        return judging.rank_tables(reader, data, (query_data, response_data), options, index)
+
+    def calibrate(
+        self,
+        data: Any,
+        *,
+        method: Method | None = None,
+        sampling: Sampling | None = None,
+        id_mappings: IdMappings | None = None,
+    ) -> Calibration:
+        """Learn from known pairs what cosines mean, use that from now on, and return it.
+
+        Args:
+            data: Pairs. Where they have the label column both kinds are there; else all are true, and wrong ones are
+                drawn from them. Some hundred true pairs are enough; use ones that the encoder was not trained on.
+            method: `platt` or `isotonic`; None takes the better one.
+            sampling: How wrong pairs are drawn.
+            id_mappings: What ids in the columns stand for.
+
+        Raises:
+            DataError: The data cannot be used.
+            CalibrationError: There are too few pairs, all labels are equal, or no wrong pair can be drawn.
+        """
+        pairs = read_pairs(data, self.roles, id_mappings, several=True)
+        scores, labels = judging.known_pairs(Reader(self.roles, self.encoder), pairs, sampling)
+        self._calibration = fit_calibration(
+            scores, labels, method, encoder=self.spec, fingerprint=self.encoder.fingerprint
+        )
+        return self._calibration
+
+    def fit(self, train: Any, val: Any = None, time_limit: float | None = None, **options: Unpack[FitOptions]) -> Self:
+        """Fine-tune the encoder on pairs, calibrate it on validation pairs, and return the matcher itself.
+
+        Args:
+            train: Pairs, as for `calibrate`.
+            val: Pairs to stop early by and to calibrate with; None holds back some, split by distinct images and not
+                by rows.
+            time_limit: Seconds; what was learned by then is kept.
+            **options: `out`, `config`, `id_mappings`; `FitOptions` says what they mean.
+
+        Raises:
+            MatcherError: The data cannot be used.
+            TrainingError: The encoder cannot be trained so.
+        """
+        from . import fitting
+
+        fitted = fitting.fit(self.spec, self.roles, (train, val), time_limit, options)
+        self._become(fitted.spec, fitted.calibration, fitted.report)
+        return self
+
+    def _evaluate_pairs(self, reader: Reader, data: Any, metrics: Sequence[str] | None) -> dict[str, float | int]:
+        pairs = read_pairs(data, self.roles, reader.mappings, labelled=True, several=True)
+        calibration = self.calibration
+        scores = calibration.probability(cosines(*reader.pairs(pairs)))
+        return dict(judging.pair_report(scores, judging.check_labels(pairs.labels), calibration.threshold, metrics))
+
+
+def _refuse(options: Mapping[str, Any], method: str) -> None:
+    if options:
+        raise TypeError(f"{method}() takes {next(iter(options))!r} with candidates only")

@@ -1,0 +1,138 @@
+"""A table of pairs: two columns to be encoded and, where there is one, the label of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .cells import is_missing
+from .embed import Column
+from .errors import DataError
+from .roles import SIDES, Roles, Side
+from .tables import IdMappings, Table, contents, read_table
+
+_TRUE = {"1", "1.0", "true"}
+_FALSE = {"0", "0.0", "false"}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pairs:
+    """Rows of a query, a response and perhaps a label.
+
+    Attributes:
+        query: The query column, its contents.
+        response: The response column.
+        keys: The cells of both as the table has them: ids where there are mappings.
+        labels: (n,) 1 for a match, 0 for none; None where the table has no label column.
+        index: The index of a pandas frame; None for anything else.
+    """
+
+    query: Column
+    response: Column
+    keys: dict[Side, Sequence[Any]]
+    labels: NDArray[np.int64] | None
+    index: Any = None
+
+    def __len__(self) -> int:
+        return len(self.query.cells)
+
+
+def read_pairs(
+    data: Any, roles: Roles, mappings: IdMappings | None = None, *, labelled: bool | None = None, several: bool = False
+) -> Pairs:
+    """Return the pairs of a table.
+
+    Args:
+        data: As `tables.read_table` takes it, with both columns.
+        roles: Which columns.
+        mappings: What ids in the columns stand for.
+        labelled: Whether to read the label column; None reads it where the roles name one and the table has it.
+        several: Whether a list of texts in a cell stands for as many pairs.
+
+    Raises:
+        DataError: A column is missing, or a label says nothing.
+    """
+    wanted = [roles.query, roles.response, *([roles.label] if roles.label else [])]
+    table = read_table(data, wanted)
+    cells = {side: table.column(roles.column(side)) for side in SIDES}
+    labels = read_labels(table, roles, labelled)
+    if several:
+        cells, labels = _one_text_a_row(cells, labels, roles)
+    columns = {side: column_of(table, roles, side, cells[side], mappings) for side in SIDES}
+    return Pairs(
+        query=columns["query"], response=columns["response"], keys=dict(cells), labels=labels, index=table.index
+    )
+
+
+def column_of(
+    table: Table, roles: Roles, side: Side, cells: Sequence[Any], mappings: IdMappings | None = None
+) -> Column:
+    """Return the cells of a side as a column that can be encoded."""
+    name = roles.column(side)
+    folder = Path(roles.root) if roles.root is not None else table.folder
+    return Column(name=name, kind=roles.kind(side), cells=contents(name, cells, mappings), folder=folder)
+
+
+def read_labels(table: Table, roles: Roles, labelled: bool | None = None) -> NDArray[np.int64] | None:
+    """Return (n,) 1 and 0 from the label column; None where there is none to read.
+
+    Raises:
+        DataError: The column is needed and missing, or a value says neither match nor no match.
+    """
+    if roles.label is None:
+        if labelled:
+            raise DataError(f"{table.place} has to be labelled here; name the column: Matcher(..., label=...)")
+        return None
+    if labelled is False or (labelled is None and roles.label not in table.columns):
+        return None
+    return match_labels(table.column(roles.label), roles)
+
+
+def has_labels(data: Any, roles: Roles) -> bool:
+    """Return whether the roles name a label column and the data has it."""
+    return roles.label is not None and roles.label in read_table(data, [roles.label]).columns
+
+
+def match_labels(values: Sequence[Any], roles: Roles) -> NDArray[np.int64]:
+    """Return 1 where a label means a match, 0 where it does not.
+
+    Raises:
+        DataError: A label is missing; or there is no `match_label`, and labels are not 0 and 1.
+    """
+    missing = next((row for row, value in enumerate(values) if is_missing(value)), None)
+    if missing is not None:
+        raise DataError(f"row {missing} has no label in column {roles.label!r}; give one, or leave the row out")
+    words = [str(value).strip().lower() for value in values]
+    if roles.match_label is not None:
+        wanted = str(roles.match_label).strip().lower()
+        if wanted not in words:
+            found = ", ".join(map(repr, sorted(set(words))[:5]))
+            raise DataError(f"no row of column {roles.label!r} has match_label={roles.match_label!r}; it has {found}")
+        return np.array([word == wanted for word in words], dtype=np.int64)
+    odd = next((value for value, word in zip(values, words, strict=True) if word not in _TRUE | _FALSE), None)
+    if odd is not None:
+        raise DataError(
+            f"column {roles.label!r} holds {odd!r}, neither 0 nor 1; name what means a match: match_label=..."
+        )
+    return np.array([word in _TRUE for word in words], dtype=np.int64)
+
+
+def _one_text_a_row(
+    cells: dict[Side, list[Any]], labels: NDArray[np.int64] | None, roles: Roles
+) -> tuple[dict[Side, list[Any]], NDArray[np.int64] | None]:
+    """Repeat a row for each text where a text cell is a list: five captions of a photograph are five pairs."""
+    for side in SIDES:
+        if roles.kind(side) == "text":
+            sizes = [len(cell) if isinstance(cell, list | tuple) else 1 for cell in cells[side]]
+            flat = [text for cell in cells[side] for text in (cell if isinstance(cell, list | tuple) else [cell])]
+            rows = np.repeat(np.arange(len(sizes)), sizes)
+            cells = {other: [cells[other][row] for row in rows] for other in SIDES} | {side: flat}
+            labels = labels if labels is None else labels[rows]
+    if not cells["query"]:
+        raise DataError("no row of the data holds a text; give at least one")
+    return cells, labels
