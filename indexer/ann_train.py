@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from storage.spec import AnnPlan
 
 from .ann_plan import minimum_rows, pq_width
 from .errors import BuildError
+from .spill import spill
 
 _CHUNK_ROWS = 65536
 _SMALLEST_CHUNK_ROWS = 1024
 _TRAIN_ROWS_A_LIST_AT_LEAST = 39  # FAISS's own advice for k-means
 _KMEANS_ROUNDS = 10
-_PQ_POINTS = 65536  # more find nothing more
+_PQ_POINTS_A_CENTRE = {4: 1024, 8: 256}  # by bits a code; more find nothing more
 _HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
 _BASE_BYTES = 64 << 20  # the libraries' own work space
 
@@ -46,6 +48,7 @@ def build_ann(
     *,
     memory_bytes: int | None = None,
     progress: Progress | None = None,
+    queries: NDArray[np.float32] | None = None,
 ) -> AnnPlan:
     """Train and fill the index of `plan` and write it to `path`; FAISS's ids are the row ids.
 
@@ -55,9 +58,11 @@ def build_ann(
         path: Where the file goes.
         memory_bytes: Shrink the training sample and the chunks until `estimate_memory` is below this.
         progress: Called with (rows added so far, all rows).
+        queries: (n, dim) unit vectors of another modality that will be searched with, to spill rows for (`ivf-pq4`
+            alone, and where memory allows); see `spill`. Not those that the recall is going to be measured with.
 
     Returns:
-        The plan with the number of rows that it was really trained on.
+        The plan with the number of rows that it was really trained on, and of entries that were spilled.
 
     Raises:
         BuildError: `memory_bytes` is too small for any sample; the message says how much is needed.
@@ -66,10 +71,24 @@ def build_ann(
     if plan.kind == "flat":
         return plan
     work = fit_memory(plan, vectors.rows, vectors.dim, memory_bytes)
-    index = _trained(vectors, plan, work.sample_rows)
+    plan = replace(plan, train_rows=work.sample_rows)
+    trained = _trained(vectors, plan)
+    if plan.kind == "ivf-pq4" and queries is not None and _spill_fits(plan, vectors, work, memory_bytes):
+        _add(trained, vectors, work.chunk_rows, progress)
+        plan = replace(plan, spilled=spill(trained, vectors, queries))
+        write_ann(faiss.IndexIVFPQFastScan(trained), path)
+        return plan
+    index = faiss.IndexIVFPQFastScan(trained) if plan.kind == "ivf-pq4" else trained
     _add(index, vectors, work.chunk_rows, progress)
     write_ann(index, path)
-    return replace(plan, train_rows=work.sample_rows)
+    return plan
+
+
+def _spill_fits(plan: AnnPlan, vectors: Vectors, work: Work, memory_bytes: int | None) -> bool:
+    """Spilling holds the codes twice for a while: as they are added to, and as they are searched."""
+    rows, dim = vectors.rows, vectors.dim
+    need = _adding_bytes(plan, rows, dim, work.chunk_rows) + _index_bytes(plan, rows, dim)
+    return memory_bytes is None or need <= memory_bytes
 
 
 def estimate_memory(plan: AnnPlan, rows: int, dim: int) -> int:
@@ -150,17 +169,44 @@ def _halved(count: int, smallest: int, need: Callable[[int], int], limit: float)
     return count
 
 
-def _trained(vectors: Vectors, plan: AnnPlan, sample_rows: int) -> Any:
-    index = faiss.index_factory(vectors.dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
+def _trained(vectors: Vectors, plan: AnnPlan) -> Any:
+    index = _empty(vectors.dim, plan)
     if plan.kind == "hnsw":
         index.train(np.zeros((1, vectors.dim), dtype=np.float32))  # float16 codes have nothing to learn
         return index
     _set_clustering(index.cp, plan.seed)
+    # Centres of unit length: without, a list of scattered rows has a short centre, which an inner product never picks.
+    index.cp.spherical = True
     if plan.kind in ("ivf-pq", "ivf-pq4"):
         _set_clustering(index.pq.cp, plan.seed)
-        index.pq.cp.max_points_per_centroid = _PQ_POINTS // index.pq.ksub
-    index.train(_sample(vectors, sample_rows, plan.seed))
+        index.pq.cp.max_points_per_centroid = _PQ_POINTS_A_CENTRE[index.pq.nbits]
+    sample = _sample(vectors, plan.train_rows, plan.seed)
+    index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)
+    with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
+        index.train(sample)  # it finds the list centres trained and goes on with the codes
     return index
+
+
+def _empty(dim: int, plan: AnnPlan) -> Any:
+    if plan.kind != "ivf-pq4":
+        return faiss.index_factory(dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
+    # Filled in plain order, in which entries may be added to chosen lists, and packed for FastScan in the end.
+    centres = faiss.IndexFlatIP(dim)
+    index = faiss.IndexIVFPQ(centres, dim, plan.nlist, dim // pq_width("ivf-pq4", dim), 4, faiss.METRIC_INNER_PRODUCT)
+    centres.this.disown()
+    index.own_fields = True
+    return index
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run FAISS on so many threads: on hundreds of tiny clusterings they wait for each other, ten times as long."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
 
 
 def _set_clustering(parameters: Any, seed: int) -> None:

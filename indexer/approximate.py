@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage import AnnPlan, CollectionInfo, VectorTable
 from storage.ann import AnnIndex
+from storage.half import widen
 from storage.spec import TARGETS, Collection, Direction, Tuning
 
 from .ann_plan import plan_ann
@@ -23,6 +25,7 @@ from .query_bank import generic_captions
 from .tune import tune
 
 TUNING_QUERIES = 500
+LEARNING_QUERIES = 20_000  # half as many save as many lists less a tenth
 EncodeTexts = Callable[[list[str]], np.ndarray]
 
 
@@ -46,7 +49,7 @@ def build_approximate(
     """
     infos: dict[Collection, CollectionInfo] = {}
     for collection, vectors in tables.items():
-        plan = _train(folder, collection, vectors, config, progress)
+        plan = _train(folder, collection, tables, config, progress)
         path = None if plan.kind == "flat" else folder / collection / "ann.faiss"
         ann = AnnIndex.open(path, plan, vectors)
         tuning: dict[Direction, Tuning] = {}
@@ -59,8 +62,10 @@ def build_approximate(
 
 
 def _train(
-    folder: Path, collection: Collection, vectors: VectorTable, config: BuildConfig, progress: Progress
-) -> AnnPlan:
+    folder: Path, collection: Collection, tables: Mapping[Collection, VectorTable], config: BuildConfig,
+    progress: Progress,
+) -> AnnPlan:  # fmt: skip
+    vectors = tables[collection]
     plan = plan_ann(config.ann, vectors.rows, vectors.dim, seed=config.seed)
     if plan.kind == "flat":
         return plan
@@ -73,8 +78,22 @@ def _train(
         done = rows
 
     return build_ann(
-        vectors, plan, folder / collection / "ann.faiss", memory_bytes=ann_budget(config), progress=advance
-    )
+        vectors, plan, folder / collection / "ann.faiss", memory_bytes=ann_budget(config), progress=advance,
+        queries=_learned_from(collection, tables, config.seed) if plan.kind == "ivf-pq4" else None,
+    )  # fmt: skip
+
+
+def _learned_from(
+    collection: Collection, tables: Mapping[Collection, VectorTable], seed: int
+) -> NDArray[np.float32] | None:
+    """Vectors of the other half, as queries to spill rows for; None of those that the recall is measured with."""
+    other: Collection = "texts" if collection == "images" else "images"
+    if other not in tables:
+        return None
+    rows = np.setdiff1d(np.arange(tables[other].rows), _sample(tables[other].rows, seed), assume_unique=True)
+    if len(rows) > LEARNING_QUERIES:
+        rows = np.sort(np.random.default_rng([seed, 11]).choice(rows, LEARNING_QUERIES, replace=False))
+    return widen(tables[other].gather(rows)) if len(rows) else None
 
 
 def _queries(

@@ -13,16 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.ann import AnnIndex
-from storage.rerank import Ids, Scores, Vectors, exact_search, score_candidates
+from storage.rerank import Ids, Scores, Vectors
 from storage.spec import OperatingPoint, Tuning
 
+from .truth import Truth
+
 KS = (10, 100)
-_OVERSAMPLES = (1, 2, 4, 8, 16, 32, 64)
+_OVERSAMPLES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
 _MOST_CANDIDATES = 3200
 _MOST_QUERIES = 1000
 _TIMED_QUERIES = 24
 _BUDGET_SECONDS = 30.0  # wider probing is not tried after this long; what was measured stands
 _GOOD_ENOUGH = 0.9995
+_FEW_SETTINGS = 12
+_NEARLY = 1.3  # how much more than the cheapest an estimate may say and the setting still be timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +75,7 @@ def tune(
         return Tuning(query_source=source, queries=len(queries), points=())
     fitting = [k for k in ks if k <= available] or [available]
     settings = _settings(ann, vectors, queries, own, fitting)
-    points = [point for k in fitting for point in _front(_timed(ann, queries, _worthwhile(settings, k)))]
+    points = [point for k in fitting for point in _front(_timed(ann, queries, _promising(ann, queries, settings, k)))]
     return Tuning(query_source=source, queries=len(queries), points=tuple(points))
 
 
@@ -85,12 +89,12 @@ def _settings(ann: AnnIndex, vectors: Vectors, queries: Scores, own: Ids, ks: Se
 
 def _grid(ann: AnnIndex, vectors: Vectors, queries: Scores, own: Ids, ks: Sequence[int]) -> list[_Setting]:
     """Recall of every setting: one search for each nprobe, whose prefixes stand for every oversample."""
-    truth = exact_search(vectors, queries, max(ks), exclude=own)[1]
+    truth = Truth.of(vectors, queries, max(ks), own)
     count = max(k * max(_oversamples(ann, k, vectors.rows)) for k in ks)
     started, settings = time.perf_counter(), list[_Setting]()
     for nprobe in _nprobes(ann, max(ks)):
-        scores = _candidate_scores(ann, vectors, queries, own, count, nprobe)
-        found = [_recalls(scores, truth[:, k - 1], k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
+        places = truth.places(ann.candidates(queries, min(count + 1, vectors.rows + ann.plan.spilled), nprobe=nprobe))
+        found = [_recalls(places, k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
         settings += [setting for line in found for setting in line]
         reached = min(max(setting.ann_recall for setting in line) for line in found)
         if reached >= _GOOD_ENOUGH or time.perf_counter() - started > _BUDGET_SECONDS:
@@ -98,43 +102,49 @@ def _grid(ann: AnnIndex, vectors: Vectors, queries: Scores, own: Ids, ks: Sequen
     return settings
 
 
-def _recalls(scores: Scores, kth: Scores, k: int, nprobe: int, oversamples: Sequence[int]) -> list[_Setting]:
-    found = np.minimum(np.cumsum(scores >= kth[:, None], axis=1), k)
-    settings = []
-    for oversample in oversamples:
-        last = min(k * oversample, scores.shape[1]) - 1
-        recall = float(found[:, last].mean() / k)
-        settings.append(_Setting(k=k, nprobe=nprobe, oversample=oversample, ann_recall=recall))
-    return settings
-
-
-def _candidate_scores(ann: AnnIndex, vectors: Vectors, queries: Scores, own: Ids, count: int, nprobe: int) -> Scores:
-    """Exact scores of the candidates in the order of their codes, the query's own row moved to the end as -inf."""
-    found = ann.candidates(queries, min(count + 1, vectors.rows), nprobe=nprobe)
-    is_own = found == own[:, None]
-    found = np.where(is_own, -1, found)
-    order = np.argsort(is_own, axis=1, kind="stable")
-    return score_candidates(vectors, queries, np.take_along_axis(found, order, axis=1))
+def _recalls(places: Ids, k: int, nprobe: int, oversamples: Sequence[int]) -> list[_Setting]:
+    return [
+        _Setting(k=k, nprobe=nprobe, oversample=o, ann_recall=float((places[:, :k] < k * o).mean()))
+        for o in oversamples
+    ]
 
 
 def _oversamples(ann: AnnIndex, k: int, rows: int) -> list[int]:
     """Those within the limit on candidates, up to the first that covers all rows; `hnsw` walks exact scores: one."""
     if ann.plan.kind == "hnsw":
         return [1]
-    return [o for o in _OVERSAMPLES if o == 1 or (k * o <= _MOST_CANDIDATES and k * (o // 2) < rows)]
+    fitting = [o for o in _OVERSAMPLES if o == 1 or k * o <= _MOST_CANDIDATES]
+    return [o for i, o in enumerate(fitting) if i == 0 or k * fitting[i - 1] < rows]
 
 
 def _nprobes(ann: AnnIndex, k: int) -> list[int]:
     if ann.plan.kind == "hnsw":
         return [ef for ef in (16, 32, 64, 128, 256, 512, 1024, 2048) if ef >= k] or [k]
     powers = [1 << power for power in range(ann.max_nprobe.bit_length())]
-    return powers if powers[-1] == ann.max_nprobe else [*powers, ann.max_nprobe]
+    steps = sorted({*powers, *(power * 3 // 2 for power in powers), ann.max_nprobe})
+    return [nprobe for nprobe in steps if nprobe <= ann.max_nprobe]
 
 
 def _worthwhile(settings: Sequence[_Setting], k: int) -> list[_Setting]:
     """Settings of this k that no setting with as little or less probing and re-ranking equals in recall."""
     mine = [setting for setting in settings if setting.k == k]
     return [setting for setting in mine if not any(_dominates(other, setting) for other in mine)]
+
+
+def _promising(ann: AnnIndex, queries: Scores, settings: Sequence[_Setting], k: int) -> list[_Setting]:
+    """Those of them that could be the cheapest for their recall, by a cost that is linear in lists and candidates."""
+    mine = _worthwhile(settings, k)
+    if len(mine) <= _FEW_SETTINGS:
+        return mine
+    shape = np.array([[1.0, setting.nprobe, setting.oversample] for setting in mine])
+    probes = sorted(
+        {int(pick(shape[:, axis])) for axis in (1, 2) for pick in (np.argmin, np.argmax)} | {len(mine) // 2}
+    )
+    known = [point.ms_per_query for point in _timed(ann, queries, [mine[place] for place in probes])]
+    costs = np.maximum(shape @ np.maximum(np.linalg.lstsq(shape[probes], np.array(known))[0], 0), 1e-3)
+    recalls = np.array([setting.ann_recall for setting in mine])
+    best = np.array([costs[recalls >= recall].min() for recall in recalls])
+    return [setting for setting, cost, least in zip(mine, costs, best, strict=True) if cost <= _NEARLY * least]
 
 
 def _dominates(one: _Setting, other: _Setting) -> bool:

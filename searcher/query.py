@@ -136,7 +136,7 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
     peak = np.abs(wide).max(axis=1, initial=0.0)
     _check_rows(peak > 0, "is all zeros, so it points nowhere")
     wide /= peak[:, None]
-    wide /= np.maximum(np.linalg.norm(wide, axis=1), _SMALLEST)[:, None]
+    wide /= np.maximum(np.sqrt(np.vecdot(wide, wide)), _SMALLEST)[:, None]
     return np.ascontiguousarray(wide, dtype=np.float32)
 
 

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from storage.version import IndexVersion
 
 
+_MOST_CHOICES = 1024
+
+
 class _Answer(NamedTuple):
     """Row ids (n, k) padded with -1, scores (n, k) padded with -inf, and how they were found."""
 
@@ -50,6 +53,7 @@ class Searcher(Directions):
         self._place = place
         self._gate = Gate(place)
         self._filters = Filters(version.catalog)
+        self._choices: dict[tuple[Any, ...], Choice] = {}
         manifest = version.manifest
         prompt = (manifest.build.get("config") or {}).get("prompt")
         self._embedder = Embedder(choice, manifest.encoder, version.dim, place, prompt=prompt)
@@ -169,7 +173,7 @@ class Searcher(Directions):
     def _answer(self, into: Collection, direction: Direction | None, queries: Vectors, params: SearchParams) -> _Answer:
         info = self._info(into)
         rows = None if params.where is None else self._filters.rows(into, params.where)
-        choice = choose(info, direction, params, None if rows is None else len(rows))
+        choice = self._choose(into, direction, params, None if rows is None else len(rows))
         k = min(params.k, info.rows if rows is None else len(rows))
         vectors = self._version.vectors(into)
         if choice.exact:
@@ -180,7 +184,20 @@ class Searcher(Directions):
             if rows is not None and not _all_in(ids, rows):
                 ids, scores = exact_search(vectors, queries, k, rows)
         # Rounding to float16 leaves lengths of 1 +- 0.0003; a cosine is at most 1 all the same.
-        return _Answer(ids, np.where(ids >= 0, np.clip(scores, -1, 1), scores), choice)
+        np.clip(scores, -1, 1, out=scores, where=ids >= 0)
+        return _Answer(ids, scores, choice)
+
+    def _choose(
+        self, into: Collection, direction: Direction | None, params: SearchParams, filtered_rows: int | None
+    ) -> Choice:
+        """`choose`, remembered: it takes as long as the re-rank of a query, and the same is asked again and again."""
+        key = (into, direction, params.k, params.ann_recall, params.nprobe, params.oversample, params.exact)
+        choice = self._choices.get(key) if filtered_rows is None else None
+        if choice is None:
+            choice = choose(self._info(into), direction, params, filtered_rows)
+            if filtered_rows is None and len(self._choices) < _MOST_CHOICES:
+                self._choices[key] = choice
+        return choice
 
     def _hits(
         self, into: Collection, queries: Sequence[Query], answer: _Answer, columns: list[str], where: str | None

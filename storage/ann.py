@@ -34,6 +34,7 @@ class AnnIndex:
         self.plan = plan
         self._vectors = vectors
         self._index = index
+        self._plain_parameters: dict[int, Any] = {}  # by nprobe, of which there are at most as many as lists
 
     @classmethod
     def open(cls, path: Path | None, plan: AnnPlan, vectors: Vectors) -> AnnIndex:
@@ -46,7 +47,7 @@ class AnnIndex:
             return cls(plan, vectors)
         if path is None:
             raise CorruptIndexError(f"an index of kind {plan.kind!r} needs a file and none was named; build it again")
-        index = read_ann(path, plan.kind, rows=vectors.rows, dim=vectors.dim, nlist=plan.nlist)
+        index = read_ann(path, plan.kind, rows=vectors.rows + plan.spilled, dim=vectors.dim, nlist=plan.nlist)
         _check(path, index, plan, vectors)
         return cls(plan, vectors, index)
 
@@ -87,7 +88,7 @@ class AnnIndex:
     def candidates(self, queries: NDArray[Any], count: int, *, nprobe: int) -> Ids:
         """Return the row ids that the codes alone rank first, (nq, count) int64, -1 where there are fewer.
 
-        This is what the re-rank works on; tuning looks at its prefixes.
+        This is what the re-rank works on; tuning looks at its prefixes. A row that was spilled may come twice.
 
         Raises:
             SearchParameterError: `flat` has no codes; or `queries`, `count` or `nprobe` is out of range.
@@ -99,12 +100,17 @@ class AnnIndex:
 
     def _probe(self, queries: Scores, probing: _Probing, rows: Ids | None) -> Ranking:
         available = self._vectors.rows if rows is None else len(rows)
-        wanted, count = min(probing.k, available), min(probing.k * probing.oversample, available)
+        # A spilled row may come twice, so that as many more candidates stand for all rows.
+        most = available + self.plan.spilled
+        wanted, count = min(probing.k, available), min(probing.k * probing.oversample, most)
         nprobe = -(-probing.nprobe * self._vectors.rows // available)
         allowed = None if rows is None else _mask(rows, self._vectors.rows)
         ids, scores = rerank(self._vectors, queries, self._ask(queries, count, nprobe, allowed), probing.k)
-        while (short := _short(ids, wanted)).size and nprobe < self.max_nprobe:
-            nprobe *= 4
+        if ids[:, wanted - 1].min(initial=0) >= 0:
+            return ids, scores
+        widest = most if self.plan.spilled else count
+        while (short := _short(ids, wanted)).size and (nprobe < self.max_nprobe or count < widest):
+            nprobe, count = 4 * nprobe, min(4 * count, widest)
             found = self._ask(queries[short], count, nprobe, allowed)
             ids[short], scores[short] = rerank(self._vectors, queries[short], found, probing.k)
         if short.size:
@@ -125,7 +131,12 @@ class AnnIndex:
     def _parameters(self, count: int, nprobe: int, selector: Mapping[str, Any]) -> Any:
         if self.plan.kind == "hnsw":
             return faiss.SearchParametersHNSW(efSearch=max(nprobe, count), **selector)
-        return faiss.SearchParametersIVF(nprobe=nprobe, **selector)
+        if selector:
+            return faiss.SearchParametersIVF(nprobe=nprobe, **selector)
+        # FAISS only reads them, so searches may share them; making one takes a tenth of a quick search.
+        if nprobe not in self._plain_parameters:
+            self._plain_parameters[nprobe] = faiss.SearchParametersIVF(nprobe=nprobe)
+        return self._plain_parameters[nprobe]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,7 +185,7 @@ def _check(path: Path, index: Any, plan: AnnPlan, vectors: Vectors) -> None:
     """Refuse an index that does not fit the vectors and the plan."""
     checks = [
         ("dim", index.d, vectors.dim),
-        ("rows", index.ntotal, vectors.rows),
+        ("rows", index.ntotal - plan.spilled, vectors.rows),
         ("metric", index.metric_type, faiss.METRIC_INNER_PRODUCT),
         ("trained", index.is_trained, True),
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .errors import TwinlensError
 
-PACKAGES = ("encoders", "evaluation", "indexer", "searcher", "storage")
+PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training")
 
 
 def check_origins() -> None:

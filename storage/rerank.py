@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .half import widen
+from .half import EXPONENT_SHIFT, widen, widen_small
 
 Ids = NDArray[np.int64]
 Scores = NDArray[np.float32]
@@ -25,7 +25,6 @@ _BLOCK_VALUES = 1 << 20
 _BATCH_BLOCK_VALUES = 1 << 22
 _BATCH = 16
 _TALLEST = 1024
-_GUARD = np.iinfo(np.int64).max  # sorts behind every row id
 _LOWEST = np.finfo(np.float32).min  # above the -inf of an excluded row
 
 
@@ -52,16 +51,23 @@ def score_candidates(vectors: Vectors, queries: NDArray[Any], candidates: Ids) -
 
     The work space is a few MiB, whatever nq and m.
     """
-    queries = np.ascontiguousarray(queries, dtype=np.float32)
-    scores = np.full(candidates.shape, -np.inf, dtype=np.float32)
+    queries = np.ascontiguousarray(queries, dtype=np.float32) * EXPONENT_SHIFT
+    if candidates.size * vectors.dim <= _BLOCK_VALUES:
+        return _block_scores(vectors, queries, candidates)
+    scores = np.empty(candidates.shape, dtype=np.float32)
     width = max(1, min(candidates.shape[1], _BLOCK_VALUES // vectors.dim))
     height = max(1, _BLOCK_VALUES // (width * vectors.dim))
     for top in range(0, candidates.shape[0], height):
         for left in range(0, candidates.shape[1], width):
             block = np.s_[top : top + height, left : left + width]
-            known = np.maximum(candidates[block], 0)
-            found = np.vecdot(widen(vectors.gather(known)), queries[top : top + height, None, :])
-            scores[block] = np.where(candidates[block] >= 0, found, -np.inf)
+            scores[block] = _block_scores(vectors, queries[top : top + height], candidates[block])
+    return scores
+
+
+def _block_scores(vectors: Vectors, shifted: Scores, candidates: Ids) -> Scores:
+    """Exact scores of a block; the queries come times 2^112, see `widen_small`."""
+    scores: Scores = np.vecdot(widen_small(vectors.gather(np.maximum(candidates, 0))), shifted[:, None, :])
+    scores[candidates < 0] = -np.inf
     return scores
 
 
@@ -78,9 +84,9 @@ def rerank(vectors: Vectors, queries: NDArray[Any], candidates: Ids, k: int) -> 
         Row ids (nq, k) int64, padded with -1, and scores (nq, k) float32, padded with -inf; best first, equal scores
         by lower row id, no id twice.
     """
-    candidates = np.sort(np.where(candidates < 0, _GUARD, candidates), axis=1)
-    candidates[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = _GUARD
-    candidates[candidates == _GUARD] = -1
+    # Ascending ids read the file from front to back, and equal scores then come by row id.
+    candidates = np.sort(candidates, axis=1)
+    candidates[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = -1
     return _best(candidates, score_candidates(vectors, queries, candidates), k)
 
 
@@ -130,7 +136,9 @@ def _blocks(vectors: Vectors, rows: Ids | None, size: int) -> Iterator[tuple[Ids
 def _scan(queries: Scores, ids: Ids, block: Scores, best: Ranking, banned: Ids) -> Ranking:
     """Merge one block of rows into the best so far."""
     rough = queries @ block.T
-    rough[ids[None, :] == banned[:, None]] = -np.inf
+    place = np.minimum(np.searchsorted(ids, banned), len(ids) - 1)  # ids ascend
+    own = np.flatnonzero(ids[place] == banned)
+    rough[own, place[own]] = -np.inf
     # Matrix and row-wise products round differently, each by at most dim * 2^-24 for unit vectors: whatever could
     # still be among the best is scored again, row by row, so that the block size never shows in a score.
     slack = np.float32(4 * block.shape[1] * 2.0**-24)
@@ -173,7 +181,10 @@ def _merge(best: Ranking, row: Ids, ids: Ids, scores: Scores) -> Ranking:
 def _best(ids: Ids, scores: Scores, k: int) -> Ranking:
     """Sort each line by score downwards, id upwards (`ids` ascend already but for -1, whose score is -inf)."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    line = np.arange(len(ids))[:, None]
+    if order.shape[1] == k:
+        return ids[line, order], scores[line, order]
     found = _nothing(len(ids), k)
-    found[0][:, : order.shape[1]] = np.take_along_axis(ids, order, axis=1)
-    found[1][:, : order.shape[1]] = np.take_along_axis(scores, order, axis=1)
+    found[0][:, : order.shape[1]] = ids[line, order]
+    found[1][:, : order.shape[1]] = scores[line, order]
     return found

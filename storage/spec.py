@@ -47,6 +47,8 @@ class AnnPlan:
         nlist: Inverted lists; 0 where the kind has none. Usual range: 1 to 16 times the square root of the rows.
         train_rows: How many rows the quantisers were trained on; 0 where nothing was trained.
         seed: Seed of the training sample and of k-means.
+        spilled: Entries beyond one a row: rows that stand in a second list as well, because queries look for them
+            there. 0 to a tenth of the rows is usual; each costs as much memory as a row.
     """
 
     kind: AnnKind
@@ -54,6 +56,7 @@ class AnnPlan:
     nlist: int = 0
     train_rows: int = 0
     seed: int = 0
+    spilled: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

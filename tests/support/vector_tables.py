@@ -33,10 +33,13 @@ def write_table(folder: Path, vectors: NDArray[Any], batch_rows: int = 1000) -> 
     return VectorTable.open(path)
 
 
-def build_index(folder: Path, kind: AnnKind, table: VectorTable, nlist: int | None = None) -> AnnIndex:
+def build_index(
+    folder: Path, kind: AnnKind, table: VectorTable, nlist: int | None = None, queries: NDArray[Any] | None = None
+) -> AnnIndex:
     """Train, write and open an index of this kind over a table."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{kind}.faiss"
-    plan = build_ann(table, plan_ann(kind, table.rows, table.dim, nlist=nlist), path)
+    plan = build_ann(table, plan_ann(kind, table.rows, table.dim, nlist=nlist), path, queries=queries)
     return AnnIndex.open(path, plan, table)
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pytest
-from vector_tables import build_index, unit_rows, write_table
+from vector_tables import brute_force, build_index, unit_rows, write_table
 
-from evaluation import hit_rate_at_k
+from evaluation import ann_recall, hit_rate_at_k
 from indexer.ann_plan import plan_ann
 from indexer.ann_train import build_ann, estimate_memory
 from indexer.errors import BuildError
@@ -48,6 +48,49 @@ def test_the_same_seed_gives_the_same_file(tmp_path: Path, table: VectorTable, k
         build_ann(table, plan, tmp_path / str(number))
         files.append((tmp_path / str(number)).read_bytes())
     assert files[0] == files[1] != files[2]
+
+
+def test_the_same_queries_spill_the_same_entries(tmp_path: Path, table: VectorTable) -> None:
+    plan = plan_ann("ivf-pq4", table.rows, table.dim)
+    queries = off_the_vectors(400, seed=1)
+    plans = [build_ann(table, plan, tmp_path / name, queries=queries) for name in ("a", "b")]
+    assert plans[0] == plans[1] == replace(plan, spilled=plans[0].spilled)
+    assert 0 < plans[0].spilled <= table.rows // 10
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_spilling_finds_more_for_queries_off_the_vectors(tmp_path: Path, table: VectorTable) -> None:
+    """Other queries of the same kind, as many lists: more is found; for the vectors themselves no less."""
+    plain = build_index(tmp_path / "plain", "ivf-pq4", table, 64)
+    spilled = build_index(tmp_path / "spilled", "ivf-pq4", table, 64, queries=off_the_vectors(2000, seed=1))
+    others, stored = off_the_vectors(300, seed=2), table.gather(np.arange(0, 4000, 20)).astype(np.float32)
+    for queries, gain in ((others, 0.03), (stored, -0.01)):
+        truth = brute_force(table, queries, 10)
+        recalls = [ann_recall(ann.search(queries, 10, nprobe=4, oversample=20)[0], truth) for ann in (plain, spilled)]
+        assert recalls[1] >= recalls[0] + gain
+
+
+def test_memory_for_one_copy_of_the_codes_alone_spills_nothing(tmp_path: Path) -> None:
+    table = write_table(tmp_path, unit_rows(30_000, 64, clusters=64))
+    plan = replace(plan_ann("ivf-pq4", table.rows, table.dim), train_rows=2000)
+    need = estimate_memory(plan, table.rows, table.dim)
+    queries = unit_rows(100, 64, seed=1)
+    assert build_ann(table, plan, tmp_path / "tight", memory_bytes=need, queries=queries).spilled == 0
+    assert build_ann(table, plan, tmp_path / "wide", memory_bytes=need + (8 << 20), queries=queries).spilled > 0
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ANN_KINDS if kind != "ivf-pq4"])
+def test_other_kinds_spill_nothing(tmp_path: Path, table: VectorTable, kind: AnnKind) -> None:
+    plan = plan_ann(kind, table.rows, table.dim)
+    assert build_ann(table, plan, tmp_path / "ann.faiss", queries=off_the_vectors(50, seed=1)).spilled == 0
+
+
+def off_the_vectors(count: int, seed: int) -> np.ndarray:
+    """Queries as captions are to images: each leans on a vector, and has as much of its own and a mean of its own."""
+    generator = np.random.default_rng([seed, count])
+    queries = unit_rows(4000, 24)[generator.integers(0, 4000, count)] + 0.25 * generator.standard_normal((count, 24))
+    queries[:, :3] += 0.8
+    return (queries / np.linalg.norm(queries, axis=1, keepdims=True)).astype(np.float32)
 
 
 def test_the_size_of_a_chunk_does_not_show_in_the_file(

@@ -61,6 +61,16 @@ def test_a_point_gives_the_recall_that_it_says(
         assert point.ann_recall - 0.005 <= measured <= point.ann_recall + 0.15
 
 
+def test_spilled_rows_count_once(tmp_path: Path, table: VectorTable, queries: np.ndarray) -> None:
+    """Points of an index in which rows stand twice give what they say, too."""
+    ann = build_index(tmp_path, "ivf-pq4", table, 64, queries=unit_rows(2000, 32, seed=4, clusters=7))
+    assert ann.plan.spilled > 100
+    for point in tune(ann, table, queries, source="corpus", ks=(10,)).points:
+        found = ann.search(queries, 10, nprobe=point.nprobe, oversample=point.oversample)[0]
+        measured = ann_recall(found, brute_force(table, queries, 10))
+        assert point.ann_recall - 0.005 <= measured <= point.ann_recall + 0.15
+
+
 def test_flat_has_one_point_a_k(table: VectorTable, queries: np.ndarray) -> None:
     flat = AnnIndex.open(None, AnnPlan(kind="flat"), table)
     points = tune(flat, table, queries, source="bank").points

@@ -245,6 +245,54 @@ def test_flat_has_no_candidates(indexes: dict[AnnKind, AnnIndex], queries: np.nd
         indexes["flat"].candidates(queries, 10, nprobe=1)
 
 
+@pytest.fixture(scope="module")
+def spilled(tmp_path_factory: pytest.TempPathFactory, table: VectorTable) -> AnnIndex:
+    """Filled with queries in mind that lie elsewhere than the vectors: some rows stand in two lists or more."""
+    folder = tmp_path_factory.mktemp("spilled")
+    found = build_index(folder, "ivf-pq4", table, LISTS, queries=unit_rows(500, DIM, seed=5, clusters=3))
+    assert found.plan.spilled > 0
+    return found
+
+
+@pytest.mark.parametrize("oversample", [1, 2, 30])
+@pytest.mark.parametrize("nprobe", [1, LISTS])
+def test_a_spilled_row_is_found_once(spilled: AnnIndex, nprobe: int, oversample: int) -> None:
+    """Also where so few candidates are asked for that a row that comes twice leaves too few."""
+    ids, scores = spilled.search(unit_rows(100, DIM, seed=5, clusters=3), 25, nprobe=nprobe, oversample=oversample)
+    assert (ids >= 0).all()
+    assert all(len(np.unique(line)) == 25 for line in ids)
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_a_spilled_index_probed_to_the_end_equals_brute_force(
+    spilled: AnnIndex, table: VectorTable, queries: np.ndarray
+) -> None:
+    ids, _ = spilled.search(queries, 10, nprobe=LISTS, oversample=ROWS)
+    assert np.array_equal(ids, brute_force(table, queries, 10))
+    everything = spilled.search(queries[:2], ROWS, nprobe=1, oversample=1)[0]
+    assert np.array_equal(np.sort(everything, axis=1), np.tile(np.arange(ROWS), (2, 1)))
+
+
+@pytest.mark.usefixtures("always_probe")
+@pytest.mark.parametrize("share", [0.005, 0.1, 0.7])
+def test_a_filter_holds_for_spilled_rows(
+    spilled: AnnIndex, table: VectorTable, queries: np.ndarray, share: float
+) -> None:
+    rows = some_rows(share, 6)
+    narrow = spilled.search(queries, 12, nprobe=1, oversample=1, rows=rows)[0]
+    assert np.isin(narrow, rows).all()
+    ids = spilled.search(queries, 12, nprobe=LISTS, oversample=ROWS, rows=rows)[0]
+    assert np.array_equal(ids, brute_force(table, queries, 12, rows))
+
+
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_a_wrong_number_of_spilled_entries_is_refused(tmp_path: Path, table: VectorTable, wrong: int) -> None:
+    plan = build_index(tmp_path, "ivf-pq4", table, LISTS, queries=unit_rows(200, DIM, seed=5, clusters=3)).plan
+    changed = replace(plan, spilled=plan.spilled + wrong)
+    with pytest.raises(CorruptIndexError, match=rf"has rows {ROWS - wrong} where {ROWS} is expected"):
+        AnnIndex.open(tmp_path / "ivf-pq4.faiss", changed, table)
+
+
 @pytest.mark.parametrize("kind", CODED)
 def test_an_index_of_other_vectors_is_refused(tmp_path: Path, kind: AnnKind) -> None:
     build_index(tmp_path, kind, write_table(tmp_path / "a", unit_rows(400, 16)), None if kind == "hnsw" else 4)

@@ -3,13 +3,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from storage.half import widen
+from storage.half import EXPONENT_SHIFT, widen, widen_small
 
 
 def test_every_finite_number_becomes_the_same_number() -> None:
     every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
     finite = every[np.isfinite(every)]
     assert np.array_equal(widen(finite), finite.astype(np.float32))
+
+
+def test_small_numbers_times_a_large_query_give_the_same_product_to_the_last_bit() -> None:
+    generator = np.random.default_rng(0)
+    vectors = (generator.standard_normal((200, 512)) / 23).astype(np.float16)
+    vectors[:3] = [[6e-8], [-6e-5], [0]]  # the smallest that float16 has, and none
+    query = (generator.standard_normal(512) / 23).astype(np.float32)
+    assert np.array_equal(widen_small(vectors) * EXPONENT_SHIFT, widen(vectors))
+    small = np.vecdot(widen_small(vectors), (query * EXPONENT_SHIFT)[None])
+    assert np.array_equal(small, np.vecdot(widen(vectors), query[None]))
 
 
 def test_the_sign_of_zero_stays() -> None:

@@ -75,6 +75,14 @@ def test_a_chunk_has_at_least_one_row(path: Path) -> None:
         next(VectorTable.open(path).chunks(0))
 
 
+@pytest.mark.parametrize("count", [1, 128, 129, 500])
+def test_few_item_ids_and_many_are_the_same(path: Path, count: int) -> None:
+    table = VectorTable.open(path)
+    rows = np.random.default_rng(count).integers(0, table.rows, count)
+    every = table.item_ids(np.tile(np.arange(table.rows), 30))[: table.rows]
+    assert table.item_ids(rows).tolist() == every[rows].tolist()
+
+
 def test_item_ids_come_in_the_order_and_shape_asked(path: Path) -> None:
     found = VectorTable.open(path).item_ids(np.array([[24, 3], [3, 10]]))
     assert found.tolist() == [["item 24 ü", "item 3 ü"], ["item 3 ü", "item 10 ü"]]
