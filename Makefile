@@ -25,7 +25,7 @@ bench: $(READY)  ## Measure everything again; results go to benchmarks/results/
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,demo,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,plot,demo,test]"
 	touch $@
 
 clean:

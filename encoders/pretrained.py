@@ -28,7 +28,7 @@ from .model import TwoTowers
 from .suggest import CHECKPOINTS, unknown_architecture, unknown_source
 
 CONFIG_FILE = "open_clip_config.json"
-CUSTOM_TRUNKS = (conse.TRUNK,)
+CUSTOM_TRUNKS = (conse.TRUNK, conse.WIDE_TRUNK)
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 # What open_clip, transformers, timm and the file formats raise on models that cannot be loaded.
 _FAILURES = (

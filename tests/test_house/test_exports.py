@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-PACKAGES = ("encoders", "evaluation", "indexer", "searcher", "storage")
+PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training")
 
 
 @pytest.mark.parametrize("name", PACKAGES)

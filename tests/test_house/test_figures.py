@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median, quantiles
 
-PACKAGES = ("encoders", "evaluation", "indexer", "searcher", "storage")
+PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training")
 
 
 def files(home: Path) -> Iterator[Path]:

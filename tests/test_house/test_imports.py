@@ -17,6 +17,9 @@ MAY_IMPORT = {
     "encoders": {"storage"},
     "indexer": {"storage", "encoders", "evaluation"},
     "searcher": {"storage", "encoders", "evaluation"},
+    "training": {"storage", "encoders", "evaluation"},
+    # It searches and evaluates through a built index as well as in memory.
+    "matcher": {"storage", "encoders", "evaluation", "training", "searcher"},
 }
 OURS = {*MAY_IMPORT, "benchmarks", "tests"}
 
@@ -61,5 +64,5 @@ def test_modules_do_not_import_each_other_in_a_circle(home: Path) -> None:
 
 
 def test_storage_and_searcher_do_not_import_torch(home: Path) -> None:
-    code = "import sys, storage, searcher, evaluation, indexer.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, storage, searcher, evaluation, indexer.cli, matcher, training; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=home, check=False).returncode == 0

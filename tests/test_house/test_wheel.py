@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"encoders", "evaluation", "indexer", "searcher", "storage"}
+PACKAGES = {"encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training"}
 
 
 @pytest.fixture(scope="module")

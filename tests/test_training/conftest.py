@@ -1,0 +1,41 @@
+"""A tiny model, pictures that it can learn, and one finished run that several tests look at."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from two_tone import save_tiny, two_tone
+
+from training import CaptionedImages, FitConfig
+
+# Enough steps for the tiny model to learn something, in a second or two.
+QUICK = FitConfig(mode="full", epochs=8, batch_size=16, lr=1e-3, head_lr=1e-3, looks=0, evaluations=4, device="cpu")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def quick() -> FitConfig:
+    return QUICK
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The spec of an untrained CLIP."""
+    return save_tiny(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> CaptionedImages:
+    """48 pictures of two colours, with two captions each."""
+    paths, captions = two_tone(tmp_path_factory.mktemp("pictures"), 48)
+    return CaptionedImages(paths, captions)

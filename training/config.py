@@ -1,0 +1,112 @@
+"""How to fine-tune: what the caller may set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import TrainingError
+
+Mode = Literal["auto", "full", "upper", "head", "lora"]
+MODES: tuple[Mode, ...] = ("auto", "full", "upper", "head", "lora")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig:
+    """Settings of one fine-tuning. None means: what suits the encoder, the mode and the device (`training.recipe`).
+
+    Attributes:
+        mode: What is trained. `head`: the projections only, seconds with cached features. `upper`: also the last blocks
+            of each tower; the frozen ones below are computed once. `full`: everything; for a GPU or a small model.
+            `lora`: low-rank adapters in the blocks, and the heads; a tenth of the optimiser's memory. `auto`: `upper`
+            for `lite`, otherwise `full` on a GPU and `head` on a CPU.
+        image_blocks: How many of the last blocks of the image tower `upper` and `lora` train.
+        text_blocks: The same for the text tower.
+        epochs: Times that each image is seen; 5 to 30. Early stopping takes the best of them.
+        batch_size: Distinct images a step, which compete with each other: more is better and, with `chunk_size`, costs
+            no memory.
+        chunk_size: Images in one forward pass with gradients. Lower it where memory runs out; results do not change.
+        captions: Captions drawn for each image and epoch.
+        lr: Learning rate of the last block: 1e-6 to 1e-4 for large pretrained models, up to 1e-3 for small ones.
+        head_lr: Learning rate of heads and logit scale.
+        layer_decay: What the learning rate is multiplied by from one block to the one below it; 0.65 to 1.
+        weight_decay: AdamW's, on matrices and filters only; 0 to 0.2.
+        warmup: Share of the steps in which the learning rate rises; then it falls as a cosine to 0.
+        smoothing: Share of the target spread over the wrong answers; 0 to 0.1.
+        dropout: Share of the features that the heads of `lite` do not see in a step; other models have none. 0.5 to 0.8
+            for some thousand images, less for more.
+        block_dropout: Of the dropout layers in trained blocks, where a model has any; None leaves the model's own.
+        temperature: 1 / logit scale to start from; None keeps the encoder's.
+        looks: Augmented looks at each image that are cached beside the plain one; without a cache each epoch draws a
+            fresh one where this is above 0.
+        clip_norm: Largest length of the gradient.
+        lora_rank: Rank of the adapters; 4 to 64.
+        lora_alpha: Adapters are scaled by alpha / rank.
+        time_limit: Seconds for everything; the schedule ends when the time does. 0 saves the encoder untrained.
+        patience: Evaluations without gain after which training stops; None never stops early.
+        evaluations: How many times in all validation recall is measured; 0.5 to 2 an epoch is usual.
+        val_share: Share of the images held back for validation where none are given.
+        soup: How many of the best checkpoints are averaged, greedily; 1 takes the best one.
+        interpolate: Whether to try weights between the untrained and the trained model, on the validation images.
+        cache_bytes: Memory for the features of frozen blocks; where they do not fit they are computed each time.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `fp32` or `bf16`. `auto`: bf16 on a GPU that has it, else fp32. Weights stay in fp32.
+        seed: The same seed gives the same encoder on the same machine.
+    """
+
+    mode: Mode = "auto"
+    image_blocks: int | None = None
+    text_blocks: int | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    chunk_size: int | None = None
+    captions: int | None = None
+    lr: float | None = None
+    head_lr: float | None = None
+    layer_decay: float | None = None
+    weight_decay: float | None = None
+    warmup: float = 0.1
+    smoothing: float | None = None
+    dropout: float | None = None
+    block_dropout: float | None = None
+    temperature: float | None = None
+    looks: int | None = None
+    clip_norm: float = 1.0
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    time_limit: float | None = None
+    patience: int | None = 5
+    evaluations: int | None = None
+    val_share: float = 0.1
+    soup: int = 3
+    interpolate: bool = True
+    cache_bytes: int = 4 * 2**30
+    device: str = "auto"
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise TrainingError(f"mode is {self.mode!r}; choose one of {', '.join(MODES)}")
+        for name in _AT_LEAST_ONE:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise TrainingError(f"{name} is {value!r}; give 1 or more")
+        for name in _NOT_NEGATIVE:
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise TrainingError(f"{name} is {value!r}; give 0 or more")
+        for name in _SHARES:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise TrainingError(f"{name} is {value!r}; give a share from 0 to below 1")
+        if self.val_share == 0:
+            raise TrainingError("val_share is 0; give a share above 0, or val of your own")
+
+
+_AT_LEAST_ONE = ("epochs", "batch_size", "chunk_size", "captions", "lora_rank", "soup", "patience", "evaluations")
+_NOT_NEGATIVE = (
+    "image_blocks", "text_blocks", "lr", "head_lr", "layer_decay", "weight_decay", "looks", "time_limit",
+    "clip_norm", "lora_alpha", "cache_bytes", "seed",
+)  # fmt: skip
+_SHARES = ("warmup", "smoothing", "dropout", "block_dropout", "val_share")

@@ -1,0 +1,78 @@
+"""What a fine-tuning run did, for people, for programs and beside the encoder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .ranking import Recall
+from .readable import first_few
+
+REPORT_FILE = "training.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitReport:
+    """The outcome of a run; `training.json` in the encoder's folder holds the same.
+
+    Attributes:
+        encoder: The spec that opens the result: `local-dir:PATH`.
+        base: The spec of the encoder that it started from.
+        before: Validation recall of the untrained encoder; None where there was no time to measure it.
+        after: The same of what was saved.
+        curve: One row for each evaluation: step, epoch, loss, recall.
+        stopped_by: `finished`, `early`, `time_limit` or `interrupted`.
+        averaged: The steps whose weights were averaged; empty where the untrained encoder was best.
+        alpha: Share of the trained weights in what was saved; the rest are the untrained ones.
+        counts: Distinct items and pairs of training and validation.
+        seconds: How long each stage took, and all of it.
+        settings: All that the run depends on, with device and precision.
+        unreadable: Images that were left out, a line each.
+    """
+
+    encoder: str
+    base: str
+    before: Recall | None
+    after: Recall | None
+    curve: list[dict[str, Any]]
+    stopped_by: str
+    averaged: tuple[int, ...]
+    alpha: float
+    counts: dict[str, int]
+    seconds: dict[str, float]
+    settings: dict[str, Any]
+    unreadable: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain values."""
+        recalls = {name: recall and recall.to_json() for name, recall in self._recalls().items()}
+        return {**asdict(self), **recalls}
+
+    def to_text(self) -> str:
+        """Return a few lines for people."""
+        lines = [f"{name:<7} {_line(recall)}" for name, recall in self._recalls().items() if recall is not None]
+        kept = "the untrained encoder" if not self.averaged else f"steps {', '.join(map(str, self.averaged))}"
+        share = f", {self.alpha:.2f} of it with the untrained weights" if 0 < self.alpha < 1 else ""
+        lines.append(f"kept    {kept}{share}; stopped by: {self.stopped_by}; {self.seconds['all']:.0f} s")
+        if self.unreadable:
+            lines.append(f"left out {len(self.unreadable)} unreadable images: {first_few(self.unreadable)}")
+        return "\n".join([*lines, f"encoder {self.encoder}"])
+
+    def write(self, folder: Path) -> None:
+        """Write `training.json` into the encoder's folder; encoders ignore it."""
+        text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
+        (folder / REPORT_FILE).write_text(text, encoding="utf-8")
+
+    def _recalls(self) -> dict[str, Recall | None]:
+        return {"before": self.before, "after": self.after}
+
+
+def _line(recall: Recall) -> str:
+    sides = [
+        f"{name} {' / '.join(f'{value:.3f}' for value in figures.values())}"
+        for name, figures in (("left to right", recall.left_to_right), ("right to left", recall.right_to_left))
+    ]
+    depths = "/".join(name.removeprefix("R@") for name in recall.left_to_right)
+    return f"validation R@{depths}: {', '.join(sides)}; mean {recall.mean:.3f}"
