@@ -45,6 +45,7 @@ def test_no_machine_path_is_in_the_tree(home: Path) -> None:
         *(home / "benchmarks").rglob("*.*"),
         home / "README.md",
     ]:
-        if path.suffix in {".py", ".md", ".json"}:
+        # `benchmarks/work` is where benchmarks keep their indexes; it is no part of the project.
+        if path.suffix in {".py", ".md", ".json"} and "work" not in path.relative_to(home).parts:
             text = path.read_text(encoding="utf-8")
             assert not any(needle in text for needle in needles), path
