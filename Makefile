@@ -1,4 +1,4 @@
-# The whole interface: `make demo`, `make test`, `make check`, `make bench`. Each installs what it needs into .venv.
+# The whole interface: `make demo`, `make test`, `make check`, `make bench`, `make bench-ann`. Each installs what it needs into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 # faiss comes by one of two extras that exclude each other: `make test FAISS=gpu` on a machine with CUDA.
@@ -6,7 +6,7 @@ FAISS ?= cpu
 BIN = $(VENV)/bin
 READY = $(VENV)/ready-$(FAISS)
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-ann clean
 
 demo: $(READY)  ## Index real photographs, search them, leave demo/hits.png
 	$(BIN)/python benchmarks/demo.py
@@ -21,6 +21,10 @@ check: $(READY)  ## Lint and type-check
 
 bench: $(READY)  ## Measure everything again; results go to benchmarks/results/
 	$(BIN)/python benchmarks/run.py
+
+bench-ann: $(READY)  ## Measure searching a million vectors beside other engines, which it installs: hours
+	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),bench]"
+	$(BIN)/python benchmarks/ann.py --rows 1000000 --work benchmarks/work/ann
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

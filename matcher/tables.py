@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from training.errors import ExamplesError
+from training.table_file import read_table_file
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from .errors import DataError
 
 IdMappings = Mapping[str, Mapping[Any, Any]]
 """For each column what its ids stand for: {"image": {17: "photos/17.jpg"}}."""
-
-# A cell of a CSV may hold a base64 picture or a long text; Python's own limit is 128 KiB.
-_LONGEST_CELL = 1 << 28
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,85 +149,12 @@ def _length(name: str, values: Any) -> int:
 
 
 def _read_file(path: Path, wanted: tuple[str, ...]) -> Table:
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        kinds = ", ".join(_READERS)
-        raise DataError(f"{str(path)[:200]!r} is no table file ({kinds}); give one, or put single items into a list")
-    if not path.is_file():
-        raise DataError(f"there is no file {str(path)!r}; give the path of a table")
-    return _from_mapping(reader(path, wanted), wanted, repr(path.name), path.parent)
-
-
-def _csv(path: Path, wanted: tuple[str, ...]) -> dict[str, list[Any]]:
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_CELL))
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.reader(file, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-        try:
-            return _csv_columns(path, list(lines))
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path.name!r} is not UTF-8 at byte {error.start}; save it as UTF-8") from error
-        except csv.Error as error:
-            raise DataError(f"{path.name!r}, line {lines.line_num}: {error}; is a quote left open?") from error
-
-
-def _csv_columns(path: Path, lines: list[list[str]]) -> dict[str, list[Any]]:
-    filled = [(number, line) for number, line in enumerate(lines) if line]
-    if not filled:
-        raise DataError(f"{path.name!r} is empty; its first line should name the columns")
-    header = filled[0][1]
-    uneven = next(((number, line) for number, line in filled if len(line) != len(header)), None)
-    if uneven is not None:
-        number, line = uneven
-        raise DataError(
-            f"{path.name!r}, row {number - 1} has {len(line)} cells, the header {len(header)}; quote cells with commas"
-        )
-    return {name: [line[place] for _, line in filled[1:]] for place, name in enumerate(header)}
-
-
-def _jsonl(path: Path, wanted: tuple[str, ...]) -> dict[str, list[Any]]:
-    rows = []
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                rows.append(_json_row(path, number, line))
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if not names:
-        raise DataError(f"{path.name!r} is empty; give one JSON object a line")
-    return {name: [row.get(name) for row in rows] for name in names}
-
-
-def _json_row(path: Path, number: int, line: str) -> dict[str, Any]:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path.name!r}, line {number} is no JSON: {error}; give one object a line") from error
-    if not isinstance(row, dict):
-        raise DataError(f"{path.name!r}, line {number} is a {type(row).__name__}; give one JSON object a line")
-    return row
-
-
-def _parquet(path: Path, wanted: tuple[str, ...]) -> dict[str, list[Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        names: list[str] = pq.read_schema(path).names
-        table: pa.Table = pq.read_table(path, columns=[name for name in wanted if name in names])
-    except pa.ArrowException as error:
-        raise DataError(f"{path.name!r} is no Parquet file: {str(error).splitlines()[0][:120]}") from error
-    found = {name: table.column(name).to_pylist() for name in table.column_names}
-    # Columns that were not asked for are named in messages, and not read.
-    unread = [None] * (table.num_rows if table.column_names else pq.read_metadata(path).num_rows)
-    return {name: found.get(name, unread) for name in names}
-
-
-_READERS: dict[str, Callable[[Path, tuple[str, ...]], dict[str, list[Any]]]] = {
-    ".csv": _csv,
-    ".tsv": _csv,
-    ".jsonl": _jsonl,
-    ".ndjson": _jsonl,
-    ".parquet": _parquet,
-}
+        columns = read_table_file(path, wanted)
+    except ExamplesError as error:
+        hint = "" if path.suffix else "; put single items into a list"
+        raise DataError(f"{error}{hint}") from error
+    return _from_mapping(columns, wanted, repr(path.name), path.parent)
 
 
 def _content(mapping: Mapping[Any, Any], cell: Any, name: str, row: int) -> Any:

@@ -18,7 +18,7 @@ def save_plot(report: FitReport, path: Path) -> None:
     if not report.curve:
         raise TrainingError(f"nothing was trained (stopped by {report.stopped_by}), so there is nothing to plot")
     figure_type = _figure_type()
-    figure = figure_type(figsize=(9, 4), layout="constrained")
+    figure = figure_type(figsize=(11, 4), layout="constrained")
     loss, recall = figure.subplots(1, 2)
     _draw_loss(loss, report.curve)
     _draw_recall(recall, report)
@@ -45,7 +45,7 @@ def _draw_loss(axes: Any, curve: list[dict[str, Any]]) -> None:
 def _draw_recall(axes: Any, report: FitReport) -> None:
     before, curve = report.before, report.curve
     epochs = [0.0, *(row["epoch"] for row in curve)]
-    for side, name, style in (("left_to_right", "left to right", "-"), ("right_to_left", "right to left", "--")):
+    for (side, name), style in zip(report.directions().items(), ("-", "--"), strict=False):
         for number, depth in enumerate(curve[0][side]):
             first = [] if before is None else [getattr(before, side)[depth]]
             values = [*first, *(row[side][depth] for row in curve)]
@@ -55,4 +55,4 @@ def _draw_recall(axes: Any, report: FitReport) -> None:
         axes.axhline(report.after.mean, color="0.4", linewidth=1, linestyle=":", label=label)
     axes.set(xlabel="epoch", ylabel="R@k", title="Validation recall", ylim=(0, 1))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="x-small")
+    axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1.01, 1))

@@ -38,7 +38,7 @@ class Recipe:
 FEWEST_IN_BATCH = 32
 # Found on parts of Flickr8k's train split; benchmarks/fine_tune.py measures them on its dev split.
 _LITE: dict[str, Any] = {
-    "mode": "upper", "image_blocks": 0, "text_blocks": 1, "epochs": 30, "batch_size": 250, "chunk_size": 128,
+    "mode": "upper", "image_blocks": 0, "text_blocks": 1, "epochs": 40, "batch_size": 500, "chunk_size": 128,
     "captions": 1, "lr": 2e-4, "head_lr": 3e-4, "layer_decay": 1.0, "weight_decay": 0.05, "smoothing": 0.0,
     "dropout": 0.8, "block_dropout": 0.3, "temperature": 0.05, "looks": 1, "evaluations": 10,
 }  # fmt: skip

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .examples import Kind
 from .ranking import Recall
 from .readable import first_few
 
@@ -20,6 +21,7 @@ class FitReport:
     Attributes:
         encoder: The spec that opens the result: `local-dir:PATH`.
         base: The spec of the encoder that it started from.
+        sides: What the left and the right items are: `image` or `text`.
         before: Validation recall of the untrained encoder; None where there was no time to measure it.
         after: The same of what was saved.
         curve: One row for each evaluation: step, epoch, loss, recall.
@@ -34,6 +36,7 @@ class FitReport:
 
     encoder: str
     base: str
+    sides: tuple[Kind, Kind]
     before: Recall | None
     after: Recall | None
     curve: list[dict[str, Any]]
@@ -52,7 +55,8 @@ class FitReport:
 
     def to_text(self) -> str:
         """Return a few lines for people."""
-        lines = [f"{name:<7} {_line(recall)}" for name, recall in self._recalls().items() if recall is not None]
+        recalls = self._recalls().items()
+        lines = [f"{name:<7} {self._line(recall)}" for name, recall in recalls if recall is not None]
         kept = "the untrained encoder" if not self.averaged else f"steps {', '.join(map(str, self.averaged))}"
         share = f", {self.alpha:.2f} of it with the untrained weights" if 0 < self.alpha < 1 else ""
         lines.append(f"kept    {kept}{share}; stopped by: {self.stopped_by}; {self.seconds['all']:.0f} s")
@@ -60,19 +64,24 @@ class FitReport:
             lines.append(f"left out {len(self.unreadable)} unreadable images: {first_few(self.unreadable)}")
         return "\n".join([*lines, f"encoder {self.encoder}"])
 
+    def directions(self) -> dict[str, str]:
+        """Return what people call the directions of a recall; where both sides are of one kind there is but one."""
+        left, right = self.sides
+        both = {"left_to_right": f"{left} to {right}", "right_to_left": f"{right} to {left}"}
+        return both if left != right else {"left_to_right": both["left_to_right"]}
+
     def write(self, folder: Path) -> None:
         """Write `training.json` into the encoder's folder; encoders ignore it."""
         text = json.dumps(self.to_json(), indent=1, allow_nan=False) + "\n"
         (folder / REPORT_FILE).write_text(text, encoding="utf-8")
 
+    def _line(self, recall: Recall) -> str:
+        sides = [
+            f"{name} {' / '.join(f'{value:.3f}' for value in getattr(recall, side).values())}"
+            for side, name in self.directions().items()
+        ]
+        depths = "/".join(name.removeprefix("R@") for name in recall.left_to_right)
+        return f"validation R@{depths}: {', '.join(sides)}; mean {recall.mean:.3f}"
+
     def _recalls(self) -> dict[str, Recall | None]:
         return {"before": self.before, "after": self.after}
-
-
-def _line(recall: Recall) -> str:
-    sides = [
-        f"{name} {' / '.join(f'{value:.3f}' for value in figures.values())}"
-        for name, figures in (("left to right", recall.left_to_right), ("right to left", recall.right_to_left))
-    ]
-    depths = "/".join(name.removeprefix("R@") for name in recall.left_to_right)
-    return f"validation R@{depths}: {', '.join(sides)}; mean {recall.mean:.3f}"

@@ -94,6 +94,7 @@ class Session:
         return FitReport(
             encoder=f"local-dir:{folder}",
             base=self.towers.spec,
+            sides=(self.train.left.kind, self.train.right.kind),
             before=outcome.before,
             after=outcome.after,
             curve=outcome.progress.curve,

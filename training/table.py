@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.csv
-import pyarrow.parquet
 
 from encoders.base import ImageLike
 
 from .errors import ExamplesError
 from .examples import CaptionedImages
+from .table_file import read_table_file
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 SPLIT_COLUMN = "split"
 _SHOWN = 10
-Columns = Mapping[str, list[Any]]
 
 
 def read_captions(
@@ -40,8 +34,9 @@ def read_captions(
         ExamplesError: There is no such file, column or split, a row is broken, or nothing is left.
     """
     file = Path(path).expanduser()
-    columns = _columns(file)
-    for name in (image, text, *((SPLIT_COLUMN,) if split is not None else ())):
+    wanted = (image, text, *((SPLIT_COLUMN,) if split is not None else ()))
+    columns = read_table_file(file, wanted)
+    for name in wanted:
         if name not in columns:
             raise ExamplesError(f"{file.name} has no column {name!r}; its columns are {', '.join(columns)}")
     rows = range(len(columns[image]))
@@ -54,58 +49,6 @@ def read_captions(
     if not images:
         raise ExamplesError(f"{file.name} holds no rows, so there is nothing to learn from")
     return CaptionedImages(list(images), list(images.values()))
-
-
-def _columns(file: Path) -> Columns:
-    if file.suffix.lower() not in SUFFIXES:
-        raise ExamplesError(f"{str(file)!r} is no table that can be read; give one of {', '.join(SUFFIXES)}")
-    if not file.is_file():
-        raise ExamplesError(f"there is no file {str(file)!r}; name a table of images and captions")
-    try:
-        if file.suffix.lower() in (".jsonl", ".ndjson"):
-            return _json_lines(file)
-        columns: Columns = _arrow(file).to_pydict()
-        return columns
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        words = " ".join(str(error).split())[:200]
-        raise ExamplesError(f"{str(file)!r} cannot be read as {file.suffix[1:].lower()}: {words}") from error
-
-
-def _arrow(file: Path) -> pa.Table:
-    if file.suffix.lower() == ".parquet":
-        return pa.parquet.read_table(file)
-    parse = pa.csv.ParseOptions(delimiter="\t" if file.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
-    # All columns as text: a caption such as "1984" is no number, and "null" is a word.
-    names = pa.csv.open_csv(file, parse_options=parse).schema.names
-    convert = pa.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    return pa.csv.read_csv(file, parse_options=parse, convert_options=convert)
-
-
-def _json_lines(file: Path) -> Columns:
-    columns: dict[str, list[Any]] = {}
-    count = 0
-    with file.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            for name, value in _object(line, file, number).items():
-                column = columns.setdefault(name, [])
-                column.extend([None] * (count - len(column)))
-                column.append(value)
-            count += 1
-    for column in columns.values():
-        column.extend([None] * (count - len(column)))
-    return columns
-
-
-def _object(line: str, file: Path, number: int) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except ValueError as error:
-        raise ExamplesError(f"line {number} of {file.name} is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise ExamplesError(f"line {number} of {file.name} holds a {type(value).__name__}, not an object with columns")
-    return value
 
 
 def _of_split(file: Path, values: list[Any], split: str) -> list[int]:

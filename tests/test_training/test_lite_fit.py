@@ -99,7 +99,7 @@ def test_progress_goes_to_stderr_and_text_says_what_came_out(table: Path, tmp_pa
     assert result.exit_code == 0, result.output
     assert "features of" in result.stderr
     assert "loss" in result.stderr
-    assert "after   validation R@1/5: left to right" in result.stdout
+    assert "after   validation R@1/5: image to text" in result.stdout
     assert result.stdout.rstrip().endswith(f"encoder local-dir:{tmp_path / 'encoder'}")
 
 

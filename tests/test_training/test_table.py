@@ -66,12 +66,12 @@ def test_a_wrong_name_is_told_the_right_ones(options: dict, message: str, tmp_pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"no column 'image'"),
+        ("", r"'t\.jsonl' is empty; give one JSON object a line"),
         ('{"image": "a.jpg", "captions": []}', r"row 1 of t\.jsonl has an empty caption"),
         ('{"image": "a.jpg", "captions": " "}', r"row 1 of t\.jsonl has an empty caption"),
         ('{"image": "", "captions": "a"}', r"row 1 of t\.jsonl has no image"),
-        ('{"image": "a.jpg", "captions": "a"}\n{"image"', r"line 2 of t\.jsonl is not JSON"),
-        ("[1]", r"line 1 of t\.jsonl holds a list, not an object"),
+        ('{"image": "a.jpg", "captions": "a"}\n{"image"', r"'t\.jsonl', line 2 is no JSON"),
+        ("[1]", r"'t\.jsonl', line 1 is a list; give one JSON object a line"),
     ],
 )
 def test_a_broken_line_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExamplesError, match=r"there is no file '.*gone\.csv'"):
         read_captions(tmp_path / "gone.csv")
     (tmp_path / "t.xlsx").write_bytes(b"PK")
-    with pytest.raises(ExamplesError, match=r"is no table that can be read; give one of \.csv, \.tsv"):
+    with pytest.raises(ExamplesError, match=r"is no table file; give one of \.csv, \.tsv"):
         read_captions(tmp_path / "t.xlsx")
     (tmp_path / "t.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(ExamplesError, match=r"t\.parquet' cannot be read as parquet: "):
+    with pytest.raises(ExamplesError, match=r"'t\.parquet' is no Parquet file: "):
         read_captions(tmp_path / "t.parquet")
