@@ -34,7 +34,8 @@ class Gate:
         finally:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if self._closed:
+                    self._changed.notify_all()
 
     def close(self) -> bool:
         """Let nobody in any more and wait until all are out; return False where it was closed before."""

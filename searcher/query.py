@@ -131,6 +131,10 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
     if array.dtype.kind not in "fiu":
         raise QueryError(f"the query vectors are of type {array.dtype}; give numbers, e.g. float32")
     wide = array.astype(np.float64)
+    if array.dtype == np.float32 and array.size:
+        squares = np.vecdot(wide, wide)
+        if squares.min() > _SMALLEST and np.isfinite(squares).all():  # almost always, and the quick way
+            return np.ascontiguousarray(wide / np.sqrt(squares)[:, None], dtype=np.float32)
     _check_rows(np.asarray(np.isfinite(wide).all(axis=1)), "has a value that is not finite (NaN or infinite)")
     # By the largest value first: squares of huge or tiny values would overflow or vanish.
     peak = np.abs(wide).max(axis=1, initial=0.0)

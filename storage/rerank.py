@@ -181,6 +181,8 @@ def _merge(best: Ranking, row: Ids, ids: Ids, scores: Scores) -> Ranking:
 def _best(ids: Ids, scores: Scores, k: int) -> Ranking:
     """Sort each line by score downwards, id upwards (`ids` ascend already but for -1, whose score is -inf)."""
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    if len(ids) == 1 and order.shape[1] == k:
+        return ids[:, order[0]], scores[:, order[0]]
     line = np.arange(len(ids))[:, None]
     if order.shape[1] == k:
         return ids[line, order], scores[line, order]
