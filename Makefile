@@ -1,4 +1,5 @@
-# The whole interface: `make demo`, `make test`, `make check`, `make bench`, `make bench-ann`. Each installs what it needs into .venv.
+# The whole interface: `make demo`, `make test`, `make check`, `make bench` and its longer parts `make bench-ann` and
+# `make bench-gpu`. Each installs what it needs into .venv.
 PYTHON ?= python3
 VENV ?= .venv
 # faiss comes by one of two extras that exclude each other: `make test FAISS=gpu` on a machine with CUDA.
@@ -6,7 +7,7 @@ FAISS ?= cpu
 BIN = $(VENV)/bin
 READY = $(VENV)/ready-$(FAISS)
 
-.PHONY: demo test check bench bench-ann clean
+.PHONY: demo test check bench bench-ann bench-gpu clean
 
 demo: $(READY)  ## Index real photographs, search them, leave demo/hits.png
 	$(BIN)/python benchmarks/demo.py
@@ -25,6 +26,9 @@ bench: $(READY)  ## Measure everything again; results go to benchmarks/results/
 bench-ann: $(READY)  ## Measure searching a million vectors beside other engines, which it installs: hours
 	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),bench]"
 	$(BIN)/python benchmarks/ann.py --rows 1000000 --work benchmarks/work/ann
+
+bench-gpu: $(READY)  ## Measure what a GPU adds: encoding, training of the index, exact search
+	$(BIN)/python benchmarks/gpu.py --photographs
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -19,6 +19,8 @@ COMMANDS = (
     ("semantic_search",),
     ("metrics", "--large"),
     ("fine_tune",),
+    ("encode",),
+    ("text_query",),
     ("kill_resume",),
     ("text_to_text",),
     ("million",),

@@ -28,7 +28,8 @@ class Encoder(Protocol):
             on another device or at another precision.
         device: Where it runs, e.g. `cpu` or `cuda`.
         precision: `fp32`, `bf16` or `fp16`.
-        batch_size: Images a forward pass, and a quarter of the texts. Lower it where a GPU runs out of memory.
+        batch_size: Images that one call is best given, and a quarter of the texts; what one forward pass takes at most.
+            Lower it where a GPU runs out of memory.
     """
 
     spec: str

@@ -19,16 +19,23 @@ from .base import ImageLike
 from .device import Placement
 from .errors import EncoderError
 from .fingerprint import fingerprint
-from .images import decode_image
+from .images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, decode_image
+from .lanes import Lanes
 from .lean import ready_for_inference
 from .model import TwoTowers
 from .preprocess import Preprocess
+from .quick import QuickPreprocess
 
-# Images or texts a forward pass. A CPU loses 10-30 % above 16, as activations leave its cache; a GPU needs hundreds.
-CPU_BATCH = 16
+# Images a call; a GPU needs hundreds at once.
+CPU_BATCH_A_LANE = 8
 GPU_BATCH = 256
+# Images a forward pass on one core. The first layers of a convolutional network make 5 MB of activations a picture, so
+# that more of them leave the cache and lose a third; a transformer gains 5 % up to 8.
+CONVOLUTIONAL_PASS, TRANSFORMER_PASS = 4, 8
 # A caption is a fraction of a picture's work and memory.
 TEXTS_A_PICTURE = 4
+# A search's query, as a rule: one core computes it.
+FEW_TOKENS = 64
 
 
 class ClipEncoder:
@@ -41,15 +48,18 @@ class ClipEncoder:
         self.spec = towers.spec
         self.device = placement.device
         self.precision = placement.precision
-        self.batch_size = CPU_BATCH if placement.kind == "cpu" else GPU_BATCH
+        self._lanes = Lanes(None if placement.kind == "cpu" else 1)
+        self.batch_size = CPU_BATCH_A_LANE * self._lanes.count if placement.kind == "cpu" else GPU_BATCH
         self.dim = _dim(towers)
         # Before anything is moved, folded or cast: the fingerprint is that of the model as it was loaded.
         self.fingerprint = fingerprint(towers, self.dim)
-        self._preprocess = Preprocess(towers.preprocess)
+        exact = Preprocess(towers.preprocess)
+        self._quick = QuickPreprocess(exact)
+        self._pass = _cpu_pass(towers.model) if placement.kind == "cpu" else GPU_BATCH
         self.details: Mapping[str, Any] = dict(towers.details)
         self.logit_scale = _logit_scale(towers)
         self._placement = placement
-        self._pixel_shape = tuple(self._preprocess.config.input_size)
+        self._pixel_shape = tuple(exact.config.input_size)
         self._tokenizer = towers.tokenizer
         self._pad = _trimmable_pad(towers.model)
         self._model = ready_for_inference(towers.model, placement)
@@ -61,21 +71,36 @@ class ClipEncoder:
         """What an index remembers of this encoder; device and precision are not part of it."""
         return EncoderInfo(spec=self.spec, dim=self.dim, fingerprint=self.fingerprint, details=self.details)
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """Return one RGB picture as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""
-        return self._preprocess(image)
-
-    def encode_pixels(self, pixels: np.ndarray | torch.Tensor) -> np.ndarray:
-        """Return (n, dim) float32 unit rows for (n, 3, H, W) preprocessed pictures, in the order given.
+    def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+        """Return a picture decoded as large as this encoder needs it; its width and height are those of the file.
 
         Raises:
-            EncoderError: Where the shape is not what `preprocess` gives, or a vector is not finite.
+            ImageError: It cannot be decoded.
+        """
+        return decode_image(source, limits, shrink=self._quick.shrink)
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """Return one RGB picture as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""
+        return self._quick.floats(image)
+
+    def byte_pixels(self, image: Image.Image) -> np.ndarray:
+        """Return one RGB picture as (3, H, W) uint8: a quarter of the memory of `preprocess`, in half the time."""
+        return self._quick(image)
+
+    def encode_pixels(self, pixels: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for (n, 3, H, W) pictures, in the order given.
+
+        Args:
+            pixels: What `preprocess` gives (floats) or what `byte_pixels` gives (uint8).
+
+        Raises:
+            EncoderError: Where the shape is neither's, or a vector is not finite.
         """
         batch = torch.as_tensor(pixels)
         if batch.ndim != 4 or tuple(batch.shape[1:]) != self._pixel_shape:
             wanted = ", ".join(["n", *map(str, self._pixel_shape)])
             raise EncoderError(f"pixels have shape {tuple(batch.shape)}, encoder {self.spec!r} takes ({wanted})")
-        return self._stack([self._images(part) for part in torch.split(batch, self.batch_size)] if len(batch) else [])
+        return self._rows(self._lanes.map(self._images, self._parts(batch, 1)))
 
     def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Return (n, dim) float32 unit rows for pictures, in the order given.
@@ -86,9 +111,9 @@ class ClipEncoder:
         parts = []
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
-            ready = [self.preprocess(decode_image(image).pixels) for image in chunk]
+            ready = self._lanes.map(lambda image: self.byte_pixels(self.open_image(image).pixels), chunk)
             parts.append(self.encode_pixels(np.stack(ready)))
-        return self._stack(parts)
+        return np.concatenate(parts) if parts else self._rows([])
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return (n, dim) float32 unit rows for texts, in the order given; what is too long for the model is cut.
@@ -102,35 +127,54 @@ class ClipEncoder:
         if wrong is not None:
             raise EncoderError(f"encode_texts takes texts, got {type(wrong).__name__} {wrong!r}")
         if not len(texts):
-            return self._stack([])
+            return self._rows([])
         ids = self._tokenize(list(texts))
         # Neighbours of like length share a batch, so that a short text is not computed at the length of a long one.
         order = torch.argsort(self._lengths(ids), stable=True)
+        small = int(self._lengths(ids).sum()) <= FEW_TOKENS and self._pad is not None
+        parts = self._parts(order, TEXTS_A_PICTURE)
+        found = self._lanes.map(lambda part: self._texts(self._trim(ids[part])), parts, small=small)
         rows = np.empty((len(texts), self.dim), dtype=np.float32)
-        for part in torch.split(order, self.batch_size * TEXTS_A_PICTURE):
-            rows[part.numpy()] = self._texts(self._trim(ids[part]))
+        rows[order.numpy()] = self._rows(found)
         return rows
 
-    def _images(self, batch: torch.Tensor) -> np.ndarray:
-        moved = batch.to(self.device, torch.float32, non_blocking=True, memory_format=torch.channels_last)
-        return self._run(self._model.encode_image, moved)
+    def _parts(self, batch: torch.Tensor, times: int) -> list[torch.Tensor]:
+        """Return a batch cut into forward passes: `times` the usual number, fewer where a lane would stay idle."""
+        if not len(batch):
+            return []
+        most = min(self._pass, self.batch_size) * times
+        return list(torch.split(batch, min(most, -(-len(batch) // self._lanes.count))))
 
-    def _texts(self, ids: torch.Tensor) -> np.ndarray:
+    def _images(self, batch: torch.Tensor) -> torch.Tensor:
+        if self._placement.kind == "cuda":
+            batch = batch.pin_memory()  # a copy from pinned memory runs beside the arithmetic
+        moved = batch.to(self.device, non_blocking=True)
+        if moved.dtype == torch.uint8:
+            return self._run(self._model.encode_image, self._quick.scaled(moved))
+        return self._run(self._model.encode_image, moved.to(torch.float32, memory_format=torch.channels_last))
+
+    def _texts(self, ids: torch.Tensor) -> torch.Tensor:
         return self._run(self._model.encode_text, ids.to(self.device))
 
-    def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> np.ndarray:
+    def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+        """Return unit rows on the device; on a GPU before they are computed."""
         place = self._placement
         with torch.inference_mode():
             with torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32"):
                 features = tower(batch)
-            rows: np.ndarray = functional.normalize(features.float(), dim=-1).cpu().numpy()
-        if not np.isfinite(rows).all():
-            hint = "; fp16 may have overflowed, try --precision bf16 or fp32" if place.precision == "fp16" else ""
-            raise EncoderError(f"encoder {self.spec!r} gave values that are not finite at {place.precision}{hint}")
-        return rows
+            return functional.normalize(features.float(), dim=-1)
 
-    def _stack(self, parts: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate(parts) if parts else np.empty((0, self.dim), dtype=np.float32)
+    def _rows(self, parts: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return the rows of all parts on the CPU, checked."""
+        if not parts:
+            return np.empty((0, self.dim), dtype=np.float32)
+        with torch.inference_mode():
+            rows: np.ndarray = torch.cat(list(parts)).cpu().numpy()
+        if not np.isfinite(rows).all():
+            precision = self._placement.precision
+            hint = "; fp16 may have overflowed, try --precision bf16 or fp32" if precision == "fp16" else ""
+            raise EncoderError(f"encoder {self.spec!r} gave values that are not finite at {precision}{hint}")
+        return rows
 
     def _tokenize(self, texts: list[str]) -> torch.Tensor:
         with self._tokenizer_lock:
@@ -145,6 +189,11 @@ class ClipEncoder:
     def _trim(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the batch without the columns that hold nothing but padding: 5 times faster for captions."""
         return ids if self._pad is None else ids[:, : max(1, int(self._lengths(ids).max()))]
+
+
+def _cpu_pass(model: nn.Module) -> int:
+    convolutions = sum(isinstance(part, nn.Conv2d) for part in model.visual.modules())  # type: ignore[union-attr]
+    return CONVOLUTIONAL_PASS if convolutions > 4 else TRANSFORMER_PASS
 
 
 def _trimmable_pad(model: nn.Module) -> int | None:

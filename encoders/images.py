@@ -1,7 +1,7 @@
 """Bytes to one RGB picture, or an `ImageError` that says why not. No torch.
 
 source -> bytes (size checked before reading) -> header (format and pixels checked before decoding)
-       -> first frame -> upright (EXIF) -> RGB, transparency on white
+       -> first frame, a photograph as small as may be -> upright (EXIF) -> RGB, transparency on white
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import io
 import stat
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from .errors import ImageError
 from .magic import sniff
-from .modes import to_rgb, upright
+from .modes import to_rgb, turned, upright
 from .quiet import quiet_pillow
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
@@ -37,6 +37,11 @@ DAMAGE = (
     RuntimeError,  # every failure inside libavif
     TypeError,  # a TIFF tag that holds a ratio or text where Pillow expects a number
 )
+
+# MPO: what many telephones write, a JPEG with further ones behind it.
+_SCALABLE = ("JPEG", "MPO")
+Shrink = Callable[[int, int], float]
+"""From width and height of a file to the number by which both may be divided; below 2 the picture stays whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,9 +66,9 @@ class DecodedImage:
     """One upright RGB picture and where its bytes came from.
 
     Attributes:
-        pixels: Mode RGB, fully loaded.
-        width: Pixels across, as displayed (after EXIF orientation).
-        height: Pixels down, as displayed.
+        pixels: Mode RGB, fully loaded; smaller than width and height say where it was decoded small.
+        width: Pixels across in the file, as displayed (after EXIF orientation).
+        height: Pixels down in the file, as displayed.
         sha256: Of the file's bytes; of mode, size and pixels where a PIL image was given.
         file_bytes: Length of the file; 0 where a PIL image was given.
     """
@@ -78,12 +83,16 @@ class DecodedImage:
 DEFAULT_LIMITS = DecodeLimits()
 
 
-def decode_image(source: Path | str | bytes | Image.Image, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+def decode_image(
+    source: Path | str | bytes | Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, *, shrink: Shrink | None = None
+) -> DecodedImage:
     """Return the first frame of a picture as upright RGB; safe on hostile bytes and from many threads.
 
     Args:
         source: A path, the bytes of a file, or a PIL image. The content decides the format, never the file's name.
         limits: Byte and pixel limits, checked before anything is decoded, and the formats that may be tried.
+        shrink: By how much the picture may be made smaller. A JPEG file is then decoded at 1/2, 1/4 or 1/8, whichever
+            is the smallest that is allowed: 4 times as fast for 12 megapixels. Other sources stay whole.
 
     Raises:
         ImageError: For every source that gives no whole picture; nothing else is raised.
@@ -93,22 +102,20 @@ def decode_image(source: Path | str | bytes | Image.Image, limits: DecodeLimits 
     data = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes)
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
-        picture = _finish(_open(data, limits), limits)
-    return _decoded(picture, hashlib.sha256(data).hexdigest(), len(data))
+        picture, size = _finish(_open(data, limits), limits, shrink)
+    return _decoded(picture, size, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage:
     with quiet_pillow(), _damage_as_error():
-        picture = _finish(image, limits)
+        picture, size = _finish(image, limits)
         digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
         digest.update(picture.tobytes())
-    return _decoded(picture, digest.hexdigest(), 0)
+    return _decoded(picture, size, digest.hexdigest(), 0)
 
 
-def _decoded(picture: Image.Image, sha256: str, file_bytes: int) -> DecodedImage:
-    return DecodedImage(
-        pixels=picture, width=picture.width, height=picture.height, sha256=sha256, file_bytes=file_bytes
-    )
+def _decoded(picture: Image.Image, size: tuple[int, int], sha256: str, file_bytes: int) -> DecodedImage:
+    return DecodedImage(pixels=picture, width=size[0], height=size[1], sha256=sha256, file_bytes=file_bytes)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -155,7 +162,10 @@ def _available(formats: tuple[str, ...]) -> list[str]:
     return [name for name in formats if name in Image.OPEN]
 
 
-def _finish(image: Image.Image, limits: DecodeLimits) -> Image.Image:
+def _finish(
+    image: Image.Image, limits: DecodeLimits, shrink: Shrink | None = None
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the picture, and its size before it was made smaller."""
     pixels = image.width * image.height
     if pixels > limits.max_pixels:
         size = f"{image.width} x {image.height}"
@@ -165,8 +175,22 @@ def _finish(image: Image.Image, limits: DecodeLimits) -> Image.Image:
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         # Set by some training code for the whole process; half-grey pictures would pass as whole ones.
         raise ImageError("unreadable", "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process; set it to False")
+    whole = image.size
+    small = shrink is not None and image.format in _SCALABLE and _decode_small(image, shrink(*whole))
     image.load()
-    return to_rgb(upright(image))
+    picture = to_rgb(upright(image))
+    if not small:
+        return picture, picture.size
+    return picture, whole[::-1] if turned(image) else whole
+
+
+def _decode_small(image: Image.Image, most: float) -> bool:
+    """Ask for a smaller picture before it is decoded; return whether it will be smaller."""
+    scale = next((scale for scale in (8, 4, 2) if scale <= most), 1)
+    if scale == 1:
+        return False
+    # Of a JPEG's blocks only the low frequencies are computed; everything that is checked in a file still is.
+    return image.draft(None, (max(1, image.width // scale), max(1, image.height // scale))) is not None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .errors import EncoderError
+from .regions.spec import checkpoint_folder, takes_regions
 
 if TYPE_CHECKING:
     from .base import Encoder
@@ -19,6 +20,7 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
             `hf-hub:ORG/NAME`: an open_clip model on the hub;
             `local-dir:PATH`: a folder with `open_clip_config.json` and weights;
             `ARCH/PATH`: an architecture and a checkpoint file (`.safetensors`, `.pt`, `.pth`, `.bin`);
+            `hrem:PATH`: a folder made by `twinlens fit-hrem`, whose pictures are region features;
             `lite`: the small encoder that ships inside ordinary packages.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where there is one.
         precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: 16 bits on a GPU, fp32 on a CPU.
@@ -34,6 +36,10 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     from .pretrained import load_towers
 
     placement = place(device, precision)  # before a model is fetched for nothing
+    if takes_regions(spec):
+        from .regions.encoder import RegionEncoder
+
+        return RegionEncoder(checkpoint_folder(spec), placement)
     return ClipEncoder(load_towers(spec), placement)
 
 

@@ -21,12 +21,18 @@ _UNDO = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = (5, 6, 7, 8)
 
 
 def upright(image: Image.Image) -> Image.Image:
     """Return a loaded image as its EXIF orientation says it is to be displayed."""
     undo = _UNDO.get(_orientation(image))
     return image if undo is None else image.transpose(undo)
+
+
+def turned(image: Image.Image) -> bool:
+    """Return whether `upright` makes a loaded image's width its height."""
+    return _orientation(image) in _TURNED
 
 
 def _orientation(image: Image.Image) -> int:

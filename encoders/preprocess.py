@@ -20,19 +20,24 @@ class Preprocess:
 
     Resizing and cropping are open_clip's own steps. What follows them (to float, scale, mean, std) maps each byte value
     of a channel to one float, so it is looked up in a table made by open_clip's own steps.
+
+    Attributes:
+        config: open_clip's configuration.
+        geometry: The steps that resize, crop and pad.
+        table: (3, 256) float32: what each byte becomes in each channel.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = PreprocessCfg(**config)
         steps = image_transform_v2(self.config, is_train=False).transforms
         to_tensor = next(i for i, step in enumerate(steps) if isinstance(step, ToTensor))
-        self._geometry: list[Callable[[Image.Image], Image.Image]] = steps[:to_tensor]
-        self._table = _byte_table(steps[to_tensor:])
+        self.geometry: list[Callable[[Image.Image], Image.Image]] = steps[:to_tensor]
+        self.table = _byte_table(steps[to_tensor:])
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the picture as (3, H, W) float32."""
-        image = self._tame(image)
-        for step in self._geometry:
+        image = self.tame(image)
+        for step in self.geometry:
             image = step(image)
         return self._look_up(np.asarray(image))
 
@@ -40,10 +45,10 @@ class Preprocess:
         height, width, _ = pixels.shape
         ready = np.empty((3, height, width), dtype=np.float32)
         for channel in range(3):
-            np.take(self._table[channel], pixels[:, :, channel], out=ready[channel], mode="clip")
+            np.take(self.table[channel], pixels[:, :, channel], out=ready[channel], mode="clip")
         return ready
 
-    def _tame(self, image: Image.Image) -> Image.Image:
+    def tame(self, image: Image.Image) -> Image.Image:
         """Return usual pictures as they are, and long strips so that no step needs absurd memory or 0 pixels."""
         long, short = max(image.size), min(image.size)
         if long <= _LONGEST_STRIP * short or self.config.resize_mode == "squash":

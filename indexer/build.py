@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from encoders import Encoder, load_encoder
+from encoders.regions.spec import takes_regions
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, VectorTable
 from storage.spec import COLLECTIONS, Collection
 
@@ -60,6 +61,7 @@ def build_index(
     """
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
+    options = _seen_by(spec, options, config)
     _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
     if not config.update and not isinstance(source, EmbeddingSource):
         # A corpus that cannot be read leaves no empty index behind.
@@ -230,6 +232,19 @@ def machine() -> dict[str, Any]:
 
 def _opened(corpus: str | Path | Source, options: SourceOptions) -> Source:
     return open_source(Path(corpus), options) if isinstance(corpus, str | Path) else corpus
+
+
+def _seen_by(spec: str | None, options: SourceOptions | None, config: BuildConfig) -> SourceOptions | None:
+    """Return the options with the layout that an encoder of regions needs."""
+    layout = (options or SourceOptions()).layout
+    if takes_regions(spec):
+        return replace(options or SourceOptions(), layout="regions") if layout == "auto" else options
+    if layout == "regions" and not config.update:
+        raise BuildError(
+            f"encoder {spec or DEFAULT_ENCODER!r} sees photographs, and layout 'regions' has none; "
+            "give an encoder hrem:CHECKPOINT, or another layout"
+        )
+    return options
 
 
 def _check_out(out: Path, *, update: bool) -> None:

@@ -1,14 +1,15 @@
-"""Encoding shards: images are read ahead in threads, the encoder runs in the foreground, writing happens behind it."""
+"""Encoding shards: images are read ahead in threads, one thread feeds the encoder, another writes behind it."""
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -30,12 +31,14 @@ from .sources.item import Item
 
 # Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
 TEXT_BLOCK = 1024
+# Two: one that is computed and one that waits, so that the encoder never does.
+_BATCHES_UNDER_WAY = 2
 WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
 
 
 @dataclass
 class EncodeReport:
-    """What encoding did, and where the foreground spent its seconds."""
+    """What encoding did, and what the foreground waited for: the slowest stage is the one that it waits for most."""
 
     shards: int = 0
     items: int = 0
@@ -75,6 +78,46 @@ class EncodeReport:
         self.reasons = dict(rejected.reasons)
 
 
+class Threads(NamedTuple):
+    """Who decodes images, who feeds the encoder with them, and who writes shards."""
+
+    decode: ThreadPoolExecutor
+    feed: ThreadPoolExecutor
+    write: ThreadPoolExecutor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBatches:
+    """Batches of images of one shard on their way through the encoder, while the next one is put together."""
+
+    encoder: Encoder
+    thread: ThreadPoolExecutor
+    report: EncodeReport
+    progress: Progress
+    under_way: deque[tuple[list[int], Future[np.ndarray]]] = field(default_factory=deque)
+
+    def start(self, table: ShardTable, images: list[tuple[int, np.ndarray]]) -> None:
+        """Hand over a batch, which is not to be changed any more; waits while two are under way."""
+        if images:
+            self.under_way.append(([place for place, _ in images], self.thread.submit(self._encoded, images)))
+        while len(self.under_way) > _BATCHES_UNDER_WAY:
+            self._take(table)
+
+    def finish(self, table: ShardTable) -> None:
+        """Wait for all batches."""
+        while self.under_way:
+            self._take(table)
+
+    def _encoded(self, images: list[tuple[int, np.ndarray]]) -> np.ndarray:
+        return self.encoder.encode_pixels(np.stack([pixels for _, pixels in images]))
+
+    def _take(self, table: ShardTable) -> None:
+        places, vectors = self.under_way.popleft()
+        with self.report.timed(IMAGES):
+            table.set_vectors(places, vectors.result())
+        self.progress.advance(len(places), f"limit: {self.report.bottleneck}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ShardEncoder:
     """Encodes those shards of a corpus that are not finished yet."""
@@ -99,24 +142,26 @@ class ShardEncoder:
         self.progress.stage("encode", self.corpus.items)
         with ThreadPoolExecutor(self.config.workers) as pool, ThreadPoolExecutor(1) as writer:
             try:
-                self._encode_all(self._unfinished(shards), pool, writer)
+                # On a GPU one thread packs and sends a batch while the other's is computed.
+                with ThreadPoolExecutor(1 if self.encoder.device == "cpu" else 2) as feeder:
+                    self._encode_all(self._unfinished(shards), Threads(pool, feeder, writer))
             finally:
                 # Whatever ended the loop: do not decode images that nobody will use.
                 pool.shutdown(wait=True, cancel_futures=True)
         self.report.seconds = time.perf_counter() - started
         return self.report
 
-    def _encode_all(self, shards: Iterator[Shard], pool: ThreadPoolExecutor, writer: ThreadPoolExecutor) -> None:
+    def _encode_all(self, shards: Iterator[Shard], threads: Threads) -> None:
         limits = DecodeLimits(max_bytes=self.config.max_file_bytes, max_pixels=self.config.max_pixels)
         reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=limits)
-        steps = read_ahead(shards, reader, pool, window=2 * self._batch_size + self.config.workers)
+        steps = read_ahead(shards, reader, threads.decode, window=2 * self._batch_size + self.config.workers)
         written: Future[None] | None = None
         for number, group in groupby(steps, key=lambda step: step.shard.number):
-            table = self._encode(group)
+            table = self._encode(group, threads.feed)
             with self.report.timed(WRITING):
                 if written is not None:
                     written.result()
-            written = writer.submit(self.staging.write, number, table)
+            written = threads.write.submit(self.staging.write, number, table)
             self._count(table)
         if written is not None:
             written.result()
@@ -135,8 +180,9 @@ class ShardEncoder:
             self._count(table)
             self.progress.advance(table.num_rows, "finished before")
 
-    def _encode(self, steps: Iterable[Step]) -> pa.Table:
+    def _encode(self, steps: Iterable[Step], feeder: ThreadPoolExecutor) -> pa.Table:
         table: ShardTable | None = None
+        batches = ImageBatches(encoder=self.encoder, thread=feeder, report=self.report, progress=self.progress)
         images: list[tuple[int, np.ndarray]] = []
         texts: list[tuple[int, str]] = []
         for step in steps:
@@ -148,12 +194,14 @@ class ShardEncoder:
                 self._take_text(table, step.entry, texts)
             else:
                 self._take_image(table, step.entry, step.image, images)
-            if len(images) == self._batch_size:
-                self._flush_images(table, images)
+            if table is not None and len(images) == self._batch_size:
+                batches.start(table, images)
+                images = []
         if table is None:
             raise BuildError("a shard without items; this is a defect of twinlens")
-        self._flush_images(table, images)
+        batches.start(table, images)
         self._flush_texts(table, texts)
+        batches.finish(table)
         return table.finish()
 
     def _take_text(self, table: ShardTable, item: Item, texts: list[tuple[int, str]]) -> None:
@@ -182,14 +230,6 @@ class ShardEncoder:
         table.set_vectors([place], vector[None])
         self.report.reused += 1
         self.progress.advance(1)
-
-    def _flush_images(self, table: ShardTable, images: list[tuple[int, np.ndarray]]) -> None:
-        if images:
-            with self.report.timed(IMAGES):
-                vectors = self.encoder.encode_pixels(np.stack([pixels for _, pixels in images]))
-            table.set_vectors([place for place, _ in images], vectors)
-            self.progress.advance(len(images), f"limit: {self.report.bottleneck}")
-            images.clear()
 
     def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
         encode = prompting(self.encoder.encode_texts, self.config.prompt)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from encoders.regions.features import file_of
 from storage.spec import EncoderInfo
 
 from .config import BuildConfig
@@ -118,9 +119,9 @@ def _content_identity(content: Path | bytes | str) -> Any:
 
 
 def file_state(path: Path) -> tuple[int, int] | None:
-    """Return (bytes, modification time in ns) of a file; None where there is none."""
+    """Return (bytes, modification time in ns) of a file, or of that which a picture is a row of; None without one."""
     try:
-        state = path.stat()
+        state = file_of(path).stat()
     except (OSError, ValueError):
         return None
     return state.st_size, state.st_mtime_ns

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders import DecodeLimits, Encoder, ImageError, decode_image
+from encoders import DecodeLimits, Encoder, ImageError
+from encoders.opening import open_image, pixels_for
 
 from .plan import Entry, Shard, file_state
 from .rejection import Rejection
@@ -51,7 +52,7 @@ class ImageReader:
             return self._known(known)
         content = item.content if isinstance(item.content, bytes | Path) else Path(item.content)
         try:
-            image = decode_image(content, self.limits)
+            image = open_image(self.encoder, content, self.limits)
         except ImageError as error:
             return Rejection(
                 item_id=item.item_id, collection="images", uri=item.uri, stage="decode",
@@ -62,7 +63,7 @@ class ImageReader:
         known = self.reuse.same_bytes(item, image.sha256)
         if known is not None:
             return Prepared(facts, vector=self.reuse.vector("images", known.row_id))
-        return Prepared(facts, pixels=self.encoder.preprocess(image.pixels))
+        return Prepared(facts, pixels=pixels_for(self.encoder, image.pixels))
 
     def _known(self, known: KnownItem) -> Prepared:
         return Prepared(known, vector=self.reuse.vector("images", known.row_id))

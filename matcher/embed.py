@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders import DecodedImage, Encoder, ImageError, decode_image
+from encoders import Encoder, ImageError
+from encoders.opening import OpenedImage, open_image
 
 from .cells import CellError, Picture, all_picture_paths, pictures_of, text_of
 from .errors import DataError
@@ -141,18 +142,24 @@ class CellEncoder:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(pictures), _CHUNK):
                 part = pictures[start : start + _CHUNK]
-                self._encode_part(part, list(pool.map(_decoded, part)), pool)
+                self._encode_part(part, list(pool.map(self._opened, part)), pool)
 
     def _encode_part(
-        self, part: Sequence[Picture], decoded: Sequence[DecodedImage | str], pool: ThreadPoolExecutor
+        self, part: Sequence[Picture], decoded: Sequence[OpenedImage | str], pool: ThreadPoolExecutor
     ) -> None:
-        new = {one.sha256: one for one in decoded if isinstance(one, DecodedImage) and one.sha256 not in self._contents}
+        new = {one.sha256: one for one in decoded if not isinstance(one, str) and one.sha256 not in self._contents}
         if new:
             pixels = np.stack(list(pool.map(lambda one: self.encoder.preprocess(one.pixels), new.values())))
             self._contents.update(zip(new, self.encoder.encode_pixels(pixels), strict=True))
             self.images_encoded += len(new)
         for picture, one in zip(part, decoded, strict=True):
             self._pictures[picture.key] = one if isinstance(one, str) else self._contents[one.sha256]
+
+    def _opened(self, picture: Picture) -> OpenedImage | str:
+        try:
+            return open_image(self.encoder, picture.source)
+        except ImageError as error:
+            return error.detail if not isinstance(picture.source, Path) else _with_path(error, picture.source)
 
 
 def mean_direction(vectors: Vectors) -> Vectors:
@@ -177,13 +184,6 @@ def _each(cells: Sequence[Any], read: Any) -> tuple[list[Any], dict[int, str]]:
             found.append(None)
             errors[row] = str(error)
     return found, errors
-
-
-def _decoded(picture: Picture) -> DecodedImage | str:
-    try:
-        return decode_image(picture.source)
-    except ImageError as error:
-        return error.detail if not isinstance(picture.source, Path) else _with_path(error, picture.source)
 
 
 def _with_path(error: ImageError, path: Path) -> str:

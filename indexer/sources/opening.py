@@ -19,6 +19,7 @@ from .lines import LinesSource, open_bytes
 from .options import LAYOUTS, SourceOptions
 from .place import is_utf8, one_line, printable
 from .precomp import precomp_data, precomp_splits
+from .regions import RegionSource
 from .split_tables import SplitTables, split_tables
 from .table import TableSource, table_suffix
 
@@ -48,6 +49,9 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
 def _open_folder(corpus: Path, options: SourceOptions) -> Source:
     if options.layout in ("table", "lines"):
         raise SourceError(f"layout {options.layout!r} needs a file, but {str(corpus)!r} is a folder; name the file")
+    if options.layout == "regions":
+        _refuse(options, (*COLUMN_OPTIONS, "root"), "a folder of region features", corpus)
+        return RegionSource(corpus, options)
     if options.layout != "folder":
         data = _data_set_in(corpus, options)
         if data is not None:
@@ -80,7 +84,7 @@ def _open_file(corpus: Path, options: SourceOptions) -> Source:
     wanted = options.layout
     if not is_utf8(str(corpus)):
         raise SourceError(f"the path {printable(str(corpus))!r} is not UTF-8, which the readers need; rename the file")
-    if wanted in ("folder", "precomp", "split-tables"):
+    if wanted in ("folder", "precomp", "regions", "split-tables"):
         raise SourceError(f"layout {wanted!r} needs a folder, but {str(corpus)!r} is a file")
     if wanted in ("karpathy", "coco") or (wanted == "auto" and _is_json_object(corpus)):
         data = _json_data(corpus)

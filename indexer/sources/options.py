@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-Layout = Literal["auto", "folder", "table", "lines", "karpathy", "coco", "flickr", "precomp", "split-tables"]
+Layout = Literal["auto", "folder", "table", "lines", "karpathy", "coco", "flickr", "precomp", "regions", "split-tables"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
@@ -16,7 +16,9 @@ class SourceOptions:
 
     Attributes:
         layout: What the corpus is; `auto` looks at the path, its suffix and the names inside a folder. `precomp` is a
-            folder of `test_caps.txt` and `test_ids.txt`, `split-tables` one of `train.csv`, `val.csv`, `test.csv`.
+            folder of `test_caps.txt` and `test_ids.txt` whose pictures are files, `regions` one whose pictures are rows
+            of `test_ims.npy` (an encoder of regions takes no other), `split-tables` one of `train.csv`, `val.csv`,
+            `test.csv`.
         image: The table column with image paths (several may be joined by `;`), lists of paths, or image bytes.
         text: The table column with a text or a list of texts.
         id: The table column with the user's own key. Without it an image's path is its id.

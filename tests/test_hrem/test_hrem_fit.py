@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from concepts import write_concepts
+
+from encoders import load_encoder
+from encoders.device import place
+from encoders.regions.precomp import open_split
+from training import CheckpointError, ExamplesError, TrainingError
+from training.hrem import HremConfig, evaluate_hrem, fit_hrem
+from training.hrem.evaluate import EvaluateHremOptions
+from training.hrem.learner import Learner
+from training.hrem.plot import save_plot
+from training.hrem.report import HremReport
+from training.hrem.session import parts_of
+from training.trainer import FitProgress
+
+ALL = EvaluateHremOptions(split="test", device="cpu")
+
+
+def ignore(progress: FitProgress) -> None:
+    """Tell nobody."""
+
+
+def learner_of(precomp: Path, config: HremConfig) -> tuple[Learner, object]:
+    torch.manual_seed(0)
+    splits = open_split(precomp, "train"), open_split(precomp, "dev")
+    parts = parts_of(splits, config, place("cpu", "fp32"), precomp, ignore)
+    return parts.learner, parts.train.batch(np.arange(16), (0, 0, 0))
+
+
+def moved(learner: Learner) -> set[str]:
+    return {name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()}
+
+
+@pytest.mark.parametrize("interaction", ["fusion", "standalone", "none"])
+def test_a_run_learns_and_can_be_opened(precomp: Path, tmp_path: Path, quick: HremConfig, interaction: str) -> None:
+    lines: list[str] = []
+    config = replace(quick, interaction=interaction, epochs=10)  # type: ignore[arg-type]
+    report = fit_hrem(precomp, tmp_path / "out", config, lambda told: lines.append(told.text) if told.text else None)
+    assert report.dev["rsum"] > report.curve[0]["rsum"]
+    assert report.dev["text_to_image"]["R@1"] > 2 / 12
+    assert report.stopped_by == "finished"
+    assert sum("dev rsum" in line for line in lines) == 10
+    assert (report.counts["relation_parameters"] == 0) == (interaction == "none")
+    encoder = load_encoder(report.encoder, device="cpu")
+    assert encoder.dim == 32
+    assert not (tmp_path / "out.fit").exists()
+    assert HremReport(**json.loads((tmp_path / "out" / "training.json").read_text())).to_text() == report.to_text()
+
+
+def test_the_same_seed_gives_the_same_towers_and_another_gives_others(
+    precomp: Path, tmp_path: Path, quick: HremConfig
+) -> None:
+    config = replace(quick, epochs=3, warmup_epochs=1)
+    names = [("a", config), ("b", config), ("c", replace(config, seed=1))]
+    found = [load_encoder(fit_hrem(precomp, tmp_path / name, given).encoder, "cpu") for name, given in names]
+    assert found[0].fingerprint == found[1].fingerprint != found[2].fingerprint
+
+
+def test_a_killed_run_goes_on_to_the_same_towers(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    def die(told: FitProgress) -> None:
+        if told.stage == "train" and told.done == 10:
+            raise SystemExit
+
+    whole = fit_hrem(precomp, tmp_path / "whole", quick)
+    with pytest.raises(SystemExit):
+        fit_hrem(precomp, tmp_path / "killed", quick, die)
+    assert (tmp_path / "killed.fit" / "state.json").is_file()
+    assert not (tmp_path / "killed").exists()
+    again = fit_hrem(precomp, tmp_path / "killed", quick)
+    assert again.curve == whole.curve
+    assert load_encoder(again.encoder, "cpu").fingerprint == load_encoder(whole.encoder, "cpu").fingerprint
+
+
+def test_a_stopped_run_with_other_settings_is_not_continued(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    def die(told: FitProgress) -> None:
+        if told.stage == "train" and told.done == 5:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        fit_hrem(precomp, tmp_path / "out", quick, die)
+    with pytest.raises(CheckpointError, match="other examples or settings"):
+        fit_hrem(precomp, tmp_path / "out", replace(quick, lr=0.1))
+
+
+def test_ctrl_c_keeps_the_best_weights_so_far(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    def interrupt(told: FitProgress) -> None:
+        if told.stage == "train" and told.done == 7 and not told.text:
+            raise KeyboardInterrupt
+
+    report = fit_hrem(precomp, tmp_path / "out", quick, interrupt)
+    assert report.stopped_by == "interrupted"
+    assert report.kept_epoch <= 2
+    load_encoder(report.encoder, "cpu")
+
+
+def test_the_time_limit_ends_a_run_with_what_there_is(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    report = fit_hrem(precomp, tmp_path / "out", replace(quick, epochs=100_000, time_limit=3.0))
+    assert report.stopped_by == "time_limit"
+    assert report.seconds["all"] < 15
+    load_encoder(report.encoder, "cpu")
+
+
+def test_early_stopping_waits_for_the_relations(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    report = fit_hrem(precomp, tmp_path / "out", replace(quick, lr=0.0, epochs=9, warmup_epochs=4, patience=2))
+    assert report.stopped_by == "early"
+    assert len(report.curve) == 5
+
+
+def test_before_the_warmup_ends_the_relation_has_no_gradient(precomp: Path, quick: HremConfig) -> None:
+    learner, batch = learner_of(precomp, quick)
+    learner.loss(batch, 1.9).backward()
+    assert {name.split(".")[0] for name in moved(learner)} == {"towers"}
+    learner.loss(batch, 2.0).backward()
+    assert {name.split(".")[0] for name in moved(learner)} == {"towers", "relation"}
+
+
+def test_without_cross_loss_less_is_ranked(precomp: Path, quick: HremConfig) -> None:
+    learner, batch = learner_of(precomp, replace(quick, ranking="hardest", relation_ranking="hardest"))
+    learner.eval()
+    with torch.no_grad():
+        full = float(learner.loss(batch, 3.0))
+        learner.config = replace(learner.config, cross_loss=False)
+        part = float(learner.loss(batch, 3.0))
+        learner.config = replace(learner.config, cross_loss=False, regularisation=0.0)
+        least = float(learner.loss(batch, 3.0))
+    assert full > part > least
+
+
+def test_a_frozen_transformer_stays_and_its_states_are_kept(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    config = replace(
+        quick, bert="lite", freeze_bert=True, epochs=1, interaction="none", cache=str(tmp_path / "states"), dev_images=6
+    )
+    report = fit_hrem(precomp, tmp_path / "out", config)
+    assert report.counts["dev_images"] == 6
+    assert len(list((tmp_path / "states").glob("states-*.npy"))) == 2
+    fit_hrem(precomp, tmp_path / "again", replace(config, seed=1))
+    assert len(list((tmp_path / "states").glob("states-*.npy"))) == 2
+    # Evaluation runs the transformer itself.
+    found = evaluate_hrem([tmp_path / "out"], EvaluateHremOptions(split="dev", images=6, k=(1, 5), device="cpu"))
+    assert found["text_to_image"]["R@5"] == pytest.approx(report.dev["text_to_image"]["R@5"], abs=0.17)
+
+
+def test_a_transformer_in_training_moves_at_its_own_rate(precomp: Path, quick: HremConfig) -> None:
+    learner, batch = learner_of(precomp, replace(quick, bert="lite"))
+    groups = {group["lr"]: len(group["params"]) for group in learner.optimizer().param_groups}
+    assert sorted(groups) == pytest.approx([2e-4, 2e-3])
+    learner.loss(batch, 0.0).backward()
+    assert any(name.startswith("towers.text.words.bert.encoder") for name in moved(learner))
+
+
+def test_an_ensemble_averages_similarities(run: Path, precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    fit_hrem(precomp, tmp_path / "other", replace(quick, seed=5))
+    scores = []
+    for name, runs in (("a", [run]), ("b", [tmp_path / "other"]), ("both", [run, tmp_path / "other"])):
+        path = tmp_path / f"{name}.npy"
+        evaluate_hrem(runs, replace(ALL, similarities=path))
+        scores.append(np.load(path))
+    np.testing.assert_allclose(scores[2], (scores[0] + scores[1]) / 2, atol=1e-6)
+
+
+def test_folds_are_measured_each_by_itself(run: Path) -> None:
+    whole = evaluate_hrem([run], replace(ALL, k=(1, 2)))
+    folds = evaluate_hrem([run], replace(ALL, k=(1, 2), folds=3))
+    assert folds["folds"] == 3
+    assert folds["text_to_image"]["R@1"] >= whole["text_to_image"]["R@1"]
+
+
+def test_a_checkpoint_of_other_dims_is_one_clear_line(run: Path, tmp_path: Path) -> None:
+    write_concepts(tmp_path / "x", {"test": 4}, np.random.default_rng(0))
+    np.save(tmp_path / "x" / "test_ims.npy", np.ones((4, 5, 7), dtype=np.float32))
+    with pytest.raises(TrainingError, match=r"has 5 regions of 7 features, and checkpoint .* takes at most 5 of 24"):
+        evaluate_hrem([run], replace(ALL, data=tmp_path / "x", k=(1,)))
+
+
+def test_splits_of_unequal_features_are_refused(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    folder = tmp_path / "x"
+    write_concepts(folder, {"train": 4, "dev": 4}, np.random.default_rng(0))
+    np.save(folder / "dev_ims.npy", np.ones((4, 5, 7), dtype=np.float32))
+    with pytest.raises(ExamplesError, match="'train' has 5 regions of 24 features and 'dev' 5 of 7"):
+        fit_hrem(folder, tmp_path / "out", quick)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"interaction": "fuse"}, "interaction is 'fuse'; choose one of fusion, standalone, none"),
+        ({"epochs": 5}, "warmup_epochs 7 leaves none of the 5 epochs"),
+        ({"batch_size": 1}, "batch_size is 1; give 2 or more"),
+        ({"link_share": 1.5}, "link_share is 1.5; give a value from 0 to 1"),
+        ({"lr": float("nan")}, "lr is nan"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, object], words: str) -> None:
+    with pytest.raises(TrainingError, match=words):
+        HremConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_plot_is_drawn(run: Path, tmp_path: Path) -> None:
+    report = HremReport(**json.loads((run / "training.json").read_text(encoding="utf-8")))
+    save_plot(report, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    code = f"from storage.console import run; from training.hrem.cli import {name}; run({name})"
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+
+
+def test_the_commands_print_json_and_one_line_for_an_error(precomp: Path, tmp_path: Path) -> None:
+    flags = "--bert bigru --dim 16 --heads 2 --epochs 2 --warmup-epochs 1 --batch-size 12 --interaction standalone"
+    done = command("fit_hrem", precomp, "--out", tmp_path / "out", *flags.split(), "--output", "json", "--seed", 3)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["settings"]["seed"] == 3
+    assert "interaction standalone" in done.stderr
+    done = command("evaluate_hrem", tmp_path / "out", "--split", "test", "--output", "json")
+    assert json.loads(done.stdout)["images"] == 12
+    done = command("evaluate_hrem", tmp_path / "nowhere", "--data", precomp)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "is not a folder; give hrem:PATH" in done.stderr

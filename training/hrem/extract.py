@@ -1,0 +1,189 @@
+"""Pictures and captions of a table to a `_precomp` folder of grid features, so that HREM runs on raw pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from PIL import Image
+
+from encoders import ImageError, decode_image
+from encoders.base import ImageLike
+from encoders.device import place
+from encoders.regions.precomp import CAPTIONS, FEATURES, IDS, NAMES
+from storage import atomic
+
+from ..errors import ExamplesError, TrainingError
+from ..examples import CaptionedImages
+from ..output import free_folder, partial_folder
+from ..readable import MAX_UNREADABLE, first_few
+from ..table import SPLIT_COLUMN, read_captions
+from ..table_file import read_table_file
+from ..trainer import FitProgress, Listener
+from .grid import Trunk, load_trunk
+
+BATCH = 32
+REGIONS_FILE = "regions.json"
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionsConfig:
+    """How features are extracted.
+
+    Attributes:
+        encoder: Whose trunk: `lite`, any spec of `encoders.load_encoder`, or `timm:NAME`.
+        grid: Average the trunk's map into grid x grid cells; None keeps its own (7 x 7 of most at 224 pixels). 4 to 7;
+            time and memory of training grow with its square.
+        dtype: `float16` halves the files and loses nothing that matters; `float32` as the published ones.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `fp32` or `bf16`.
+    """
+
+    encoder: str = "lite"
+    grid: int | None = None
+    dtype: str = "float16"
+    device: str = "auto"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.grid is not None and self.grid < 1:
+            raise TrainingError(f"grid is {self.grid!r}; give 1 or more")
+        if self.dtype not in DTYPES:
+            raise TrainingError(f"dtype is {self.dtype!r}; choose one of {', '.join(DTYPES)}")
+
+
+DEFAULTS = RegionsConfig()
+
+
+def write_regions(
+    table: str | Path,
+    out: str | Path,
+    config: RegionsConfig = DEFAULTS,
+    columns: tuple[str, str] = ("image", "captions"),
+    progress: Listener | None = None,
+) -> dict[str, Any]:
+    """Write the folder and return what is in it: pictures, captions, regions and dim, and pictures left out.
+
+    Every split of the table becomes one of the folder; a table without splits becomes `train`. Pictures that cannot be
+    read are left out with their captions.
+
+    Args:
+        table: As `read_captions` takes it.
+        out: A new or an empty folder; it appears whole or not at all.
+        config: Settings.
+        columns: Names of the columns with pictures and captions.
+        progress: Called as the work goes on.
+
+    Raises:
+        ExamplesError: The table cannot be used, or more than 5 % of its pictures.
+        EncoderError: The trunk cannot be loaded.
+    """
+    folder, file, listen = free_folder(Path(out)), Path(table).expanduser(), progress or _ignore
+    splits = {name or "train": read_captions(file, *columns, split=name) for name in _splits(file)}
+    trunk = load_trunk(config.encoder, place(config.device, config.precision))
+    partial = partial_folder(folder)
+    with atomic.explained("write region features to", folder):
+        atomic.remove_folder(partial)
+        atomic.make_folder(partial)
+        writer = _Writer(partial, file.parent, trunk, config, listen)
+        facts = {name: writer.write(name, examples) for name, examples in splits.items()}
+        value = {**asdict(config), "splits": facts, "left_out": writer.left_out}
+        (partial / REGIONS_FILE).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+        (partial / NAMES).write_text(json.dumps(writer.names, indent=1) + "\n", encoding="utf-8")
+        for path in partial.iterdir():
+            atomic.sync_file(path)
+        atomic.sync_directory(partial)
+        atomic.rename(partial, folder, "regions")
+    return {"folder": str(folder), **value}
+
+
+class _Writer:
+    """Writes one split after the other; ids count on through all of them."""
+
+    def __init__(self, folder: Path, home: Path, trunk: Trunk, config: RegionsConfig, listen: Listener) -> None:
+        self._folder, self._home, self._trunk, self._config, self._listen = folder, home, trunk, config, listen
+        self.names: dict[str, str] = {}
+        self.left_out: list[str] = []
+
+    def write(self, split: str, examples: CaptionedImages) -> dict[str, int]:
+        """Write the three files of a split."""
+        path = self._folder / f"{split}{FEATURES}"
+        kept, shape = self._features(path, split, examples)
+        if len(kept) < len(examples):
+            _shorten(path, len(kept))
+        captions, ids = [], []
+        for place_ in kept:
+            number = str(len(self.names))
+            self.names[number] = self._name(examples.images[place_], number)
+            texts = [" ".join(text.split()) for text in examples.captions[place_]]
+            captions += texts
+            ids += [number] * len(texts)
+        (self._folder / f"{split}{CAPTIONS}").write_text("\n".join(captions) + "\n", encoding="utf-8")
+        (self._folder / f"{split}{IDS}").write_text("\n".join(ids) + "\n", encoding="utf-8")
+        return {"images": len(kept), "captions": len(captions), "regions": shape[0], "dim": shape[1]}
+
+    def _features(self, path: Path, split: str, examples: CaptionedImages) -> tuple[list[int], tuple[int, int]]:
+        kept: list[int] = []
+        broken: list[str] = []
+        array: np.memmap[Any, Any] | None = None
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            for start in range(0, len(examples), BATCH):
+                decoded = list(pool.map(_decoded, examples.images[start : start + BATCH]))
+                good = [at for at, one in enumerate(decoded) if isinstance(one, Image.Image)]
+                broken += [f"image {start + at}: {one}" for at, one in enumerate(decoded) if isinstance(one, str)]
+                if good:
+                    cells = self._trunk.regions([decoded[at] for at in good], self._config.grid)  # type: ignore[misc]
+                    if array is None:
+                        shape = (len(examples), *cells.shape[1:])
+                        array = open_memmap(path, mode="w+", dtype=self._config.dtype, shape=shape)
+                    array[len(kept) : len(kept) + len(good)] = cells
+                    kept += [start + at for at in good]
+                self._listen(FitProgress(stage=f"regions of {split}", done=start + len(decoded), total=len(examples)))
+        if array is None or len(broken) > MAX_UNREADABLE * len(examples):
+            raise ExamplesError(f"{len(broken)} of {len(examples)} {split} images cannot be read: {first_few(broken)}")
+        array.flush()
+        self.left_out += broken
+        return kept, (int(array.shape[1]), int(array.shape[2]))
+
+    def _name(self, image: ImageLike, number: str) -> str:
+        if not isinstance(image, str | Path):
+            return f"image-{number}"
+        path = Path(image)
+        return path.relative_to(self._home).as_posix() if path.is_relative_to(self._home) else path.as_posix()
+
+
+def _splits(file: Path) -> list[str | None]:
+    columns = read_table_file(file, (SPLIT_COLUMN,))
+    if SPLIT_COLUMN not in columns:
+        return [None]
+    found = sorted({str(value) for value in columns[SPLIT_COLUMN] if value not in (None, "")})
+    return list(found) or [None]
+
+
+def _decoded(image: ImageLike) -> Image.Image | str:
+    try:
+        return decode_image(image).pixels
+    except ImageError as error:
+        return str(error)
+
+
+def _shorten(path: Path, rows: int) -> None:
+    whole = np.load(path, mmap_mode="r")
+    short = path.with_name(f".{path.name}.short")
+    target = open_memmap(short, mode="w+", dtype=whole.dtype, shape=(rows, *whole.shape[1:]))
+    for start in range(0, rows, BATCH):
+        stop = min(rows, start + BATCH)
+        target[start:stop] = whole[start:stop]
+    target.flush()
+    short.replace(path)
+
+
+def _ignore(progress: FitProgress) -> None:
+    """Tell nobody."""

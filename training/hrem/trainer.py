@@ -1,0 +1,156 @@
+"""Steps, evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..checkpoint import Checkpoints, Progress
+from ..clock import Clock
+from ..errors import TrainingError
+from ..trainer import FitProgress, Listener
+from .feed import Batch, Feed
+from .learner import Learner, Weights
+from .measure import DIRECTIONS
+from .schedule import rate
+
+Stop = Literal["finished", "early", "time_limit", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HremTrainer:
+    """Trains from where a run stopped, or from its beginning.
+
+    Attributes:
+        learner: The model.
+        feed: Its batches.
+        measure: Gives the recall of the learner as it is, on the dev split.
+        clock: Of the run.
+        checkpoints: Where to keep them.
+        listen: Hears of the progress.
+    """
+
+    learner: Learner
+    feed: Feed
+    measure: Callable[[], dict[str, Any]]
+    clock: Clock
+    checkpoints: Checkpoints
+    listen: Listener
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run."""
+        return self.learner.config.epochs * self.feed.steps
+
+    def run(self, progress: Progress) -> Stop:
+        """Train until the end, the time limit, an interrupt or no more gain; `progress` is kept up to date.
+
+        Raises:
+            TrainingError: The loss is not finite.
+        """
+        optimizer = self.learner.optimizer()
+        if progress.step:
+            self._restore(optimizer, progress)
+        self.clock.start_training()
+        losses: list[float] = []
+        try:
+            return self._epochs(optimizer, progress, losses)
+        except KeyboardInterrupt:
+            self.listen(FitProgress(stage="train", done=progress.step, total=self.total, text="interrupted: saving"))
+            if not progress.candidates:
+                self._evaluate(optimizer, progress, losses)
+            return "interrupted"
+
+    def _epochs(self, optimizer: torch.optim.AdamW, progress: Progress, losses: list[float]) -> Stop:
+        patience = self.learner.config.patience
+        while progress.step < self.total:
+            epoch, start = divmod(progress.step, self.feed.steps)
+            for batch in self.feed.epoch(epoch, start):
+                if self.clock.over:
+                    if losses or not progress.candidates:
+                        self._evaluate(optimizer, progress, losses)
+                    return "time_limit"
+                losses.append(self._step(optimizer, batch, progress.step))
+                progress.step += 1
+                self.listen(FitProgress(stage="train", done=progress.step, total=self.total))
+            self._evaluate(optimizer, progress, losses)
+            losses.clear()
+            if patience is not None and progress.stale >= patience and self._related(progress.step):
+                return "early"
+        return "finished"
+
+    def _related(self, step: int) -> bool:
+        """Whether the instance relations are at work: before, a standstill says nothing."""
+        config = self.learner.config
+        return config.interaction == "none" or step / self.feed.steps > config.warmup_epochs
+
+    def _step(self, optimizer: torch.optim.AdamW, batch: Batch, step: int) -> float:
+        config = self.learner.config
+        self.learner.training_mode(True)
+        factor = rate(step // self.feed.steps, config.steps, config.lr_decay)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        optimizer.zero_grad()
+        # The same dropout and the same negatives whether the run was stopped before or not.
+        torch.manual_seed(int(np.random.SeedSequence((config.seed, step)).generate_state(1)[0]))
+        loss = self.learner.loss(batch, step / self.feed.steps)
+        found = float(loss.detach())
+        if not math.isfinite(found):
+            raise TrainingError(f"the loss is {found} at step {step + 1}; lower lr, or use precision fp32")
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(self.learner.trained.values(), config.clip_norm)
+            optimizer.step()
+        return found
+
+    def _evaluate(self, optimizer: torch.optim.AdamW, progress: Progress, losses: list[float]) -> None:
+        began = self.clock.seconds
+        recall = self.measure()
+        self.clock.keep_back((self.clock.seconds - began) * 2 + 1)
+        best = not progress.candidates or recall["rsum"] > progress.candidates[0][0]
+        progress.stale = 0 if best else progress.stale + 1
+        if best:
+            progress.candidates = [(recall["rsum"], progress.step)]
+        loss = sum(losses) / len(losses) if losses else None
+        row = {"step": progress.step, "epoch": progress.step / self.feed.steps, "loss": loss, **recall}
+        progress.curve.append(row)
+        self.checkpoints.save(progress, self._state(optimizer), self.learner.kept())
+        self.listen(FitProgress(stage="evaluate", done=progress.step, total=self.total, text=line(row, best)))
+
+    def _state(self, optimizer: torch.optim.AdamW) -> Weights:
+        tensors = {f"value/{name}": value for name, value in self.learner.kept().items()}
+        for name, parameter in self.learner.trained.items():
+            moments = optimizer.state.get(parameter)
+            if moments:
+                tensors[f"first/{name}"] = moments["exp_avg"].cpu()
+                tensors[f"second/{name}"] = moments["exp_avg_sq"].cpu()
+                tensors[f"steps/{name}"] = moments["step"].cpu()
+        return tensors
+
+    def _restore(self, optimizer: torch.optim.AdamW, progress: Progress) -> None:
+        tensors = self.checkpoints.tensors("state", progress.step)
+        values = {name.removeprefix("value/"): value for name, value in tensors.items() if name.startswith("value/")}
+        self.learner.load(values)
+        for name, parameter in self.learner.trained.items():
+            # Without an entry the parameter had not had a gradient yet: the relations during warm-up.
+            if f"first/{name}" in tensors:
+                optimizer.state[parameter] = {
+                    "step": tensors[f"steps/{name}"],
+                    "exp_avg": tensors[f"first/{name}"].to(parameter.device),
+                    "exp_avg_sq": tensors[f"second/{name}"].to(parameter.device),
+                }
+
+
+def line(row: dict[str, Any], best: bool) -> str:
+    """Return one evaluation as a line: epoch, loss, recall of both directions."""
+    t2i, i2t = (" / ".join(f"{value:.3f}" for value in row[name].values()) for name in DIRECTIONS)
+    loss = "-" if row["loss"] is None else f"{row['loss']:.2f}"
+    mark = "  best so far" if best else ""
+    start = f"epoch {row['epoch']:.1f}  loss {loss}  dev rsum {row['rsum']:.1f}"
+    return f"{start}  (t2i {t2i}; i2t {i2t}){mark}"
