@@ -57,7 +57,9 @@ class Twinlens:
     """This project as a user has it: `build-index` from embeddings, searches by wished-for recall, ids and scores."""
 
     package = "searcher"
-    grid = (0.8, 0.85, 0.9, 0.93, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
+    grid = (
+        0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95, 0.955, 0.96, 0.965, 0.97, 0.975, 0.98, 0.985, 0.99, 0.9925, 0.995, 0.999,
+    )  # fmt: skip
 
     def build(self, folder: Path, out: Path) -> None:
         from indexer import EmbeddingSource, build_index
