@@ -20,6 +20,7 @@ from storage.spec import AnnPlan
 
 from .ann_plan import minimum_rows, pq_width
 from .errors import BuildError
+from .gpu import add_to_lists, list_centres, lists_of
 from .spill import spill
 
 _CHUNK_ROWS = 65536
@@ -27,6 +28,7 @@ _SMALLEST_CHUNK_ROWS = 1024
 _TRAIN_ROWS_A_LIST_AT_LEAST = 39  # FAISS's own advice for k-means
 _KMEANS_ROUNDS = 10
 _PQ_POINTS_A_CENTRE = {4: 1024, 8: 256}  # by bits a code; more find nothing more
+_NOT_BY_LIST = ("hnsw", "ivf-rabitq")  # a graph, and codes that are packed as they come
 _HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
 _BASE_BYTES = 64 << 20  # the libraries' own work space
 
@@ -49,6 +51,7 @@ def build_ann(
     memory_bytes: int | None = None,
     progress: Progress | None = None,
     queries: NDArray[np.float32] | None = None,
+    device: str | None = None,
 ) -> AnnPlan:
     """Train and fill the index of `plan` and write it to `path`; FAISS's ids are the row ids.
 
@@ -60,6 +63,8 @@ def build_ann(
         progress: Called with (rows added so far, all rows).
         queries: (n, dim) unit vectors of another modality that will be searched with, to spill rows for (`ivf-pq4`
             alone, and where memory allows); see `spill`. Not those that the recall is going to be measured with.
+        device: Torch's name of a GPU that finds the list centres and each row's list; None for FAISS on the CPU. Codes
+            are always made by FAISS.
 
     Returns:
         The plan with the number of rows that it was really trained on, and of entries that were spilled.
@@ -72,15 +77,16 @@ def build_ann(
         return plan
     work = fit_memory(plan, vectors.rows, vectors.dim, memory_bytes)
     plan = replace(plan, train_rows=work.sample_rows)
-    trained = _trained(vectors, plan)
-    if plan.kind == "ivf-pq4" and queries is not None and _spill_fits(plan, vectors, work, memory_bytes):
-        _add(trained, vectors, work.chunk_rows, progress)
-        plan = replace(plan, spilled=spill(trained, vectors, queries))
-        write_ann(faiss.IndexIVFPQFastScan(trained), path)
-        return plan
-    index = faiss.IndexIVFPQFastScan(trained) if plan.kind == "ivf-pq4" else trained
-    _add(index, vectors, work.chunk_rows, progress)
-    write_ann(index, path)
+    index = _trained(vectors, plan, device)
+    spilling = plan.kind == "ivf-pq4" and queries is not None and _spill_fits(plan, vectors, work, memory_bytes)
+    # Into lists of our choosing entries go in plain order only; FastScan's blocks are packed from them in the end.
+    late = spilling or (plan.kind == "ivf-pq4" and device is not None)
+    if plan.kind == "ivf-pq4" and not late:
+        index = faiss.IndexIVFPQFastScan(index)
+    _add(index, vectors, work.chunk_rows, progress, None if plan.kind in _NOT_BY_LIST else device)
+    if spilling and queries is not None:
+        plan = replace(plan, spilled=spill(index, vectors, queries))
+    write_ann(faiss.IndexIVFPQFastScan(index) if late else index, path)
     return plan
 
 
@@ -169,7 +175,7 @@ def _halved(count: int, smallest: int, need: Callable[[int], int], limit: float)
     return count
 
 
-def _trained(vectors: Vectors, plan: AnnPlan) -> Any:
+def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> Any:
     index = _empty(vectors.dim, plan)
     if plan.kind == "hnsw":
         index.train(np.zeros((1, vectors.dim), dtype=np.float32))  # float16 codes have nothing to learn
@@ -181,7 +187,10 @@ def _trained(vectors: Vectors, plan: AnnPlan) -> Any:
         _set_clustering(index.pq.cp, plan.seed)
         index.pq.cp.max_points_per_centroid = _PQ_POINTS_A_CENTRE[index.pq.nbits]
     sample = _sample(vectors, plan.train_rows, plan.seed)
-    index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)
+    if device is None:
+        index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)
+    else:
+        index.quantizer.add(list_centres(sample, plan.nlist, device=device, rounds=_KMEANS_ROUNDS, seed=plan.seed))
     with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
         index.train(sample)  # it finds the list centres trained and goes on with the codes
     return index
@@ -223,9 +232,14 @@ def _sample(vectors: Vectors, count: int, seed: int) -> NDArray[np.float32]:
     return widen(vectors.gather(np.sort(chosen).astype(np.int64)))
 
 
-def _add(index: Any, vectors: Vectors, chunk_rows: int, progress: Progress | None) -> None:
+def _add(index: Any, vectors: Vectors, chunk_rows: int, progress: Progress | None, device: str | None) -> None:
+    centres = None if device is None else index.quantizer.reconstruct_n(0, index.nlist)
     for start in range(0, vectors.rows, chunk_rows):
-        stop = min(start + chunk_rows, vectors.rows)
-        index.add(widen(vectors.gather(np.arange(start, stop, dtype=np.int64))))
+        ids = np.arange(start, min(start + chunk_rows, vectors.rows), dtype=np.int64)
+        rows = widen(vectors.gather(ids))
+        if device is None or centres is None:
+            index.add(rows)
+        else:
+            add_to_lists(index, rows, ids, lists_of(rows, centres, device=device))
         if progress is not None:
-            progress(stop, vectors.rows)
+            progress(start + len(ids), vectors.rows)

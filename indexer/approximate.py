@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,18 +48,28 @@ def build_approximate(
     Raises:
         BuildError: Too few rows for the kind asked for, too little memory, or a recall under the floor.
     """
-    infos: dict[Collection, CollectionInfo] = {}
-    for collection, vectors in tables.items():
-        plan = _train(folder, collection, tables, config, progress)
-        path = None if plan.kind == "flat" else folder / collection / "ann.faiss"
-        ann = AnnIndex.open(path, plan, vectors)
-        tuning: dict[Direction, Tuning] = {}
-        for direction in (name for name, target in TARGETS.items() if target == collection):
-            queries = _queries(direction, tables, config.seed, encode_texts)
-            if queries is not None:
-                tuning[direction] = _measure(ann, vectors, direction, queries, config, progress)
-        infos[collection] = CollectionInfo(rows=vectors.rows, ann=plan, tuning=tuning)
-    return infos
+    return {name: approximate(folder, name, tables, config, progress, encode_texts) for name in tables}
+
+
+def approximate(
+    folder: Path, collection: Collection, tables: Mapping[Collection, VectorTable], config: BuildConfig,
+    progress: Progress, encode_texts: EncodeTexts | None,
+) -> CollectionInfo:  # fmt: skip
+    """Train, fill and measure the approximate index of one collection; the vectors of the other are its queries.
+
+    Raises:
+        BuildError: Too few rows for the kind asked for, too little memory, or a recall under the floor.
+    """
+    vectors = tables[collection]
+    plan = _train(folder, collection, tables, config, progress)
+    path = None if plan.kind == "flat" else folder / collection / "ann.faiss"
+    ann = AnnIndex.open(path, plan, vectors)
+    tuning: dict[Direction, Tuning] = {}
+    for direction in (name for name, target in TARGETS.items() if target == collection):
+        queries = _queries(direction, tables, config.seed, encode_texts)
+        if queries is not None:
+            tuning[direction] = _measure(ann, vectors, direction, queries, config, progress)
+    return CollectionInfo(rows=vectors.rows, ann=plan, tuning=tuning)
 
 
 def _train(
@@ -80,7 +91,18 @@ def _train(
     return build_ann(
         vectors, plan, folder / collection / "ann.faiss", memory_bytes=ann_budget(config), progress=advance,
         queries=_learned_from(collection, tables, config.seed) if plan.kind == "ivf-pq4" else None,
+        device=_gpu(config.device),
     )  # fmt: skip
+
+
+def _gpu(device: str) -> str | None:
+    """Return the GPU that a build runs on; None for none. `auto` looks for one only where an encoder loaded torch."""
+    if device == "cpu" or (device == "auto" and "torch" not in sys.modules):
+        return None
+    from encoders.device import place
+
+    found = place(device)
+    return found.device if found.kind == "cuda" else None
 
 
 def _learned_from(

@@ -182,3 +182,23 @@ def test_a_hundred_real_images_are_enough_for_short_codes(tmp_path: Path, data: 
     images_of = [[json.loads(line)["image_row"]] for line in lines]
     found = build_index(tmp_path, "ivf-pq4", write_table(tmp_path, images)).search(texts, 10, nprobe=2, oversample=8)[0]
     assert [round(hit_rate_at_k(found, images_of, k), 3) for k in (1, 5, 10)] == [0.832, 0.99, 0.998]
+
+
+@pytest.mark.parametrize("kind", CODED)
+def test_lists_that_torch_finds_are_as_good_as_those_of_faiss(
+    table: VectorTable, kind: AnnKind, tmp_path: Path
+) -> None:
+    plan, asked, recalls = plan_ann(kind, table.rows, table.dim), unit_rows(100, 24, seed=5), []
+    exact = brute_force(table, asked, 10)
+    for device in (None, "cpu"):
+        path = tmp_path / f"{device}.faiss"
+        ann = AnnIndex.open(path, build_ann(table, plan, path, device=device), table)
+        recalls.append(ann_recall(ann.search(asked, 10, nprobe=16, oversample=8)[0], exact))
+    assert recalls[1] > recalls[0] - 0.03
+    assert recalls[1] > 0.3
+
+
+def test_spilled_entries_join_the_lists_that_torch_found(table: VectorTable, tmp_path: Path) -> None:
+    plan, path = plan_ann("ivf-pq4", table.rows, table.dim), tmp_path / "ann.faiss"
+    built = build_ann(table, plan, path, queries=off_the_vectors(50, seed=1), device="cpu")
+    assert AnnIndex.open(path, built, table).plan.spilled == built.spilled
