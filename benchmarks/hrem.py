@@ -28,9 +28,11 @@ from record import HOME, Figure, need_data, record
 
 from encoders.device import place
 from encoders.regions.precomp import RegionSplit, file_names, open_split
+from evaluation import evaluate_embeddings
 from evaluation.published import MARKS, published
 from indexer import SourceOptions, build_index
 from searcher import Searcher, evaluate_index
+from searcher.evaluate import EvaluateOptions
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem, write_regions
 from training.hrem.evaluate import EvaluateHremOptions, embeddings
 from training.hrem.extract import RegionsConfig
@@ -65,6 +67,8 @@ DESIGNS = {
 }
 COCO = {"batch_size": 256, "cutoff": 1.9, "relation_weight": 1.5, "warmup_epochs": 3.6}
 CUTOFFS = (1, 5, 10)
+# What is asked of the approximate search beside its default of 0.95, which is met on the queries it was tuned on.
+FINER = 0.97
 DIRECTIONS = ("image_to_text", "text_to_image")
 
 
@@ -156,43 +160,42 @@ def flickr8k(deadline: float | None) -> None:
         seconds = mean(found["seconds"]["all"] for found in reports)
         figures.append(Figure(f"({variant}) seconds a run", seconds, "<= 1800", "s"))
     figures += verdicts({variant: [report(f)["dev"]["rsum"] for f in folders] for variant, folders in runs.items()})
-    split = EvaluateHremOptions(split="dev")
-    ensemble = evaluate_hrem(runs["c"], split)["rsum"]
-    figures.append(Figure(f"(c), similarities of {len(runs['c'])} seeds averaged: dev rsum", ensemble))
-    figures += indexed(data, runs["c"][0])
+    split = open_split(data, "dev")
+    vectors = [embeddings(folder, split) for folder in runs["c"]]
+    together = [np.concatenate(side, axis=1) / np.sqrt(len(vectors)) for side in zip(*vectors, strict=True)]
+    ensemble = evaluate_embeddings(together[0], together[1], split.pairs)["rsum"]
+    figures.append(Figure(f"(c), similarities of {len(vectors)} seed(s) averaged: dev rsum", ensemble))
+    figures += indexed(data, runs["c"][0], split, vectors[0])
     notes = "Weights are chosen on dev by rsum, which favours no variant over another but all over an unseen split. "
     record("hrem_flickr8k", figures, notes + settings_of(runs["c"][0]))
 
 
-def indexed(data: Path, run: Path) -> list[Figure]:
+def indexed(data: Path, run: Path, split: RegionSplit, vectors: tuple[np.ndarray, np.ndarray]) -> list[Figure]:
     """Index the dev split through IVF-PQ and compare it with the checkpoint's own figures."""
-    split = open_split(data, "dev")
-    images, texts = embeddings(run, split)
-    direct = evaluate_hrem([run], EvaluateHremOptions(split="dev"))
-    figures = []
+    texts = vectors[1]
+    # An index keeps 16-bit floats: equal rankings are those of vectors rounded alike.
+    halves = [side.astype(np.float16).astype(np.float32) for side in vectors]
+    direct, rounded = (evaluate_embeddings(*both, split.pairs)["rsum"] for both in (vectors, halves))
+    names = {name: row for row, name in enumerate(searcher_names(data, split))}
+    asked = range(0, len(split.captions), 50)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "f8k.index"
         build_index(data, path, encoder=f"hrem:{run}", options=SourceOptions(splits=("dev",)), ann="ivf-pq")
-        found = evaluate_index(path)
+        found, finer = (evaluate_index(path, EvaluateOptions(ann_recall=asked)) for asked in (None, FINER))
         with Searcher.open(path) as searcher:
-            asked = range(0, len(split.captions), 50)
-            rows = {name: row for row, name in enumerate(searcher_names(data, split))}
             answers = searcher.text_to_image([split.captions[row] for row in asked], k=10, exact=True)
-            same = mean(
-                [rows[hit.item_id] for hit in hits] == list(np.argsort(-(images @ texts[row]), kind="stable")[:10])
-                for row, hits in zip(asked, answers, strict=True)
-            )
-        figures.append(
-            Figure(
-                "an index of (c): exact rsum beside that of the checkpoint",
-                f"{found['rsum']:.2f} / {direct['rsum']:.2f}",
-                "equal",
-            )
-        )
-        figures.append(Figure("top 10 of 100 captions equal to those of the checkpoint's vectors", same, "1"))
-        figures += [
-            Figure(f"ivf-pq, {side}: ann_recall@10", found["ann_recall@10"][side], ">= 0.95") for side in DIRECTIONS
-        ]
+    same = mean(
+        [names[hit.item_id] for hit in hits] == np.argsort(-(halves[0] @ texts[row]), kind="stable")[:10].tolist()
+        for row, hits in zip(asked, answers, strict=True)
+    )
+    sums = f"{found['rsum']:.2f} / {rounded:.2f} / {direct:.2f}"
+    figures = [
+        Figure("an index of (c): exact rsum / of its vectors in 16 bits / in 32 bits", sums, "equal"),
+        Figure("top 10 of 100 captions equal to those of the vectors in 16 bits", same, "1"),
+    ]
+    for words, measured in (("", found), (f", asked for {FINER}", finer)):
+        recalls = measured["ann_recall@10"]
+        figures += [Figure(f"ivf-pq, {side}{words}: ann_recall@10", recalls[side], ">= 0.95") for side in DIRECTIONS]
     return figures
 
 
