@@ -181,7 +181,7 @@ def indexed(data: Path, run: Path, split: RegionSplit, vectors: tuple[np.ndarray
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "f8k.index"
         build_index(data, path, encoder=f"hrem:{run}", options=SourceOptions(splits=("dev",)), ann="ivf-pq")
-        found, finer = (evaluate_index(path, EvaluateOptions(ann_recall=asked)) for asked in (None, FINER))
+        found, finer = (evaluate_index(path, EvaluateOptions(ann_recall=target)) for target in (None, FINER))
         with Searcher.open(path) as searcher:
             answers = searcher.text_to_image([split.captions[row] for row in asked], k=10, exact=True)
     same = mean(

@@ -263,6 +263,8 @@ def _same(manifest: Manifest, source: Source, corpus: Corpus, config: BuildConfi
     """Whether an update would give the version that is there already; told without loading the encoder."""
     if manifest.build.get("root") != _root(source) or manifest.counts.rejected > config.rejection_limit(corpus.items):
         return False
+    if manifest.counts.rejected and (manifest.build.get("source_options") or {}).get("allow_urls"):
+        return False  # what could not be fetched then may be there now
     before = manifest.build.get("config", {})
     settings = ("ann", "prompt", "max_pixels", "max_file_bytes")
     encoder = manifest.encoder.spec if manifest.encoder else None

@@ -17,7 +17,9 @@ from storage.spec import ANN_KINDS
 from .config import DEFAULT_ENCODER
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-LAYOUT_NAMES = ("auto", "folder", "table", "lines", "karpathy", "coco", "flickr", "precomp", "split-tables")
+LAYOUT_NAMES = (
+    "auto", "folder", "table", "lines", "karpathy", "coco", "flickr", "precomp", "split-tables", "webdataset",
+)  # fmt: skip
 
 
 class ByteSize(click.ParamType[int]):
@@ -83,6 +85,8 @@ FILE = NamedPath(path_type=Path)
 @click.option("--split", multiple=True, help="Read only this split; may be repeated.")
 @click.option("--root", type=FILE, help="Folder that relative image paths start from.")
 @click.option("--layout", type=click.Choice(LAYOUT_NAMES), default="auto", help="What the corpus is.")
+@click.option("--allow-urls", is_flag=True, help="Fetch images that a table names by http(s) URL, from public hosts.")
+@click.option("--allow-private", is_flag=True, help="With --allow-urls: from private networks and this machine too.")
 @click.option("--delimiter", help="What separates the cells of a CSV file.")
 @click.option("--image-embeddings", type=FILE, help="Ready-made image vectors: .npy or Parquet.")
 @click.option("--text-embeddings", type=FILE, help="Ready-made text vectors: .npy or Parquet.")
@@ -118,6 +122,7 @@ def build(output: str, quiet: bool, **arguments: Any) -> None:
     \b
       build-index photos/ --out photos.index --encoder lite
       build-index products.csv --out shop.index --image photo --text title --id sku
+      build-index 'shards/{00000..00099}.tar' --out web.index
       build-index --image-embeddings images.npy --out clip.index
     """
     # The slow imports wait until the command line has been read.
@@ -138,7 +143,7 @@ CONFIG_NAMES = (
     "max_pixels", "max_file_bytes", "batch_size", "decode_workers", "shard_cost", "seed",
 )  # fmt: skip
 VECTOR_NAMES = ("pairs", "image_ids", "text_ids", "image_metadata", "text_metadata", "normalize")
-COLUMN_NAMES = ("image", "text", "id", "split_column", "root", "layout", "delimiter")
+COLUMN_NAMES = ("image", "text", "id", "split_column", "root", "layout", "delimiter", "allow_urls", "allow_private")
 
 
 def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

@@ -3,6 +3,7 @@
 TwinlensError                 storage/errors.py
 `-- BuildError                a build cannot start, go on or be published
     |-- SourceError           the corpus cannot be read: wrong path, column, layout, ids, vectors
+    |-- ContentError          one item's bytes cannot be had; `reason` is a machine word, `detail` a sentence
     `-- RejectedError         more items were rejected than the caller allows
 """
 
@@ -17,6 +18,23 @@ class BuildError(TwinlensError):
 
 class SourceError(BuildError):
     """The corpus cannot be read as asked; the message says what was found and what to name instead."""
+
+
+class ContentError(BuildError):
+    """The bytes of one item cannot be had: from an archive or the web. It becomes a rejection.
+
+    Attributes:
+        reason: One word for counting, e.g. `truncated` or `refused_address`.
+        detail: What was found, with the value, on one line.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+    def __reduce__(self) -> tuple[type[ContentError], tuple[str, str]]:
+        # Workers may live in another process; the default would call ContentError(message).
+        return type(self), (self.reason, self.detail)
 
 
 class RejectedError(BuildError):

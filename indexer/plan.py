@@ -15,6 +15,7 @@ from storage.spec import EncoderInfo
 from .config import BuildConfig
 from .rejection import Rejection
 from .sources.item import Item, Source
+from .sources.lazy import LazyBytes
 from .unique_ids import UniqueIds
 
 Entry = Item | Rejection
@@ -112,7 +113,9 @@ def _identity(entry: Entry) -> list[Any]:
     ]  # fmt: skip
 
 
-def _content_identity(content: Path | bytes | str) -> Any:
+def _content_identity(content: Path | bytes | str | LazyBytes) -> Any:
+    if isinstance(content, LazyBytes):
+        return content.identity
     if isinstance(content, Path):
         return file_state(content)
     return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else content

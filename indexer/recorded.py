@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import BuildConfig
+from .errors import BuildError
 from .sources import SourceOptions
 
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
@@ -20,8 +21,16 @@ def options_json(options: SourceOptions) -> dict[str, Any]:
 
 
 def recorded_options(build: Mapping[str, Any], given: SourceOptions | None = None) -> SourceOptions:
-    """Return the source options that a version was built with; what `given` says otherwise than by default wins."""
+    """Return the source options that a version was built with; what `given` says otherwise than by default wins.
+
+    Raises:
+        BuildError: URLs were fetched for that version, and `given` does not allow it again: an index that came from
+            elsewhere may not make this machine fetch anything.
+    """
     values = dict(build.get("source_options") or {})
+    if values.pop("allow_urls", False) and not (given is not None and given.allow_urls):
+        raise BuildError("the index was built from URLs; give --allow-urls again, or build without --update")
+    values.pop("allow_private", None)
     for name in ("metadata", "splits"):
         values[name] = tuple(values[name]) if values.get(name) is not None else None
     values["splits"] = values["splits"] or ()

@@ -15,6 +15,7 @@ from storage.spec import COLLECTIONS, Collection
 from .plan import file_state
 from .recorded import recorded_prompt
 from .sources.item import Item
+from .sources.lazy import LazyBytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +71,13 @@ class VersionReuse:
             self._known["texts"] = {}
 
     def unchanged(self, item: Item) -> KnownItem | None:
-        """Compare size and modification time of a file, or the checksum of a text."""
+        """Compare size and modification time of a file or an archive, or the checksum of a text."""
         known = self._known[item.collection].get(item.item_id)
         if known is None or isinstance(item.content, bytes):
             return None
+        if isinstance(item.content, LazyBytes):
+            same = item.content.is_unchanged(known.file_bytes, known.mtime_ns) and known.uri == item.uri
+            return known if same else None
         if isinstance(item.content, Path):
             same = file_state(item.content) == (known.file_bytes, known.mtime_ns) and known.uri == item.uri
             return known if same else None

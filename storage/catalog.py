@@ -124,6 +124,13 @@ class Catalog:
             raise SearchParameterError(f"row id {missing[0]} is not in {collection}, which have rows 0 to {last}")
         return [dict(zip(wanted, found[row], strict=True)) for row in asked]
 
+    def item_ids(self, collection: Collection, start: int, stop: int) -> NDArray[np.object_]:
+        """Return the item ids of the rows from `start` to before `stop`, those that exist, in row order: (n,) str."""
+        sql = f"SELECT item_id FROM {collection} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"
+        with self._cursor() as cursor:
+            found = [row[0] for row in cursor.execute(sql, [start, stop]).fetchall()]
+        return np.array(found, dtype=object)
+
     def filter_rows(self, collection: Collection, where: str, timeout: float = 10.0) -> NDArray[np.int64]:
         """Return the row ids that satisfy a predicate, (n,) int64, ascending.
 

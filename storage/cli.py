@@ -35,21 +35,6 @@ def info(index: Path, with_rejected: bool, output: str) -> None:
 
 @click.command()
 @index_argument
-@click.option("--version", "number", type=int, help="Which version; the current one by default.")
-@output_option
-def verify(index: Path, number: int | None, output: str) -> None:
-    """Read every file of INDEX and compare it with what was published; exit with 1 when one differs."""
-    checks = IndexStore.open(index).verify(number)
-    sound = all(check.problem is None for check in checks)
-    value = {"path": str(index), "ok": sound, "files": [to_plain(check) for check in checks]}
-    lines = [(check.name, check.problem or "ok") for check in checks]
-    emit(output, value, _aligned(lines))
-    if not sound:
-        raise click.exceptions.Exit(1)
-
-
-@click.command()
-@index_argument
 @output_option
 def versions(index: Path, output: str) -> None:
     """List the published versions of INDEX; the current one is marked."""

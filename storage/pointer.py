@@ -61,6 +61,11 @@ def read_manifest(root: Path, number: int, pointer: Pointer | None) -> tuple[Man
     """
     name = f"{VERSIONS}/{version_name(number)}/{MANIFEST}"
     place = str(root / name)
+    if pointer is not None and not (root / name).parent.exists():
+        raise CorruptIndexError(
+            f"{root / CURRENT} names version {version_name(number)}, which {root / VERSIONS} does not hold; "
+            f"take one of those there with `twinlens rollback {root} --to NUMBER`"
+        )
     with open_regular(root, name) as file:
         data = file.read(MAX_BYTES + 1)
     if pointer is not None and sha256_of(data) != pointer.sha256:

@@ -28,7 +28,7 @@ from .manifest import Manifest, check_writable
 from .pointer import Pointer, read_manifest, read_pointer, without_pointer, write_pointer
 from .spec import Collection, CollectionInfo, Counts, EncoderInfo
 from .staging import Staging
-from .verification import FileCheck, check_version
+from .verification import Verification, check_version, unreadable
 from .version import IndexVersion, check_files
 
 _OWN_NAMES = frozenset({CURRENT, f".{CURRENT}.new", LOCK, STAGING, VERSIONS})
@@ -129,7 +129,7 @@ class IndexStore:
                 if number is not None or read_pointer(self.path) == pointer:
                     raise
 
-    def verify(self, number: int | None = None) -> list[FileCheck]:
+    def verify(self, number: int | None = None) -> Verification:
         """Read and open every file of a version, the current one by default, and return what is wrong with each.
 
         Raises:
@@ -138,13 +138,12 @@ class IndexStore:
         try:
             found, pointer = self._find(number)
         except CorruptIndexError as error:
-            return [FileCheck(name=CURRENT, problem=str(error))]
+            return unreadable(self.path, self.path / CURRENT, error)
         folder = self.version_path(found)
         try:
             manifest, _ = read_manifest(self.path, found, pointer)
         except (CorruptIndexError, IncompatibleIndexError) as error:
-            name = (folder / MANIFEST).relative_to(self.path).as_posix()
-            return [FileCheck(name=name, problem=str(error))]
+            return unreadable(self.path, folder / MANIFEST, error, found)
         return check_version(self.path, folder, manifest)
 
     def version_path(self, number: int) -> Path:

@@ -6,6 +6,7 @@ import json
 import types
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from functools import cache
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
@@ -69,12 +70,17 @@ def build(kind: Any, value: Any, place: str) -> Any:
 
 
 def _dataclass(kind: Any, value: Any, place: str) -> Any:
-    hints = get_type_hints(kind)
+    hints = _hints(kind)
     names = {field.name for field in fields(kind)}
     found = set(_a(dict, value, place))
     if found != names:
         raise ValueError(f"{place} lacks {sorted(names - found)} and has {sorted(found - names)} unasked")
     return kind(**{name: build(hints[name], value[name], f"{place}.{name}") for name in sorted(names)})
+
+
+@cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _mapping(arguments: tuple[Any, ...], value: Any, place: str) -> Mapping[Any, Any]:

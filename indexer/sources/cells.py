@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 SEPARATOR = ";"
+_URL = re.compile(r"\s*[a-z][a-z0-9+.-]*:[/\\]{2}", re.IGNORECASE)
+# A URL may hold the separator itself.
+_BETWEEN_URLS = re.compile(r";(?=\s*[a-z][a-z0-9+.-]*:[/\\]{2})", re.IGNORECASE)
 _LISTS = (list, tuple)
 _SCALARS = (int, float, bool)
 
@@ -21,8 +26,9 @@ class ImageCell:
 
 
 def image_cells(value: Any, *, bytes_are_files: bool) -> list[ImageCell]:
-    """The images of one cell: paths joined by `;`, a list, bytes, or a `{bytes, path}` struct; [] when it is empty.
+    """The images of one cell: paths joined by `;`, a list, bytes, a `data:` URL, a `{bytes, path}` struct; [] if empty.
 
+    JSON has no bytes: there, and in `data:` URLs, they are in base64.
     With `bytes_are_files` a bytes value is an image file (Parquet); otherwise it is a path not yet decoded (CSV).
     """
     if value is None:
@@ -32,9 +38,15 @@ def image_cells(value: Any, *, bytes_are_files: bool) -> list[ImageCell]:
     if isinstance(value, Mapping):
         path = value.get("path")
         data = value.get("bytes")
+        if isinstance(data, str) and data:
+            return [_base64_cell(data, path)]  # JSON has no bytes
         return [ImageCell(path=path, data=data)] if data else image_cells(path, bytes_are_files=bytes_are_files)
     if isinstance(value, bytes) and bytes_are_files:
         return [ImageCell(data=value)] if value else []
+    if _starts_as_data(value):
+        text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        kind, _, packed = text.strip().partition(",")
+        return [_base64_cell(packed if kind.lower().endswith(";base64") else "?", None)]
     return [_path_cell(part) for part in _split(value) if part.strip()]
 
 
@@ -59,12 +71,26 @@ def _split(value: Any) -> list[str]:
     if isinstance(value, bytes):
         # Undecodable bytes are kept as the file system would: the file may be there under such a name.
         value = value.decode("utf-8", "surrogateescape")
-    return str(value).split(SEPARATOR)
+    text = str(value)
+    return _BETWEEN_URLS.split(text) if _URL.match(text) else text.split(SEPARATOR)
+
+
+def _starts_as_data(value: Any) -> bool:
+    start = bytes(value[:200]).decode("latin-1") if isinstance(value, bytes) else str(value)[:200]
+    return start.lstrip().lower().startswith("data:")
+
+
+def _base64_cell(text: str, path: Any) -> ImageCell:
+    name = path if isinstance(path, str) else None
+    try:
+        return ImageCell(path=name, data=base64.b64decode("".join(text.split()), validate=True))
+    except ValueError:
+        return ImageCell(path=name, problem="not_base64")
 
 
 def _path_cell(part: str) -> ImageCell:
     path = part.strip()
-    if path.startswith(("http://", "https://", "s3://", "gs://")):
+    if _URL.match(path):
         return ImageCell(path=path, problem="url")
     if "\0" in path:
         return ImageCell(path=path.replace("\0", "\\0"), problem="invalid_path")

@@ -12,6 +12,7 @@ import pyarrow as pa
 from storage.spec import Collection
 
 from ..rejection import Rejection
+from .lazy import LazyBytes
 from .place import one_line
 
 
@@ -22,7 +23,7 @@ class Item:
     Attributes:
         item_id: The user's own key; unique within its collection.
         collection: `images` or `texts`.
-        content: An image's path or file bytes; a text's words, never empty, always valid UTF-8.
+        content: An image's path, its file's bytes or where to read them; a text's words, never empty, always UTF-8.
         uri: Where it came from, relative to the source's root when below it, else absolute; POSIX slashes.
         place: The same for messages, e.g. `line 3 of captions.jsonl`.
         split: The corpus's own split, e.g. `train`; None where it has none.
@@ -32,7 +33,7 @@ class Item:
 
     item_id: str
     collection: Collection
-    content: Path | bytes | str
+    content: Path | bytes | str | LazyBytes
     uri: str
     place: str
     split: str | None = None

@@ -20,9 +20,13 @@ from .options import LAYOUTS, SourceOptions
 from .place import is_utf8, one_line, printable
 from .precomp import precomp_data, precomp_splits
 from .regions import RegionSource
+from .shards import TAR_SUFFIX, holds_shards, is_packed, is_pattern
 from .split_tables import SplitTables, split_tables
 from .table import TableSource, table_suffix
+from .webdataset import WebDataset
 
+# What the .json members of shards cannot name.
+SHARD_REFUSED = ("image", "id", "delimiter", "root")
 COLUMN_OPTIONS = ("image", "text", "id", "metadata", "split_column", "delimiter")
 
 
@@ -30,8 +34,9 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     """The corpus at `corpus`, checked and ready to be read.
 
     A folder is a data set when it holds the files of one (Karpathy JSON, Flickr tokens, COCO captions, precomputed
-    captions with ids, one table a split), otherwise a folder of pictures; a file is what its suffix says, and a
-    `.json`, `.txt` or `.csv` with the layout of a data set is that. `options.layout` overrides all of it.
+    captions with ids, one table a split, tar shards), otherwise a folder of pictures; a file is what its suffix says,
+    and a `.json`, `.txt` or `.csv` with the layout of a data set is that. A pattern such as `{000..009}.tar` names
+    several shards. `options.layout` overrides all of it.
 
     Raises:
         SourceError: Nothing is there, it is of no known kind, or it does not fit `options`.
@@ -40,10 +45,16 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     if chosen.layout not in LAYOUTS:
         raise SourceError(f"layout {chosen.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
     if not corpus.exists():
+        if is_pattern(corpus) and chosen.layout in ("auto", "webdataset"):
+            shards = _open_shards(corpus, chosen)
+            _check_urls(shards, chosen)
+            return shards
         raise SourceError(_not_there(corpus))
     if chosen.root is not None and not chosen.root.is_dir():
         raise SourceError(f"the root of the image paths {str(chosen.root)!r} is no folder")
-    return _open_folder(corpus, chosen) if corpus.is_dir() else _open_file(corpus, chosen)
+    source = _open_folder(corpus, chosen) if corpus.is_dir() else _open_file(corpus, chosen)
+    _check_urls(source, chosen)
+    return source
 
 
 def _open_folder(corpus: Path, options: SourceOptions) -> Source:
@@ -52,6 +63,8 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
     if options.layout == "regions":
         _refuse(options, (*COLUMN_OPTIONS, "root"), "a folder of region features", corpus)
         return RegionSource(corpus, options)
+    if options.layout == "webdataset":
+        return _open_shards(corpus, options)
     if options.layout != "folder":
         data = _data_set_in(corpus, options)
         if data is not None:
@@ -59,10 +72,17 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
             return CaptionedSource(data, options)
     if options.layout == "split-tables" or (options.layout == "auto" and split_tables(corpus)):
         return SplitTables(corpus, options)
+    if options.layout == "auto" and holds_shards(corpus):
+        return _open_shards(corpus, options)
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
     _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of pictures", corpus)
     return FolderSource(corpus)
+
+
+def _open_shards(corpus: Path, options: SourceOptions) -> Source:
+    _refuse(options, SHARD_REFUSED, "a webdataset", corpus)
+    return WebDataset(corpus, options)
 
 
 def _data_set_in(corpus: Path, options: SourceOptions) -> DataSet | None:
@@ -96,10 +116,14 @@ def _open_file(corpus: Path, options: SourceOptions) -> Source:
         return CaptionedSource(flickr_data(corpus.parent, (corpus, *(one for one in lists if one != corpus))), options)
     if wanted == "table" or (wanted == "auto" and table_suffix(corpus)):
         return TableSource(corpus, options)
+    if wanted == "webdataset" or (wanted == "auto" and corpus.suffix.lower() == TAR_SUFFIX):
+        return _open_shards(corpus, options)
+    if is_packed(corpus):
+        raise SourceError(f"{str(corpus)!r} is compressed, and shards are read in place; unpack it to .tar first")
     if wanted == "lines" or corpus.name.lower().endswith((".txt", ".txt.gz")):
         _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a text file of lines", corpus)
         return LinesSource(corpus)
-    known = ", ".join((*TABLE_SUFFIXES, ".txt", ".token"))
+    known = ", ".join((*TABLE_SUFFIXES, ".txt", ".token", ".tar"))
     raise SourceError(f"{str(corpus)!r} is of no known kind; expected a folder or a file of {known} (also .gz)")
 
 
@@ -112,6 +136,13 @@ def _refuse(options: SourceOptions, names: Iterable[str], what: str, corpus: Pat
             word = name.removesuffix("s") if name == "splits" else name.replace("_", " ")
             word = "column" if name in ("image", "text", "id", "metadata") else word
             raise SourceError(f"{what} has no {word} {shown}; leave it out, or name a table file instead of {corpus}")
+
+
+def _check_urls(source: Source, options: SourceOptions) -> None:
+    if options.allow_private and not options.allow_urls:
+        raise SourceError("--allow-private says where URLs may lead, and none is fetched; give --allow-urls beside it")
+    if options.allow_urls and not isinstance(source, TableSource | SplitTables):
+        raise SourceError(f"{source.name} names no pictures by URL; leave --allow-urls out, or name a table")
 
 
 def _looks_like_flickr(corpus: Path, options: SourceOptions) -> bool:

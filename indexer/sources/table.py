@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from typing import Any
 
 from storage.errors import DuplicateItemError
 
-from ..errors import SourceError
+from ..errors import ContentError, SourceError
 from ..rejection import Rejection
+from ..web.fetch import Fetcher, WebLimits
+from ..web.url import parse_url, without_credentials
 from .cells import ImageCell, image_cells, plain, text_cells
 from .columns import choose_roles, renamed
 from .csv_file import CsvFile
@@ -23,9 +26,11 @@ from .options import SourceOptions
 from .parquet_file import ParquetFile
 from .place import printable, uri_of
 from .record import BadRecord, Record, RecordFile
+from .web_image import WebImage
 
 _PROBLEMS = {
-    "url": "is a URL, and nothing is fetched here: download it and name the file",
+    "url": "is a URL, and nothing is fetched unless it is allowed: give --allow-urls, or download it and name the file",
+    "not_base64": "comes with an image that is not in base64: write it as data:image/png;base64,...",
     "invalid_path": "holds a NUL byte, which no file name can",
     "not_utf8": "is not UTF-8: rename the file, or save the table as UTF-8",
 }
@@ -76,6 +81,8 @@ class TableSource:
         self._roles = choose_roles(self._file.columns, options, path.name)
         self._keyed = self._roles.id is not None and self._roles.id != self._roles.image
         self._splits = frozenset(options.splits)
+        limits = WebLimits(allow_private=options.allow_private)
+        self._fetcher = Fetcher(limits) if options.allow_urls else None
         self.root = options.root if options.root is not None else path.parent
         self.metadata_schema = self._file.schema(self._roles)
         names = frozenset(self.metadata_schema.names)
@@ -119,6 +126,8 @@ class TableSource:
             yield from self._texts(base, record, state, (), alone=True)
             return
         images = list(self._images(base, record))
+        if not self._keyed:
+            images = [state.told_apart(image, record.number) for image in images]
         described = tuple(image.item_id for image in images if isinstance(image, Item))
         for image in images:
             if self._keyed or state.is_new(image.item_id):
@@ -140,12 +149,25 @@ class TableSource:
         if cell.data is not None:
             uri = path or f"{self._path.name}#{key}"
             return _with_id(base, key if self._keyed or not path else path, content=cell.data, uri=uri)
+        if cell.problem == "url":
+            return self._web_image(base, path, key)
         problem = cell.problem or ("" if path == cell.path else "not_utf8")
         if problem:
-            item = _with_id(base, key if self._keyed else path)
+            item = _with_id(base, key if self._keyed or not path else path)
             return item.rejected("read", problem, f"the path {path!r} in {base.place} {_PROBLEMS[problem]}")
         content = self.root / path
         return _with_id(base, key if self._keyed else path, content=content, uri=uri_of(content, self.root))
+
+    def _web_image(self, base: Item, url: str, key: str) -> Item | Rejection:
+        shown = without_credentials(url)
+        item = _with_id(base, key if self._keyed else shown, uri=shown)
+        if self._fetcher is None:
+            return item.rejected("read", "url", f"the path {shown!r} in {base.place} {_PROBLEMS['url']}")
+        try:
+            parse_url(url)
+        except ContentError as error:
+            return item.rejected("read", error.reason, f"{error.detail}, in {base.place}")
+        return replace(item, content=WebImage(url, self._fetcher))
 
     def _texts(
         self, base: Item, record: Record, state: _Seen, described: tuple[str, ...], *, alone: bool
@@ -195,6 +217,7 @@ class _Seen:
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
         self._images: set[str] = set()
+        self._files: dict[str, dict[bytes, str]] = {}
         self._texts: Counter[str] = Counter()
 
     def claim(self, key: str, number: int, word: str, path: Path) -> None:
@@ -209,6 +232,16 @@ class _Seen:
         known = image_id in self._images
         self._images.add(image_id)
         return not known
+
+    def told_apart(self, image: Item | Rejection, number: int) -> Item | Rejection:
+        """The image, with its row in the id where an earlier file of the same name had other bytes."""
+        if isinstance(image, Rejection) or not isinstance(image.content, bytes):
+            return image
+        digest, known = hashlib.sha256(image.content).digest(), self._files.setdefault(image.item_id, {})
+        if digest not in known:
+            key = f"{image.item_id}#row-{number}" if known else image.item_id
+            known[digest] = f"{key}.{len(known)}" if key in known.values() else key
+        return replace(image, item_id=known[digest])
 
     def next_text(self, base: str) -> int:
         self._texts[base] += 1

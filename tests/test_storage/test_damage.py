@@ -33,7 +33,7 @@ def test_damage_to_any_file_is_refused_and_the_file_named(store: IndexStore, nam
         store.open_version()
     with pytest.raises(CorruptIndexError, match=f"versions/00000002/{name}"):
         store.open_version(2)
-    assert [check.name for check in store.verify() if check.problem] == [f"versions/00000002/{name}"]
+    assert [check.name for check in store.verify().files if check.problem] == [f"versions/00000002/{name}"]
 
 
 def test_two_swapped_files_are_refused(store: IndexStore) -> None:
@@ -58,7 +58,7 @@ def test_a_write_ahead_log_slipped_in_is_refused(store: IndexStore) -> None:
     (store.version_path(2) / "catalog.duckdb.wal").write_bytes(b"x")
     with pytest.raises(CorruptIndexError, match=r"catalog.duckdb.wal does not belong to version 2; remove it"):
         store.open_version(verify="size")
-    problems = [check for check in store.verify() if check.problem]
+    problems = [check for check in store.verify().files if check.problem]
     assert [check.name for check in problems] == ["versions/00000002/catalog.duckdb.wal"]
 
 
@@ -89,7 +89,7 @@ def test_checksums_that_fit_do_not_hide_files_that_do_not(store: IndexStore) -> 
     write_pointer(store.path, 2, data)
     with pytest.raises(CorruptIndexError, match=r"texts/vectors.arrow has rows 5 and the manifest says 6"):
         store.open_version()
-    assert "has rows 5" in str(store.verify()[-1].problem)
+    assert "has rows 5" in store.verify().problems[0]
 
 
 @pytest.mark.parametrize("content", [b"", b"00000002", b"2 " + b"a" * 64, b"00000000 " + b"a" * 64, b"\xff" * 999])
@@ -97,7 +97,7 @@ def test_a_damaged_current_is_named_and_a_version_can_still_be_chosen(store: Ind
     (store.path / "CURRENT").write_bytes(content)
     with pytest.raises(CorruptIndexError, match="CURRENT holds b"):
         store.open_version()
-    assert [check.name for check in store.verify()] == ["CURRENT"]
+    assert [check.name for check in store.verify().files] == ["CURRENT"]
     store.open_version(1).close()
     assert store.rollback(2) == 2
     assert rows_found(store.path) == 6
@@ -117,15 +117,18 @@ def test_a_newer_format_is_refused_by_name(store: IndexStore) -> None:
     write_pointer(store.path, 2, data)
     with pytest.raises(IncompatibleIndexError, match="has format version 2, and this release reads up to 1"):
         store.open_version()
-    assert "format version 2" in str(store.verify()[0].problem)
+    assert "format version 2" in store.verify().problems[0]
     with pytest.raises(IncompatibleIndexError, match="has format version 2"):
         publish(store, 7)
 
 
 def test_a_sound_version_verifies(store: IndexStore) -> None:
-    checks = store.verify()
-    assert sorted(check.name for check in checks) == [f"versions/00000002/{name}" for name in sorted(NAMES)]
-    assert all(check.problem is None for check in checks)
+    found = store.verify()
+    assert sorted(check.name for check in found.files) == [f"versions/00000002/{name}" for name in sorted(NAMES)]
+    assert {check.checksum for check in found.files} == {"ok"}
+    assert {check.outcome for check in found.structure} == {"ok"}
+    assert found.ok
+    assert found.version == 2
 
 
 def test_hidden_files_of_the_desktop_are_no_concern(store: IndexStore) -> None:

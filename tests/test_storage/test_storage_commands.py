@@ -11,10 +11,11 @@ import pytest
 from click.testing import CliRunner
 from small_index import publish
 
+from indexer.verify_cli import verify
 from storage import IndexStore, cli
 from storage.console import run
 
-COMMANDS: tuple[click.Command, ...] = (cli.info, cli.verify, cli.versions, cli.rollback, cli.vacuum)
+COMMANDS: tuple[click.Command, ...] = (cli.info, verify, cli.versions, cli.rollback, cli.vacuum)
 
 
 def text(command: click.Command, *arguments: str | Path) -> str:
@@ -62,18 +63,18 @@ def test_info_lists_what_was_rejected_and_why(index: Path) -> None:
 
 
 def test_verify_is_silent_about_nothing(index: Path) -> None:
-    found = json_of(cli.verify, index)
+    found = json_of(verify, index)
     assert found["ok"]
     assert len(found["files"]) == 5
-    assert text(cli.verify, index, "--version", "1").count("ok") == 5
+    assert text(verify, index, "--version", "1").count("checksum ok") == 5
 
 
 def test_verify_fails_and_names_the_damaged_file(index: Path) -> None:
     (index / "versions" / "00000002" / "images" / "ann.faiss").write_bytes(b"x")
-    done = CliRunner().invoke(cli.verify, [str(index)])
+    done = CliRunner().invoke(verify, [str(index)])
     assert done.exit_code == 1
     assert "ann.faiss has 1 bytes and the manifest says" in done.stdout
-    value = json.loads(CliRunner().invoke(cli.verify, [str(index), "--output", "json"]).stdout)
+    value = json.loads(CliRunner().invoke(verify, [str(index), "--output", "json"]).stdout)
     assert not value["ok"]
     assert sum(file["problem"] is not None for file in value["files"]) == 1
 

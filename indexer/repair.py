@@ -1,0 +1,199 @@
+"""Makes a damaged version whole again, as a new version: what can be computed from what is intact, and nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from storage import CollectionInfo, IndexStore, Manifest, StorageError, VectorTable
+from storage.atomic import explained
+from storage.checksum import measure
+from storage.layout import CATALOG, CURRENT, MANIFEST, ann_name, vectors_name
+from storage.spec import Collection
+from storage.verification import Verification
+
+from .approximate import approximate
+from .config import BuildConfig
+from .errors import BuildError
+from .progress import Progress, SilentProgress
+from .recorded import KEPT_SETTINGS
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairReport:
+    """What a repair did.
+
+    Attributes:
+        version: The version that was looked at.
+        published: The version that was published in its place; None where there was nothing to repair.
+        rebuilt: Files that were computed anew, below the folder of the version.
+        recovered: Files that were copied from another version that holds the same bytes, each with its number.
+        left_out: Files that did not belong to the version, and do not go into the new one.
+        kept_measurements: Directions whose operating points are those of the damaged version, because the encoder
+            would be needed to measure them again.
+    """
+
+    version: int
+    published: int | None = None
+    rebuilt: tuple[str, ...] = ()
+    recovered: tuple[tuple[str, int], ...] = ()
+    left_out: tuple[str, ...] = ()
+    kept_measurements: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        """Return what was done, for people."""
+        if self.published is None:
+            return f"version {self.version} is whole, nothing to repair"
+        done = [f"{name} rebuilt from the vectors" for name in self.rebuilt]
+        done += [f"{name} recovered from version {number}" for name, number in self.recovered]
+        done += [f"{name} left out" for name in self.left_out]
+        done += [f"operating points of {direction} kept as they were" for direction in self.kept_measurements]
+        return f"version {self.version} repaired as version {self.published}, now current: {'; '.join(done)}"
+
+
+def repair_index(path: str | Path, version: int | None = None, progress: Progress | None = None) -> RepairReport:
+    """Verify a version in full and publish what can be mended of it as a new version; the old one is not touched.
+
+    A damaged file that another version of the index holds, byte for byte, is copied from there. An ANN file is trained
+    again from the vectors and measured as in a build. Everything else ends in an error: vectors come from the encoder,
+    and captions, paths and pairs from the corpus.
+
+    Args:
+        path: The index.
+        version: Which version; the current one by default. The repaired one becomes the current one.
+        progress: Where to tell what is going on; silent by default.
+
+    Raises:
+        BuildError: The damage cannot be mended; the message names the versions that are whole and the next step.
+        StorageError: There is no such version, or another builder holds the index.
+    """
+    store = IndexStore.open(path)
+    with store.lock():
+        found = store.verify(version)
+        if found.ok and found.version is not None:
+            return RepairReport(version=found.version)
+        if found.version is None or not found.structure:
+            raise _refusal(store, found, MANIFEST if found.version is not None else CURRENT)
+        manifest = store.manifest(found.version)
+        return _Repair(store=store, found=found, manifest=manifest, progress=progress or SilentProgress()).run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Repair:
+    """One repair, under the lock of its index."""
+
+    store: IndexStore
+    found: Verification
+    manifest: Manifest
+    progress: Progress
+
+    def run(self) -> RepairReport:
+        damaged, broken = self._damaged()
+        sources = {name: twin for name in sorted(damaged) if (twin := self._twin(name)) is not None}
+        rebuilt = sorted((damaged | broken) - set(sources))
+        anns: dict[str, Collection] = {ann_name(name): name for name in self.manifest.collections}
+        for name in rebuilt:
+            if name not in anns:
+                raise _refusal(self.store, self.found, name, self.manifest)
+        draft = self.store.draft()
+        try:
+            for name in sorted(set(self.manifest.files) - set(rebuilt)):
+                self._copy(name, sources.get(name, self.manifest.version), draft.path)
+            fresh = {anns[name]: self._rebuild(anns[name], draft.path) for name in rebuilt}
+            report = RepairReport(
+                version=self.manifest.version, published=draft.number, rebuilt=tuple(rebuilt),
+                recovered=tuple(sorted(sources.items())), left_out=self._strangers(),
+                kept_measurements=tuple(name for kept, _ in fresh.values() for name in kept),
+            )  # fmt: skip
+            infos = {**self.manifest.collections, **{name: info for name, (_, info) in fresh.items()}}
+            self.store.publish(
+                draft, encoder=self.manifest.encoder, collections=infos, counts=self.manifest.counts,
+                build={**self.manifest.build, "repair": _provenance(report)},
+            )  # fmt: skip
+        except BaseException:
+            draft.discard()
+            raise
+        return report
+
+    def _damaged(self) -> tuple[set[str], set[str]]:
+        """Names of the files that are not as published, and of those that are and break a rule all the same."""
+        prefix = self.store.version_path(self.manifest.version).relative_to(self.store.path)
+        files = {Path(check.name).relative_to(prefix).as_posix() for check in self.found.files if check.problem}
+        broken = {check.file for check in self.found.structure if check.problem}
+        return files & set(self.manifest.files), broken
+
+    def _strangers(self) -> tuple[str, ...]:
+        return tuple(check.name for check in self.found.files if check.checksum == "unasked")
+
+    def _twin(self, name: str) -> int | None:
+        """Return another version that holds the very bytes this file had; None where there is none."""
+        entry = self.manifest.files[name]
+        for number in reversed(self.store.versions()):
+            if number == self.manifest.version:
+                continue
+            try:
+                known = self.store.manifest(number).files.get(name)
+                if known == entry and measure(self.store.version_path(number), name) == entry:
+                    return number
+            except StorageError:
+                continue  # a damaged version is no source
+        return None
+
+    def _copy(self, name: str, number: int, folder: Path) -> None:
+        target = folder / name
+        with explained("copy", target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.store.version_path(number) / name, target, follow_symlinks=False)
+        if measure(folder, name) != self.manifest.files[name]:
+            raise BuildError(f"{name} of version {number} changed while it was copied; check the disk and repair again")
+
+    def _rebuild(self, collection: Collection, folder: Path) -> tuple[tuple[str, ...], CollectionInfo]:
+        """Return the directions whose measurements were kept, and the collection's new description."""
+        before = self.manifest.collections[collection]
+        with ExitStack() as stack:
+            tables = {
+                name: stack.enter_context(VectorTable.open(folder / vectors_name(name)))
+                for name in self.manifest.collections
+            }
+            config = self._config(collection)
+            info = approximate(folder, collection, tables, config, self.progress, None)
+        kept = {name: tuning for name, tuning in before.tuning.items() if name not in info.tuning}
+        return tuple(kept), replace(info, tuning={**kept, **info.tuning})
+
+    def _config(self, collection: Collection) -> BuildConfig:
+        """What the version was built with; the kind is that of the file, also where `auto` had chosen it."""
+        plan = self.manifest.collections[collection].ann
+        recorded = self.manifest.build.get("config") or {}
+        kept = {name: recorded[name] for name in KEPT_SETTINGS if name in recorded}
+        return BuildConfig(**{**kept, "ann": plan.kind, "seed": plan.seed})
+
+
+def _provenance(report: RepairReport) -> dict[str, Any]:
+    return {"of": report.version, "rebuilt": report.rebuilt, "recovered": dict(report.recovered)}
+
+
+def _refusal(store: IndexStore, found: Verification, name: str, manifest: Manifest | None = None) -> BuildError:
+    """Return the one line that says what cannot be repaired, why, and what to do."""
+    if name == CATALOG:
+        reason = "the captions, paths and pairs that it held come from the corpus alone"
+    elif name in (MANIFEST, CURRENT):
+        reason = "nothing else says what the version held"
+    else:
+        reason = "vectors come from the encoder alone"
+    whole = [number for number in store.versions() if number != found.version and store.verify(number).ok]
+    root = (manifest.build.get("root") if manifest else None) or "CORPUS"
+    back = f"go back with `twinlens rollback {store.path} --to {whole[-1]}`, or " if whole else ""
+    return BuildError(
+        f"{name} cannot be repaired: {_problem(found, name)}, and {reason}; whole versions: "
+        f"{', '.join(map(str, whole)) or 'none'}; {back}build again with `build-index {root} --out {store.path}`"
+    )
+
+
+def _problem(found: Verification, name: str) -> str:
+    """The problem of this file, without the next step that it names."""
+    told = [check.problem for check in found.files if check.problem and check.name.endswith(name)]
+    told += [rule.problem for rule in found.structure if rule.problem and rule.file == name]
+    return (told or found.problems)[0].rsplit(";", 1)[0]

@@ -1,0 +1,89 @@
+"""What a URL says, read strictly: whatever two programs could read differently is refused."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from urllib.parse import quote, urlsplit
+
+from ..errors import ContentError
+
+MAX_URL = 4096
+_PORTS = {"http": 80, "https": 443}
+_LABELS = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*\.?")
+# The last label of a name is never a number (RFC 3696): such hosts are IPv4 addresses in an odd form.
+_NUMBER = re.compile(r"([0-9]+|0x[0-9a-f]*)")
+# What may stand in a path or query as it is; `%` too, since the URL may be quoted already.
+_SAFE = "%/:=&?~+!$,;'@()*[]-._|"
+
+
+@dataclass(frozen=True, slots=True)
+class WebAddress:
+    """A URL in parts: `host` is a plain name or address without brackets, `target` the path with its query."""
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+
+def parse_url(url: str) -> WebAddress:
+    """Read an http or https URL.
+
+    Raises:
+        ContentError: `bad_url`: another scheme, credentials, an odd host or port, control characters, or too long.
+    """
+    shown = repr(without_credentials(url)[:200])
+    if len(url) > MAX_URL:
+        raise ContentError("bad_url", f"{shown} has {len(url)} characters, at most {MAX_URL} are read")
+    if any("\ud800" <= letter <= "\udfff" for letter in url):
+        raise ContentError("bad_url", f"{shown} holds bytes that are not UTF-8; quote them as %XX")
+    if "\\" in url or any(ord(letter) <= 32 or ord(letter) == 127 for letter in url):
+        raise ContentError("bad_url", f"{shown} holds a space, a control character or a backslash; quote it as %XX")
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname or ""
+    except ValueError as error:
+        raise ContentError("bad_url", f"{shown} is no URL: {error}") from error
+    if parts.scheme not in _PORTS:
+        raise ContentError("bad_url", f"{shown} is neither http nor https")
+    if "@" in parts.netloc:
+        raise ContentError("bad_url", f"{shown} holds credentials, which are never sent; take them out")
+    if port == 0 or parts.netloc.endswith(":"):
+        raise ContentError("bad_url", f"{shown} has no usable port")
+    target = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
+    return WebAddress(parts.scheme, _host(host, "[" in parts.netloc, shown), port or _PORTS[parts.scheme], target)
+
+
+def without_credentials(url: str) -> str:
+    """The URL with `***` where a user and a password stand, so that no message and no catalog holds them."""
+    return re.sub(r"^([a-zA-Z][a-zA-Z0-9+.-]*:[/\\]*)[^/?#]*@", r"\1***@", url)
+
+
+def _host(host: str, bracketed: bool, shown: str) -> str:
+    if bracketed:
+        try:
+            address = IPv6Address(host)
+        except ValueError as error:
+            raise ContentError("bad_url", f"{shown} has no IPv6 address in its brackets") from error
+        if address.scope_id is not None:
+            raise ContentError("bad_url", f"{shown} names a network zone")
+        return str(address)
+    try:
+        # Full-width digits and dots become plain ones here, before anything is decided.
+        name = host.encode("idna").decode("ascii").lower()
+    except UnicodeError as error:
+        raise ContentError("bad_url", f"{shown} has a host that is no name: {host[:80]!r}") from error
+    if not _LABELS.fullmatch(name) or len(name) > 253:
+        raise ContentError("bad_url", f"{shown} has a host that is no name: {name[:80]!r}")
+    if _NUMBER.fullmatch(name.rstrip(".").rpartition(".")[2]) and not _is_plain_v4(name):
+        raise ContentError("bad_url", f"{shown} has an address in an odd form; write it as four decimal numbers")
+    return name
+
+
+def _is_plain_v4(name: str) -> bool:
+    try:
+        return str(IPv4Address(name)) == name
+    except ValueError:
+        return False

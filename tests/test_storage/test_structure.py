@@ -1,0 +1,134 @@
+"""What a right checksum cannot tell: files that are as they were written and do not fit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from small_index import ENCODER, collections, counts, fill, publish, tables
+
+from storage import IndexStore
+from storage.catalog import write_catalog
+from storage.checksum import measure
+from storage.pointer import write_pointer
+from storage.strict_json import to_plain
+
+ROWS = 6
+
+
+def other_ids(path: Path) -> None:
+    """A catalog whose texts are called otherwise."""
+    given = tables(ROWS)
+    place = given["texts"].schema.get_field_index("item_id")
+    names = pa.array([f"item_id-{row if row != 4 else 'x'}" for row in range(ROWS)])
+    given["texts"] = given["texts"].set_column(place, "item_id", names)
+    path.unlink()
+    write_catalog(path, **given)
+
+
+def stray_pair(path: Path) -> None:
+    """A catalog with a pair of a text that does not exist."""
+    with duckdb.connect(str(path)) as connection:
+        connection.execute(f"UPDATE pairs SET text_row = {ROWS} WHERE image_row = 0")
+
+
+def publish_with(store: IndexStore, change: Callable[[Path], None], name: str) -> None:
+    """Publish a version of which one file was changed before it was measured."""
+    with store.lock():
+        draft = store.draft()
+        plan = fill(draft, ROWS)
+        change(draft.path / name)
+        store.publish(draft, encoder=ENCODER, collections=collections(ROWS, plan), counts=counts(ROWS), build={})
+
+
+def reseal(store: IndexStore, name: str) -> None:
+    """Make manifest and CURRENT fit a file that was changed afterwards."""
+    number = store.manifest().version
+    manifest = store.manifest()
+    entry = measure(store.version_path(number), name)
+    data = replace(manifest, files={**manifest.files, name: entry}).to_json()
+    (store.version_path(number) / "manifest.json").write_bytes(data)
+    write_pointer(store.path, number, data)
+
+
+@pytest.mark.parametrize(
+    ("change", "rule", "words"),
+    [
+        (
+            other_ids,
+            "texts: item ids of the catalog against the vectors",
+            "gives the texts from row 0 on other item ids",
+        ),
+        (stray_pair, "pairs name rows that exist", "has pairs of texts 1 to 6 and 6 texts"),
+    ],
+)
+def test_a_catalog_that_does_not_fit_is_found(
+    store: IndexStore, change: Callable[[Path], None], rule: str, words: str
+) -> None:
+    publish_with(store, change, "catalog.duckdb")
+    found = store.verify()
+    assert {check.checksum for check in found.files} == {"ok"}
+    (broken,) = (check for check in found.structure if check.outcome == "bad")
+    assert (broken.name, broken.file) == (rule, "catalog.duckdb")
+    assert words in str(broken.problem)
+    assert not found.ok
+
+
+def test_values_that_are_no_numbers_are_found(store: IndexStore) -> None:
+    path = store.version_path(2) / "images" / "vectors.arrow"
+    with store.open_version() as version:
+        row = version.vectors("images").gather(np.array([3]))
+    broken = row.copy()
+    broken[0, 0] = np.nan
+    path.write_bytes(path.read_bytes().replace(row.tobytes(), broken.tobytes()))
+    reseal(store, "images/vectors.arrow")
+    (problem,) = store.verify().problems
+    assert "holds NaN or infinity in row 3" in problem
+
+
+def test_an_ann_file_of_other_vectors_is_found(store: IndexStore) -> None:
+    other = store.version_path(1) / "images" / "ann.faiss"
+    (store.version_path(2) / "images" / "ann.faiss").write_bytes(other.read_bytes())
+    reseal(store, "images/ann.faiss")
+    (broken,) = (check for check in store.verify().structure if check.outcome == "bad")
+    assert (broken.name, broken.file) == ("images: rows, dim and metric of the ANN file", "images/ann.faiss")
+    assert "has rows 5 where 6 is expected" in str(broken.problem)
+
+
+def test_what_needs_a_damaged_file_is_not_checked_and_the_rest_is(store: IndexStore) -> None:
+    (store.version_path(2) / "catalog.duckdb").write_bytes(b"x")
+    found = store.verify()
+    outcomes = {check.name: check.outcome for check in found.structure}
+    assert outcomes["pairs name rows that exist"] == "not checked"
+    assert outcomes["images: item ids of the catalog against the vectors"] == "not checked"
+    assert outcomes["images: every value of the vectors is finite"] == "ok"
+    assert "bad" not in outcomes.values()
+    assert len(found.problems) == 1
+
+
+def test_the_report_says_size_and_checksum_of_each_file(store: IndexStore) -> None:
+    folder = store.version_path(2)
+    (folder / "images" / "ann.faiss").unlink()
+    (folder / "texts" / "vectors.arrow").write_bytes(b"x")
+    (folder / "stray").write_bytes(b"xyz")
+    told = {Path(check.name).relative_to("versions/00000002").as_posix(): check for check in store.verify().files}
+    assert {name: (check.bytes, check.checksum) for name, check in told.items() if check.problem} == {
+        "images/ann.faiss": (None, "missing"), "texts/vectors.arrow": (1, "bad"), "stray": (3, "unasked"),
+    }  # fmt: skip
+    assert to_plain(told["stray"])["name"] == "versions/00000002/stray"
+
+
+def test_item_ids_come_in_row_order_and_only_those_that_exist(store: IndexStore) -> None:
+    with store.open_version() as version:
+        assert list(version.catalog.item_ids("images", 2, 99)) == [f"item_id-{row}" for row in range(2, 6)]
+        assert list(version.catalog.item_ids("texts", 6, 9)) == []
+
+
+def test_a_version_that_was_published_in_the_ordinary_way_breaks_no_rule(store: IndexStore) -> None:
+    publish(store, 9)
+    assert {check.outcome for check in store.verify().structure} == {"ok"}
