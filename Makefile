@@ -1,4 +1,4 @@
-# The whole interface: `make demo`, `make test`, `make check`, `make bench` and its longer parts `make bench-ann` and
+# The whole interface: `make demo`, `make test`, `make check`, `make sweep`, `make bench` and its longer parts `make bench-ann` and
 # `make bench-gpu`. Each installs what it needs into .venv.
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +7,7 @@ FAISS ?= cpu
 BIN = $(VENV)/bin
 READY = $(VENV)/ready-$(FAISS)
 
-.PHONY: demo test check bench bench-ann bench-gpu clean
+.PHONY: demo test check sweep bench bench-ann bench-gpu clean
 
 demo: $(READY)  ## Index real photographs, search them, leave demo/hits.png
 	$(BIN)/python benchmarks/demo.py
@@ -23,6 +23,9 @@ check: $(READY)  ## Lint and type-check
 bench: $(READY)  ## Measure everything again; results go to benchmarks/results/
 	$(BIN)/python benchmarks/run.py
 
+sweep: $(READY)  ## Every reliability test at full size, under an hour; the figures go to tests/reliability/last_sweep.json
+	$(BIN)/python tests/reliability/sweep.py
+
 bench-ann: $(READY)  ## Measure searching a million vectors beside other engines, which it installs: hours
 	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),bench]"
 	$(BIN)/python benchmarks/ann.py --rows 1000000 --work benchmarks/work/ann
@@ -33,7 +36,7 @@ bench-gpu: $(READY)  ## Measure what a GPU adds: encoding, training of the index
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,plot,demo,test]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,plot,demo,server,ray,lance,milvus,qdrant,test]"
 	touch $@
 
 clean:

@@ -16,14 +16,16 @@ import pyarrow as pa
 
 from encoders import Encoder, load_encoder
 from encoders.regions.spec import takes_regions
-from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, VectorTable
+from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.spec import COLLECTIONS, Collection
+from storage.staging import Staging
 
 from .approximate import build_approximate
 from .config import DEFAULT_ENCODER, BuildConfig
 from .embedding_tables import EmbeddingTables
 from .encode import ShardEncoder
 from .errors import BuildError
+from .executor import Executor, LocalExecutor
 from .memory import say_memory
 from .merge import merge
 from .plan import Corpus, build_fingerprint, cut, survey
@@ -134,18 +136,20 @@ class Builder:
         corpus = survey(source)
         if parent is not None and _same(parent.manifest, source, corpus, self.config):
             return self._report(parent.manifest, notes=source.notes, published=False)
+        executor = self._executor()
         encoder = load(self.config, self.given, known)
         self._say_plan(source, corpus, encoder)
         say_memory({"images": corpus.images, "texts": corpus.texts}, encoder.dim, self.config, self.progress)
         cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
-        staging = self.store.staging(build_fingerprint(source, encoder.info, self.config, cost))
+        staging = self.store.staging(build_fingerprint(source, encoder.info, executor.placed(self.config), cost))
         staging.write_plan({**asdict(corpus), "source": source.name, "encoder": encoder.spec, "shard_cost": cost})
-        report = ShardEncoder(
+        job = ShardEncoder(
             corpus=corpus, encoder=encoder, staging=staging,
             reuse=VersionReuse(parent, self.config.prompt) if parent else NoReuse(), config=self.config,
             metadata=source.metadata_schema, progress=self.progress,
             rejected=RejectionLimit(config=self.config, items=corpus.items),
-        ).run(cut(source.items(), cost))  # fmt: skip
+        )  # fmt: skip
+        report = executor.encode(job, cut(source.items(), cost))
         provenance = {
             "source": source.name, "root": _root(source),
             "source_options": options_json(options or SourceOptions()), "corpus_digest": corpus.digest,
@@ -153,8 +157,14 @@ class Builder:
         }  # fmt: skip
         shards = (staging.read(number) for number in range(report.shards))
         manifest = self._publish(shards, encoder.dim, encoder, provenance)
-        staging.discard()
-        return self._report(manifest, notes=source.notes, rejected=report.reasons)
+        return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
+
+    def _executor(self) -> Executor:
+        if self.config.executor == "local":
+            return LocalExecutor()
+        from .ray_executor import RayExecutor  # nothing else needs Ray
+
+        return RayExecutor(self.config, self.given)
 
     def _say_plan(self, source: Source, corpus: Corpus, encoder: Encoder) -> None:
         self.progress.note(
@@ -252,6 +262,15 @@ def _check_out(out: Path, *, update: bool) -> None:
         raise BuildError(f"the index path {printable(str(out))!r} is not UTF-8 and DuckDB needs that; choose another")
     if update and not out.exists():
         raise BuildError(f"{out} holds no version to update; build it first, without --update")
+
+
+def _discarded(staging: Staging) -> tuple[str, ...]:
+    """Remove the shards of a build that is published; where that fails it is a note, for the version is durable."""
+    try:
+        staging.discard()
+    except StorageError as error:
+        return (f"the version is published, but {error}",)
+    return ()
 
 
 def _root(source: Source) -> str:

@@ -112,6 +112,15 @@ FILE = NamedPath(path_type=Path)
 @click.option("--decode-workers", type=int, help="Threads that read and decode. [default: one a core]")
 @click.option("--shard-cost", type=int, help="Images in one unit of work. [default: 512 on a CPU, 8192 on a GPU]")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Encode in this process, or on the workers of a Ray cluster.",
+)
+@click.option("--address", help="With --executor ray: the cluster. [default: RAY_ADDRESS, the one here, or a new one]")
+@click.option("--workers", "ray_workers", type=int, help="With --executor ray: encoders. [default: one a GPU or node]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @output_option
 def build(output: str, quiet: bool, **arguments: Any) -> None:
@@ -141,6 +150,7 @@ def build(output: str, quiet: bool, **arguments: Any) -> None:
 CONFIG_NAMES = (
     "encoder", "device", "precision", "prompt", "update", "ann", "min_ann_recall", "memory_bytes", "max_rejected",
     "max_pixels", "max_file_bytes", "batch_size", "decode_workers", "shard_cost", "seed",
+    "executor", "address", "ray_workers",
 )  # fmt: skip
 VECTOR_NAMES = ("pairs", "image_ids", "text_ids", "image_metadata", "text_metadata", "normalize")
 COLUMN_NAMES = ("image", "text", "id", "split_column", "root", "layout", "delimiter", "allow_urls", "allow_private")

@@ -13,6 +13,9 @@ from .errors import BuildError
 from .prompt import checked_prompt
 
 MAX_SEED = 2**63 - 1
+WHOLE_NUMBERS = (
+    "shard_cost", "batch_size", "decode_workers", "memory_bytes", "max_pixels", "max_file_bytes", "ray_workers",
+)  # fmt: skip
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 
 
@@ -42,6 +45,12 @@ class BuildConfig:
         max_pixels: An image with more pixels is rejected before it is decoded.
         max_file_bytes: A file with more bytes is rejected before it is read.
         seed: Seed of every random choice: training sample, k-means, tuning queries.
+        executor: `local`, or `ray`: shards are encoded by the workers of a Ray cluster, which see the corpus under the
+            same path; this process merges and publishes. The index is the same.
+        address: The cluster, e.g. `10.0.0.1:6379`; None takes the one that `RAY_ADDRESS` names or that runs on this
+            machine, and starts one here where there is none.
+        ray_workers: Workers with an encoder each; None takes one a GPU, or without GPUs one a node. More workers on a
+            node hold more copies of the model and share its cores.
     """
 
     encoder: str | None = None
@@ -59,9 +68,12 @@ class BuildConfig:
     max_pixels: int = DecodeLimits().max_pixels
     max_file_bytes: int = DecodeLimits().max_bytes
     seed: int = 0
+    executor: Literal["local", "ray"] = "local"
+    address: str | None = None
+    ray_workers: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("shard_cost", "batch_size", "decode_workers", "memory_bytes", "max_pixels", "max_file_bytes"):
+        for name in WHOLE_NUMBERS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BuildError(f"{name} is {value!r}; give a number of at least 1, or leave it out")
@@ -77,10 +89,19 @@ class BuildConfig:
         if not 0 <= self.seed <= MAX_SEED:
             raise BuildError(f"seed is {self.seed!r}; give a number from 0 to {MAX_SEED}")
 
+        self._check_executor()
+
     @property
     def workers(self) -> int:
         """Threads that decode images."""
         return self.decode_workers or os.cpu_count() or 1
+
+    def _check_executor(self) -> None:
+        if self.executor not in ("local", "ray"):
+            raise BuildError(f"executor is {self.executor!r}; choose local or ray")
+        for name, option in (("address", "--address"), ("ray_workers", "--workers")):
+            if self.executor == "local" and getattr(self, name) is not None:
+                raise BuildError(f"{option} {getattr(self, name)} goes with --executor ray; give that too")
 
     def rejection_limit(self, items: int) -> float:
         """Return how many of `items` may be rejected before the build stops."""

@@ -9,13 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from encoders import DecodeLimits, Encoder
-from storage.staging import Staging
 
 from .config import BuildConfig
 from .errors import BuildError
@@ -48,6 +47,7 @@ class EncodeReport:
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys((WAITING, IMAGES, TEXTS, WRITING), 0.0))
     reasons: dict[str, int] = field(default_factory=dict)
+    executor: dict[str, Any] = field(default_factory=lambda: {"name": "local"})
 
     @property
     def bottleneck(self) -> str:
@@ -61,6 +61,7 @@ class EncodeReport:
             "items": self.items, "rejected": self.rejected, "resumed": self.resumed, "reused": self.reused,
             "seconds": round(self.seconds, 3), "items_per_second": round(encoded / max(self.seconds, 1e-9), 1),
             "bottleneck": self.bottleneck, "stages": {name: round(value, 3) for name, value in self.stages.items()},
+            "executor": self.executor,
         }  # fmt: skip
 
     @contextmanager
@@ -76,6 +77,19 @@ class EncodeReport:
         self.items += table.num_rows
         self.rejected = rejected.reasons.total()
         self.reasons = dict(rejected.reasons)
+
+
+class ShardStore(Protocol):
+    """Where finished shards go, by number; as a rule `storage.staging.Staging`."""
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is there, whole."""
+
+    def read(self, shard: int) -> pa.Table:
+        """Return a shard that is there."""
+
+    def write(self, shard: int, table: pa.Table) -> None:
+        """Keep a shard, durably."""
 
 
 class Threads(NamedTuple):
@@ -124,7 +138,7 @@ class ShardEncoder:
 
     corpus: Corpus
     encoder: Encoder
-    staging: Staging
+    staging: ShardStore
     reuse: Reuse
     config: BuildConfig
     metadata: pa.Schema
@@ -144,7 +158,7 @@ class ShardEncoder:
             try:
                 # On a GPU one thread packs and sends a batch while the other's is computed.
                 with ThreadPoolExecutor(1 if self.encoder.device == "cpu" else 2) as feeder:
-                    self._encode_all(self._unfinished(shards), Threads(pool, feeder, writer))
+                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer))
             finally:
                 # Whatever ended the loop: do not decode images that nobody will use.
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -162,7 +176,7 @@ class ShardEncoder:
                 if written is not None:
                     written.result()
             written = threads.write.submit(self.staging.write, number, table)
-            self._count(table)
+            self.count(table)
         if written is not None:
             written.result()
 
@@ -170,14 +184,15 @@ class ShardEncoder:
     def _batch_size(self) -> int:
         return self.config.batch_size or self.encoder.batch_size
 
-    def _unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+    def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        """Yield the shards that are not there yet, or not of these items; those that are, are counted as resumed."""
         for shard in shards:
             table = self.staging.read(shard.number) if self.staging.has(shard.number) else None
             if table is None or (table.schema.metadata or {}).get(DIGEST_KEY) != shard.digest.encode():
                 yield shard
                 continue
             self.report.resumed += table.num_rows
-            self._count(table)
+            self.count(table)
             self.progress.advance(table.num_rows, "finished before")
 
     def _encode(self, steps: Iterable[Step], feeder: ThreadPoolExecutor) -> pa.Table:
@@ -240,6 +255,11 @@ class ShardEncoder:
             table.set_vectors([place for place, _ in block], vectors)
             self.progress.advance(len(block), f"limit: {self.report.bottleneck}")
 
-    def _count(self, table: pa.Table) -> None:
+    def count(self, table: pa.Table) -> None:
+        """Count a finished shard.
+
+        Raises:
+            RejectedError: With it, more items than `max_rejected` were rejected.
+        """
         self.rejected.add(table)
         self.report.count(table, self.rejected)

@@ -20,7 +20,8 @@ from storage.rerank import Ids, Scores, Vectors, rerank
 
 NEIGHBOURS = 10
 _CANDIDATES = 160
-_SEARCHED_SHARE = 8  # an eighth of the lists is searched for the neighbours: nearly all of them, sooner than everything
+# Lists that are searched for the neighbours: a sixteenth of 2048 finds 99 % of them, of few lists more are needed.
+_SEARCHED_SHARE, _SEARCHED_LEAST = 16, 32
 _LATE_SHARE = 128  # a list counts as visited late after this share of all lists, 8 of 1024
 _EARLY = 8  # the lists that may be given an entry: those a query visits first
 _MOST_SHARE = 10  # at most a tenth more entries, the most useful first
@@ -52,7 +53,7 @@ def _blocks(queries: NDArray[np.float32]) -> Iterator[Scores]:
 
 def _entries(packed: Any, vectors: Vectors, queries: Scores, late: int) -> Ids:
     """Return (n, 2): rows, and the lists where these queries would have found them sooner."""
-    nprobe = max(late + 1, packed.nlist // _SEARCHED_SHARE)
+    nprobe = max(late + 1, packed.nlist // _SEARCHED_SHARE, _SEARCHED_LEAST)
     probing = faiss.SearchParametersIVF(nprobe=min(nprobe, packed.nlist))
     found = packed.search(queries, min(_CANDIDATES, vectors.rows), params=probing)[1]
     near = rerank(vectors, queries, found, NEIGHBOURS)[0]

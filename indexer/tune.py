@@ -19,13 +19,15 @@ from storage.spec import OperatingPoint, Tuning
 from .truth import Truth
 
 KS = (10, 100)
-_OVERSAMPLES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64)
+_OVERSAMPLES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 _MOST_CANDIDATES = 3200
 _MOST_QUERIES = 1000
 _TIMED_QUERIES = 24
 _BUDGET_SECONDS = 30.0  # wider probing is not tried after this long; what was measured stands
 _GOOD_ENOUGH = 0.9995  # of the smallest k
 _GOOD_FOR_MORE = 0.995  # of the others, whose last half percent would take most of the time
+_LITTLE = 0.001  # two wider settings that gain less, when most is found, say that the codes and not the lists decide
+_MOST_FOUND = 0.95
 _FEW_SETTINGS = 12
 _NEARLY = 1.3  # how much more than the cheapest an estimate may say and the setting still be timed
 
@@ -92,17 +94,25 @@ def _grid(ann: AnnIndex, vectors: Vectors, queries: Scores, own: Ids, ks: Sequen
     """Recall of every setting: one search for each nprobe, whose prefixes stand for every oversample."""
     truth = Truth.of(vectors, queries, max(ks), own)
     count = max(k * max(_oversamples(ann, k, vectors.rows)) for k in ks)
-    started, settings = time.perf_counter(), list[_Setting]()
+    started, settings, history = time.perf_counter(), list[_Setting](), list[list[float]]()
     for nprobe in _nprobes(ann, max(ks)):
         places = truth.places(ann.candidates(queries, min(count + 1, vectors.rows + ann.plan.spilled), nprobe=nprobe))
         found = [_recalls(places, k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
         settings += [setting for line in found for setting in line]
-        reached = [max(setting.ann_recall for setting in line) for line in found]
-        if (
-            reached[0] >= _GOOD_ENOUGH and min(reached) >= _GOOD_FOR_MORE
-        ) or time.perf_counter() - started > _BUDGET_SECONDS:
+        history.append([max(setting.ann_recall for setting in line) for line in found])
+        if _is_enough(history) or time.perf_counter() - started > _BUDGET_SECONDS:
             break
     return settings
+
+
+def _is_enough(history: Sequence[Sequence[float]]) -> bool:
+    """Whether wider probing can add next to nothing, from the best recall of each k at each width so far."""
+    reached = history[-1]
+    if reached[0] >= _GOOD_ENOUGH and min(reached) >= _GOOD_FOR_MORE:
+        return True
+    if len(history) < 3 or min(reached) < _MOST_FOUND:
+        return False
+    return all(now - before < _LITTLE for now, before in zip(reached, history[-3], strict=True))
 
 
 def _recalls(places: Ids, k: int, nprobe: int, oversamples: Sequence[int]) -> list[_Setting]:

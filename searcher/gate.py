@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from threading import Condition
+from types import TracebackType
 
 from .errors import SearcherClosedError
 
@@ -18,8 +17,7 @@ class Gate:
         self._inside = 0
         self._closed = False
 
-    @contextmanager
-    def entered(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Hold the gate open for one search.
 
         Raises:
@@ -29,13 +27,14 @@ class Gate:
             if self._closed:
                 raise SearcherClosedError(f"the searcher of {self._name!r} is closed; open another with Searcher.open")
             self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                if self._closed:
-                    self._changed.notify_all()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._inside -= 1
+            if self._closed:
+                self._changed.notify_all()
 
     def close(self) -> bool:
         """Let nobody in any more and wait until all are out; return False where it was closed before."""

@@ -75,6 +75,8 @@ class SearchParams:
 
 
 def _check_whole(name: str, value: Any, most: int) -> None:
+    if type(value) is int and 1 <= value <= most:
+        return  # almost always, and ten times as quick
     if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= int(value) <= most:
         raise SearchError(f"{name}={value!r} must be a whole number from 1 to {most:,}")
 

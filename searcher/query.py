@@ -122,6 +122,8 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
     Raises:
         QueryError: Not numbers, not (n, dim), not finite, or a row of zeros.
     """
+    if (quick := _quick_unit_rows(vectors, dim)) is not None:
+        return quick
     try:
         array = np.atleast_2d(np.asarray(vectors))
     except ValueError as error:
@@ -131,10 +133,6 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
     if array.dtype.kind not in "fiu":
         raise QueryError(f"the query vectors are of type {array.dtype}; give numbers, e.g. float32")
     wide = array.astype(np.float64)
-    if array.dtype == np.float32 and array.size:
-        squares = np.vecdot(wide, wide)
-        if squares.min() > _SMALLEST and np.isfinite(squares).all():  # almost always, and the quick way
-            return np.ascontiguousarray(wide / np.sqrt(squares)[:, None], dtype=np.float32)
     _check_rows(np.asarray(np.isfinite(wide).all(axis=1)), "has a value that is not finite (NaN or infinite)")
     # By the largest value first: squares of huge or tiny values would overflow or vanish.
     peak = np.abs(wide).max(axis=1, initial=0.0)
@@ -142,6 +140,20 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
     wide /= peak[:, None]
     wide /= np.maximum(np.sqrt(np.vecdot(wide, wide)), _SMALLEST)[:, None]
     return np.ascontiguousarray(wide, dtype=np.float32)
+
+
+def _quick_unit_rows(vectors: Any, dim: int) -> Vectors | None:
+    """Return what nearly all vectors become, in a third of the time; None for those that need a closer look."""
+    if type(vectors) is not np.ndarray or vectors.dtype != np.float32 or vectors.ndim != 2:
+        return None
+    if vectors.shape[1] != dim or not vectors.size:
+        return None
+    wide = vectors.astype(np.float64)
+    squares = np.vecdot(wide, wide)
+    if not (squares.min() > _SMALLEST and squares.max() < np.inf):  # NaN fails the first
+        return None
+    wide /= np.sqrt(squares)[:, None]
+    return wide.astype(np.float32)
 
 
 def _check_rows(good: NDArray[np.bool_], what: str) -> None:

@@ -131,14 +131,17 @@ class Searcher(Directions):
         """
         params = SearchParams(k=k, **options)
         self._check_direction(into, direction)
-        with self._gate.entered():
+        with self._gate:
             queries = unit_rows(vectors, self._embedder.dim)
             answer = self._answer(into, direction, queries, params)
+            names = self._version.vectors(into)
+            if answer.row_ids.shape[1] == params.k and answer.row_ids.min(initial=0) >= 0:
+                return names.item_ids(answer.row_ids), answer.scores
             found = answer.row_ids >= 0
             item_ids = np.full((len(queries), params.k), None, dtype=object)
             scores = np.full(item_ids.shape, -np.inf, dtype=np.float32)
             width = answer.row_ids.shape[1]
-            item_ids[:, :width][found] = self._version.vectors(into).item_ids(answer.row_ids[found])
+            item_ids[:, :width][found] = names.item_ids(answer.row_ids[found])
             scores[:, :width] = answer.scores
         return item_ids, scores
 
@@ -159,7 +162,7 @@ class Searcher(Directions):
         params = SearchParams(k=k, **options)
         into = TARGETS[direction]
         modality: Modality = "text" if direction.startswith("text_") else "image"
-        with self._gate.entered():
+        with self._gate:
             columns = self._wanted_columns(into, params)
             asked, alone = split_queries(query)
             queries = [understand(one, modality) for one in asked]
@@ -184,7 +187,9 @@ class Searcher(Directions):
             if rows is not None and not _all_in(ids, rows):
                 ids, scores = exact_search(vectors, queries, k, rows)
         # Rounding to float16 leaves lengths of 1 +- 0.0003; a cosine is at most 1 all the same.
-        np.clip(scores, -1, 1, out=scores, where=ids >= 0)
+        np.minimum(scores, 1, out=scores)
+        if (low := scores < -1).any():
+            scores[low & (ids >= 0)] = -1
         return _Answer(ids, scores, choice)
 
     def _choose(

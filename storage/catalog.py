@@ -27,6 +27,7 @@ from .catalog_writer import (
     write_catalog,
 )
 from .errors import CorruptIndexError, SearchParameterError, StorageError
+from .interrupt import keeping_ctrl_c
 from .layout import open_regular
 from .spec import Collection
 
@@ -131,6 +132,21 @@ class Catalog:
             found = [row[0] for row in cursor.execute(sql, [start, stop]).fetchall()]
         return np.array(found, dtype=object)
 
+    def arrow(self, collection: Collection, row_ids: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
+        """Return some columns of these rows as an Arrow table, with the catalog's own types.
+
+        Args:
+            collection: `images` or `texts`.
+            row_ids: (n,) int64, ascending, each once; the rows come in their order.
+            columns: Names of columns, at least one.
+        """
+        chosen = f"SELECT {', '.join(map(quoted, columns))} FROM {collection}"
+        with self._cursor() as cursor:
+            table: pa.Table = cursor.sql(
+                f"{chosen} WHERE rowid IN (SELECT unnest(?)) ORDER BY row_id", params=[row_ids.tolist()]
+            ).to_arrow_table()
+            return table
+
     def filter_rows(self, collection: Collection, where: str, timeout: float = 10.0) -> NDArray[np.int64]:
         """Return the row ids that satisfy a predicate, (n,) int64, ascending.
 
@@ -187,7 +203,7 @@ class Catalog:
         try:
             with self._guard:
                 cursor = self._connection.cursor()
-            with cursor:
+            with cursor, keeping_ctrl_c():
                 yield cursor
         except duckdb.ConnectionException as error:
             raise StorageError(f"{self.path} is closed; open the index again") from error

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from .atomic import checkpoint, explained, sync_file
 from .errors import DuplicateItemError, StorageError
+from .interrupt import keeping_ctrl_c
 from .spec import COLLECTIONS
 
 IMAGE_COLUMNS: Mapping[str, pa.DataType] = {
@@ -40,6 +41,8 @@ TABLES: Mapping[str, Mapping[str, pa.DataType]] = {
     "pairs": PAIR_COLUMNS,
     "rejected": REJECTED_COLUMNS,
 }
+# What DuckDB raises where a file cannot be written or synced; a commit or a checkpoint wraps it.
+_OF_THE_DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)
 # Names that a metadata column may not have, in any spelling; `rowid` is DuckDB's own column, by which rows are read.
 RESERVED_NAMES = frozenset({*IMAGE_COLUMNS, *TEXT_COLUMNS, "rowid"})
 
@@ -85,7 +88,7 @@ def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
     if path.exists():
         raise StorageError(f"{path} exists already; a catalog is written once, into a new draft")
     try:
-        with closing(duckdb.connect(str(path), config=config)) as connection:
+        with closing(duckdb.connect(str(path), config=config)) as connection, keeping_ctrl_c():
             for name, table in tables.items():
                 connection.register("source", table)
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM source")
@@ -94,7 +97,8 @@ def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
                 _refuse_duplicates(connection, collection)
             connection.execute("CHECKPOINT")
     except duckdb.Error as error:
-        raise StorageError(f"cannot write {path}: {first_line(error)}; free some space or mend the column") from error
+        step = "check the disk and its free space" if isinstance(error, _OF_THE_DISK) else "mend the column"
+        raise StorageError(f"cannot write {path}: {first_line(error)}; {step}, then run the command again") from error
 
 
 def first_line(error: Exception) -> str:

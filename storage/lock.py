@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from .atomic import explained
 from .errors import IndexLockedError
 
 _HOLDER_BYTES = 4096
+# Who has just taken the lock has yet to write down who it is; that takes far less than all tries together.
+_TRIES, _SECONDS_BETWEEN = 20, 0.01
 
 
 class IndexLock:
@@ -58,7 +61,7 @@ class IndexLock:
                 os.truncate(descriptor, 0)
                 os.pwrite(descriptor, _this_process(), 0)
             except BlockingIOError as error:
-                holder = _describe(os.pread(descriptor, _HOLDER_BYTES, 0))
+                holder = _holder(descriptor)
                 os.close(descriptor)
                 raise IndexLockedError(
                     f"{self.path.parent} is being built by {holder}; wait until it has finished, or stop it"
@@ -73,6 +76,17 @@ def _this_process() -> bytes:
     started = datetime.now(UTC).isoformat(timespec="seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
     return json.dumps(holder).encode() + b"\n"
+
+
+def _holder(descriptor: int) -> str:
+    """Describe who holds the lock, by what is in its file."""
+    data = b""
+    for _ in range(_TRIES):
+        time.sleep(_SECONDS_BETWEEN)
+        data = os.pread(descriptor, _HOLDER_BYTES, 0)
+        if data.endswith(b"\n"):
+            break
+    return _describe(data)
 
 
 def _describe(data: bytes) -> str:

@@ -6,7 +6,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +38,12 @@ class VectorTable:
         self.rows = sum(batch.num_rows for batch in batches)
         self._batch_rows = batches[0].num_rows if batches else 1
         self._ids = [batch.column(0) for batch in batches]
-        self._starts = np.array([_element_offset(batch, mapped) for batch in batches], dtype=np.int64)
+        self._texts = [_Texts.of(column) for column in self._ids]
+        first_rows = np.arange(len(batches), dtype=np.int64) * self._batch_rows
+        # Where each batch would start if it held all rows before it too: row `r` of it is at this + r * dim.
+        self._starts = (
+            np.array([_element_offset(batch, mapped) for batch in batches], dtype=np.int64) - first_rows * dim
+        )
         self._flat = mapped[: mapped.size // 2 * 2].view(np.float16)
         self._halves = _every_half_row(self._flat, dim)
 
@@ -72,8 +77,7 @@ class VectorTable:
         if rows.size == 0:
             return np.empty((*rows.shape, self.dim), dtype=np.float16)
         self._check_range(rows)
-        batch, row = np.divmod(rows, self._batch_rows)
-        found: NDArray[np.float16] = self._halves[self._starts[batch] + row * self.dim]
+        found: NDArray[np.float16] = self._halves[self._starts[rows // self._batch_rows] + rows * self.dim]
         return found
 
     def chunks(self, size: int = 65536) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -96,12 +100,12 @@ class VectorTable:
         rows = np.asarray(row_ids, dtype=np.int64)
         if rows.size:
             self._check_range(rows)
-        batch, row = np.divmod(rows.ravel(), self._batch_rows)
         found = np.empty(rows.size, dtype=object)
-        if rows.size <= _FEW_ROWS:  # one call of Arrow's `take` costs as much as fifty rows read one by one
-            pairs = zip(batch.tolist(), row.tolist(), strict=True)
-            found[:] = [self._ids[number][place].as_py() for number, place in pairs]
+        if rows.size <= _FEW_ROWS:  # a call of Arrow's `take` costs as much as a hundred of these
+            pairs = (divmod(row, self._batch_rows) for row in rows.ravel().tolist())
+            found[:] = [self._texts[number].at(place) for number, place in pairs]
             return found.reshape(rows.shape)
+        batch, row = np.divmod(rows.ravel(), self._batch_rows)
         for number in np.unique(batch):
             here = batch == number
             found[here] = self._ids[number].take(pa.array(row[here])).to_pylist()
@@ -122,6 +126,7 @@ class VectorTable:
         """Let go of the file; the table is empty afterwards."""
         self.rows = 0
         self._ids = []
+        self._texts = []
         self._starts = np.empty(0, dtype=np.int64)
         self._flat = np.empty(0, dtype=np.float16)
         self._halves = np.empty((0, self.dim), dtype=np.float16)
@@ -139,16 +144,31 @@ class VectorTable:
         while start < stop:
             batch, row = divmod(start, self._batch_rows)
             count = min(stop - start, self._batch_rows - row)
-            first = self._starts[batch] + row * self.dim
+            first = self._starts[batch] + start * self.dim
             parts.append(widen(self._flat[first : first + count * self.dim].reshape(count, self.dim)))
             start += count
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _check_range(self, row_ids: NDArray[np.int64]) -> None:
-        low, high = row_ids.min(), row_ids.max()
-        if low < 0 or high >= self.rows:
-            wrong = int(low if low < 0 else high)
+        if row_ids.view(np.uint64).max() >= self.rows:  # a negative number seen as unsigned is beyond every row
+            wrong = int(row_ids.min() if row_ids.min() < 0 else row_ids.max())
             raise SearchParameterError(f"row id {wrong} is not in {self.path}, which has rows 0 to {self.rows - 1}")
+
+
+class _Texts(NamedTuple):
+    """A column of strings, whose offsets and UTF-8 bytes are read without an object of Arrow's in between."""
+
+    offsets: memoryview
+    data: memoryview
+
+    @classmethod
+    def of(cls, column: Any) -> Self:
+        """Return the column, which starts at the first of its values and misses none."""
+        _, offsets, data = column.buffers()
+        return cls(memoryview(offsets).cast("B").cast("i"), memoryview(data if data is not None else b""))
+
+    def at(self, place: int) -> str:
+        return str(self.data[self.offsets[place] : self.offsets[place + 1]], "utf-8")
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -171,7 +191,7 @@ def _checked_dim(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> int:
             raise ValueError(f"batch {number} has {batch.num_rows} rows and not {batch_rows}")
         batch.column(0).validate(full=True)
         batch.column(1).validate()
-        if batch.column(0).null_count or batch.column(1).null_count or batch.column(1).offset:
+        if any(column.null_count or column.offset for column in batch.columns):
             raise ValueError(f"batch {number} holds missing values")
     return dim
 

@@ -104,9 +104,13 @@ class IndexVersion:
         if plan.kind == "flat":
             return AnnIndex.open(None, plan, vectors)
         path = self.path / ann_name(collection)
-        if not path.exists():  # vacuumed since it was opened
-            path = HELD_FILES / str(self._ann_files[collection].fileno())
-        return AnnIndex.open(path, plan, vectors)
+        try:
+            return AnnIndex.open(path, plan, vectors)
+        except CorruptIndexError:
+            if path.exists():
+                raise
+        # Vacuumed since this version was opened.
+        return AnnIndex.open(HELD_FILES / str(self._ann_files[collection].fileno()), plan, vectors)
 
     def _check(self) -> None:
         for name, info in self.manifest.collections.items():

@@ -21,6 +21,8 @@ from .row_table import ID_NAMES, RowTable, check_ids, read_ids, read_parquet_col
 from .vector_file import NpyVectors, ParquetVectors, open_vectors
 
 UNIT_TOLERANCE = 1e-3
+# Half of the distance from 1 to the next float16: no unit vector changes its length by a larger share when rounded.
+FLOAT16_ROUNDING = 2.0**-11
 CHUNK_ROWS = 16384
 
 
@@ -175,7 +177,7 @@ class _Side:
             self._check_unit(norms, good, start)
         kept = np.flatnonzero(good)
         rows = kept + start
-        unit = (vectors[kept] / norms[kept, None]).astype(np.float32)
+        unit = _scaled(vectors[kept], norms[kept])
         captions = self.table.captions
         return EmbeddingChunk(
             rows=rows,
@@ -234,6 +236,19 @@ class _Side:
             raise SourceError(
                 f"{self.name} holds {self.rows} vectors, but there are {len(column)} {what}; one a vector"
             )
+
+
+def _scaled(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Vectors at unit length; those that were rounded to float16 before, and would now be rounded to others, stay.
+
+    An index that is exported and read again is thereby the same to the last bit.
+    """
+    unit: np.ndarray = (vectors / norms[:, None]).astype(np.float32)
+    with np.errstate(over="ignore"):
+        stored = (vectors.astype(np.float16) == vectors).all(axis=1) & (np.abs(norms - 1) <= FLOAT16_ROUNDING)
+    stored &= (unit.astype(np.float16) != vectors).any(axis=1)
+    unit[stored] = vectors[stored]
+    return unit
 
 
 def _read_table(collection: Collection, files: EmbeddingFiles) -> RowTable:

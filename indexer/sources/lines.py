@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO
 
 import pyarrow as pa
 
@@ -14,12 +16,38 @@ from ..rejection import Rejection
 from .item import Item, text_item
 from .place import one_line
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 BOM = b"\xef\xbb\xbf"
 
 
 def open_bytes(path: Path) -> BinaryIO:
     """The bytes of a file, unpacked when its name ends in `.gz`; the caller closes it."""
-    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix.lower() == ".gz" else path.open("rb")
+    return io.BufferedReader(_Unpacked(path)) if path.suffix.lower() == ".gz" else path.open("rb")
+
+
+class _Unpacked(io.RawIOBase):
+    """A gzipped file whose damage is an `OSError`, as that of any other file is; `gzip` lets zlib's own error out."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = gzip.open(path, "rb")  # noqa: SIM115 - `close` closes it
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Read unpacked bytes."""
+        try:
+            return self._file.readinto(buffer)
+        except zlib.error as error:
+            raise gzip.BadGzipFile(str(error)) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+        super().close()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import gc
 import json
 import os
@@ -20,7 +21,7 @@ import numpy as np
 
 from searcher import Searcher
 
-WARM_UP = 1000
+FIRST = 1000  # after so many searches every setting has been used, and all code is loaded
 SETTINGS: tuple[dict[str, Any], ...] = (
     {"k": 5},
     {"k": 10, "nprobe": 1, "oversample": 2},
@@ -56,11 +57,22 @@ def differing(index: Path, searches: int, threads: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Resident memory in bytes and open files of a process, after a warm-up and after the searches."""
+    """Resident memory in bytes and open files of a process that opens an index, searches it and closes it again.
+
+    Attributes:
+        unopened: Memory before the index is opened for the second time, which has loaded all code.
+        at_first: After some searches of every kind.
+        before: After the warm-up.
+        after: After the searches.
+        closed: After the index was closed.
+    """
 
     searches: int
+    unopened: int
+    at_first: int
     before: int
     after: int
+    closed: int
     files_before: int
     files_after: int
 
@@ -69,9 +81,9 @@ class Growth:
         return self.after / self.before - 1
 
 
-def growth(index: Path, searches: int) -> Growth:
+def growth(index: Path, searches: int, warm_up: int = FIRST) -> Growth:
     """Measure a process of its own that does nothing but search."""
-    command = [sys.executable, str(Path(__file__)), str(index), str(searches)]
+    command = [sys.executable, str(Path(__file__)), str(index), str(searches), str(warm_up)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     return Growth(**json.loads(done.stdout))
@@ -79,6 +91,7 @@ def growth(index: Path, searches: int) -> Growth:
 
 def _resident() -> int:
     gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed, and the allocator keeps, is nobody's growth
     fields: Sequence[str] = Path("/proc/self/statm").read_text("ascii").split()
     return int(fields[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -87,23 +100,37 @@ def _open_files() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
+def measured(index: Path, searches: int, warm_up: int) -> Growth:
+    """Search in this process and return what it held."""
+    with Searcher.open(index) as searcher:
+        _search_all(searcher, 200)
+    unopened = _resident()
+    with Searcher.open(index) as searcher:
+        _search_all(searcher, FIRST)
+        at_first = _resident()
+        _search_all(searcher, warm_up - FIRST)
+        before, files_before = _resident(), _open_files()
+        _search_all(searcher, searches)
+        after, files_after = _resident(), _open_files()
+    return Growth(
+        searches=searches, unopened=unopened, at_first=at_first, before=before, after=after, closed=_resident(),
+        files_before=files_before, files_after=files_after,
+    )  # fmt: skip
+
+
+def _search_all(searcher: Searcher, count: int) -> None:
+    for number in range(count):
+        search(searcher, number)
+
+
 def main() -> None:
     """Search and print what the process held before and after."""
     parser = argparse.ArgumentParser()
     parser.add_argument("index", type=Path)
     parser.add_argument("searches", type=int)
+    parser.add_argument("warm_up", type=int)
     given = parser.parse_args()
-    with Searcher.open(given.index) as searcher:
-        for number in range(WARM_UP):
-            search(searcher, number)
-        before, files_before = _resident(), _open_files()
-        for number in range(given.searches):
-            search(searcher, number)
-        value = Growth(
-            searches=given.searches, before=before, after=_resident(), files_before=files_before,
-            files_after=_open_files(),
-        )  # fmt: skip
-    print(json.dumps(vars(value)))
+    print(json.dumps(measured(given.index, given.searches, given.warm_up).__dict__))
 
 
 if __name__ == "__main__":

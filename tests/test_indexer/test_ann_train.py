@@ -70,6 +70,25 @@ def test_spilling_finds_more_for_queries_off_the_vectors(tmp_path: Path, table: 
         assert recalls[1] >= recalls[0] + gain
 
 
+def test_centres_that_are_found_by_codes_name_the_lists_that_all_of_them_would(
+    tmp_path: Path, table: VectorTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, files = plan_ann("ivf-pq4", table.rows, table.dim, nlist=128), []
+    for name, lists in (("plain", 1 << 20), ("quick", 128)):
+        monkeypatch.setattr("indexer.ann_train.QUICK_CENTRES", lists)
+        build_ann(table, plan, tmp_path / name)
+        files.append(faiss.read_index(str(tmp_path / name)))
+    plain, quick = files
+    assert isinstance(faiss.downcast_index(quick.quantizer), faiss.IndexRefineFlat)
+    asked = off_the_vectors(200, seed=3)
+    lists = [index.quantizer.search(asked, 16)[1] for index in files]
+    assert ann_recall(lists[1], lists[0]) > 0.98
+    assert [plain.invlists.list_size(i) for i in range(128)] == [quick.invlists.list_size(i) for i in range(128)]
+    ann = AnnIndex.open(tmp_path / "quick", plan, table)
+    everything = ann.search(asked, 10, nprobe=128, oversample=400)[0]
+    assert np.array_equal(everything, brute_force(table, asked, 10))
+
+
 def test_memory_for_one_copy_of_the_codes_alone_spills_nothing(tmp_path: Path) -> None:
     table = write_table(tmp_path, unit_rows(30_000, 64, clusters=64))
     plan = replace(plan_ann("ivf-pq4", table.rows, table.dim), train_rows=2000)

@@ -51,7 +51,7 @@ def test_closing_waits_for_who_is_inside() -> None:
     entered = threading.Event()
 
     def search() -> None:
-        with gate.entered():
+        with gate:
             entered.set()
             time.sleep(0.1)
             order.append("searched")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -15,6 +17,7 @@ from small_index import tables
 
 from storage.catalog import RESERVED_NAMES, Catalog, write_catalog
 from storage.errors import CorruptIndexError, DuplicateItemError, SearchParameterError, StorageError
+from storage.interrupt import keeping_ctrl_c
 
 ROWS = 20
 
@@ -304,3 +307,21 @@ def test_a_catalog_is_written_once(path: Path) -> None:
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot write .*nowhere/c"):
         write_catalog(tmp_path / "nowhere" / "c", **tables(2))
+
+
+def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(catalog: Catalog) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    pressed = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    pressed.start()
+    try:
+        with pytest.raises(KeyboardInterrupt), catalog._cursor() as cursor:
+            cursor.execute("SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b").fetchall()
+    finally:
+        pressed.join()
+        signal.signal(signal.SIGINT, before)
+    assert catalog.counts["images"] == len(catalog.item_ids("images", 0, 100)), "it goes on working"
+
+
+def test_other_errors_of_a_query_stay_what_they_are() -> None:
+    with pytest.raises(RuntimeError, match="something else"), keeping_ctrl_c():
+        raise RuntimeError("something else")

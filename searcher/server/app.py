@@ -1,0 +1,106 @@
+"""The application: routes, errors as JSON, and the index followed while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from storage.errors import TwinlensError
+
+from .answers import error_answer
+from .api import item_routes, search_routes, state_routes
+from .errors import RefusedError
+from .guard import Guard
+from .live import LiveIndex
+from .page import error_page, page_routes, wants_page
+from .problems import status_of
+from .service import Service
+from .settings import ServerSettings
+
+if TYPE_CHECKING:
+    from encoders import Encoder
+
+log = logging.getLogger(__name__)
+
+_ABOUT = 'Search pictures with words and words with pictures. Every error is one line: {"error": "..."}.'
+
+
+def create_app(
+    index: str | Path | LiveIndex, settings: ServerSettings | None = None, *, encoder: Encoder | None = None
+) -> ASGIApp:
+    """Return an ASGI application that serves an index, and follows it when versions are published.
+
+    Run it in one process: a second one would hold the encoder and the caches again. The index is closed when the
+    server that runs the application stops.
+
+    Args:
+        index: The folder of the index, or one that is open already.
+        settings: Limits and the rest; by default those of `ServerSettings`.
+        encoder: An encoder that is there already.
+
+    Raises:
+        TwinlensError: The index or its encoder cannot be opened.
+    """
+    settings = settings or ServerSettings()
+    live = index if isinstance(index, LiveIndex) else LiveIndex(Path(index), settings, encoder)
+    service = Service(live, settings)
+    # The pages that document the API would load scripts from elsewhere; /openapi.json says the same.
+    app = FastAPI(
+        title="Twinlens", version=version("twinlens"), description=_ABOUT, docs_url=None, redoc_url=None,
+        lifespan=_lifespan(service), redirect_slashes=False,
+    )  # fmt: skip
+    for routes in (search_routes, item_routes, state_routes, page_routes):
+        app.include_router(routes(service))
+    _add_errors(app, service)
+    return Guard(app, settings, service.metrics)
+
+
+def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        del app
+        watcher = asyncio.create_task(_watch(service))
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            with suppress(asyncio.CancelledError):
+                await watcher
+            service.close()
+
+    return lifespan
+
+
+async def _watch(service: Service) -> None:
+    """Look for a new version again and again; opening one takes a thread, and no request waits for it."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(1, thread_name_prefix="twinlens-watch") as pool:
+        while True:
+            await asyncio.sleep(service.settings.watch_seconds)
+            await loop.run_in_executor(pool, service.live.follow)
+
+
+def _add_errors(app: FastAPI, service: Service) -> None:
+    async def known(request: Request, error: Exception) -> Response:
+        status, message, headers = status_of(error)
+        if status >= 500 and not isinstance(error, RefusedError):
+            log.error("%s %s: %s", request.method, request.url.path, error)
+        message = service.hide(message)
+        if isinstance(error, HTTPException) and wants_page(request):
+            return error_page(service, request, status, message)
+        return error_answer(status, message, headers)
+
+    for kind in (TwinlensError, HTTPException, RequestValidationError, MemoryError, Exception):
+        app.add_exception_handler(kind, known)

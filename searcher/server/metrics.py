@@ -1,0 +1,63 @@
+"""What the server counts, in the form that Prometheus reads."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from storage.spec import COLLECTIONS
+
+from .generation import Generation
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The counters of one server, apart from those of any other in the process.
+
+    Attributes:
+        requests: By route, method and status.
+        seconds: From the request's headers to the answer's end, by route.
+        under_way: Requests being worked on.
+        refused: By reason: `full`, `token`, `host`, `origin`, `body`, `time`.
+        batches: Queries that went through one call, by stage: `text`, `image`, `search`.
+        known_texts: Text queries whose vector was still known.
+    """
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._registry = registry
+        self.requests = Counter(
+            "twinlens_requests", "Requests answered", ["route", "method", "status"], registry=registry
+        )
+        self.seconds = Histogram(
+            "twinlens_request_seconds", "Seconds from a request to its answer", ["route"], buckets=_SECONDS,
+            registry=registry,
+        )  # fmt: skip
+        self.under_way = Gauge("twinlens_requests_under_way", "Requests being worked on", registry=registry)
+        self.refused = Counter("twinlens_refused", "Requests refused by a limit", ["reason"], registry=registry)
+        self.batches = Histogram(
+            "twinlens_batch_queries", "Queries that went through one call", ["stage"], buckets=_SIZES, registry=registry
+        )
+        self.known_texts = Counter("twinlens_known_texts", "Text queries that needed no encoder", registry=registry)
+        self._version = Gauge("twinlens_index_version", "Version of the index in front", registry=registry)
+        self._items = Gauge("twinlens_index_items", "Items in the index", ["collection"], registry=registry)
+        self._swaps = Counter("twinlens_index_swaps", "Versions put in front", registry=registry)
+        self._failures = Counter("twinlens_index_swap_failures", "Versions that could not be opened", registry=registry)
+
+    def swapped(self, generation: Generation) -> None:
+        """Count a version that was put in front."""
+        self._version.set(generation.number)
+        self._swaps.inc()
+        for collection in COLLECTIONS:
+            self._items.labels(collection).set(generation.count(collection))
+
+    def failed(self) -> None:
+        """Count a version that could not be opened."""
+        self._failures.inc()
+
+    def text(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self._registry)

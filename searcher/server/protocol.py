@@ -1,0 +1,87 @@
+"""HTTP/1.1 with patience that ends: no connection is held open by sending or reading slowly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+
+class PatientProtocol(H11Protocol):
+    """Closes a connection whose request does not come, or whose answer is not read, within `seconds`.
+
+    The time for a request's headers counts from when they could have come, not from the last byte; bodies have a limit
+    in the application. A connection above `most` is answered 503 and closed.
+    """
+
+    seconds = 10.0
+    most = 1_024
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request, or refuse the connection."""
+        super().connection_made(transport)
+        if len(self.connections) > self.most:
+            transport.write(_whole("503 Service Unavailable", "the server is full; try again in a second", 1))
+            transport.close()
+            return
+        self._expect(self.seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers."""
+        self._cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a request whose headers are whole ends the wait."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before and self._deadline is not None:
+            self._deadline.cancel()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless it was there already."""
+        before = self.cycle
+        super().on_response_complete()
+        if self.cycle is before and not self.transport.is_closing():
+            self._expect(self.timeout_keep_alive)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self.transport.write(_whole("400 Bad Request", msg.rstrip(".").lower() + "; send HTTP/1.1"))
+        self.transport.close()
+
+    def _expect(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
+
+    def _cancel(self) -> None:
+        for timer in (self._deadline, self._stalled):
+            if timer is not None:
+                timer.cancel()
+
+
+def _whole(status: str, message: str, retry_after: int | None = None) -> bytes:
+    """Return an answer as it goes over the wire."""
+    body = json.dumps({"error": message}) + "\n"
+    again = "" if retry_after is None else f"Retry-After: {retry_after}\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}{again}Connection: close\r\n\r\n{body}".encode("ascii")

@@ -1,0 +1,81 @@
+"""What a server may be told: which index, and how much one request may cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from searcher.params import MAX_K
+
+from .errors import ServerError
+
+LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
+_SHORTEST_TOKEN = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How an index is opened and served.
+
+    Attributes:
+        encoder: The spec of the encoder, for an index of ready-made vectors; None for the one that made the index.
+        device: Where queries are encoded: `auto`, `cpu`, `cuda`.
+        precision: `auto`, `fp32`, `bf16`, `fp16`.
+        verify: `full` compares checksums whenever a version is opened, `size` sizes only.
+        root: Where the pictures are, if the corpus was moved; None for where the build found them.
+        watch_seconds: How often CURRENT is looked at for a newly published version.
+        token: What a caller must show, as a bearer token or as the password of a browser's prompt; None lets all in.
+        hosts: Names that a request may be addressed to; empty for any. A page elsewhere that has its own name point at
+            this machine is refused by it, which matters most on the loopback interface.
+        max_body: Bytes of a request's body. Photographs have 0.1-20 MB.
+        max_pixels: Width times height of a query picture; a decoded pixel takes 3-4 bytes.
+        max_k: Hits that one request may ask for, at most 9,999.
+        seconds: How long one request may take, reading its body included.
+        concurrency: Requests under way at once; further ones are answered 503 at once, with `Retry-After`. Each waiting
+            one costs a few kilobytes and the length of its body.
+        batch: Queries that go through the encoder, or through the index, together.
+        wait_ms: How long a query waits for others when others came just before; 0 to 5 is usual. A query that comes
+            alone never waits.
+    """
+
+    encoder: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    verify: Literal["full", "size"] = "full"
+    root: Path | None = None
+    watch_seconds: float = 0.5
+    token: str | None = field(default=None, repr=False)
+    hosts: tuple[str, ...] = LOOPBACK_HOSTS
+    max_body: int = 16 * 1024 * 1024
+    max_pixels: int = 50_000_000
+    max_k: int = 1_000
+    seconds: float = 10.0
+    concurrency: int = 128
+    batch: int = 64
+    wait_ms: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Refuse what no server can do.
+
+        Raises:
+            ServerError: A value is outside its range; the message names both.
+        """
+        for name, most in (("max_body", 1 << 40), ("max_pixels", 178_956_970), ("max_k", MAX_K - 1),
+                           ("concurrency", 100_000), ("batch", 4_096)):  # fmt: skip
+            _check_range(name, getattr(self, name), 1, most)
+        for name, least, longest in (("seconds", 0.05, 3_600), ("wait_ms", 0, 1_000), ("watch_seconds", 0.01, 3_600)):
+            _check_range(name, getattr(self, name), least, longest)
+        if self.token is not None and (len(self.token) < _SHORTEST_TOKEN or not _plain(self.token)):
+            raise ServerError(
+                f"the token has {len(self.token)} characters; give {_SHORTEST_TOKEN} or more, of ASCII without spaces"
+            )
+
+
+def _check_range(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:  # false for NaN too
+        raise ServerError(f"{name}={value!r} must be from {least:g} to {most:,}")
+
+
+def _plain(token: str) -> bool:
+    return token.isascii() and token.isprintable() and " " not in token

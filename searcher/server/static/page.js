@@ -1,0 +1,94 @@
+// The page works without this; with it a picture can be dropped or pasted, and links copied.
+"use strict";
+{
+  const root = document.documentElement;
+  const form = document.querySelector("form.picture");
+  const file = document.querySelector("#image");
+  const words = document.querySelector("#q");
+  const where = document.querySelector("#where");
+  const say = (text) => { document.querySelector("#copied").textContent = text; };
+  root.classList.add("js");
+
+  const send = () => {
+    root.classList.add("busy");
+    say("Looking at the picture");
+    form.requestSubmit();
+  };
+  const take = (files) => {
+    const picture = [...(files || [])].find((one) => one.type.startsWith("image/")) || (files || [])[0];
+    if (!picture || !form) return false;
+    const chosen = new DataTransfer();
+    chosen.items.add(picture);
+    file.files = chosen.files;
+    send();
+    return true;
+  };
+  if (form) {
+    file.addEventListener("change", () => { if (file.files.length) send(); });
+    addEventListener("dragover", (event) => {
+      if (![...event.dataTransfer.types].includes("Files")) return;
+      event.preventDefault();
+      root.classList.add("over");
+    });
+    addEventListener("dragleave", (event) => { if (!event.relatedTarget) root.classList.remove("over"); });
+    addEventListener("drop", (event) => {
+      root.classList.remove("over");
+      if (event.dataTransfer.files.length) {
+        event.preventDefault();
+        take(event.dataTransfer.files);
+      }
+    });
+    addEventListener("paste", (event) => { if (take(event.clipboardData.files)) event.preventDefault(); });
+    // Back from the results: the form is as it was sent, the page must not look busy.
+    addEventListener("pageshow", () => { root.classList.remove("busy"); });
+  }
+
+  addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.target.closest("input, textarea, select") || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    words.focus();
+    words.select();
+  });
+
+  for (const code of document.querySelectorAll("#where-help tbody th code")) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = "put it into the filter";
+    code.replaceWith(button);
+    button.append(code);
+    button.addEventListener("click", () => {
+      const name = /^[A-Za-z_][A-Za-z0-9_]*$/.test(code.textContent) ? code.textContent : `"${code.textContent.replaceAll('"', '""')}"`;
+      where.value = where.value.trim() ? `${where.value.trim()} AND ${name} ` : `${name} `;
+      where.focus();
+    });
+  }
+
+  const broken = (image) => {
+    const frame = image.closest(".frame");
+    if (!frame) return;
+    frame.classList.add("broken");
+    frame.textContent = `No picture to show: ${image.alt}`;
+  };
+  for (const image of document.querySelectorAll(".frame img")) {
+    if (image.complete && !image.naturalWidth && image.loading !== "lazy") broken(image);
+    image.addEventListener("error", () => broken(image));
+  }
+
+  const said = document.querySelector(".head.first");
+  if (said && navigator.clipboard) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = "Copy link";
+    button.addEventListener("click", async () => {
+      try {
+        await navigator.clipboard.writeText(location.href);
+        button.textContent = "Copied";
+        say("The link to these results was copied");
+      } catch {
+        say("The browser did not allow copying; the address bar has the link");
+      }
+      setTimeout(() => { button.textContent = "Copy link"; }, 2000);
+    });
+    said.append(button);
+  }
+}

@@ -1,0 +1,175 @@
+"""Exporting one version of an index."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..checksum import Verify
+from ..errors import StorageError
+from ..spec import COLLECTIONS, Collection
+from ..store import IndexStore
+from ..strict_json import to_plain
+from ..version import IndexVersion
+from .files import WRITERS, FileFormat, extra, write_pairs
+from .folder import check_target, whole_folder, write_mark
+from .pairs import Pairs, read_pairs
+from .rows import Advance, DType, Rows, choose_columns, choose_rows
+
+ENGINES: dict[str, str] = {"milvus": "MilvusTarget", "qdrant": "QdrantTarget"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """What goes out, and how.
+
+    Attributes:
+        format: Kind of files, where the target is a folder.
+        collections: Which halves of the index; all that it has by default.
+        where: A DuckDB predicate on the catalog's columns; only what satisfies it goes out, of each collection.
+        columns: Catalog columns beside the item id; None for all.
+        dtype: `float16`, as stored, or `float32`, the same numbers; None takes float16 for files and float32 for
+            engines, not all of which know the other.
+        version: Number of the version; None for the current one.
+        verify: `full` compares checksums first, `size` sizes only.
+        name: What the engine's collections are called: `NAME_images` and `NAME_texts`.
+        force: Replace an export that is there already.
+    """
+
+    format: FileFormat = "parquet"
+    collections: tuple[Collection, ...] = ()
+    where: str | None = None
+    columns: tuple[str, ...] | None = None
+    dtype: DType | None = None
+    version: int | None = None
+    verify: Verify = "full"
+    name: str = "twinlens"
+    force: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """What went out: rows by collection, pairs, and where it is now."""
+
+    target: str
+    kind: str
+    version: int
+    rows: dict[str, int]
+    pairs: int
+    dim: int
+    dtype: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "target": self.target, "format": self.kind, "version": self.version, "rows": self.rows,
+            "pairs": self.pairs, "dim": self.dim, "dtype": self.dtype,
+        }  # fmt: skip
+
+    def to_text(self) -> str:
+        """Return the report for people."""
+        counted = " and ".join(f"{count:,} {name}" for name, count in self.rows.items())
+        return (
+            f"exported {counted} ({self.dim}-d {self.dtype}) and {self.pairs:,} pairs of version {self.version} "
+            f"to {self.target} as {self.kind}"
+        )
+
+
+class Engine(Protocol):
+    """A running vector engine that takes rows under a passing name and shows them whole at the end."""
+
+    def write(self, rows: Rows, pairs: Pairs) -> None:
+        """Take all rows of one collection; readers of the engine do not see them yet."""
+
+    def publish(self) -> None:
+        """Make what was written visible under its name."""
+
+
+def export_index(
+    path: str | Path, target: str, options: ExportOptions | None = None, advance: Advance | None = None
+) -> ExportReport:
+    """Write one version of an index to files or into an engine, whole or not at all, in bounded memory.
+
+    Args:
+        path: The index.
+        target: A new folder; or `milvus:` or `qdrant:` before the address of a running engine, or before the path of
+            its embedded form: `milvus:http://localhost:19530`, `qdrant:http://localhost:6333`, `milvus:vectors.db`.
+        options: What goes out, and how.
+        advance: Told of progress: the collection, the rows that are out, all of them.
+
+    Raises:
+        StorageError: The target is there already or cannot be written, an option does not fit the index, or a package
+            is missing.
+    """
+    options = options or ExportOptions()
+    engine, _, address = target.partition(":")
+    is_engine = engine in ENGINES
+    if not is_engine:
+        check_target(Path(target), force=options.force)
+    with IndexStore.open(path).open_version(options.version, verify=options.verify) as version:
+        dtype: DType = options.dtype or ("float32" if is_engine else "float16")
+        rows = _rows(version, options, dtype, advance or _say_nothing)
+        pairs = read_pairs(version, {part.collection: part.row_ids for part in rows})
+        if is_engine:
+            with _engine(engine, address, options) as opened:
+                for part in rows:
+                    opened.write(part, pairs)
+                opened.publish()
+        else:
+            _write_files(Path(target), options, rows, pairs)
+        return ExportReport(
+            target=target, kind=engine if is_engine else options.format, version=version.number, dim=version.dim,
+            rows={part.collection: len(part.row_ids) for part in rows}, pairs=len(pairs), dtype=dtype,
+        )  # fmt: skip
+
+
+def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: Advance) -> list[Rows]:
+    held = [name for name in COLLECTIONS if name in version.manifest.collections]
+    for name in options.collections:
+        if name not in held:
+            raise StorageError(f"the index {version.path.parents[1]} has no {name}, it has {' and '.join(held)}")
+    return [
+        Rows(
+            version=version, collection=name, dtype=dtype, advance=advance,
+            row_ids=choose_rows(version.catalog, name, options.where),
+            columns=choose_columns(version.catalog, name, options.columns),
+        )
+        for name in held if not options.collections or name in options.collections
+    ]  # fmt: skip
+
+
+def _write_files(target: Path, options: ExportOptions, rows: Sequence[Rows], pairs: Pairs) -> None:
+    if options.format == "lance":
+        extra("lance", "lance", "pylance")  # told before anything is written
+    with whole_folder(target, force=options.force) as folder:
+        for part in rows:
+            WRITERS[options.format](folder, part)
+        if len(pairs):
+            write_pairs(folder, options.format, pairs)
+        write_mark(folder, _facts(options, rows, pairs))
+
+
+def _facts(options: ExportOptions, rows: Sequence[Rows], pairs: Pairs) -> dict[str, Any]:
+    version = rows[0].version
+    return {
+        "twinlens_export": 1, "format": options.format, "version": version.number, "where": options.where,
+        "encoder": to_plain(version.manifest.encoder), "dim": version.dim, "dtype": rows[0].dtype,
+        "collections": {part.collection: {"rows": len(part.row_ids), "columns": part.columns} for part in rows},
+        "pairs": len(pairs),
+    }  # fmt: skip
+
+
+def _engine(name: str, address: str, options: ExportOptions) -> AbstractContextManager[Engine]:
+    if not address:
+        raise StorageError(f"{name}: needs an address or a path behind the colon, e.g. {name}:http://localhost:PORT")
+    target: Any = getattr(import_module(f".{name}", __package__), ENGINES[name])
+    opened: AbstractContextManager[Engine] = target(address, options.name, force=options.force)
+    return opened
+
+
+def _say_nothing(collection: str, done: int, total: int) -> None:
+    """Do nothing."""

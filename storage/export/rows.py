@@ -1,0 +1,148 @@
+"""The rows of one collection on their way out: ids, vectors and metadata, a bounded number at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ..catalog import Catalog
+from ..errors import StorageError
+from ..half import widen
+from ..spec import Collection
+from ..version import IndexVersion
+
+DType = Literal["float16", "float32"]
+Advance = Callable[[str, int, int], None]
+
+ITEM_ID, VECTOR, PAIRED = "item_id", "vector", "paired_items"
+BATCH_ROWS = 16_384
+WHERE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Which rows of a collection go out, in the order of the index, and in what form.
+
+    Attributes:
+        version: The open version they come from.
+        collection: `images` or `texts`.
+        row_ids: (n,) int64, ascending.
+        columns: The catalog's columns beside the item id, by the names that they go out under.
+        dtype: `float16`, as stored, or `float32`, the same numbers in twice the space.
+        advance: Told after each batch: the collection, the rows that are out, and all of them.
+    """
+
+    version: IndexVersion
+    collection: Collection
+    row_ids: NDArray[np.int64]
+    columns: dict[str, str]
+    dtype: DType
+    advance: Advance
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self.version.dim
+
+    @property
+    def numbers(self) -> np.dtype[Any]:
+        """The type of the numbers in a vector."""
+        return np.dtype(self.dtype)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of a batch: the item id, the vector, the metadata; the index's words for them beside."""
+        element = pa.field("item", pa.from_numpy_dtype(self.numbers), nullable=False)
+        known = self._metadata(self.row_ids[:0]).schema
+        fields = [pa.field(ITEM_ID, pa.string(), nullable=False), pa.field(VECTOR, pa.list_(element, self.dim))]
+        said = {"twinlens.collection": self.collection, "twinlens.version": str(self.version.number)}
+        if self.version.manifest.encoder is not None:
+            said["twinlens.encoder"] = self.version.manifest.encoder.spec
+        return pa.schema([*fields, *known], metadata=said)
+
+    def batches(self, size: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Yield all rows in batches of at most `size`, with the columns of `schema`."""
+        schema = self.schema
+        for rows, vectors in self.blocks(size):
+            flat = pa.array(vectors.reshape(-1))
+            metadata = self._metadata(rows)
+            columns = [
+                pa.array(self.item_ids(rows), pa.string()),
+                pa.FixedSizeListArray.from_arrays(flat, type=schema.field(VECTOR).type),
+                *(metadata.column(name).combine_chunks() for name in metadata.column_names),
+            ]
+            yield pa.record_batch(columns, schema=schema)
+
+    def blocks(self, size: int = BATCH_ROWS) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+        """Yield row ids (n,) and their vectors (n, dim) in `dtype`, n <= `size`, and tell `advance` of those before."""
+        table = self.version.vectors(self.collection)
+        self.advance(self.collection, 0, len(self.row_ids))
+        for start in range(0, len(self.row_ids), size):
+            rows = self.row_ids[start : start + size]
+            halves = table.gather(rows)
+            yield rows, halves if self.dtype == "float16" else widen(halves)
+            self.advance(self.collection, start + len(rows), len(self.row_ids))
+
+    def item_ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the item ids of these row ids."""
+        found: list[str] = self.version.vectors(self.collection).item_ids(rows).tolist()
+        return found
+
+    def metadata_batches(self, size: int = BATCH_ROWS) -> Iterator[pa.Table]:
+        """Yield the item id and the metadata of all rows, without vectors."""
+        for start in range(0, len(self.row_ids), size):
+            rows = self.row_ids[start : start + size]
+            yield self._metadata(rows).add_column(0, ITEM_ID, pa.array(self.item_ids(rows), pa.string()))
+
+    def _metadata(self, rows: NDArray[np.int64]) -> pa.Table:
+        if not self.columns:
+            return pa.table({"": pa.nulls(len(rows))}).select([])
+        table = self.version.catalog.arrow(self.collection, rows, list(self.columns))
+        return table.rename_columns(list(self.columns.values()))
+
+
+def choose_rows(catalog: Catalog, collection: Collection, where: str | None) -> NDArray[np.int64]:
+    """Return the row ids that satisfy a predicate, ascending; all of the collection where there is none.
+
+    Raises:
+        SearchParameterError: The predicate cannot be used.
+        StorageError: No row satisfies it.
+    """
+    if where is None:
+        return np.arange(catalog.counts[collection], dtype=np.int64)
+    found = catalog.filter_rows(collection, where, timeout=WHERE_SECONDS)
+    if not len(found):
+        raise StorageError(f"--where {where!r} leaves none of {catalog.counts[collection]} {collection}; widen it")
+    return found
+
+
+def choose_columns(catalog: Catalog, collection: Collection, asked: tuple[str, ...] | None) -> dict[str, str]:
+    """Return the catalog's columns that go out, each with its name there.
+
+    A column of the user's that is called like one of ours goes out as `NAME_meta`.
+
+    Raises:
+        StorageError: A column that was asked for is not there.
+    """
+    known = [name for name, _ in catalog.columns(collection) if name not in ("row_id", ITEM_ID)]
+    for name in asked or ():
+        if name not in known:
+            raise StorageError(f"{collection} have no column {name!r}; they have {', '.join(known)}")
+    taken = {name.casefold() for name in known} | {VECTOR, PAIRED}
+    chosen: dict[str, str] = {}
+    for name in known if asked is None else dict.fromkeys(asked):
+        chosen[name] = _free(name, taken) if name.casefold() in (VECTOR, PAIRED) else name
+    return chosen
+
+
+def _free(name: str, taken: set[str]) -> str:
+    free = f"{name}_meta"
+    while free.casefold() in taken:
+        free += "_"
+    taken.add(free.casefold())
+    return free

@@ -1,0 +1,248 @@
+"""Ray Serve on a cluster of two nodes: copies of an index, and two halves that answer like the whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer import EmbeddingSource, build_index
+from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from searcher import Searcher, SearchError
+from searcher.ray_serve import Replica, Served, check_alike, deploy, merge
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from ray_cluster import two_nodes
+
+# Ray leaves sockets and processes for the interpreter to close.
+pytestmark = pytest.mark.filterwarnings("ignore")
+ROWS, DIM = 120, 16
+
+
+@pytest.fixture(scope="module")
+def vectors() -> np.ndarray:
+    made = np.random.default_rng(5).standard_normal((ROWS, DIM)).astype(np.float32)
+    made[60:70] = made[50:60]  # equal scores, which the item id decides
+    return made / np.linalg.norm(made, axis=1, keepdims=True)
+
+
+def build(folder: Path, name: str, vectors: np.ndarray, rows: Sequence[int]) -> Path:
+    table = {
+        "item_id": [f"v{row:03}" for row in rows],
+        "vector": list(vectors[rows]),
+        "part": [row % 5 for row in rows],
+    }
+    pq.write_table(pa.table(table), folder / f"{name}.parquet")
+    files = EmbeddingFiles(vectors=folder / f"{name}.parquet")
+    build_index(EmbeddingSource(EmbeddingOptions(images=files)), folder / name)
+    return folder / name
+
+
+@pytest.fixture(scope="module")
+def whole(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("whole"), "whole", vectors, range(ROWS))
+
+
+@pytest.fixture(scope="module")
+def halves(vectors: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("halves")
+    odd = [row for row in range(ROWS) if row % 2]
+    return [build(folder, "odd", vectors, odd), build(folder, "even", vectors, [*range(0, ROWS, 2)])]
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[dict[str, Any]]:
+    """Where to deploy; Serve keeps the port of the first deployment."""
+    pytest.importorskip("ray.serve", reason="ray[serve] is not installed: the extra `ray`")
+    import ray
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with two_nodes() as cluster:
+        yield {"address": cluster.address, "port": port, "cpus": 0.5}
+        ray.serve.shutdown()
+
+
+def ask(url: str, body: Any = None, kind: str = "application/json", **asked: Any) -> tuple[int, dict[str, Any]]:
+    """Return status and JSON of one request."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    request = urllib.request.Request(f"{url}?{urllib.parse.urlencode(asked)}", data, {"Content-Type": kind})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+@pytest.fixture(scope="module")
+def url(halves: list[Path], place: dict[str, Any]) -> str:
+    return deploy(halves, **place)
+
+
+def expected(whole: Path, vector: np.ndarray, k: int, **options: Any) -> list[tuple[str, float]]:
+    with Searcher.open(whole) as searcher:
+        hits = searcher.text_to_image(vector, k=ROWS, **options)
+        return sorted(((hit.item_id, hit.score) for hit in hits), key=lambda one: (-one[1], one[0]))[:k]
+
+
+def test_two_halves_answer_like_the_whole(url: str, whole: Path, vectors: np.ndarray) -> None:
+    for row in (3, 55, 90):
+        status, answer = ask(url, {"vector": vectors[row].tolist(), "k": 12})
+        assert status == 200
+        assert [(hit["item_id"], hit["score"]) for hit in answer["hits"]] == expected(whole, vectors[row], 12)
+        assert [hit["rank"] for hit in answer["hits"]] == list(range(1, 13))
+        assert {hit["index"] for hit in answer["hits"]} == {"odd", "even"}
+
+
+def test_a_filter_reaches_every_half(url: str, whole: Path, vectors: np.ndarray) -> None:
+    _, answer = ask(url, {"vector": vectors[7].tolist(), "k": 9, "where": "part = 2"})
+    assert [(hit["item_id"], hit["score"]) for hit in answer["hits"]] == expected(
+        whole, vectors[7], 9, where="part = 2"
+    )
+    assert {hit["part"] for hit in answer["hits"]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("body", "asked", "words"),
+    [
+        (None, {}, "give one of text"),
+        (None, {"text": "a dog"}, "does not know its encoder"),
+        (None, {"text": "a", "k": "many"}, "k='many' is no number"),
+        ({"vector": [1.0, 2.0]}, {}, "shape (2,)"),
+        ({"vector": "red"}, {}, "no list of numbers"),
+        ({"vector": [0.0] * DIM}, {}, "all zeros"),
+        ({"vector": [1.0] * DIM, "k": 10**9}, {}, "k"),
+        ({"vector": [1.0] * DIM, "k": 0}, {}, "k"),
+        ({"vector": [1.0] * DIM, "k": [3]}, {}, "no number"),
+        (b'{"vector": [1], "k": Infinity}', {}, "no number"),
+        ({"vector": [1.0] * DIM, "where": "colour = 1"}, {}, "colour"),
+        ({"vector": [1.0] * DIM, "where": 5}, {}, "is no text"),
+        ({"vector": [1.0] * DIM, "into": "texts"}, {}, "is not served"),
+        ({"text": 5}, {}, "type int"),
+        (b"\xff\xfe", {}, "neither JSON"),
+        (b"[" * 100_000, {}, "neither JSON"),
+        ([1], {}, "not a JSON object"),
+    ],
+)
+def test_bad_requests_get_one_clear_line(url: str, body: Any, asked: dict[str, Any], words: str) -> None:
+    status, answer = ask(url, body, **asked)
+    assert status == 400
+    assert words in answer["error"]
+    assert "\n" not in answer["error"]
+
+
+def test_a_picture_that_is_none_and_paths_that_are_not_there(url: str) -> None:
+    status, answer = ask(url, b"no picture", kind="image/png")
+    assert status == 400
+    assert "error" in answer
+    assert ask(url.removesuffix("/search") + "/etc/passwd")[0] == 404
+    assert ask(url.removesuffix("/search") + "/healthz") == (200, {"ok": True, "indexes": ["odd", "even"]})
+
+
+def test_a_copy_that_dies_costs_no_answer(whole: Path, vectors: np.ndarray, place: dict[str, Any]) -> None:
+    import ray
+
+    url = deploy([whole], replicas=2, **place)
+    handle = ray.serve.get_deployment_handle("index-0", "twinlens")
+    pids = {handle.pid.remote().result(timeout_s=30) for _ in range(20)}
+    assert len(pids) == 2
+    right = expected(whole, vectors[3], 5)
+    for number in range(40):
+        if number == 10:
+            os.kill(pids.pop(), signal.SIGKILL)
+        status, answer = ask(url, {"vector": vectors[3].tolist(), "k": 5})
+        assert (status, [(hit["item_id"], hit["score"]) for hit in answer["hits"]]) == (200, right)
+
+
+def test_text_is_encoded_once_and_finds_what_a_searcher_finds(tmp_path: Path, place: dict[str, Any]) -> None:
+    from colour import paint_folder
+    from two_tone import save_tiny
+
+    paint_folder(tmp_path / "photos", 12)
+    build_index(tmp_path / "photos", tmp_path / "it", encoder=save_tiny(tmp_path / "tiny"))
+    url = deploy([tmp_path / "it"], **place)
+    status, answer = ask(url, text="a red square", k=3)
+    with Searcher.open(tmp_path / "it") as searcher:
+        hits = searcher.text_to_image("a red square", k=3)
+        assert status == 200
+        assert [(hit["item_id"], hit["caption"]) for hit in answer["hits"]] == [
+            (hit.item_id, hit.caption) for hit in hits
+        ]
+        picture = next((tmp_path / "photos").rglob("*.png"))
+        _, answer = ask(url, picture.read_bytes(), kind="image/png", k=1)
+        assert answer["hits"][0]["item_id"] == searcher.image_to_image(picture, k=1)[0].item_id
+
+
+def test_other_bytes_under_the_path_are_no_copy(whole: Path) -> None:
+    with pytest.raises(SearchError, match="is another one on this node"):
+        Replica(replace(Served.of(whole), manifest_sha256="0" * 64))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"dim": 8}, "length of vectors"), ({"prompt": "a photo of {}"}, "prompt"), ({"collections": ("texts",)}, "coll")],
+)
+def test_indexes_that_cannot_be_compared_are_refused(change: dict[str, Any], words: str, whole: Path) -> None:
+    served = Served.of(whole)
+    check_alike([served, replace(served, path="/elsewhere")])
+    with pytest.raises(SearchError, match=words):
+        check_alike([served, replace(served, path="/elsewhere", **change)])
+
+
+def test_an_index_that_is_named_twice_is_refused(whole: Path) -> None:
+    with pytest.raises(SearchError, match="named twice"):
+        check_alike([Served.of(whole), Served.of(whole)])
+
+
+SCORES = st.sampled_from([0.1, 0.2, 0.2000001, 0.9])
+
+
+@given(answers=st.lists(st.lists(SCORES, max_size=8), min_size=1, max_size=4), k=st.integers(1, 10))
+def test_the_best_of_each_are_the_best_of_all(answers: list[list[float]], k: int) -> None:
+    every = [
+        [{"item_id": f"{part}-{row}", "score": score} for row, score in enumerate(scores)]
+        for part, scores in enumerate(answers)
+    ]
+    best = [sorted(hits, key=lambda hit: (-hit["score"], hit["item_id"]))[:k] for hits in every]
+    found = [(hit["score"], hit["item_id"]) for hit in merge(best, k)]
+    assert (
+        found == sorted(((h["score"], h["item_id"]) for hits in every for h in hits), key=lambda h: (-h[0], h[1]))[:k]
+    )
+
+
+RUN = "from storage.console import run; from searcher.ray_serve import serve_ray; run(serve_ray)"
+
+
+def test_without_ray_the_error_is_one_line_with_the_way_to_get_it(whole: Path, home: Path) -> None:
+    # None in sys.modules makes an import fail as if the package were absent.
+    code = f"import sys; sys.modules['ray'] = None; {RUN}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(whole)], cwd=home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert 'pip install "twinlens[ray]"' in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_importing_it_loads_neither_ray_nor_torch(home: Path) -> None:
+    code = "import sys, searcher.ray_serve; sys.exit(bool({'ray', 'torch', 'starlette'} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=home, check=False).returncode == 0

@@ -1,0 +1,203 @@
+"""Limits of body, time, number and patience; who may ask at all; and that the server recovers."""
+
+from __future__ import annotations
+
+import base64
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from colour import ColourEncoder
+from served_index import Served, SlowEncoder, serving
+
+from searcher.server import ServerSettings
+from searcher.server.errors import ServerError
+
+
+def figure(server: Served, name: str) -> float:
+    lines = [line for line in server.get("/metrics").text.splitlines() if line.startswith(name)]
+    return sum(float(line.rpartition(" ")[2]) for line in lines)
+
+
+def until(condition: Any, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come to that"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def slow() -> Iterator[SlowEncoder]:
+    encoder = SlowEncoder()
+    yield encoder
+    encoder.may.set()
+
+
+def test_a_full_server_says_when_to_come_again_and_recovers(index: Path, slow: SlowEncoder) -> None:
+    settings = ServerSettings(concurrency=4)
+    with serving(index, settings, slow) as server, ThreadPoolExecutor(4) as callers:
+        waiting = [callers.submit(server.get, "/search", params={"text": f"red {n}"}) for n in range(4)]
+        until(lambda: figure(server, "twinlens_requests_under_way") == 4)
+        refused = server.get("/search", params={"text": "one too many"})
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert "4 requests are under way" in refused.json()["error"]
+        assert server.get("/").status_code == 503
+        assert server.get("/healthz").json()["status"] == "ok"
+        slow.may.set()
+        assert [one.result().status_code for one in waiting] == [200] * 4
+        assert server.ask(text="and now")["hits"]
+        assert figure(server, 'twinlens_refused_total{reason="full"}') == 2
+        assert figure(server, "twinlens_requests_under_way") == 0
+
+
+def test_a_request_that_takes_too_long_ends_and_its_place_is_free_again(index: Path, slow: SlowEncoder) -> None:
+    with serving(index, ServerSettings(seconds=0.5, concurrency=2), slow) as server:
+        for _ in range(3):
+            late = server.get("/search", params={"text": "late"})
+            assert late.status_code == 503
+            assert "no answer within 0.5 s" in late.json()["error"]
+            assert late.headers["retry-after"] == "1"
+        slow.may.set()
+        assert server.ask(text="in time")["hits"]
+
+
+def test_a_body_above_the_limit_is_refused_before_it_was_read(index: Path) -> None:
+    with serving(index, ServerSettings(max_body=10_000), ColourEncoder()) as server:
+        refused = server.post("/search", content=bytes(50_000), headers={"Content-Type": "image/png"})
+        assert refused.status_code == 413
+        assert "more than 10000 bytes" in refused.json()["error"]
+        pieces = (bytes(4_000) for _ in range(5))  # chunked: nobody says how long
+        refused = server.post("/search", content=pieces, headers={"Content-Type": "image/png"})
+        assert refused.status_code == 413
+        assert server.ask(text="red")["hits"]
+
+
+def test_a_giant_body_that_is_only_announced_is_refused_at_once(server: Served) -> None:
+    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 99999999999\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+        raw.sendall(head + bytes(1000))
+        assert raw.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def drip(port: int, head: bytes, seconds: float) -> bytes:
+    """Send a byte now and then for so long, and return what came back."""
+    got = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=0.05) as raw:
+        raw.sendall(head)
+        end = time.monotonic() + seconds
+        with suppress(ConnectionError):
+            while time.monotonic() < end:
+                with suppress(TimeoutError):
+                    part = raw.recv(4096)
+                    got += part
+                    if not part:
+                        return got
+                raw.sendall(b"x")
+    return got
+
+
+def test_a_body_that_drips_is_cut_off(index: Path) -> None:
+    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 900\r\n\r\n"
+    with serving(index, ServerSettings(seconds=0.5), ColourEncoder()) as server:
+        got = drip(server.port, head, 3)
+        assert got.startswith(b"HTTP/1.1 408")
+        assert b"the body did not come within 0.5 s" in got
+
+
+def test_headers_that_drip_are_cut_off(index: Path) -> None:
+    with serving(index, ServerSettings(seconds=0.5), ColourEncoder()) as server:
+        started = time.monotonic()
+        assert drip(server.port, b"GET / HTTP/1.1\r\nHost: loc", 5) == b""
+        assert time.monotonic() - started < 3
+
+
+def test_more_connections_than_are_good_are_refused_in_one_line(index: Path) -> None:
+    with serving(index, ServerSettings(concurrency=1), ColourEncoder()) as server:
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(9)]
+        try:
+            assert b"503 Service Unavailable" in idle[-1].recv(1000)
+        finally:
+            for raw in idle:
+                raw.close()
+        until(lambda: server.get("/healthz").status_code == 200)
+
+
+def test_with_a_token_nobody_asks_without_it(index: Path) -> None:
+    with serving(index, ServerSettings(token="a-long-secret"), ColourEncoder()) as server:
+        basic = base64.b64encode(b"anyone:a-long-secret").decode()
+        wrong = [
+            "",
+            "Bearer",
+            "Bearer a-long-secre",
+            "Bearer a-long-secret2",
+            "Basic !!",
+            "Basic eDp5",
+            "Digest x",
+            "é",
+        ]
+        for path in (
+            "/",
+            "/search?text=red",
+            "/items/a",
+            "/thumbnails/a",
+            "/metrics",
+            "/openapi.json",
+            "/static/page.css",
+        ):
+            for shown in wrong:
+                refused = server.get(path, headers={"Authorization": shown.encode("latin-1")})
+                assert refused.status_code == 401
+                assert refused.headers["www-authenticate"].startswith("Basic")
+                assert "a-long-secret" not in refused.text
+            for shown in ("Bearer a-long-secret", f"Basic {basic}"):
+                assert server.get(path, headers={"Authorization": shown}).status_code in (200, 404)
+        assert server.get("/healthz").status_code == 200
+
+
+def test_a_name_that_is_not_ours_is_not_answered(server: Served) -> None:
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[::1", "a b"):
+        refused = server.get("/search?text=red", headers={"Host": host})
+        assert refused.status_code in (400, 421)
+        assert set(refused.json()) == {"error"}
+    for host in ("localhost", "LOCALHOST:99", "[::1]:8000", "127.0.0.1"):
+        assert server.get("/search?text=red", headers={"Host": host}).status_code == 200
+
+
+def test_another_site_cannot_send_pictures(server: Served, folder: Path) -> None:
+    data = (folder / "photos/blue/0002.png").read_bytes()
+    for headers in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+        refused = server.post("/", files={"image": data}, headers=headers)
+        assert refused.status_code == 403
+    own = server.post("/", files={"image": data}, headers={"Origin": server.url, "Sec-Fetch-Site": "same-origin"})
+    assert own.status_code == 303
+
+
+def test_requests_under_way_are_answered_before_the_server_stops(index: Path, slow: SlowEncoder) -> None:
+    with ThreadPoolExecutor(1) as callers:
+        with serving(index, encoder=slow) as server:
+            waiting = callers.submit(httpx.get, f"{server.url}/search?text=red")
+            assert slow.begun.wait(5)
+            threading.Timer(0.7, slow.may.set).start()
+        assert waiting.result().status_code == 200
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_k": 0}, {"max_k": 10_000}, {"seconds": 0}, {"seconds": float("nan")}, {"concurrency": 0}, {"batch": 0},
+     {"max_body": -1}, {"wait_ms": -1}, {"token": "short"}, {"token": "with a space in it"}],
+)  # fmt: skip
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ServerError, match=next(iter(wrong))):
+        ServerSettings(**wrong)
+
+
+def test_a_token_does_not_show_in_the_settings() -> None:
+    assert "secret" not in repr(ServerSettings(token="a-long-secret"))

@@ -1,0 +1,40 @@
+"""The page about the server names what there is: options, routes, figures of the metrics, defaults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from served_index import Served
+
+from searcher.server.cli import serve
+
+
+@pytest.fixture(scope="module")
+def text(home: Path) -> str:
+    return (home / "docs" / "server.md").read_text(encoding="utf-8")
+
+
+def test_every_option_it_names_exists_with_the_default_it_says(text: str) -> None:
+    shown = CliRunner().invoke(serve, ["--help"]).output
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--id"}
+    assert len(named) > 8
+    assert {name for name in named if name not in shown} == set()
+    defaults = {name: value for param in serve.params for name, value in ((param.opts[0], param.default),)}
+    for option, default in re.findall(r"^\| `(--[a-z-]+)` \| (\d+) \|", text, re.MULTILINE):
+        assert float(defaults[option]) == float(default), option
+
+
+def test_every_route_it_names_answers(text: str, server: Served) -> None:
+    described = set(server.get("/openapi.json").json()["paths"])
+    for method, route in re.findall(r"`(GET|POST) (/[a-z.]*)", text):
+        assert route in described | {"/openapi.json"}, method
+
+
+def test_every_counter_it_names_is_counted_and_the_other_way_round(text: str, server: Served) -> None:
+    server.get("/search?text=red")
+    counted = set(re.findall(r"^# TYPE (twinlens_\w+) ", server.get("/metrics").text, re.MULTILINE))
+    counted = {name for name in counted if not name.endswith("_created")}
+    assert set(re.findall(r"twinlens_[a-z_]+", text.partition("## Watching")[2])) == counted
