@@ -6,6 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from encoders import DecodeLimits
+
+from .archive import member_bytes
+
 
 def corpus_root(build: Mapping[str, Any], override: str | Path | None = None) -> Path | None:
     """Return the folder that image paths are relative to: `override`, else the one the build recorded, else None."""
@@ -27,3 +31,11 @@ def resolve_uri(uri: str | None, root: Path | None) -> Path | None:
     if path.is_absolute():
         return path
     return None if ".." in path.parts else (root or Path()) / path
+
+
+def picture_source(uri: str | None, root: Path | None) -> Path | bytes | None:
+    """Return what `decode_image` takes for the picture that `uri` names: its file, or its bytes out of a tar shard."""
+    path = resolve_uri(uri, root)
+    if path is None or path.exists():
+        return path
+    return member_bytes(path, DecodeLimits().max_bytes) or path

@@ -12,7 +12,7 @@ from encoders.errors import ImageError
 from encoders.images import decode_image
 
 from .hits import Hit
-from .paths import resolve_uri
+from .paths import picture_source
 
 _LARGEST_ENLARGEMENT = 4.0
 _PROBLEMS = {"missing": "file not found", "not_an_image": "not a picture", "unsupported_format": "format not supported"}
@@ -44,4 +44,4 @@ def thumbnail(source: Any, box: tuple[int, int]) -> Thumbnail:
 
 def hit_thumbnail(hit: Hit, root: Path | None, box: tuple[int, int]) -> Thumbnail:
     """Return the small picture of an image hit; `root` is the folder that its `uri` is relative to."""
-    return thumbnail(resolve_uri(hit.uri, root), box)
+    return thumbnail(picture_source(hit.uri, root), box)

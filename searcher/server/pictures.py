@@ -14,7 +14,7 @@ from PIL import Image
 
 from encoders import DecodeLimits, decode_image
 from encoders.errors import ImageError
-from searcher.paths import resolve_uri
+from searcher.paths import picture_source
 from searcher.thumbnails import thumbnail
 
 from .errors import RefusedError
@@ -73,11 +73,11 @@ class Pictures:
 
     def _made(self, generation: Generation, item_id: str, row: int, size: Size) -> Picture:
         (entry,) = generation.entries("images", [row])
-        path = resolve_uri(entry["uri"], generation.root)
+        source = picture_source(entry["uri"], generation.root)
         name = f"the picture of {item_id[:200]!r} cannot be shown"
-        if path is None:
+        if source is None:
             raise RefusedError(404, f"{name}: the index names no file for it")
-        return _jpeg(self._small(path, size, name, 404))
+        return _jpeg(self._small(source, size, name, 404))
 
     def _small(self, source: Path | bytes, size: Size, name: str, status: int) -> Image.Image:
         box = BOXES[size]
