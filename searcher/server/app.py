@@ -15,6 +15,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from storage.errors import TwinlensError
@@ -102,5 +103,5 @@ def _add_errors(app: FastAPI, service: Service) -> None:
             return error_page(service, request, status, message)
         return error_answer(status, message, headers)
 
-    for kind in (TwinlensError, HTTPException, RequestValidationError, MemoryError, Exception):
+    for kind in (TwinlensError, HTTPException, RequestValidationError, ClientDisconnect, MemoryError, Exception):
         app.add_exception_handler(kind, known)

@@ -147,8 +147,8 @@ def _serve(index: Path, listener: socket.socket, settings: ServerSettings, outpu
     counts = {name: live.current.count(name) for name in live.current.collections}
     held = " and ".join(f"{count:,} {name}" for name, count in counts.items())
     value = {"url": address, "index": live.name, "version": live.current.number, "items": counts}
-    emit(output, value, f"{address}  serves version {live.current.number} of {live.name}: {held}")
-    run_until_stopped(app, settings, listener)
+    line = f"{address}  serves version {live.current.number} of {live.name}: {held}"
+    run_until_stopped(app, settings, listener, lambda: emit(output, value, line))
 
 
 def _follow_log() -> None:

@@ -114,10 +114,10 @@ class Engine:
         """
         own = seed.origin if seed.origin and seed.origin[0] == TARGETS[plan.direction] else None
         asked = replace(plan, k=plan.k + 1) if own else plan
-        if plan.where is None:
-            found = await self._searches.ask((generation, seed.vector, asked))
-        else:
-            found = await self.run("filter", _search_filtered, generation, seed.vector, asked)
+        into = TARGETS[plan.direction]
+        if plan.where is not None and not generation.knows_filter(into, plan.where):
+            await self.run("filter", generation.prepare_filter, into, plan.where)
+        found = await self._searches.ask((generation, seed.vector, asked))
         generation.remember(found.collection, found.item_ids.tolist(), found.row_ids.tolist())
         return _without(found, own[1], plan.k) if own else found
 
@@ -212,19 +212,11 @@ def _search(asked: Sequence[tuple[Generation, Vector, Plan]]) -> list[Hits | Bas
     def search(group: Sequence[tuple[Generation, Vector, Plan]]) -> list[Hits]:
         generation, _, plan = group[0]
         ask = getattr(generation.searcher, plan.direction)
-        found: list[Hits] = ask(np.stack([vector for _, vector, _ in group]), plan.k, ann_recall=plan.ann_recall)
+        vectors = np.stack([vector for _, vector, _ in group])
+        found: list[Hits] = ask(vectors, plan.k, where=plan.where, ann_recall=plan.ann_recall)
         return found
 
     return _grouped(asked, lambda one: (one[0], one[2]), search)
-
-
-def _search_filtered(generation: Generation, vector: Vector, plan: Plan) -> Hits:
-    where = plan.where or ""
-    if TARGETS[plan.direction] in generation.collections:
-        generation.check_filter(TARGETS[plan.direction], where)
-    ask = getattr(generation.searcher, plan.direction)
-    found: Hits = ask(vector, plan.k, where=where, ann_recall=plan.ann_recall)
-    return found
 
 
 def _grouped(

@@ -28,6 +28,8 @@ HIDDEN_COLUMNS = frozenset({"uri"})
 # Of use to filters; for people to read they only hide the rest.
 DULL_COLUMNS = frozenset({"row_id", "item_id", "caption", "sha256", "file_bytes", "mtime_ns"})
 _KEPT_ROWS = 8_192
+# Fewer than the searcher keeps, so that what is remembered here is still there.
+_KEPT_FILTERS = 12
 
 
 class Generation:
@@ -61,6 +63,7 @@ class Generation:
         self._lock = Lock()
         self._rows: OrderedDict[tuple[Collection, str], int] = OrderedDict()
         self._pairs: dict[Collection, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._filters: OrderedDict[tuple[Collection, str], None] = OrderedDict()
         self._first: dict[Collection, dict[str, Any]] = {}
         self.users = 0
         self.retired = False
@@ -88,6 +91,7 @@ class Generation:
             if into in self.collections:
                 getattr(self.searcher, direction)(vector, 1)
                 self.first(into)
+                self._row(into, "")
 
     def columns(self, collection: Collection) -> list[tuple[str, str]]:
         """Return name and SQL type of the columns that a caller may see and filter by."""
@@ -98,14 +102,26 @@ class Generation:
         condition = "starts_with(item_id, '/') OR regexp_matches(item_id, '^[A-Za-z]:')"
         return any(len(self._version.catalog.filter_rows(name, condition)) for name in self.collections)
 
-    def check_filter(self, collection: Collection, where: str) -> None:
-        """Return where a caller may use this filter.
+    def knows_filter(self, collection: Collection, where: str) -> bool:
+        """Whether a filter was prepared lately: a search with it then takes no longer than one without."""
+        with self._lock:
+            return (collection, where) in self._filters
+
+    def prepare_filter(self, collection: Collection, where: str) -> None:
+        """Check that a caller may use a filter, and evaluate it, which may take seconds.
 
         Raises:
-            FilterError: It is no condition on columns that callers may see.
+            FilterError: It is no condition on columns that callers may see, or cannot be evaluated.
         """
-        names = [name for name, _ in self.columns(collection)]
-        check_predicate(where, names, self._version.catalog.parse_predicate)
+        if collection in self.collections:
+            names = [name for name, _ in self.columns(collection)]
+            check_predicate(where, names, self._version.catalog.parse_predicate)
+        # The searcher keeps the rows that pass the last filters.
+        self.searcher.search_vectors(collection, np.ones(self.dim, dtype=np.float32), 1, where=where)
+        with self._lock:
+            self._filters[collection, where] = None
+            while len(self._filters) > _KEPT_FILTERS:
+                self._filters.popitem(last=False)
 
     def find(self, item_id: str, collection: Collection | None = None) -> tuple[Collection, int]:
         """Return the collection and the row of an item: among the images first, where no collection is named.

@@ -23,6 +23,8 @@ from .settings import ServerSettings
 # Answered whoever asks and however full it is: whoever watches the server must hear from it.
 _OPEN = frozenset({"/healthz"})
 _UNCOUNTED = frozenset({"/healthz", "/metrics"})
+# Bodies of the largest size that may be in memory at once.
+_BODIES = 16
 _RETRY = {"Retry-After": "1"}
 _ASK_TOKEN = {"WWW-Authenticate": 'Basic realm="twinlens", charset="UTF-8"'}
 _HEADERS = {
@@ -46,6 +48,7 @@ class Guard:
         self._token = None if settings.token is None else sha256(settings.token.encode()).digest()
         self._hosts = {host.lower() for host in settings.hosts}
         self._under_way = 0
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass on what is none."""
@@ -71,8 +74,8 @@ class Guard:
             if scope["path"] in _UNCOUNTED:
                 await self._app(scope, receive, answer)
                 return
-            with self._place():
-                await self._timed(scope, receive, headers, answer)
+            with self._place(headers):
+                await self._timed(scope, receive, answer)
         except RefusedError as error:
             if not answer.status:
                 await error_answer(error.status, str(error), error.headers)(scope, receive, answer)
@@ -98,27 +101,41 @@ class Guard:
             given = _password(given)
         return hmac.compare_digest(sha256(given).digest(), self._token or b"")
 
-    def _place(self) -> _Place:
+    def _place(self, headers: Headers) -> _Place:
+        """Return a place among the requests under way, and room for the body that it announces."""
+        size = self._size(headers)
+        if self._held + size > _BODIES * self._settings.max_body:
+            raise self._refused("full", 503, f"{_BODIES} large bodies are under way; try again in a second", _RETRY)
         if self._under_way >= self._settings.concurrency:
             raise self._refused(
                 "full", 503, f"{self._settings.concurrency} requests are under way; try again in a second", _RETRY
             )
-        return _Place(self)
+        return _Place(self, size)
 
-    def enter(self) -> None:
-        """Count a request in."""
+    def _size(self, headers: Headers) -> int:
+        """Return the bytes that a body may take; one that does not say counts as the largest there may be."""
+        most = self._settings.max_body
+        if "transfer-encoding" in headers:
+            return most
+        stated = headers.get("content-length", "")
+        if stated.isdecimal() and int(stated[:20]) > most:
+            raise self._refused("body", 413, _too_large(most))
+        return int(stated) if stated.isdecimal() else 0
+
+    def enter(self, size: int) -> None:
+        """Count a request in, and its body."""
+        self._held += size
         self._under_way += 1
         self._metrics.under_way.inc()
 
-    def leave(self) -> None:
+    def leave(self, size: int) -> None:
         """Count a request out."""
+        self._held -= size
         self._under_way -= 1
         self._metrics.under_way.dec()
 
-    async def _timed(self, scope: Scope, receive: Receive, headers: Headers, answer: _Answer) -> None:
+    async def _timed(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         body = _Body(receive, self._settings.max_body)
-        if (stated := headers.get("content-length", "")).isdecimal() and int(stated) > self._settings.max_body:
-            raise self._refused("body", 413, _too_large(self._settings.max_body))
         try:
             async with asyncio.timeout(self._settings.seconds) as limit:
                 answer.limit = limit
@@ -145,14 +162,15 @@ class Guard:
 class _Place:
     """One request's place among those under way."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, size: int) -> None:
         self._guard = guard
+        self._size = size
 
     def __enter__(self) -> None:
-        self._guard.enter()
+        self._guard.enter(self._size)
 
     def __exit__(self, *problem: object) -> None:
-        self._guard.leave()
+        self._guard.leave(self._size)
 
 
 class _Answer:

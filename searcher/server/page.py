@@ -166,7 +166,7 @@ def _said(section: Section, query: PageQuery) -> str:
     """Return what was found, in words; a screen reader says it first."""
     count = len(section.cards)
     what = {"images": "picture", "texts": "text"}[section.collection] + ("" if count == 1 else "s")
-    asked = {"text": f" for “{query.q}”", "item": " like this", "picture": " for your picture"}[query.kind]
+    asked = {"text": f" for “{query.q}”", "item": " like this", "picture": " like yours"}[query.kind]
     return f"{count} {what}{asked}"
 
 

@@ -87,7 +87,8 @@ class Pictures:
         except ImageError as error:
             # Of the reasons only the word: the sentence names the file.
             raise RefusedError(status, f"{name}: {_REASONS.get(error.reason, error.reason)}") from error
-        small = thumbnail(decoded.pixels, box)
+        # No larger than it is: a browser enlarges as well, and sooner.
+        small = thumbnail(decoded.pixels, (min(box[0], decoded.pixels.width), min(box[1], decoded.pixels.height)))
         if small.image is None:
             raise RefusedError(status, f"{name}: {small.problem}")
         return small.image
@@ -120,6 +121,6 @@ def _shrink(width: int, height: int, box: tuple[int, int]) -> float:
 
 def _jpeg(image: Image.Image) -> Picture:
     file = io.BytesIO()
-    image.save(file, format="JPEG", quality=_QUALITY, optimize=True)
+    image.save(file, format="JPEG", quality=_QUALITY)
     data = file.getvalue()
     return Picture(data, f'"{sha256(data).hexdigest()[:32]}"')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from encoders.errors import EncoderError
 from searcher.errors import EncoderMismatchError, SearcherClosedError, SearchError
@@ -26,6 +27,8 @@ def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
         return error.status_code, _plain_words(error), dict(error.headers or {})
     if isinstance(error, SearcherClosedError):
         return 503, "the server is about to stop; try again in a second", {"Retry-After": "1"}
+    if isinstance(error, ClientDisconnect):
+        return 400, "the body ended before it was whole", {}
     if isinstance(error, MemoryError):
         return 503, "not enough memory for this request; ask for less, or later", {"Retry-After": "1"}
     own_fault = isinstance(error, (EncoderError, EncoderMismatchError))

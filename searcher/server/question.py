@@ -22,6 +22,8 @@ def _no_bool(value: Any) -> Any:
 
 
 Whole = Annotated[int, BeforeValidator(_no_bool)]
+# A whole number or a fraction, and nothing that could be taken for one; checked without a call of Python's.
+Number = Annotated[float, Field(strict=True)]
 Share = Annotated[float, BeforeValidator(_no_bool)]
 
 
@@ -53,7 +55,7 @@ class SearchQuery(BaseModel):
 class SearchBody(SearchQuery):
     """The body of a search by POST: the same, or a ready vector."""
 
-    vector: list[Share] | None = Field(
+    vector: list[Number] | None = Field(
         None, min_length=1, max_length=100_000, description="Search with a ready vector of the index's dimension."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -33,11 +34,22 @@ def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def run_until_stopped(app: ASGIApp, settings: ServerSettings, listener: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests under way are answered first, a second Ctrl-C does not wait for them."""
+def run_until_stopped(
+    app: ASGIApp, settings: ServerSettings, listener: socket.socket, ready: Callable[[], object]
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests under way are answered first, a second Ctrl-C does not wait for them.
+
+    `ready` is called when a signal ends the server rather than the program: whoever is told may stop it at once.
+    """
+    server = server_of(app, settings)
+
+    def stop(number: int, frame: object) -> None:
+        # The server has handlers of its own while it runs, and raises the signal again for this one when it has ended.
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
     # Threads that compute hold the interpreter for 5 ms at a time by default, and every answer would wait for that.
     sys.setswitchinterval(0.001)
-    # The server stops gracefully on both, and then raises the signal again for whoever handled it before: nobody.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    server_of(app, settings).run(sockets=[listener])
+    ready()
+    server.run(sockets=[listener])

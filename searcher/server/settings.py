@@ -28,7 +28,7 @@ class ServerSettings:
         token: What a caller must show, as a bearer token or as the password of a browser's prompt; None lets all in.
         hosts: Names that a request may be addressed to; empty for any. A page elsewhere that has its own name point at
             this machine is refused by it, which matters most on the loopback interface.
-        max_body: Bytes of a request's body. Photographs have 0.1-20 MB.
+        max_body: Bytes of a request's body, and a sixteenth of all bodies at once. Photographs have 0.1-20 MB.
         max_pixels: Width times height of a query picture; a decoded pixel takes 3-4 bytes.
         max_k: Hits that one request may ask for, at most 9,999.
         seconds: How long one request may take, reading its body included.

@@ -13,6 +13,7 @@ import pytest
 from served_index import SlowEncoder, serving
 
 from searcher import Searcher
+from searcher.server import ServerSettings
 from searcher.server.batcher import Batcher
 
 
@@ -42,6 +43,24 @@ def test_a_text_that_was_asked_before_needs_no_encoder(index: Path) -> None:
         for k in (1, 5, 9):
             assert len(server.ask(text="twice and again", k=k)["hits"]) == k
     assert encoder.calls == 1
+
+
+def test_searches_with_one_filter_share_a_call_once_it_is_known(index: Path, direct: Searcher) -> None:
+    where = "caption ILIKE '%green%' OR caption ILIKE '%red%'"
+    encoder = SlowEncoder()
+    encoder.may.set()
+    with serving(index, ServerSettings(wait_ms=500), encoder=encoder) as server, ThreadPoolExecutor(8) as callers:
+        for _ in range(3):
+            asked = [callers.submit(server.ask, text=f"red {n}", where=where, k=6) for n in range(8)]
+            answers = [one.result() for one in asked]
+        lines = server.get("/metrics").text.splitlines()
+        largest = next(line for line in lines if 'le="2.0",stage="search"' in line)
+        everything = next(line for line in lines if 'le="+Inf",stage="search"' in line)
+        assert float(everything.split()[1]) > float(largest.split()[1])  # some held more than two
+    for number, answer in enumerate(answers):
+        expected = direct.text_to_image(f"red {number}", k=6, where=where)
+        assert [hit["item_id"] for hit in answer["hits"]] == expected.item_ids.tolist()
+        assert answer["ann"]["filtered_rows"] == 10
 
 
 class Recorder:

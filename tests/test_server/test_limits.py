@@ -40,6 +40,16 @@ def slow() -> Iterator[SlowEncoder]:
     encoder.may.set()
 
 
+def test_no_answer_waits_for_an_acknowledgement(server: Served) -> None:
+    server.ask(text="quick")
+    costs = []
+    for _ in range(30):
+        started = time.perf_counter()
+        server.ask(text="quick")
+        costs.append(time.perf_counter() - started)
+    assert sorted(costs)[10] < 0.035  # what a delayed acknowledgement alone takes is 0.04
+
+
 def test_a_full_server_says_when_to_come_again_and_recovers(index: Path, slow: SlowEncoder) -> None:
     settings = ServerSettings(concurrency=4)
     with serving(index, settings, slow) as server, ThreadPoolExecutor(4) as callers:
@@ -85,6 +95,38 @@ def test_a_giant_body_that_is_only_announced_is_refused_at_once(server: Served) 
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
         raw.sendall(head + bytes(1000))
         assert raw.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_many_large_bodies_at_once_do_not_fill_the_memory(index: Path) -> None:
+    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    with serving(index, ServerSettings(max_body=1000), ColourEncoder()) as server:
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(17)]
+        try:
+            for raw in held[:16]:
+                raw.sendall(head)
+            until(lambda: figure(server, "twinlens_requests_under_way") == 16)
+            held[16].sendall(head)
+            assert held[16].recv(1000).startswith(b"HTTP/1.1 503")
+            assert server.post("/search", json={"text": "red"}).status_code == 503
+            assert server.ask(text="red")["hits"]
+        finally:
+            for raw in held:
+                raw.close()
+        until(lambda: figure(server, "twinlens_requests_under_way") == 0)
+        assert server.post("/search", json={"text": "red"}).status_code == 200
+
+
+def test_a_caller_who_hangs_up_is_no_failure_of_the_server(index: Path, caplog: pytest.LogCaptureFixture) -> None:
+    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
+    with serving(index, encoder=ColourEncoder()) as server:
+        for _ in range(3):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+                raw.sendall(head + bytes(10))
+                until(lambda: figure(server, "twinlens_requests_under_way") == 1)
+            until(lambda: figure(server, "twinlens_requests_under_way") == 0)
+        assert figure(server, 'twinlens_requests_total{method="POST",route="/search",status="400"}') == 3
+        assert server.ask(text="red")["hits"]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 def drip(port: int, head: bytes, seconds: float) -> bytes:
