@@ -39,7 +39,8 @@ class BuildConfig:
         update: Take over the vectors of unchanged items from the current version and drop what is gone.
         memory_bytes: Do not use more memory than this for training and building the approximate index.
         shard_cost: Images in one unit of encode work (eight texts count as one image). A killed build encodes at most
-            one such unit again; small units cost more writes. None picks 512 on a CPU and 8192 on a GPU.
+            two such units again: the one that is written and the one that is encoded. Small units cost more writes.
+            None picks 512 on a CPU and 8192 on a GPU.
         batch_size: Images in one forward pass; None takes what the encoder proposes.
         decode_workers: Threads that read and decode images; None takes one a core.
         max_pixels: An image with more pixels is rejected before it is decoded.

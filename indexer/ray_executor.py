@@ -6,18 +6,17 @@ another worker. Shards that are finished are durable in staging, so that a kille
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from encoders import Encoder
 from storage.errors import TwinlensError
+from storage.ray_connection import connect_ray, first_words
 
 from .config import BuildConfig
 from .encode import EncodeReport, ShardEncoder
@@ -37,13 +36,13 @@ class RayExecutor:
     """Encodes on a Ray cluster.
 
     Raises:
-        BuildError: Ray is not installed, no cluster answers, or it has no room for the workers.
+        TwinlensError: Ray is not installed, no cluster answers, or it has no room for the workers.
     """
 
     def __init__(self, config: BuildConfig, given: Encoder | None) -> None:
         if config.device.startswith("cuda:"):
             raise BuildError(f"--device {config.device} names a GPU of this machine; with --executor ray say cuda")
-        self._ray, self._owned = connect(config.address)
+        self._ray, self._owned = connect_ray(config.address, "--executor ray")
         self._given = given
         try:
             self._room = Room.of(self._ray.nodes(), config)
@@ -302,7 +301,7 @@ class Crew:
         self._stillborn += gone.info is None
         if self._stillborn >= MOST_LOSSES * self.room.workers:
             raise BuildError(
-                f"{self._stillborn} workers in a row were lost before they could begin: {_one_line(error)}; is the "
+                f"{self._stillborn} workers in a row were lost before they could begin: {first_words(error)}; is the "
                 "same twinlens on every node, and memory enough for the encoder?"
             ) from error
         self._members.remove(gone)
@@ -313,40 +312,12 @@ class Crew:
             if self._losses[shard.number] >= MOST_LOSSES:
                 raise BuildError(
                     f"{MOST_LOSSES} workers were lost over shard {shard.number}, which begins with "
-                    f"{shard.entries[0].uri!r}: {_one_line(error)}; try a smaller --shard-cost or --batch-size"
+                    f"{shard.entries[0].uri!r}: {first_words(error)}; try a smaller --shard-cost or --batch-size"
                 ) from error
             self._again.append(shard)
         where = f" on {gone.info.node}" if gone.info else ""
-        self.job.progress.note(f"a worker{where} is lost; its shards go to others ({_one_line(error)})")
+        self.job.progress.note(f"a worker{where} is lost; its shards go to others ({first_words(error)})")
         self._hire()
-
-
-def connect(address: str | None) -> tuple[Any, bool]:
-    """Return the module of Ray, connected to a cluster, and whether the connection is ours to end.
-
-    Args:
-        address: The cluster; None takes the one that this process is connected to already, else the one that
-            `RAY_ADDRESS` names or that runs on this machine, else starts one that ends with this process.
-
-    Raises:
-        BuildError: Ray is not installed, or no cluster answers.
-    """
-    try:
-        ray: Any = import_module("ray")
-    except ImportError as error:
-        raise BuildError(f'--executor ray needs Ray: {error}; pip install "twinlens[ray]"') from error
-    if ray.is_initialized():
-        return ray, False
-    # Nothing is reported to anybody unless the user wants it.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        ray.init(address=address or "auto", **quiet)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        if address is not None:
-            raise BuildError(f"no Ray cluster answers at {address!r}: {_one_line(error)}; start one there") from error
-        ray.init(address="local", include_dashboard=False, **quiet)
-    return ray, True
 
 
 def _check_unread(shard: Shard, answer: EncodedShard, node: str) -> None:
@@ -371,13 +342,8 @@ def _told(error: Any) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, TwinlensError):
         return cause
-    return BuildError(f"a Ray worker failed: {_one_line(cause or error)}; is the same twinlens on every node?")
+    return BuildError(f"a Ray worker failed: {first_words(cause or error)}; is the same twinlens on every node?")
 
 
 def _told_state(state: tuple[int, int] | None) -> str:
     return "no file" if state is None else f"a file of {state[0]} bytes, changed at {state[1]} ns"
-
-
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

@@ -22,6 +22,7 @@ import numpy as np
 from storage.console import emit, output_option
 from storage.errors import TwinlensError
 from storage.layout import MANIFEST
+from storage.ray_connection import connect_ray, first_words
 from storage.spec import COLLECTIONS, Collection, EncoderInfo
 from storage.store import IndexStore
 
@@ -134,7 +135,7 @@ class Front:
         except TwinlensError as error:
             return response({"error": " ".join(str(error).split())}, status_code=400)
         except _engine_errors() as error:
-            return response({"error": f"an index does not answer: {_line(error)}"}, status_code=503)
+            return response({"error": f"an index does not answer: {first_words(error)}"}, status_code=503)
 
     async def _answer(self, request: Any) -> dict[str, Any]:
         asked = await _asked(request)
@@ -217,11 +218,12 @@ def deploy(
         device: Where the front encodes queries.
 
     Raises:
-        SearchError: Ray is missing, no cluster answers, the indexes cannot be compared, or a node lacks one of them.
+        TwinlensError: Ray is missing, no cluster answers, the indexes cannot be compared, or a node lacks one of them.
     """
     served = [Served.of(path) for path in indexes]
     check_alike(served)
-    serve = _connected(address)
+    connect_ray(address, "serve-ray")
+    serve: Any = import_module("ray.serve")
     serve.start(http_options={"host": host, "port": port})
     options = {"num_replicas": replicas, "ray_actor_options": {"num_cpus": cpus}}
     copies = [
@@ -233,7 +235,7 @@ def deploy(
     try:
         serve.run(front.bind(served, choice, *copies), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        raise SearchError(f"the indexes cannot be served: {_line(error)}; is each on every node?") from error
+        raise SearchError(f"the indexes cannot be served: {first_words(error)}; is each on every node?") from error
     return f"http://{host}:{port}/search"
 
 
@@ -263,25 +265,6 @@ def serve_ray(indexes: tuple[Path, ...], output: str, **options: Any) -> None:
         import_module("ray.serve").delete(APPLICATION)
 
 
-def _connected(address: str | None) -> Any:
-    try:
-        ray: Any = import_module("ray")
-        serve: Any = import_module("ray.serve")
-    except ImportError as error:
-        raise SearchError(f'serve-ray needs Ray: {error}; pip install "twinlens[ray]"') from error
-    # Nothing is reported to anybody unless the user wants it.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-    if not ray.is_initialized():
-        try:
-            ray.init(address=address or "auto", **quiet)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            if address is not None:
-                raise SearchError(f"no Ray cluster answers at {address!r}: {_line(error)}; start one there") from error
-            ray.init(address="local", include_dashboard=False, **quiet)
-    return serve
-
-
 async def _asked(request: Any) -> dict[str, Any]:
     """Return what a request asks for: its parameters, and its body as a picture or as JSON."""
     asked: dict[str, Any] = dict(request.query_params)
@@ -297,7 +280,7 @@ async def _asked(request: Any) -> dict[str, Any]:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise QueryError(f"the body is neither JSON nor sent as image/...: {_line(error)}") from error
+        raise QueryError(f"the body is neither JSON nor sent as image/...: {first_words(error)}") from error
     if not isinstance(values, dict):
         raise QueryError('the body is not a JSON object; send e.g. {"text": "a dog", "k": 5}')
     return {**asked, **{key: value for key, value in values.items() if key != "image"}}
@@ -314,7 +297,7 @@ def _query_of(asked: Mapping[str, Any]) -> tuple[Any, Modality]:
     try:
         vector = np.asarray(asked["vector"], dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise QueryError(f"the vector is no list of numbers: {_line(error)}") from error
+        raise QueryError(f"the vector is no list of numbers: {first_words(error)}") from error
     if vector.ndim != 1:
         raise QueryError(f"the vector has shape {vector.shape}; give one list of numbers")
     return vector, "text"
@@ -346,8 +329,3 @@ def _manifest_sha256(store: IndexStore, number: int) -> str:
 
 def _fingerprint(served: Served) -> str | None:
     return served.encoder.fingerprint if served.encoder else None
-
-
-def _line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__

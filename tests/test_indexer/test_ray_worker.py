@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,11 +13,13 @@ import pyarrow as pa
 import pytest
 from colour import ColourEncoder
 
-from indexer import BuildConfig, BuildError
+from indexer import BuildConfig, BuildError, build_index
 from indexer.plan import Shard, cut
 from indexer.ray_executor import Room
 from indexer.ray_worker import EncodedShard, ShardOrder, Unlike, Worker, WorkerSetup, sights
 from indexer.sources import SourceOptions, open_source
+from storage import TwinlensError
+from storage.ray_connection import running_here
 
 
 def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
@@ -121,6 +124,31 @@ def test_without_ray_the_error_is_one_line_with_the_way_to_get_it(photos: Path, 
     assert done.stderr.startswith("error: --executor ray needs Ray")
     assert 'pip install "twinlens[ray]"' in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_nobody_at_the_address_is_told_at_once(
+    named: bool, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ray", reason="ray is not installed: the extra `ray`")
+    if not named:
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    where = {"address": "127.0.0.1:9"} if named else {}
+    with pytest.raises(TwinlensError, match=r"no Ray cluster answers at '127\.0\.0\.1:9'"):
+        build_index(photos, tmp_path / "out", encoder=ColourEncoder(), executor="ray", **where)
+
+
+def test_a_note_of_a_cluster_that_is_gone_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert running_here() is None
+    (tmp_path / "ray").mkdir()
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address, encoding="utf-8")
+        assert running_here() == address
+    assert running_here() is None
 
 
 def test_importing_the_indexer_does_not_import_ray(home: Path) -> None:
