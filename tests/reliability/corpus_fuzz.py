@@ -183,7 +183,8 @@ def outcome(path: Path) -> str:
         told = f"escaped {type(error).__name__}: {str(error)[:300]}"
     finally:
         _watching[0] = False
-    opened = [line for line in _opened if not line.endswith((".py", ".pyc"))]  # Python loads a module on first use
+    # What a library loads on its first use: modules, time zones.
+    opened = [line for line in _opened if not line.endswith((".py", ".pyc")) and "/zoneinfo/" not in line]
     elsewhere = [line for line in opened if str(path.parent) not in line or line[0] not in "rN"]
     return told if not elsewhere else f"escaped, it opened {elsewhere[:3]}"
 

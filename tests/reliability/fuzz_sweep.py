@@ -22,7 +22,7 @@ from store_machine import StoreMachine
 from warm import Warm
 
 Figures = dict[str, Any]
-MACHINE_SECONDS = 90
+MACHINE_SECONDS = 120
 MACHINE_STEPS = 40
 
 

@@ -13,7 +13,7 @@ from warm import Ended, Job, copied
 
 # What each signal makes of a build: Ctrl-C is handled and says so, the others end it where it is.
 CODES: Mapping[signal.Signals, int] = {signal.SIGKILL: -9, signal.SIGTERM: -15, signal.SIGINT: 130}
-SECONDS_A_BATCH = 0.03
+SECONDS_A_BATCH = 0.02
 # The shard that is written behind and the one that is encoded, of two pictures each, and the batches read ahead.
 MOST_AGAIN = 4
 FIRST = 0.04  # no earlier: the command has not begun

@@ -173,6 +173,7 @@ class Job:
     limit: int | None = None
     child: int = 0
     polls: int = 0
+    begun: float = 0.0
     started: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
@@ -210,18 +211,25 @@ class Job:
 
     def poll(self) -> dict[str, Any] | None:
         """In the parent: kill when it is time; return what became of the child once it has ended."""
-        elapsed = time.monotonic() - self.started
-        if self.kill_after is not None and elapsed > self.kill_after:
-            os.kill(self.child, self.signal)
-            self.kill_after = None
+        self._kill()
         self.polls += 1
         if self.polls > PATIENCE:
             os.kill(self.child, signal.SIGKILL)
         child, status = os.waitpid(self.child, os.WNOHANG)
         if not child:
             return None
+        elapsed = time.monotonic() - self.started
         told = {name: Path(f"{self.scratch}.{name}").read_text("utf-8") for name in ("out", "err")}
         return {"code": os.waitstatus_to_exitcode(status), "hung": self.polls > PATIENCE, "seconds": elapsed, **told}
+
+    def _kill(self) -> None:
+        """Kill the child when it is time; its clock starts once it has opened its files."""
+        if self.kill_after is None or not Path(f"{self.scratch}.err").exists():
+            return
+        self.begun = self.begun or time.monotonic()
+        if time.monotonic() - self.begun > self.kill_after:
+            os.kill(self.child, self.signal)
+            self.kill_after = None
 
 
 def _limit_files(size: int) -> None:
