@@ -21,6 +21,7 @@ from storage.spec import AnnPlan
 from .ann_plan import QUICK_CENTRES, minimum_rows, pq_width
 from .errors import BuildError
 from .gpu import add_to_lists, list_centres, lists_of
+from .rotation import Seen, pq_rotation, turn, with_rotation
 from .spill import spill
 
 _CHUNK_ROWS = 65536
@@ -78,32 +79,36 @@ def build_ann(
         return plan
     work = fit_memory(plan, vectors.rows, vectors.dim, memory_bytes)
     plan = replace(plan, train_rows=work.sample_rows)
-    index = _trained(vectors, plan, device)
+    index, rotation = _trained(vectors, plan, device)
+    seen = Seen(vectors, rotation)
     spilling = plan.kind == "ivf-pq4" and queries is not None and _spill_fits(plan, vectors, work, memory_bytes)
     # Into lists of our choosing entries go in plain order only; FastScan's blocks are packed from them in the end.
     late = spilling or (plan.kind == "ivf-pq4" and device is not None)
     if plan.kind == "ivf-pq4" and not late:
         index = faiss.IndexIVFPQFastScan(index)
-    _add(index, vectors, work.chunk_rows, progress, None if plan.kind in _NOT_BY_LIST else device)
+    _add(index, seen, work.chunk_rows, progress, None if plan.kind in _NOT_BY_LIST else device)
     if spilling and queries is not None:
-        plan = replace(plan, spilled=spill(index, vectors, queries))
+        plan = replace(plan, spilled=spill(index, seen, queries))
     index = faiss.IndexIVFPQFastScan(index) if late else index
-    if plan.kind == "ivf-pq4" and plan.nlist >= QUICK_CENTRES:
-        _write_with_quick_centres(index, path)
-    else:
-        write_ann(index, path)
+    with _quick_centres(index, plan):
+        write_ann(index if rotation is None else with_rotation(index, rotation), path)
     return plan
 
 
-def _write_with_quick_centres(index: Any, path: Path) -> None:
-    """Write the index so that a query finds the centres of its lists by 4-bit codes and scores the best exactly.
+@contextmanager
+def _quick_centres(index: Any, plan: AnnPlan) -> Iterator[None]:
+    """Let queries find the centres of their lists by 4-bit codes, and score the best exactly, where there are many.
 
     The lists of rows were chosen by comparing all centres; only queries take the quick way, which names the same lists
     but one in a thousand.
     """
+    if plan.kind != "ivf-pq4" or plan.nlist < QUICK_CENTRES:
+        yield
+        return
     plain = index.quantizer
     centres = plain.reconstruct_n(0, index.nlist)
-    codes = faiss.IndexPQFastScan(index.d, index.d // pq_width("ivf-pq4", index.d), 4, faiss.METRIC_INNER_PRODUCT)
+    width = max(size for size in (1, 2) if index.d % size == 0)
+    codes = faiss.IndexPQFastScan(index.d, index.d // width, 4, faiss.METRIC_INNER_PRODUCT)
     _set_clustering(codes.pq.cp, 0)
     with _threads(1):
         codes.train(centres)
@@ -112,7 +117,7 @@ def _write_with_quick_centres(index: Any, path: Path) -> None:
     quick.add(centres)
     index.quantizer = quick
     try:
-        write_ann(index, path)
+        yield
     finally:
         index.quantizer = plain  # which the index owns, and `quick` it does not
 
@@ -202,33 +207,38 @@ def _halved(count: int, smallest: int, need: Callable[[int], int], limit: float)
     return count
 
 
-def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> Any:
+def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> tuple[Any, NDArray[np.float32] | None]:
+    """Return the index, and the rotation of what it is going to be given: product codes have one."""
     index = _empty(vectors.dim, plan)
     if plan.kind == "hnsw":
         index.train(np.zeros((1, vectors.dim), dtype=np.float32))  # float16 codes have nothing to learn
-        return index
+        return index, None
     _set_clustering(index.cp, plan.seed)
     # Centres of unit length: without, a list of scattered rows has a short centre, which an inner product never picks.
     index.cp.spherical = True
     if plan.kind in ("ivf-pq", "ivf-pq4"):
         _set_clustering(index.pq.cp, plan.seed)
         index.pq.cp.max_points_per_centroid = _PQ_POINTS_A_CENTRE[index.pq.nbits]
-    sample = _sample(vectors, plan.train_rows, plan.seed)
+    sample, rotation = _sample(vectors, plan.train_rows, plan.seed), None
+    if plan.kind in ("ivf-pq", "ivf-pq4"):
+        rotation = pq_rotation(sample, index.pq.M)
+        turn(sample, rotation)
     if device is None:
         index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)
     else:
         index.quantizer.add(list_centres(sample, plan.nlist, device=device, rounds=_KMEANS_ROUNDS, seed=plan.seed))
     with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
         index.train(sample)  # it finds the list centres trained and goes on with the codes
-    return index
+    return index, rotation
 
 
 def _empty(dim: int, plan: AnnPlan) -> Any:
-    if plan.kind != "ivf-pq4":
+    if plan.kind not in ("ivf-pq", "ivf-pq4"):
         return faiss.index_factory(dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
-    # Filled in plain order, in which entries may be added to chosen lists, and packed for FastScan in the end.
-    centres = faiss.IndexFlatIP(dim)
-    index = faiss.IndexIVFPQ(centres, dim, plan.nlist, dim // pq_width("ivf-pq4", dim), 4, faiss.METRIC_INNER_PRODUCT)
+    # 4-bit codes too are filled in plain order, in which entries may be added to chosen lists, and packed in the end.
+    centres, codes = faiss.IndexFlatIP(dim), dim // pq_width(plan.kind, dim)
+    bits = 4 if plan.kind == "ivf-pq4" else 8
+    index = faiss.IndexIVFPQ(centres, dim, plan.nlist, codes, bits, faiss.METRIC_INNER_PRODUCT)
     centres.this.disown()
     index.own_fields = True
     return index
@@ -259,14 +269,15 @@ def _sample(vectors: Vectors, count: int, seed: int) -> NDArray[np.float32]:
     return widen(vectors.gather(np.sort(chosen).astype(np.int64)))
 
 
-def _add(index: Any, vectors: Vectors, chunk_rows: int, progress: Progress | None, device: str | None) -> None:
+def _add(index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, device: str | None) -> None:
     centres = None if device is None else index.quantizer.reconstruct_n(0, index.nlist)
-    for start in range(0, vectors.rows, chunk_rows):
-        ids = np.arange(start, min(start + chunk_rows, vectors.rows), dtype=np.int64)
-        rows = widen(vectors.gather(ids))
+    total = seen.stored.rows
+    for start in range(0, total, chunk_rows):
+        ids = np.arange(start, min(start + chunk_rows, total), dtype=np.int64)
+        rows = seen.rows(ids)
         if device is None or centres is None:
             index.add(rows)
         else:
             add_to_lists(index, rows, ids, lists_of(rows, centres, device=device))
         if progress is not None:
-            progress(start + len(ids), vectors.rows)
+            progress(start + len(ids), total)

@@ -33,10 +33,12 @@ from .progress import Progress, SilentProgress
 from .prompt import prompting
 from .recorded import options_json, recorded_config, recorded_options
 from .rejection_limit import RejectionLimit
+from .remote import local_copy
 from .report import BuildReport
 from .reuse import NoReuse, VersionReuse
 from .sources import EmbeddingSource, Source, SourceOptions, open_source
 from .sources.place import is_utf8, printable
+from .web.url import is_remote
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 
@@ -48,7 +50,8 @@ def build_index(
     """Build or update an index and publish it as a new version; a killed build goes on where it stopped.
 
     Args:
-        source: A corpus: folder, table or dataset layout; an opened source; or ready-made embeddings.
+        source: A corpus: folder, table or dataset layout; the same by a protocol of fsspec, as `s3://bucket/photos`, of
+            which a copy is kept (see `BuildConfig.cache`); an opened source; or ready-made embeddings.
         out: The index folder, made where it is missing.
         encoder: An encoder spec such as `lite`, or a loaded encoder. None takes that of the index being updated, else
             `DEFAULT_ENCODER`; for ready-made embeddings None means that nothing is known of it.
@@ -67,7 +70,7 @@ def build_index(
     _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
     if not config.update and not isinstance(source, EmbeddingSource):
         # A corpus that cannot be read leaves no empty index behind.
-        source = _opened(source, options or SourceOptions())
+        source = _opened(source, options or SourceOptions(), Path(out), config, progress or SilentProgress())
     store = IndexStore.create(Path(out))
     with store.lock():
         builder = Builder(
@@ -93,7 +96,7 @@ class Builder:
     def from_corpus(self, corpus: str | Path | Source, options: SourceOptions | None) -> BuildReport:
         """Encode a corpus and publish it."""
         if not self.config.update:
-            return self._from_source(_opened(corpus, options or SourceOptions()), options, None)
+            return self._from_source(self._opened(corpus, options or SourceOptions()), options, None)
         number = self.store.current()
         if number is None:
             raise BuildError(f"{self.store.path} holds no version to update; build it first, without --update")
@@ -106,7 +109,7 @@ class Builder:
             build = parent.manifest.build
             options = recorded_options(build, options)
             builder = replace(self, config=recorded_config(build, self.config, self.named))
-            return builder._from_source(_opened(corpus, options), options, parent)
+            return builder._from_source(self._opened(corpus, options), options, parent)
 
     def from_embeddings(self, source: EmbeddingSource) -> BuildReport:
         """Publish ready-made vectors."""
@@ -158,6 +161,9 @@ class Builder:
         shards = (staging.read(number) for number in range(report.shards))
         manifest = self._publish(shards, encoder.dim, encoder, provenance)
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
+
+    def _opened(self, corpus: str | Path | Source, options: SourceOptions) -> Source:
+        return _opened(corpus, options, self.store.path, self.config, self.progress)
 
     def _executor(self) -> Executor:
         if self.config.executor == "local":
@@ -240,7 +246,12 @@ def machine() -> dict[str, Any]:
     return {"cpu": platform.machine(), "cores": os.cpu_count(), "python": platform.python_version()}
 
 
-def _opened(corpus: str | Path | Source, options: SourceOptions) -> Source:
+def _opened(
+    corpus: str | Path | Source, options: SourceOptions, out: Path, config: BuildConfig, progress: Progress
+) -> Source:
+    if isinstance(corpus, str) and is_remote(corpus):
+        cache = Path(config.cache) if config.cache else out.with_name(f"{out.name}.corpus")
+        corpus = local_copy(corpus, cache, options, progress)
     return open_source(Path(corpus), options) if isinstance(corpus, str | Path) else corpus
 
 

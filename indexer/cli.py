@@ -15,6 +15,7 @@ from storage.console import emit, output_option, run
 from storage.spec import ANN_KINDS
 
 from .config import DEFAULT_ENCODER
+from .web.url import is_remote
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 LAYOUT_NAMES = (
@@ -61,11 +62,19 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+class CorpusPath(NamedPath):
+    """A path here, or an address such as `s3://bucket/photos`, which stays as it is written."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a `Path` or a `str`."""
+        return value if is_remote(value) else super().convert(value, param, ctx)
+
+
 FILE = NamedPath(path_type=Path)
 
 
 @click.command("build-index", context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("corpus", required=False, type=FILE)
+@click.argument("corpus", required=False, type=CorpusPath(path_type=Path))
 @click.option("--out", required=True, type=FILE, metavar="INDEX", help="Folder of the index.")
 @click.option("--encoder", help=f"ARCH/TAG, hf-hub:NAME, local-dir:PATH or lite. [default: {DEFAULT_ENCODER}]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -87,6 +96,7 @@ FILE = NamedPath(path_type=Path)
 @click.option("--layout", type=click.Choice(LAYOUT_NAMES), default="auto", help="What the corpus is.")
 @click.option("--allow-urls", is_flag=True, help="Fetch images that a table names by http(s) URL, from public hosts.")
 @click.option("--allow-private", is_flag=True, help="With --allow-urls: from private networks and this machine too.")
+@click.option("--cache", metavar="DIR", help="Folder for the copy of a remote CORPUS. [default: INDEX.corpus]")
 @click.option("--delimiter", help="What separates the cells of a CSV file.")
 @click.option("--image-embeddings", type=FILE, help="Ready-made image vectors: .npy or Parquet.")
 @click.option("--text-embeddings", type=FILE, help="Ready-made text vectors: .npy or Parquet.")
@@ -126,6 +136,8 @@ FILE = NamedPath(path_type=Path)
 def build(output: str, quiet: bool, **arguments: Any) -> None:
     """Build an index of CORPUS: a folder of images, a table, a dataset, or ready-made embeddings.
 
+    CORPUS may be remote, as s3://bucket/photos: it is copied to --cache first.
+
     A killed build goes on where it stopped when the same command is run again.
 
     \b
@@ -150,7 +162,7 @@ def build(output: str, quiet: bool, **arguments: Any) -> None:
 CONFIG_NAMES = (
     "encoder", "device", "precision", "prompt", "update", "ann", "min_ann_recall", "memory_bytes", "max_rejected",
     "max_pixels", "max_file_bytes", "batch_size", "decode_workers", "shard_cost", "seed",
-    "executor", "address", "ray_workers",
+    "executor", "address", "ray_workers", "cache",
 )  # fmt: skip
 VECTOR_NAMES = ("pairs", "image_ids", "text_ids", "image_metadata", "text_metadata", "normalize")
 COLUMN_NAMES = ("image", "text", "id", "split_column", "root", "layout", "delimiter", "allow_urls", "allow_private")
@@ -165,10 +177,12 @@ def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         raise click.UsageError("Missing CORPUS; name a folder or table, or --image-embeddings.")
     if corpus is not None and (images or texts):
         raise click.UsageError(f"Give the corpus {str(corpus)!r} or ready-made embeddings, not both.")
+    if isinstance(corpus, Path):
+        _refuse(("cache",), f"keeps the copy of a remote corpus, and {str(corpus)!r} is here")
     if corpus is not None:
         _refuse(VECTOR_NAMES, "goes with ready-made embeddings, not with a corpus")
         return corpus, _source_options(arguments), settings
-    _refuse((*COLUMN_NAMES, "metadata", "split"), "goes with a corpus, not with ready-made embeddings")
+    _refuse((*COLUMN_NAMES, "metadata", "split", "cache"), "goes with a corpus, not with ready-made embeddings")
     for side, vectors in (("image", images), ("text", texts)):
         if vectors is None:
             _refuse((f"{side}_ids", f"{side}_metadata"), f"needs --{side}-embeddings beside it")

@@ -52,6 +52,7 @@ class BuildConfig:
             machine, and starts one here where there is none.
         ray_workers: Workers with an encoder each; None takes one a GPU, or without GPUs one a node. More workers on a
             node hold more copies of the model and share its cores.
+        cache: The folder for the copy of a remote corpus; None takes `INDEX.corpus` beside the index.
     """
 
     encoder: str | None = None
@@ -72,6 +73,7 @@ class BuildConfig:
     executor: Literal["local", "ray"] = "local"
     address: str | None = None
     ray_workers: int | None = None
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         for name in WHOLE_NUMBERS:

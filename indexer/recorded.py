@@ -12,7 +12,7 @@ from .errors import BuildError
 from .sources import SourceOptions
 
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
-KEPT_SETTINGS = ("ann", "prompt", "min_ann_recall", "max_pixels", "max_file_bytes", "seed")
+KEPT_SETTINGS = ("ann", "prompt", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache")
 
 
 def options_json(options: SourceOptions) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.half import widen
-from storage.rerank import Ids, Scores, Vectors, rerank
+from storage.rerank import Ids, Scores, rerank
+
+from .rotation import Seen
 
 NEIGHBOURS = 10
 _CANDIDATES = 160
@@ -28,21 +29,21 @@ _MOST_SHARE = 10  # at most a tenth more entries, the most useful first
 _BLOCK = 1024
 
 
-def spill(coded: Any, vectors: Vectors, queries: NDArray[np.float32]) -> int:
+def spill(coded: Any, seen: Seen, queries: NDArray[np.float32]) -> int:
     """Add entries to a filled `IndexIVFPQ` of 4-bit codes, and return how many.
 
     Args:
         coded: The index; its ids are row ids.
-        vectors: The stored vectors.
+        seen: The stored vectors, as the index sees them.
         queries: (n, dim) unit vectors like those that will be searched with; more help more, 20,000 are plenty.
     """
     packed = faiss.IndexIVFPQFastScan(coded)  # it searches ten times faster; `coded` lives on in the caller
     late, parts = max(1, coded.nlist // _LATE_SHARE), []
     for block in _blocks(queries):
-        parts.append(_entries(packed, vectors, block, late))
-    rows, lists = _most_useful(np.concatenate(parts), vectors.rows // _MOST_SHARE)
+        parts.append(_entries(packed, seen, block, late))
+    rows, lists = _most_useful(np.concatenate(parts), seen.stored.rows // _MOST_SHARE)
     for start in range(0, len(rows), 8 * _BLOCK):
-        _add(coded, vectors, rows[start : start + 8 * _BLOCK], lists[start : start + 8 * _BLOCK])
+        _add(coded, seen, rows[start : start + 8 * _BLOCK], lists[start : start + 8 * _BLOCK])
     return len(rows)
 
 
@@ -51,22 +52,23 @@ def _blocks(queries: NDArray[np.float32]) -> Iterator[Scores]:
         yield np.ascontiguousarray(queries[start : start + _BLOCK], dtype=np.float32)
 
 
-def _entries(packed: Any, vectors: Vectors, queries: Scores, late: int) -> Ids:
+def _entries(packed: Any, seen: Seen, queries: Scores, late: int) -> Ids:
     """Return (n, 2): rows, and the lists where these queries would have found them sooner."""
     nprobe = max(late + 1, packed.nlist // _SEARCHED_SHARE, _SEARCHED_LEAST)
     probing = faiss.SearchParametersIVF(nprobe=min(nprobe, packed.nlist))
-    found = packed.search(queries, min(_CANDIDATES, vectors.rows), params=probing)[1]
-    near = rerank(vectors, queries, found, NEIGHBOURS)[0]
-    visited = packed.quantizer.search(queries, min(late, packed.nlist))[1]
+    turned = seen.turned(queries)
+    found = packed.search(turned, min(_CANDIDATES, seen.stored.rows), params=probing)[1]
+    near = rerank(seen.stored, queries, found, NEIGHBOURS)[0]
+    visited = packed.quantizer.search(turned, min(late, packed.nlist))[1]
     rows = np.unique(near[near >= 0])
-    homes = packed.quantizer.assign(widen(vectors.gather(rows)), 1).reshape(-1)
+    homes = packed.quantizer.assign(seen.rows(rows), 1).reshape(-1)
     home = homes[np.searchsorted(rows, np.maximum(near, rows[0]))]
     missed = (near >= 0) & ~(home[:, :, None] == visited[:, None, :]).any(axis=2)
     query, place = np.nonzero(missed)
-    return np.stack([near[query, place], _nearest(packed, vectors, near[query, place], visited[query])], axis=1)
+    return np.stack([near[query, place], _nearest(packed, seen, near[query, place], visited[query])], axis=1)
 
 
-def _nearest(packed: Any, vectors: Vectors, rows: Ids, visited: Ids) -> Ids:
+def _nearest(packed: Any, seen: Seen, rows: Ids, visited: Ids) -> Ids:
     """Of the first lists of each line of `visited` the one whose centre is nearest to the row: its codes fit best."""
     early = visited[:, :_EARLY]
     best = np.empty(len(rows), dtype=np.int64)
@@ -74,7 +76,7 @@ def _nearest(packed: Any, vectors: Vectors, rows: Ids, visited: Ids) -> Ids:
         part = slice(start, start + _BLOCK)
         centres = packed.quantizer.reconstruct_batch(np.ascontiguousarray(early[part].reshape(-1)))
         centres = centres.reshape(*early[part].shape, -1)
-        fit = np.vecdot(centres, widen(vectors.gather(rows[part]))[:, None, :])
+        fit = np.vecdot(centres, seen.rows(rows[part])[:, None, :])
         best[part] = early[part][np.arange(len(fit)), fit.argmax(axis=1)]
     return best
 
@@ -86,7 +88,7 @@ def _most_useful(entries: Ids, most: int) -> tuple[Ids, Ids]:
     return np.ascontiguousarray(pairs[kept, 0]), np.ascontiguousarray(pairs[kept, 1])
 
 
-def _add(coded: Any, vectors: Vectors, rows: Ids, lists: Ids) -> None:
+def _add(coded: Any, seen: Seen, rows: Ids, lists: Ids) -> None:
     # FAISS reads these by address: all three must stay alive until it returns.
-    points, rows, lists = widen(vectors.gather(rows)), rows.copy(), lists.copy()
+    points, rows, lists = seen.rows(rows), rows.copy(), lists.copy()
     coded.add_core(len(rows), faiss.swig_ptr(points), faiss.swig_ptr(rows), faiss.swig_ptr(lists))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import faiss
 
@@ -27,6 +28,12 @@ FOURCC: Mapping[AnnKind, bytes] = {
     "ivf-rabitq": b"Iwrn",
     "hnsw": b"IHNs",
 }
+
+# What may stand before product codes: a rotation. The file starts with it, and the kind's first bytes stand behind.
+ROTATED, _LINEAR = b"IxPT", b"LTra"
+MAY_BE_ROTATED: tuple[AnnKind, ...] = ("ivf-pq", "ivf-pq4")
+_MOST_DIM = 1 << 16
+_HEADER_BYTES = 37  # of any index: first bytes, dim, rows, two unused numbers, trained or not, metric
 
 _BLOCK = 1 << 20
 _PQ_CENTRES = 256
@@ -92,7 +99,7 @@ def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0) 
     with open_regular(path.parent, path.name) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        _check_fourcc(path, file.read(4), kind)
+        _check_fourcc(path, _first_bytes(file, kind), kind)
         file.seek(0)
         # Nothing in the file is longer than the file; the loader also counts a table of distances that it may compute
         # for PQ codes: a float for each list, code and centre, and there are at most `dim` codes.
@@ -105,6 +112,20 @@ def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0) 
                 raise CorruptIndexError(
                     f"{path} cannot be read as a {kind!r} index ({reason}); roll back to another version or build again"
                 ) from error
+
+
+def _first_bytes(file: BinaryIO, kind: AnnKind) -> bytes:
+    """Return the first bytes of the index, or of the one behind a rotation whose sizes are those of its dim."""
+    first, size = file.read(4), file.read(4)
+    if first != ROTATED or kind not in MAY_BE_ROTATED or len(size) < 4:
+        return first
+    dim = min(int.from_bytes(size, "little"), _MOST_DIM)
+    before = struct.pack("<i4s?Q", 1, _LINEAR, False, dim * dim)  # one transform, without a bias, of so many numbers
+    behind = struct.pack("<Qii?", 0, dim, dim, True)  # the bias it has not, its dims, trained
+    file.seek(_HEADER_BYTES)
+    fits = file.read(len(before)) == before
+    file.seek(4 * dim * dim, os.SEEK_CUR)
+    return file.read(4) if fits and file.read(len(behind)) == behind else first
 
 
 def _check_fourcc(path: Path, found: bytes, kind: AnnKind) -> None:

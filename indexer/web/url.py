@@ -16,6 +16,8 @@ _LABELS = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9
 _NUMBER = re.compile(r"([0-9]+|0x[0-9a-f]*)")
 # What may stand in a path or query as it is; `%` too, since the URL may be quoted already.
 _SAFE = "%/:=&?~+!$,;'@()*[]-._|"
+# At least two letters: `C:/` is a place on Windows.
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]+(://|::)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,11 @@ def parse_url(url: str) -> WebAddress:
         raise ContentError("bad_url", f"{shown} has no usable port")
     target = quote(parts.path or "/", safe=_SAFE) + (f"?{quote(parts.query, safe=_SAFE)}" if parts.query else "")
     return WebAddress(parts.scheme, _host(host, "[" in parts.netloc, shown), port or _PORTS[parts.scheme], target)
+
+
+def is_remote(corpus: object) -> bool:
+    """Whether a corpus is named by a protocol of fsspec, such as `s3://bucket/photos` or `zip://*::photos.zip`."""
+    return isinstance(corpus, str) and _REMOTE.match(corpus) is not None
 
 
 def without_credentials(url: str) -> str:
