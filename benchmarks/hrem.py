@@ -51,11 +51,14 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 # Small enough for a CPU: 2,000 pictures of 4 x 4 cells, a frozen sentence encoder, a quarter of the published width.
 FLICKR8K = HremConfig(bert="lite", freeze_bert=True, dim=256, heads=8, epochs=6, warmup_epochs=2.0)
 # A bag of concepts has no use for attention among fragments, which loses recall here, so it stays off: what is left is
-# what instances learn from each other. They do so from the start, since these runs are short.
+# what instances learn from each other. As published they begin to after the first quarter of the epochs; without that
+# the towers learn what random relations say, and never catch up.
 PLANTED = HremConfig(
-    bert="bigru", dim=32, heads=4, epochs=40, warmup_epochs=0.0, batch_size=128, lr=2e-3, fragment_relation=False,
+    bert="bigru", dim=32, heads=4, epochs=40, warmup_epochs=10.0, batch_size=128, lr=2e-3, fragment_relation=False,
     device="cpu", workers=1,
 )  # fmt: skip
+# Settings were chosen on dev of data of seed 0; what is told here is the test split of other data.
+PLANTED_SEED, PLANTED_RUNS = 1, (0, 1, 2, 3, 4)
 PLANTED_VARIANTS = {name: ({**VARIANTS[name][1], "fragment_relation": False}) for name in ("a", "c", "d")}
 DESIGNS = {
     "captions tell one of four concepts, half of which are rarely told": Planted(
@@ -126,11 +129,12 @@ def run(data: Path, name: str, config: HremConfig, deadline: float) -> Path:
 
 
 def all_runs(
-    data: Path, name: str, config: HremConfig, deadline: float | None, variants: Mapping[str, dict[str, Any]]
-) -> dict[str, list[Path]]:
+    data: Path, name: str, config: HremConfig, deadline: float | None, variants: Mapping[str, dict[str, Any]],
+    seeds: Sequence[int] = SEEDS,
+) -> dict[str, list[Path]]:  # fmt: skip
     """Train every variant with every seed, the seeds one after the other; without a deadline take what is finished."""
     found: dict[str, list[Path]] = {variant: [] for variant in variants}
-    for seed in SEEDS:
+    for seed in seeds:
         for variant, settings in variants.items():
             if deadline is None:
                 done = WORK / name / f"{variant}-{seed}"
@@ -211,8 +215,8 @@ def planted(deadline: float | None) -> None:
     for number, (words, how) in enumerate(DESIGNS.items()):
         data = WORK / f"planted{number}_precomp"
         if not (data / "test_caps.txt").is_file():
-            write_planted(data, how)
-        runs = all_runs(data, f"planted{number}", PLANTED, deadline, PLANTED_VARIANTS)
+            write_planted(data, how, PLANTED_SEED)
+        runs = all_runs(data, f"planted{number}", PLANTED, deadline, PLANTED_VARIANTS, PLANTED_RUNS)
         sums = {
             variant: [evaluate_hrem([f], EvaluateHremOptions(split="test", device="cpu"))["rsum"] for f in folders]
             for variant, folders in runs.items()

@@ -107,8 +107,7 @@ def _quick_centres(index: Any, plan: AnnPlan) -> Iterator[None]:
         return
     plain = index.quantizer
     centres = plain.reconstruct_n(0, index.nlist)
-    width = max(size for size in (1, 2) if index.d % size == 0)
-    codes = faiss.IndexPQFastScan(index.d, index.d // width, 4, faiss.METRIC_INNER_PRODUCT)
+    codes = faiss.IndexPQFastScan(index.d, index.d // pq_width("ivf-pq4", index.d), 4, faiss.METRIC_INNER_PRODUCT)
     _set_clustering(codes.pq.cp, 0)
     with _threads(1):
         codes.train(centres)

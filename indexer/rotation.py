@@ -4,7 +4,7 @@ A code covers a few dimensions and has as many bits as every other, so dimension
 Along the principal axes nothing is said twice, and when each code gets wide and narrow axes whose product is the same
 for all, each has as much to tell as it has bits. This is the parametric solution of Ge, He, Ke and Sun, "Optimized
 Product Quantization" (CVPR 2013), section 4. The mean is not taken off, so inner products stay what they are. On
-300,000 CLIP-like vectors half the bytes then find as many neighbours of captions.
+300,000 CLIP-like vectors codes of half the bytes then find as many neighbours of captions.
 """
 
 from __future__ import annotations
