@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from storage.atomic import explained, make_folder
+from storage.atomic import explained, make_folder, remove_folder
 from storage.lock import IndexLock
 
 from .errors import SourceError
@@ -52,8 +52,18 @@ def local_copy(url: str, folder: Path, options: SourceOptions, progress: Progres
         StorageError: The folder cannot be written.
         IndexLockedError: Another build is copying into it.
     """
+    new = not folder.exists()
     with explained("write", folder):
         make_folder(folder)
+    try:
+        return _copied(url, folder, options, progress)
+    except SourceError:
+        if new and not (folder / LIST).exists():
+            remove_folder(folder)  # nothing was fetched
+        raise
+
+
+def _copied(url: str, folder: Path, options: SourceOptions, progress: Progress) -> Path:
     with IndexLock(folder / LOCK), explained("write", folder):
         mirror = Mirror.open(url, folder, progress)
         files, path = mirror.find()
@@ -154,6 +164,8 @@ class Mirror:
         pool = ThreadPoolExecutor(AT_A_TIME)
         try:
             with self._list.open("a", encoding="utf-8") as have:
+                if have.tell() == 0:
+                    have.write(_head(without_credentials(self._url)))
                 rest = iter(todo)
                 while batch := list(islice(rest, 10 * AT_A_TIME)):
                     for file in pool.map(self._fetch, batch):
@@ -257,7 +269,6 @@ def _read_list(path: Path, shown: str) -> dict[str, RemoteFile]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
-        path.write_text(_head(shown), encoding="utf-8")
         return {}
     found = {}
     for number, line in enumerate(lines):
