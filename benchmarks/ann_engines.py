@@ -243,7 +243,7 @@ class MilvusLite:
 
 
 class Autofaiss:
-    """autofaiss with its defaults: an index within the memory named, tuned by itself; nprobe is then its knob."""
+    """autofaiss with its defaults, within the memory that ours takes; nprobe is then its knob."""
 
     package = "autofaiss"
     grid = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -260,8 +260,8 @@ class Autofaiss:
         single.mkdir(parents=True, exist_ok=True)
         np.save(single / "images.npy", vectors(folder).astype(np.float32))
         autofaiss.build_index(
-            str(single), index_path=str(out), index_infos_path=None, metric_type="ip", verbose=50,
-            max_index_memory_usage=f"{max(1, rows * dim // 4 * 6 // 5 // 2**20)}MB", current_memory_available="8GB",
+            str(single), index_path=str(out), index_infos_path=f"{out}.json", metric_type="ip", verbose=50,
+            max_index_memory_usage=f"{max(1, rows * dim * 2 // 3 // 10**6)}MB", current_memory_available="8GB",
         )  # fmt: skip
 
     def open(self, out: Path, folder: Path) -> None:

@@ -32,7 +32,7 @@ _PQ_POINTS_A_CENTRE = {4: 1024, 8: 256}  # by bits a code; more find nothing mor
 _NOT_BY_LIST = ("hnsw", "ivf-rabitq")  # a graph, and codes that are packed as they come
 _HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
 _CENTRES_SCORED = 2  # for each list that a query visits
-_BASE_BYTES = 64 << 20  # the libraries' own work space
+_BASE_BYTES = 96 << 20  # the libraries' own work space
 
 Progress = Callable[[int, int], None]
 
@@ -145,8 +145,8 @@ def _training_bytes(sample_rows: int, dim: int) -> int:
 
 
 def _adding_bytes(plan: AnnPlan, rows: int, dim: int, chunk_rows: int) -> int:
-    # The chunk, FAISS's copy less the list centres, and the float16 rows and codes that stand between them.
-    return _BASE_BYTES + _index_bytes(plan, rows, dim) + 3 * chunk_rows * dim * 4
+    # The chunk, rotated, FAISS's copy less the list centres, and the float16 rows and codes that stand between them.
+    return _BASE_BYTES + _index_bytes(plan, rows, dim) + 4 * chunk_rows * dim * 4
 
 
 def _index_bytes(plan: AnnPlan, rows: int, dim: int) -> int:

@@ -135,7 +135,7 @@ def test_a_memory_limit_shrinks_the_sample(tmp_path: Path) -> None:
     table = write_table(tmp_path, unit_rows(30_000, 64, clusters=64))
     plan = plan_ann("ivf-pq4", table.rows, table.dim)
     whole = estimate_memory(plan, table.rows, table.dim)
-    trained = build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=whole - 8_000_000)
+    trained = build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=whole - 12_000_000)
     assert plan.train_rows == 30_000
     assert trained == replace(plan, train_rows=15_000)
     assert AnnIndex.open(tmp_path / "ann.faiss", trained, table).plan == trained
