@@ -315,5 +315,10 @@ def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(catalog: Catalog) -> None
 
 
 def test_other_errors_of_a_query_stay_what_they_are() -> None:
+    told = "reading the schema of the object registered as 'source' failed: KeyboardInterrupt: "
+    with pytest.raises(KeyboardInterrupt), keeping_ctrl_c():
+        raise duckdb.InvalidInputException(told)
+    with pytest.raises(duckdb.Error, match="no such column"), keeping_ctrl_c():
+        raise duckdb.BinderException("no such column")
     with pytest.raises(RuntimeError, match="something else"), keeping_ctrl_c():
         raise RuntimeError("something else")
