@@ -168,12 +168,13 @@ def test_the_command_reports_every_file_and_every_rule(golden: Path) -> None:
 
 
 def test_an_older_version_is_verified_when_it_is_named(golden: Path) -> None:
+    whole = version_file(golden, "images/ann.faiss").stat().st_size
     cut(version_file(golden, "images/ann.faiss"))
     repair_index(golden)
     assert CliRunner().invoke(verify, [str(golden)]).exit_code == 0
     done = CliRunner().invoke(verify, [str(golden), "--version", "1"])
     assert done.exit_code == 1
-    assert "ann.faiss has 3151 bytes and the manifest says 3152" in done.stdout
+    assert f"ann.faiss has {whole - 1} bytes and the manifest says {whole}" in done.stdout
 
 
 def test_the_command_says_what_is_damaged_and_what_was_therefore_not_checked(golden: Path) -> None:
