@@ -17,8 +17,10 @@ import pyarrow as pa
 from encoders import Encoder, load_encoder
 from encoders.regions.spec import takes_regions
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
+from storage.errors import CorruptIndexError, IncompatibleIndexError
 from storage.spec import COLLECTIONS, Collection
 from storage.staging import Staging
+from storage.strict_json import to_plain
 
 from .approximate import build_approximate
 from .config import DEFAULT_ENCODER, BuildConfig
@@ -138,13 +140,16 @@ class Builder:
         known = parent.manifest.encoder if parent else None
         corpus = survey(source)
         if parent is not None and _same(parent.manifest, source, corpus, self.config):
-            return self._report(parent.manifest, notes=source.notes, published=False)
+            return self._unchanged(parent.manifest, source)
         executor = self._executor()
         encoder = load(self.config, self.given, known)
         self._say_plan(source, corpus, encoder)
         say_memory({"images": corpus.images, "texts": corpus.texts}, encoder.dim, self.config, self.progress)
         cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
-        staging = self.store.staging(build_fingerprint(source, encoder.info, executor.placed(self.config), cost))
+        fingerprint = build_fingerprint(source, encoder.info, executor.placed(self.config), cost)
+        if (done := self._done_before(fingerprint, corpus)) is not None:
+            return self._unchanged(done, source)
+        staging = self.store.staging(fingerprint)
         staging.write_plan({**asdict(corpus), "source": source.name, "encoder": encoder.spec, "shard_cost": cost})
         job = ShardEncoder(
             corpus=corpus, encoder=encoder, staging=staging,
@@ -156,11 +161,32 @@ class Builder:
         provenance = {
             "source": source.name, "root": _root(source),
             "source_options": options_json(options or SourceOptions()), "corpus_digest": corpus.digest,
-            "encode": report.to_json(),
+            "staging": fingerprint, "encode": report.to_json(),
         }  # fmt: skip
         shards = (staging.read(number) for number in range(report.shards))
         manifest = self._publish(shards, encoder.dim, encoder, provenance)
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
+
+    def _done_before(self, fingerprint: str, corpus: Corpus) -> Manifest | None:
+        """Return the current version if this very build has published it and was stopped while it tidied up."""
+        if not self.store.is_staged(fingerprint) or self.store.current() is None:
+            return None
+        try:
+            with self.store.open_version() as version:
+                manifest = version.manifest
+        except (CorruptIndexError, IncompatibleIndexError):
+            return None  # a new version is the cure
+        mine = {"staging": fingerprint, "corpus_digest": corpus.digest, "config": to_plain(asdict(self.config))}
+        return manifest if all(manifest.build.get(name) == value for name, value in mine.items()) else None
+
+    def _unchanged(self, manifest: Manifest, source: Source) -> BuildReport:
+        """Report the version that is there already, after what a build that was stopped has left undone."""
+        self.store.confirm()
+        fingerprint, notes = manifest.build.get("staging"), source.notes
+        if fingerprint is not None and self.store.is_staged(fingerprint):
+            notes = (*notes, "an earlier run had published it and was stopped while it removed its shards",
+                     *_discarded(self.store.staging(fingerprint)))  # fmt: skip
+        return self._report(manifest, notes=notes, published=False)
 
     def _opened(self, corpus: str | Path | Source, options: SourceOptions) -> Source:
         return _opened(corpus, options, self.store.path, self.config, self.progress)

@@ -13,7 +13,8 @@ from storage import Manifest
 class BuildReport:
     """The published version and how it came about.
 
-    `published` is False where an update found nothing to change; `version` is then the current one.
+    `published` is False where there was nothing to do: an update found no change, or this very build had published
+    already and was stopped while it tidied up. `version` is then the current one.
     """
 
     path: Path

@@ -158,6 +158,10 @@ class IndexStore:
         """
         return Staging.create(self.path / STAGING, fingerprint)
 
+    def is_staged(self, fingerprint: str) -> bool:
+        """Return whether a build with this fingerprint has left a staging folder."""
+        return (self.path / STAGING / fingerprint).is_dir()
+
     def drop_staging(self, keep: str | None = None) -> None:
         """Remove the staging folders of all builds but the one with the fingerprint `keep`."""
         with self._lock:
@@ -205,6 +209,15 @@ class IndexStore:
             atomic.rename(draft.path, self.version_path(draft.number), "version")
         write_pointer(self.path, draft.number, data)
         return Manifest.from_json(data, str(self.version_path(draft.number) / MANIFEST))
+
+    def confirm(self) -> None:
+        """Make what CURRENT says durable, as the publishing that was stopped before its last step would have.
+
+        Raises:
+            StorageError: The disk refuses.
+        """
+        with atomic.explained("sync", self.path):
+            atomic.sync_directory(self.path)
 
     def rollback(self, to: int | None = None) -> int:
         """Make an older version current again, the parent of the current one by default, and return its number.

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from crash_sweep import kept, losses, recorded, replayed
 from damage import flip
 from power_runs import lose_power, scene
-from resume_runs import kill_and_resume, two_builders
+from resume_runs import kill_and_resume, slow, two_builders
 from shim import Arming, missing, read_record
 from trial import FAULTS, Trial, every_fault, faulted, judged, killed
 from upkeep_runs import COMMANDS, disturbed, every_disturbance, prepared
@@ -137,6 +137,15 @@ def test_killed_builds_go_on_and_end_with_the_same_tables(trial: Trial) -> None:
     done = kill_and_resume(trial, kills=5, seed=3)
     assert done.wrong == []
     assert done.kills.total() >= 5
+
+
+def test_a_build_that_is_killed_after_it_has_published_encodes_nothing_again(trial: Trial) -> None:
+    """Its shards go one by one, and what is left of them says nothing of what is done."""
+    slowed = slow(trial)
+    for number in random.Random(6).sample(range(replacing(trial) + 1, len(trial.calls)), 3):
+        assert slowed.build(arming=Arming(action="kill before", at=number)).code == -9
+        ended = slowed.again()
+        assert (ended.code, ended.err) == (0, ""), trial.calls[number]
 
 
 def test_of_two_builders_at_once_one_is_told_of_the_other(trial: Trial) -> None:

@@ -8,12 +8,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from colour import ColourEncoder
+from damage import flip
 
 from indexer import build_index
+from indexer.report import BuildReport
 from storage import IndexStore
+from storage.staging import Staging
 
 SUPPORT = Path(__file__).parents[1] / "support"
 CHILD = """
@@ -91,3 +95,43 @@ def test_an_image_that_changed_since_the_kill_is_encoded_again(photos: Path, tmp
         rows = version.catalog.table("images").to_pylist()
     by_id = {row["item_id"]: row["sha256"] for row in rows}
     assert by_id["black/0005.png"] == by_id["white/0004.png"]
+
+
+def stopped_while_tidying(photos: Path, out: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> BuildReport:
+    """Build, and leave the shards as a kill after publishing would."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Staging, "discard", lambda staging: (staging.path / "00000000.arrow").unlink())
+        return build_index(photos, out, encoder=ColourEncoder(), shard_cost=5, batch_size=5, **settings)
+
+
+@pytest.mark.parametrize("update", [False, True])
+def test_a_build_that_had_published_when_it_was_stopped_only_tidies_up(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, update: bool
+) -> None:
+    out = tmp_path / "out"
+    before = stopped_while_tidying(photos, out, monkeypatch)
+    assert list((out / "staging").iterdir()) != []
+    report = build_index(photos, out, encoder=(encoder := ColourEncoder()), shard_cost=5, batch_size=5, update=update)
+    assert (report.version, report.published, encoder.images_encoded) == (before.version, False, 0)
+    assert "stopped while it removed its shards" in report.to_text()
+    assert list((out / "staging").iterdir()) == []
+    # From then on the same command means it: all is encoded anew.
+    if not update:
+        assert build_index(photos, out, encoder=ColourEncoder(), shard_cost=5, batch_size=5).version == 2
+
+
+@pytest.mark.parametrize("what", ["corpus", "settings", "damage"])
+def test_what_has_changed_since_a_build_had_published_is_built(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    out, settings = tmp_path / "out", dict[str, Any]()
+    stopped_while_tidying(photos, out, monkeypatch)
+    if what == "corpus":
+        (photos / "white" / "0004.png").unlink()
+    elif what == "settings":
+        settings = {"ann": "flat"}
+    else:
+        flip(out / "versions" / "00000001" / "images" / "vectors.arrow")
+    report = build_index(photos, out, encoder=ColourEncoder(), shard_cost=5, batch_size=5, **settings)
+    assert (report.version, report.published) == (2, True)
+    assert list((out / "staging").iterdir()) == []
