@@ -58,7 +58,7 @@ def _table(collection: Collection, chunk: EmbeddingChunk, dim: int) -> pa.Table:
     rows = len(chunk.rows) + missing
     columns = [pa.array(_padded(values.get(field.name, []), rows), field.type) for field in ITEM_FIELDS]
     metadata = [_grown(chunk.metadata.column(name), missing) for name in chunk.metadata.column_names]
-    flat = np.concatenate([chunk.vectors, np.zeros((missing, dim), np.float32)]).astype(np.float16)
+    flat = np.concatenate([chunk.vectors, np.zeros((missing, dim), np.float16)])
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)
     schema = pa.schema([*ITEM_FIELDS, *chunk.metadata.schema, pa.field("vector", vectors.type)])
     return pa.Table.from_arrays([*columns, *metadata, vectors], schema=schema)

@@ -75,7 +75,7 @@ class EmbeddingChunk:
     Attributes:
         rows: (n,) int64, ascending source rows.
         item_ids: One id a vector.
-        vectors: (n, dim) float32, unit length.
+        vectors: (n, dim) float16, of unit length but for that rounding: the bytes that are going to be stored.
         uris: Where each came from.
         captions: Texts, for the texts of which they are known; None when no captions were given.
         metadata: n rows with the columns of the collection's `metadata_schema`.
@@ -120,7 +120,7 @@ class EmbeddingSource:
         return self._sides[collection].metadata.schema if collection in self._sides else pa.schema([])
 
     def chunks(self, collection: Collection) -> Iterator[EmbeddingChunk]:
-        """All vectors of a collection in row order; each chunk needs about 8 bytes times `chunk_rows * dim`.
+        """All vectors of a collection in row order; each chunk needs about 10 bytes times `chunk_rows * dim`.
 
         Raises:
             SourceError: A vector is not of unit length and `normalize` is off, or a file broke since it was opened.
@@ -171,13 +171,15 @@ class _Side:
                 start += len(vectors)
 
     def _chunk(self, vectors: np.ndarray, start: int, normalize: bool) -> EmbeddingChunk:
-        norms = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
+        wide = vectors.astype(np.float32, copy=False)
+        norms = np.sqrt(np.einsum("ij,ij->i", wide, wide, dtype=np.float64))
         good = np.isfinite(norms) & (norms > 0)
         if not normalize:
             self._check_unit(norms, good, start)
         kept = np.flatnonzero(good)
         rows = kept + start
-        unit = _scaled(vectors[kept], norms[kept])
+        everything = len(kept) == len(vectors)
+        unit = _unit(vectors, norms) if everything else _unit(vectors[kept], norms[kept])
         captions = self.table.captions
         return EmbeddingChunk(
             rows=rows,
@@ -238,17 +240,30 @@ class _Side:
             )
 
 
-def _scaled(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
-    """Vectors at unit length; those that were rounded to float16 before, and would now be rounded to others, stay.
+def _unit(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Vectors at unit length as float16; those that were rounded to it before, and would now be to others, stay.
 
     An index that is exported and read again is thereby the same to the last bit.
     """
-    unit: np.ndarray = (vectors / norms[:, None]).astype(np.float32)
-    with np.errstate(over="ignore"):
-        stored = (vectors.astype(np.float16) == vectors).all(axis=1) & (np.abs(norms - 1) <= FLOAT16_ROUNDING)
-    stored &= (unit.astype(np.float16) != vectors).any(axis=1)
+    stored = _rounded_before(vectors, norms)
+    if stored.all():
+        return vectors.astype(np.float16, copy=False)
+    unit: np.ndarray = (vectors / norms.astype(np.float32)[:, None]).astype(np.float16)
     unit[stored] = vectors[stored]
     return unit
+
+
+def _rounded_before(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
+    """Which rows hold numbers of float16 alone, and are of unit length but for that rounding."""
+    found = np.abs(norms - 1) <= FLOAT16_ROUNDING
+    if vectors.dtype == np.float16:
+        return found
+    with np.errstate(over="ignore"):
+        # The first column alone tells most float32 rows apart; the others are looked at in full.
+        found &= vectors[:, 0].astype(np.float16) == vectors[:, 0]
+        rows = np.flatnonzero(found)
+        found[rows] = (vectors[rows].astype(np.float16) == vectors[rows]).all(axis=1)
+    return found
 
 
 def _read_table(collection: Collection, files: EmbeddingFiles) -> RowTable:

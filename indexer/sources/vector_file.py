@@ -36,7 +36,7 @@ class VectorFile(Protocol):
     def dim(self) -> int: ...  # noqa: D102
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
-        """(n, dim) float32 arrays of at most `size` rows in file order; a missing vector is a row of NaN."""
+        """(n, dim) float16 or float32 arrays of at most `size` rows in file order; a missing vector is a row of NaN."""
         ...
 
 
@@ -58,10 +58,11 @@ class NpyVectors:
         self.rows, self.dim = array.shape
 
     def chunks(self, size: int) -> Iterator[np.ndarray]:
-        """(n, dim) float32 copies of at most `size` rows."""
+        """(n, dim) copies of at most `size` rows: float16 as it stands in the file, else float32."""
         for start in range(0, self.rows, size):
             # Mapped anew for each chunk, so that pages already read do not stay on this process's account.
-            yield _float32(self._map()[start : start + size])
+            part = self._map()[start : start + size]
+            yield np.array(part, dtype=np.float16, order="C") if part.dtype.type is np.float16 else _float32(part)
 
     def _map(self) -> np.ndarray:
         try:
