@@ -126,10 +126,12 @@ def _nothing(queries: int, k: int) -> Ranking:
 
 
 def _blocks(vectors: Vectors, rows: Ids | None, size: int) -> Iterator[tuple[Ids, NDArray[np.float32]]]:
-    total = vectors.rows if rows is None else len(rows)
-    for start in range(0, total, size):
-        stop = min(start + size, total)
-        ids = np.arange(start, stop, dtype=np.int64) if rows is None else rows[start:stop]
+    if rows is None:
+        for start, block in vectors.chunks(size):
+            yield np.arange(start, start + len(block), dtype=np.int64), block
+        return
+    for start in range(0, len(rows), size):
+        ids = rows[start : start + size]
         yield ids, widen(vectors.gather(ids))
 
 
