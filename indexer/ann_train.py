@@ -19,6 +19,7 @@ from storage.rerank import Vectors
 from storage.spec import AnnPlan
 
 from .ann_plan import QUICK_CENTRES, minimum_rows, pq_width
+from .centres import ROUNDS, train_centres
 from .errors import BuildError
 from .gpu import add_to_lists, list_centres, lists_of
 from .rotation import Seen, pq_rotation, turn, with_rotation
@@ -27,8 +28,7 @@ from .spill import spill
 _CHUNK_ROWS = 65536
 _SMALLEST_CHUNK_ROWS = 1024
 _TRAIN_ROWS_A_LIST_AT_LEAST = 39  # FAISS's own advice for k-means
-_KMEANS_ROUNDS = 10
-_PQ_POINTS_A_CENTRE = {4: 1024, 8: 256}  # by bits a code; more find nothing more
+_PQ_POINTS_A_CENTRE = 256  # more find nothing more
 _NOT_BY_LIST = ("hnsw", "ivf-rabitq")  # a graph, and codes that are packed as they come
 _HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
 _CENTRES_SCORED = 2  # for each list that a query visits
@@ -212,20 +212,18 @@ def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> tuple[Any, 
     if plan.kind == "hnsw":
         index.train(np.zeros((1, vectors.dim), dtype=np.float32))  # float16 codes have nothing to learn
         return index, None
-    _set_clustering(index.cp, plan.seed)
-    # Centres of unit length: without, a list of scattered rows has a short centre, which an inner product never picks.
-    index.cp.spherical = True
     if plan.kind in ("ivf-pq", "ivf-pq4"):
         _set_clustering(index.pq.cp, plan.seed)
-        index.pq.cp.max_points_per_centroid = _PQ_POINTS_A_CENTRE[index.pq.nbits]
+        index.pq.cp.max_points_per_centroid = _PQ_POINTS_A_CENTRE
     sample, rotation = _sample(vectors, plan.train_rows, plan.seed), None
     if plan.kind in ("ivf-pq", "ivf-pq4"):
         rotation = pq_rotation(sample, index.pq.M)
         turn(sample, rotation)
     if device is None:
-        index.train_q1(len(sample), faiss.swig_ptr(sample), False, index.metric_type)
+        centres = train_centres(sample, plan.nlist, plan.seed)
     else:
-        index.quantizer.add(list_centres(sample, plan.nlist, device=device, rounds=_KMEANS_ROUNDS, seed=plan.seed))
+        centres = list_centres(sample, plan.nlist, device=device, rounds=ROUNDS, seed=plan.seed)
+    index.quantizer.add(centres)
     with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
         index.train(sample)  # it finds the list centres trained and goes on with the codes
     return index, rotation
@@ -255,7 +253,7 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def _set_clustering(parameters: Any, seed: int) -> None:
-    parameters.niter = _KMEANS_ROUNDS
+    parameters.niter = ROUNDS
     parameters.seed = seed % (1 << 31)
     parameters.min_points_per_centroid = 1  # the plan has seen to it; FAISS would print a warning
 

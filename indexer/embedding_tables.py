@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from .progress import Progress
 from .reuse import text_sha256
 from .shard_table import ITEM_FIELDS
 from .sources import EmbeddingChunk, EmbeddingSource, kept_pairs
+
+_Value = TypeVar("_Value")
 
 
 class EmbeddingTables:
@@ -27,10 +30,10 @@ class EmbeddingTables:
         """Yield all images, then all texts, a bounded number of rows at a time."""
         for collection in COLLECTIONS:
             self._progress.stage(f"read {collection}", self._source.rows(collection))
-            for chunk in self._source.chunks(collection):
-                self._kept[collection].append(chunk.rows)
-                yield _table(collection, chunk, self._source.dim)
-                self._progress.advance(len(chunk.rows) + len(chunk.rejected))
+            for rows, table in _ahead(self._read(collection)):
+                self._kept[collection].append(rows)
+                yield table
+                self._progress.advance(table.num_rows)
 
     def pairs(self) -> np.ndarray:
         """Return (n, 2) int64 image and text row ids, once all tables have been taken."""
@@ -39,6 +42,19 @@ class EmbeddingTables:
         if dropped:
             self._progress.note(f"{dropped:,} pairs are left out, since their image or text was rejected")
         return pairs
+
+    def _read(self, collection: Collection) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        for chunk in self._source.chunks(collection):
+            yield chunk.rows, _table(collection, chunk, self._source.dim)
+
+
+def _ahead(values: Iterator[_Value]) -> Iterator[_Value]:
+    """Make the next value in a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, values, None)
+        while (value := coming.result()) is not None:
+            coming = thread.submit(next, values, None)
+            yield value
 
 
 def _table(collection: Collection, chunk: EmbeddingChunk, dim: int) -> pa.Table:

@@ -246,16 +246,15 @@ def _unit(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
     An index that is exported and read again is thereby the same to the last bit.
     """
     stored = _rounded_before(vectors, norms)
-    if stored.all():
-        return vectors.astype(np.float16, copy=False)
-    unit: np.ndarray = (vectors / norms.astype(np.float32)[:, None]).astype(np.float16)
+    unit: np.ndarray = vectors if stored.all() else vectors / norms.astype(np.float32)[:, None]
+    unit = unit.astype(np.float16, copy=False)
     unit[stored] = vectors[stored]
     return unit
 
 
 def _rounded_before(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Which rows hold numbers of float16 alone, and are of unit length but for that rounding."""
-    found = np.abs(norms - 1) <= FLOAT16_ROUNDING
+    found: np.ndarray = np.abs(norms - 1) <= FLOAT16_ROUNDING
     if vectors.dtype == np.float16:
         return found
     with np.errstate(over="ignore"):

@@ -19,7 +19,6 @@ from indexer.rejection import Rejection
 from indexer.sources import EmbeddingChunk, EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 from storage.errors import DuplicateItemError
 
-
 # Of a value under one: what rounding to float16 changes at most, and a little of float32.
 HALF_ULP = 2.0**-12 + 1e-6
 
