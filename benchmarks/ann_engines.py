@@ -259,10 +259,15 @@ class Autofaiss:
         single = folder / "embeddings-for-autofaiss"
         single.mkdir(parents=True, exist_ok=True)
         np.save(single / "images.npy", vectors(folder).astype(np.float32))
-        autofaiss.build_index(
-            str(single), index_path=str(out), index_infos_path=f"{out}.json", metric_type="ip", verbose=50,
-            max_index_memory_usage=f"{max(1, rows * dim * 2 // 3 // 10**6)}MB", current_memory_available="8GB",
-        )  # fmt: skip
+        try:
+            autofaiss.build_index(
+                str(single), index_path=str(out), index_infos_path=f"{out}.json", metric_type="ip", verbose=50,
+                max_index_memory_usage=f"{max(1, rows * dim * 2 // 3 // 10**6)}MB", current_memory_available="8GB",
+            )  # fmt: skip
+        except TypeError:
+            # Last of all it writes what it measured, in NumPy's numbers, of which json knows nothing.
+            if not out.exists():
+                raise
 
     def open(self, out: Path, folder: Path) -> None:
         import faiss

@@ -122,9 +122,9 @@ def _quick_centres(index: Any, plan: AnnPlan) -> Iterator[None]:
 
 
 def _spill_fits(plan: AnnPlan, vectors: Vectors, work: Work, memory_bytes: int | None) -> bool:
-    """Spilling holds the codes twice for a while: as they are added to, and as they are searched."""
+    """Spilling holds the codes twice for a while, as they are added to and as they are searched, and lists of rows."""
     rows, dim = vectors.rows, vectors.dim
-    need = _adding_bytes(plan, rows, dim, work.chunk_rows) + _index_bytes(plan, rows, dim)
+    need = _adding_bytes(plan, rows, dim, work.chunk_rows) + _index_bytes(plan, rows, dim) + 4 * rows
     return memory_bytes is None or need <= memory_bytes
 
 

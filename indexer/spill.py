@@ -38,9 +38,9 @@ def spill(coded: Any, seen: Seen, queries: NDArray[np.float32]) -> int:
         queries: (n, dim) unit vectors like those that will be searched with; more help more, 20,000 are plenty.
     """
     packed = faiss.IndexIVFPQFastScan(coded)  # it searches ten times faster; `coded` lives on in the caller
-    late, parts = max(1, coded.nlist // _LATE_SHARE), []
+    late, homes, parts = max(1, coded.nlist // _LATE_SHARE), _homes(coded), []
     for block in _blocks(queries):
-        parts.append(_entries(packed, seen, block, late))
+        parts.append(_entries(packed, seen, block, homes, late))
     rows, lists = _most_useful(np.concatenate(parts), seen.stored.rows // _MOST_SHARE)
     for start in range(0, len(rows), 8 * _BLOCK):
         _add(coded, seen, rows[start : start + 8 * _BLOCK], lists[start : start + 8 * _BLOCK])
@@ -52,7 +52,17 @@ def _blocks(queries: NDArray[np.float32]) -> Iterator[Scores]:
         yield np.ascontiguousarray(queries[start : start + _BLOCK], dtype=np.float32)
 
 
-def _entries(packed: Any, seen: Seen, queries: Scores, late: int) -> Ids:
+def _homes(coded: Any) -> NDArray[np.int32]:
+    """The list of each row."""
+    homes = np.empty(coded.ntotal, dtype=np.int32)
+    for number in range(coded.nlist):
+        size = coded.invlists.list_size(number)
+        if size:
+            homes[faiss.rev_swig_ptr(coded.invlists.get_ids(number), size)] = number
+    return homes
+
+
+def _entries(packed: Any, seen: Seen, queries: Scores, homes: NDArray[np.int32], late: int) -> Ids:
     """Return (n, 2): rows, and the lists where these queries would have found them sooner."""
     nprobe = max(late + 1, packed.nlist // _SEARCHED_SHARE, _SEARCHED_LEAST)
     probing = faiss.SearchParametersIVF(nprobe=min(nprobe, packed.nlist))
@@ -60,10 +70,7 @@ def _entries(packed: Any, seen: Seen, queries: Scores, late: int) -> Ids:
     found = packed.search(turned, min(_CANDIDATES, seen.stored.rows), params=probing)[1]
     near = rerank(seen.stored, queries, found, NEIGHBOURS)[0]
     visited = packed.quantizer.search(turned, min(late, packed.nlist))[1]
-    rows = np.unique(near[near >= 0])
-    homes = packed.quantizer.assign(seen.rows(rows), 1).reshape(-1)
-    home = homes[np.searchsorted(rows, np.maximum(near, rows[0]))]
-    missed = (near >= 0) & ~(home[:, :, None] == visited[:, None, :]).any(axis=2)
+    missed = (near >= 0) & ~(homes[near][:, :, None] == visited[:, None, :]).any(axis=2)
     query, place = np.nonzero(missed)
     return np.stack([near[query, place], _nearest(packed, seen, near[query, place], visited[query])], axis=1)
 

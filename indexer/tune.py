@@ -20,6 +20,7 @@ from .truth import Truth
 
 KS = (10, 100)
 _OVERSAMPLES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)
+_FINER = (16, 32, 64)  # widths between which, and the next, there are four steps and not two: most recalls lie there
 _MOST_CANDIDATES = 3200
 _MOST_QUERIES = 1000
 _TIMED_QUERIES = 24
@@ -134,7 +135,8 @@ def _nprobes(ann: AnnIndex, k: int) -> list[int]:
     if ann.plan.kind == "hnsw":
         return [ef for ef in (16, 32, 64, 128, 256, 512, 1024, 2048) if ef >= k] or [k]
     powers = [1 << power for power in range(ann.max_nprobe.bit_length())]
-    steps = sorted({*powers, *(power * 3 // 2 for power in powers), ann.max_nprobe})
+    finer = [power * part // 4 for power in powers if power in _FINER for part in (5, 7)]
+    steps = sorted({*powers, *(power * 3 // 2 for power in powers), *finer, ann.max_nprobe})
     return [nprobe for nprobe in steps if nprobe <= ann.max_nprobe]
 
 
