@@ -259,7 +259,9 @@ def report(found: dict[str, dict[str, Any]], missing: list[str], arguments: argp
             figures.append(Figure(f"{name}: build failed", engine["build"]["error"]))
             continue
         figures.append(Figure(f"{name}: build", engine["build"]["seconds"], unit="s"))
-        figures.append(Figure(f"{name}: peak memory of the build", engine["build"]["peak_mib"], unit="MiB"))
+        figures.append(
+            Figure(f"{name}: peak memory of the build", engine["build"].get("peak_mib", "not known"), unit="MiB")
+        )
         figures.append(Figure(f"{name}: on disk", round(engine["build"]["bytes"] / rows), unit="bytes a vector"))
         figures += [figure for task in ("one", "batch") for figure in serving(name, task, engine.get(task, {}))]
     figures += ratios(found)

@@ -165,7 +165,7 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 
 def _float32(array: np.ndarray) -> np.ndarray:
     # A float64 beyond float32 becomes infinite here and its row is rejected as not finite.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # nor is a signalling NaN worth a warning
         return np.array(array, dtype=np.float32, order="C")
 
 
