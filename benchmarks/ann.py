@@ -203,9 +203,14 @@ def resident() -> dict[str, int]:
 
 
 def one_at_a_time(engine: Any, folder: Path, kind: str) -> dict[str, Any]:
-    return curve(engine, folder, kind, lambda queries, setting: [
-        engine.search(queries[row : row + 1], K, setting, kind) for row in range(len(queries))
-    ])  # fmt: skip
+    return curve(
+        engine,
+        folder,
+        kind,
+        lambda queries, setting: [
+            engine.search(queries[row : row + 1], K, setting, kind) for row in range(len(queries))
+        ],
+    )
 
 
 def in_batches(engine: Any, folder: Path, kind: str) -> dict[str, Any]:
@@ -327,11 +332,21 @@ def plot(found: dict[str, dict[str, Any]], rows: int, path: Path) -> None:
             points = engine.get("one", {}).get("kinds", {}).get(kind, {}).get("points", [])
             if not points:
                 continue
-            axes.plot([p["recall"] for p in points], [p["qps"] for p in points], "o-", label=name, markersize=4,
-                      linewidth=3 if name == "twinlens" else 1.2)  # fmt: skip
-        axes.set(xlim=(0.7, 1.002), yscale="log" if axes.lines else "linear", xlabel="ann_recall@10",
-                 ylabel="queries a second, one core",
-                 title=f"{kind} queries, {rows:,} CLIP-like vectors")  # fmt: skip
+            axes.plot(
+                [p["recall"] for p in points],
+                [p["qps"] for p in points],
+                "o-",
+                label=name,
+                markersize=4,
+                linewidth=3 if name == "twinlens" else 1.2,
+            )
+        axes.set(
+            xlim=(0.7, 1.002),
+            yscale="log" if axes.lines else "linear",
+            xlabel="ann_recall@10",
+            ylabel="queries a second, one core",
+            title=f"{kind} queries, {rows:,} CLIP-like vectors",
+        )
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend()

@@ -58,13 +58,29 @@ class Twinlens:
 
     package = "searcher"
     grid = (
-        0.8, 0.85, 0.9, 0.92, 0.93, 0.94, 0.95, 0.955, 0.96, 0.965, 0.97, 0.975, 0.98, 0.985, 0.99, 0.9925, 0.995,
+        0.8,
+        0.85,
+        0.9,
+        0.92,
+        0.93,
+        0.94,
+        0.95,
+        0.955,
+        0.96,
+        0.965,
+        0.97,
+        0.975,
+        0.98,
+        0.985,
+        0.99,
+        0.9925,
+        0.995,
         0.999,
-    )  # fmt: skip
+    )
 
     def build(self, folder: Path, out: Path) -> None:
         from indexer import EmbeddingSource, build_index
-        from indexer.sources import EmbeddingFiles, EmbeddingOptions
+        from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 
         files = EmbeddingFiles(vectors=folder / "images.npy"), EmbeddingFiles(vectors=folder / "learn_text.npy")
         build_index(EmbeddingSource(EmbeddingOptions(images=files[0], texts=files[1])), out)
@@ -139,10 +155,25 @@ class Scann:
     grid = tuple(
         (leaves, reorder)
         for leaves, reorder in (
-            (4, 100), (8, 100), (16, 100), (16, 200), (32, 100), (32, 200), (48, 200), (64, 200), (64, 400), (96, 200),
-            (96, 400), (128, 400), (192, 400), (256, 400), (256, 800), (384, 800), (512, 800),
+            (4, 100),
+            (8, 100),
+            (16, 100),
+            (16, 200),
+            (32, 100),
+            (32, 200),
+            (48, 200),
+            (64, 200),
+            (64, 400),
+            (96, 200),
+            (96, 400),
+            (128, 400),
+            (192, 400),
+            (256, 400),
+            (256, 800),
+            (384, 800),
+            (512, 800),
         )
-    )  # fmt: skip
+    )
 
     def build(self, folder: Path, out: Path) -> None:
         import scann
@@ -261,9 +292,14 @@ class Autofaiss:
         np.save(single / "images.npy", vectors(folder).astype(np.float32))
         try:
             autofaiss.build_index(
-                str(single), index_path=str(out), index_infos_path=f"{out}.json", metric_type="ip", verbose=50,
-                max_index_memory_usage=f"{max(1, rows * dim * 2 // 3 // 10**6)}MB", current_memory_available="8GB",
-            )  # fmt: skip
+                str(single),
+                index_path=str(out),
+                index_infos_path=f"{out}.json",
+                metric_type="ip",
+                verbose=50,
+                max_index_memory_usage=f"{max(1, rows * dim * 2 // 3 // 10**6)}MB",
+                current_memory_available="8GB",
+            )
         except TypeError:
             # Last of all it writes what it measured, in NumPy's numbers, of which json knows nothing.
             if not out.exists():

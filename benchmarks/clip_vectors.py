@@ -14,7 +14,7 @@ from record import Figure, need_data, record
 from evaluation import Bootstrap
 from evaluation.protocol import Protocol
 from indexer import EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from searcher import EvaluateOptions, evaluate_index
 
 ASKED = {
@@ -39,11 +39,12 @@ def main() -> None:
                 figures += exact_figures(small, large)
             figures += ann_figures(ann, small, large)
     record(
-        "clip_vectors", figures,
+        "clip_vectors",
+        figures,
         "500 captions and 100 photographs of Flickr8k, and 500 further images, as real CLIP ViT-B/32 vectors. Every "
         f"approximate kind is searched at ann_recall={ANN_RECALL}; 8-bit PQ needs 256 images, so it is built on the "
         f"600 alone. {notes}",
-    )  # fmt: skip
+    )
 
 
 def scored(folder: Path, out: Path, ann: Any, *, distractors: bool) -> dict[str, Any]:
@@ -83,9 +84,14 @@ def exact_figures(small: Mapping[str, Any], large: Mapping[str, Any]) -> list[Fi
 
 def ann_figures(ann: str, small: Mapping[str, Any] | None, large: Mapping[str, Any]) -> list[Figure]:
     names = list(ASKED)
-    first = [] if small is None else [
-        figure(ann, names[0], small["ann"]["text_to_image"]), figure(ann, names[1], small["ann"]["image_to_text"]),
-    ]  # fmt: skip
+    first = (
+        []
+        if small is None
+        else [
+            figure(ann, names[0], small["ann"]["text_to_image"]),
+            figure(ann, names[1], small["ann"]["image_to_text"]),
+        ]
+    )
     return [*first, figure(ann, names[2], large["ann"]["text_to_image"])]
 
 

@@ -12,17 +12,37 @@ HOME = Path(__file__).resolve().parents[1]
 DEMO = HOME / "demo"
 PHOTOGRAPHS = {
     "skimage": (
-        "data/astronaut.png", "data/brick.png", "data/camera.png", "data/cell.png", "data/chelsea.png",
-        "data/clock_motion.png", "data/coffee.png", "data/coins.png", "data/grass.png", "data/gravel.png",
-        "data/hubble_deep_field.jpg", "data/ihc.png", "data/moon.png", "data/motorcycle_left.png", "data/page.png",
-        "data/retina.jpg", "data/rocket.jpg",
+        "data/astronaut.png",
+        "data/brick.png",
+        "data/camera.png",
+        "data/cell.png",
+        "data/chelsea.png",
+        "data/clock_motion.png",
+        "data/coffee.png",
+        "data/coins.png",
+        "data/grass.png",
+        "data/gravel.png",
+        "data/hubble_deep_field.jpg",
+        "data/ihc.png",
+        "data/moon.png",
+        "data/motorcycle_left.png",
+        "data/page.png",
+        "data/retina.jpg",
+        "data/rocket.jpg",
     ),
     "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
-}  # fmt: skip
+}
 QUERIES = (
-    "a cat with whiskers", "a cup of coffee on a table", "a rocket standing on its launch pad", "a parked motorcycle",
-    "a Chinese temple", "a flower in bloom", "old coins", "an astronaut in a space suit", "a brick wall",
-)  # fmt: skip
+    "a cat with whiskers",
+    "a cup of coffee on a table",
+    "a rocket standing on its launch pad",
+    "a parked motorcycle",
+    "a Chinese temple",
+    "a flower in bloom",
+    "old coins",
+    "an astronaut in a space suit",
+    "a brick wall",
+)
 
 
 def main() -> None:
@@ -34,9 +54,17 @@ def main() -> None:
     texts = [argument for query in QUERIES for argument in ("--text", query)]
     run("build-index", "demo/photos", "--out", "demo/photos.index", "--encoder", "lite")
     run(
-        "twinlens", "search", "demo/photos.index", *texts, "-k", "3",
-        "--contact-sheet", "demo/hits.png", "--gallery", "demo/hits.html",
-    )  # fmt: skip
+        "twinlens",
+        "search",
+        "demo/photos.index",
+        *texts,
+        "-k",
+        "3",
+        "--contact-sheet",
+        "demo/hits.png",
+        "--gallery",
+        "demo/hits.html",
+    )
     print("\nLook at demo/hits.png, or open demo/hits.html in a browser.")
 
 

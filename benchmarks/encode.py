@@ -25,9 +25,9 @@ from PIL import Image
 from record import Figure, need_data, record
 
 from encoders import Encoder, decode_image, load_encoder
-from encoders.opening import open_image, pixels_for
+from encoders.checkpoints import load_towers
+from encoders.images import open_image, pixels_for
 from encoders.preprocess import Preprocess
-from encoders.pretrained import load_towers
 
 SETS = ("Flickr8k, 224 x 224", "COCO, 640 x 480", "12 megapixels")
 COUNTS = {"lite": (1200, 480, 96), "ViT-B-32": (160, 120, 48)}

@@ -18,7 +18,7 @@ from record import Figure, need_data, record
 from encoders import Encoder, load_encoder
 from evaluation import Bootstrap, evaluate_embeddings
 from training import CaptionedImages, FitConfig, FitReport, fit_encoder, read_captions
-from training.trainer import FitProgress
+from training.loop import FitProgress
 
 SEEDS = (0, 1, 2)
 SECONDS = 600

@@ -20,10 +20,10 @@ from clip_like import write_vectors
 from encode import COUNTS, SETS, opened, photographs, repeated, speed
 from record import Figure, record
 
-from indexer.gpu import add_to_lists, exact_neighbours, list_centres, lists_of
+from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centres, lists_of
 from storage import VectorTable
-from storage.rerank import exact_search
-from storage.vector_writer import VectorWriter
+from storage.exact_search import exact_search
+from storage.vectors import VectorWriter
 
 TRUTH_QUERIES, K = 1000, 100
 ON_A_GPU = (12_000, 6000, 960)

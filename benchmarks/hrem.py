@@ -27,18 +27,18 @@ from planted import Planted, write_planted
 from record import HOME, Figure, need_data, record
 
 from encoders.device import place
-from encoders.regions.precomp import RegionSplit, file_names, open_split
 from evaluation import evaluate_embeddings
 from evaluation.published import MARKS, published
 from indexer import SourceOptions, build_index
 from searcher import Searcher, evaluate_index
-from searcher.evaluate import EvaluateOptions
+from searcher.evaluation.evaluate_index import EvaluateOptions
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem, write_regions
-from training.hrem.evaluate import EvaluateHremOptions, embeddings
 from training.hrem.extract import RegionsConfig
-from training.hrem.learner import Learner
-from training.hrem.session import parts_of
-from training.trainer import FitProgress
+from training.hrem.hrem_evaluation import EvaluateHremOptions, embeddings
+from training.hrem.hrem_fit import parts_of
+from training.hrem.hrem_learner import Learner
+from training.hrem.towers.region_features import RegionSplit, file_names, open_split
+from training.loop import FitProgress
 
 WORK = HOME / "benchmarks" / "work" / "hrem"
 SEEDS = (0, 1, 2)
@@ -54,9 +54,17 @@ FLICKR8K = HremConfig(bert="lite", freeze_bert=True, dim=256, heads=8, epochs=6,
 # what instances learn from each other. As published they begin to after the first quarter of the epochs; without that
 # the towers learn what random relations say, and never catch up.
 PLANTED = HremConfig(
-    bert="bigru", dim=32, heads=4, epochs=40, warmup_epochs=10.0, batch_size=128, lr=2e-3, fragment_relation=False,
-    device="cpu", workers=1,
-)  # fmt: skip
+    bert="bigru",
+    dim=32,
+    heads=4,
+    epochs=40,
+    warmup_epochs=10.0,
+    batch_size=128,
+    lr=2e-3,
+    fragment_relation=False,
+    device="cpu",
+    workers=1,
+)
 # Settings were chosen on dev of data of seed 0; what is told here is the test split of other data.
 PLANTED_SEED, PLANTED_RUNS = 1, (0, 1, 2, 3, 4)
 PLANTED_VARIANTS = {name: ({**VARIANTS[name][1], "fragment_relation": False}) for name in ("a", "c", "d")}
@@ -129,9 +137,13 @@ def run(data: Path, name: str, config: HremConfig, deadline: float) -> Path:
 
 
 def all_runs(
-    data: Path, name: str, config: HremConfig, deadline: float | None, variants: Mapping[str, dict[str, Any]],
+    data: Path,
+    name: str,
+    config: HremConfig,
+    deadline: float | None,
+    variants: Mapping[str, dict[str, Any]],
     seeds: Sequence[int] = SEEDS,
-) -> dict[str, list[Path]]:  # fmt: skip
+) -> dict[str, list[Path]]:
     """Train every variant with every seed, the seeds one after the other; without a deadline take what is finished."""
     found: dict[str, list[Path]] = {variant: [] for variant in variants}
     for seed in seeds:

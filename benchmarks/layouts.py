@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from indexer import SourceOptions
+from indexer.corpus import Item, Source, open_source
 from indexer.errors import SourceError
-from indexer.sources import Item, Source, open_source
 
 SUFFIXES = (".json", ".jsonl", ".txt", ".token", ".csv")
 DEPTH = 3
@@ -145,10 +145,16 @@ def _counted(source: Source, *, data: DataSet, split: str, path: Path, options: 
             f"{path.name} names pictures such as {shown!r} that are not there; name their folder, --images"
         )
     return Corpus(
-        data=data, split=split, path=path, source=source, options=options, images=len(pictures),
-        texts=len(items) - len(pictures), captions=Counter(captions[item.item_id] for item in pictures),
+        data=data,
+        split=split,
+        path=path,
+        source=source,
+        options=options,
+        images=len(pictures),
+        texts=len(items) - len(pictures),
+        captions=Counter(captions[item.item_id] for item in pictures),
         named_split=split if splits == {split} else None,
-    )  # fmt: skip
+    )
 
 
 class FirstCaptions:

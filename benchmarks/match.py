@@ -11,9 +11,9 @@ from record import Figure, need_data, record
 
 from encoders import load_encoder
 from matcher import Calibration, Sampling
+from matcher.calibration import shipped_calibrations
 from matcher.negatives import SampledPairs, sample_pairs
 from matcher.pair_metrics import Reliability, pair_figures, reliability
-from matcher.stored import shipped_calibrations
 
 # The nearest wrong one of all is a share so small that one is left.
 HARDEST = 1e-9
@@ -44,11 +44,12 @@ def main() -> None:
         figures += harder(name, split, shipped[spec])
     share = f"{Sampling().hard_share:.0%}"
     table = record(
-        "match", figures,
+        "match",
+        figures,
         f"Captions ask, images answer. The hard wrong image is drawn from the nearest {share} of all wrong ones, as in "
         "the shipped calibrations (lite: 500 train images; ViT-B-32/openai: 50 other images). ECE over 15 bins of "
         "equal mass. AutoMM calls (1 + cosine) / 2 a probability and decides at 0.5.",
-    )  # fmt: skip
+    )
     draw(curves, table.with_name(f"{table.stem}_reliability.png"))
 
 

@@ -41,9 +41,15 @@ def main() -> None:
 def child(options: list[str], folder: Path) -> dict[str, Any]:
     """Build in a process of its own, whose peak memory is then that of the build."""
     command = [
-        str(Path(sys.executable).parent / "build-index"), "--image-embeddings", str(folder / "images.npy"),
-        "--text-embeddings", str(folder / "texts.npy"), "--out", str(folder / "index"), *options,
-    ]  # fmt: skip
+        str(Path(sys.executable).parent / "build-index"),
+        "--image-embeddings",
+        str(folder / "images.npy"),
+        "--text-embeddings",
+        str(folder / "texts.npy"),
+        "--out",
+        str(folder / "index"),
+        *options,
+    ]
     started = time.perf_counter()
     peaks = {"VmHWM": 0, "RssAnon": 0}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

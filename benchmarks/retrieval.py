@@ -20,13 +20,13 @@ from encoders import Encoder
 from evaluation import Bootstrap
 from evaluation.protocol import PROTOCOLS
 from indexer import build_index
-from indexer.ann_plan import minimum_rows
+from indexer.ann.plan import minimum_rows
 from indexer.progress import console_progress
 from searcher import EvaluateOptions, evaluate_index
-from searcher.recall_plot import check_plot, save_recall_plot
+from searcher.evaluation.recall_plot import check_plot, save_recall_plot
 from storage import IndexStore
-from storage.console import emit
 from storage.errors import TwinlensError
+from twinlens.console import emit
 
 WORK = HOME / "benchmarks" / "work"
 ANN = "ivf-pq4"
@@ -51,25 +51,34 @@ class Plan:
         """Return the finished index of an encoder; what an earlier run finished is used again."""
         out = self.arguments.work / f"{self.corpus.data.name}-{self.corpus.split}-{_slug(spec)}-{self._key(spec)}.index"
         settings: dict[str, Any] = {
-            "ann": self.ann, "prompt": self.arguments.prompt or "{}", "device": self.arguments.device,
-            "precision": self.arguments.precision, "min_ann_recall": 0.0,
+            "ann": self.ann,
+            "prompt": self.arguments.prompt or "{}",
+            "device": self.arguments.device,
+            "precision": self.arguments.precision,
+            "min_ann_recall": 0.0,
             # An update with nothing to do says so without loading the encoder.
             "update": out.exists() and IndexStore.open(out).current() is not None,
-        }  # fmt: skip
+        }
         with console_progress(sys.stderr) as progress:
             build_index(
-                self.corpus.source, out, encoder=self.encoders.get(spec, spec), options=self.corpus.options,
-                progress=progress, **settings,
-            )  # fmt: skip
+                self.corpus.source,
+                out,
+                encoder=self.encoders.get(spec, spec),
+                options=self.corpus.options,
+                progress=progress,
+                **settings,
+            )
         return out
 
     def measure(self, spec: str, kind: str) -> Measured:
         """Build and score."""
         path = self.index(spec)
         options = EvaluateOptions(
-            split=self.corpus.named_split, protocol=self.arguments.protocol, bootstrap=Bootstrap(),
+            split=self.corpus.named_split,
+            protocol=self.arguments.protocol,
+            bootstrap=Bootstrap(),
             exact=self.ann == "flat",
-        )  # fmt: skip
+        )
         found = evaluate_index(path, options)
         folded = evaluate_index(path, replace(options, exact=True, folds=self.folds)) if self.folds > 1 else None
         return Measured(spec=spec, kind=kind, ann=self.ann, found=found, folded=folded)
@@ -78,9 +87,14 @@ class Plan:
         """A short name for everything that another index would be needed for."""
         corpus, arguments = self.corpus, self.arguments
         parts = [
-            str(corpus.path.resolve()), corpus.source.name, spec, arguments.prompt, arguments.precision,
-            _weights(spec), self.ann,
-        ]  # fmt: skip
+            str(corpus.path.resolve()),
+            corpus.source.name,
+            spec,
+            arguments.prompt,
+            arguments.precision,
+            _weights(spec),
+            self.ann,
+        ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 

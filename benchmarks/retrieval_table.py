@@ -122,14 +122,17 @@ def value(corpus: Corpus, measured: Sequence[Measured]) -> dict[str, Any]:
     """Return everything for programs."""
     rows = published_of(corpus.data, [one.spec for one in measured])
     return {
-        "dataset": corpus.data.name, "split": corpus.split, "images": corpus.images, "texts": corpus.texts,
+        "dataset": corpus.data.name,
+        "split": corpus.split,
+        "images": corpus.images,
+        "texts": corpus.texts,
         "corpus": corpus.source.name,
         "results": [
             {"encoder": one.spec, "kind": one.kind, "ann_kind": one.ann, **one.found, "folded": one.folded}
             for one in measured
         ],
         "published": [row.to_json() for row in rows],
-    }  # fmt: skip
+    }
 
 
 def _recorded(data: DataSet, one: Measured) -> list[Figure]:
@@ -157,8 +160,9 @@ def _recorded(data: DataSet, one: Measured) -> list[Figure]:
 def _rates(measured: Sequence[Measured], metric: str) -> list[Line]:
     return [
         Line(name=f"{one.spec}, {one.kind}, {how}", rates=_of(found, metric), summed=metric == "R")
-        for one in measured for how, found in one.rows()
-    ]  # fmt: skip
+        for one in measured
+        for how, found in one.rows()
+    ]
 
 
 def _of(found: Mapping[str, Any], metric: str) -> list[float | None]:
@@ -168,9 +172,10 @@ def _of(found: Mapping[str, Any], metric: str) -> list[float | None]:
 def _published_line(row: PublishedRow) -> Line:
     note = f"; {row.note}" if row.note else ""
     return Line(
-        name=f"{row.model}, {row.kind}", rates=[*row.image_to_text, *row.text_to_image],
+        name=f"{row.model}, {row.kind}",
+        rates=[*row.image_to_text, *row.text_to_image],
         source=f"{row.source} ({MARKS[row.mark]}{note})",
-    )  # fmt: skip
+    )
 
 
 def _shown(rates: Sequence[float | None]) -> str:

@@ -57,10 +57,11 @@ def main() -> None:
         *compare("random unit vectors, 512", matcher, unit(0), unit(1)),
     ]
     record(
-        "semantic_search", figures,
+        "semantic_search",
+        figures,
         f"{SIZE} queries, {SIZE} responses, top {K}; median of {ROUNDS} runs, taken in turns, both from numpy arrays "
         "to lists of dicts. sentence_transformers.util.semantic_search at its defaults.",
-    )  # fmt: skip
+    )
 
 
 def dev_captions(data: Path) -> list[str]:

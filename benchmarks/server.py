@@ -29,13 +29,16 @@ from server_clients import Crowd, K, Seen, all_well, post, text_request
 CLIENTS = (1, 8, 64)
 ROWS, NOISE = 100_000, 0.7
 CHROMIUM = "/usr/bin/chromium"
-SERVE = "from searcher.server.cli import serve; from storage.console import run; run(serve)"
+SERVE = "from twinlens.commands.serve import serve; from twinlens.console import run; run(serve)"
 
 
 def main() -> None:
     parts: dict[str, Callable[[argparse.Namespace], None]] = {
-        "load": load, "overload": overload, "page": page, "publish": publish,
-    }  # fmt: skip
+        "load": load,
+        "overload": overload,
+        "page": page,
+        "publish": publish,
+    }
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=[*parts, "build"], action="append", help="Only these.")
     parser.add_argument("--work", type=Path, default=HOME / "benchmarks" / "work" / "server")
@@ -63,7 +66,7 @@ def build(work: Path) -> Path:
         return index
     from encoders import load_encoder
     from indexer import build_index
-    from indexer.sources.embeddings import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
+    from indexer.corpus.embeddings.embedding_source import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 
     encoder = load_encoder("lite", device="cpu")
     paths = sorted((need_data() / "flickr8k" / "images").iterdir())[:1000]
@@ -83,7 +86,7 @@ def build(work: Path) -> Path:
 def publish_small(work: Path, number: int, rows: int = 5_000) -> Path:
     """Publish a version whose item ids begin with its number, and return the index."""
     from indexer import build_index
-    from indexer.sources.embeddings import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
+    from indexer.corpus.embeddings.embedding_source import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 
     vectors = np.load(work / "vectors.npy", mmap_mode="r")[number * 100 : number * 100 + rows]
     np.save(work / "small.npy", vectors)
@@ -252,8 +255,14 @@ def publish(arguments: argparse.Namespace) -> None:
         early = publisher.is_alive()
         publisher.join()
         last = json.loads(fetched(url, "healthz"))["version"]
-    run = {"costs": np.round(seen.costs, 2).tolist(), "wrong": seen.wrong, "published": last - first,
-           "answered": len(seen_versions), "seconds": seen.seconds, "early": early}  # fmt: skip
+    run = {
+        "costs": np.round(seen.costs, 2).tolist(),
+        "wrong": seen.wrong,
+        "published": last - first,
+        "answered": len(seen_versions),
+        "seconds": seen.seconds,
+        "early": early,
+    }
     file = work / "publish_runs.json"
     runs = [*(json.loads(file.read_text("utf-8")) if file.exists() else []), run]
     file.write_text(json.dumps(runs), "utf-8")

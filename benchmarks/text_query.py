@@ -44,7 +44,7 @@ def main() -> None:
 
 def built(scratch: Path, encoder: Encoder, rows: int, photographs: int) -> Path:
     from indexer import build_index
-    from indexer.sources.embeddings import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
+    from indexer.corpus.embeddings.embedding_source import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 
     paths = sorted((need_data() / "flickr8k" / "images").iterdir())[:photographs]
     known = encoder.encode_images(paths)
@@ -91,8 +91,17 @@ def measured(searcher: Searcher, encoder: Any, texts: list[str]) -> list[Figure]
     ms["around all of these"] = ms["whole query"] - (
         ms["tokenise and encode"] + ms["ANN candidates and re-rank"] + ms["metadata"]
     )
-    order = ("whole query", "tokenise", "encode", "ANN candidates", "re-rank", "metadata", "around all of these",
-             "whole query, asked before", "whole query, every column")  # fmt: skip
+    order = (
+        "whole query",
+        "tokenise",
+        "encode",
+        "ANN candidates",
+        "re-rank",
+        "metadata",
+        "around all of these",
+        "whole query, asked before",
+        "whole query, every column",
+    )
     figures = [figure for name in order for figure in percentiles(name, ms[name])]
     return [*figures, Figure("operating point: nprobe, oversample", f"{nprobe}, {setting['oversample']}")]
 

@@ -23,10 +23,10 @@ from record import HOME, RESULTS, Figure, need_data, record
 from encoders import Encoder
 from evaluation import ann_recall, evaluate_ranking, evaluate_within
 from indexer import SourceOptions, build_index
-from indexer.ann_plan import minimum_rows
+from indexer.ann.plan import minimum_rows
 from indexer.progress import console_progress
 from searcher import Searcher
-from searcher.recall_plot import check_plot
+from searcher.evaluation.recall_plot import check_plot
 from storage import IndexStore, IndexVersion
 from storage.errors import TwinlensError
 
@@ -74,11 +74,17 @@ def built(arguments: argparse.Namespace, encoders: Mapping[str, Encoder]) -> Pat
     enough = rows >= minimum_rows(ANN)
     with console_progress(sys.stderr) as progress:
         build_index(
-            table, out, encoder=encoders.get(arguments.encoder, arguments.encoder), device=arguments.device,
-            precision=arguments.precision, ann=ANN if enough else "flat", min_ann_recall=0.0, progress=progress,
+            table,
+            out,
+            encoder=encoders.get(arguments.encoder, arguments.encoder),
+            device=arguments.device,
+            precision=arguments.precision,
+            ann=ANN if enough else "flat",
+            min_ann_recall=0.0,
+            progress=progress,
             options=SourceOptions(text="text", id="id"),
             update=out.exists() and IndexStore.open(out).current() is not None,
-        )  # fmt: skip
+        )
     return out
 
 
@@ -122,16 +128,25 @@ def measured(searcher: Searcher, version: IndexVersion) -> dict[str, Any]:
     info = version.manifest.collections["texts"]
     points = [point for point in info.tuning["text_to_text"].points if point.k == DEPTH] if info.tuning else []
     return {
-        "texts": len(rows), "groups": len(np.unique(groups)), "dim": version.dim, "ann": info.ann.kind,
-        "factory": info.ann.factory, "encoder": version.manifest.encoder.spec if version.manifest.encoder else None,
-        "encode": version.manifest.build["encode"], "exact": exact, "exact_seconds": round(seconds, 1),
-        "sample": len(sample), "exact_of_sample": trial.point("exact", {"exact": True}),
+        "texts": len(rows),
+        "groups": len(np.unique(groups)),
+        "dim": version.dim,
+        "ann": info.ann.kind,
+        "factory": info.ann.factory,
+        "encoder": version.manifest.encoder.spec if version.manifest.encoder else None,
+        "encode": version.manifest.build["encode"],
+        "exact": exact,
+        "exact_seconds": round(seconds, 1),
+        "sample": len(sample),
+        "exact_of_sample": trial.point("exact", {"exact": True}),
         "points": [
-            trial.point(f"nprobe {point.nprobe}, oversample {point.oversample}",
-                        {"nprobe": point.nprobe, "oversample": point.oversample})
+            trial.point(
+                f"nprobe {point.nprobe}, oversample {point.oversample}",
+                {"nprobe": point.nprobe, "oversample": point.oversample},
+            )
             for point in points
         ],
-    }  # fmt: skip
+    }
 
 
 class Trial:

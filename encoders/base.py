@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from PIL import Image
 
-from storage.spec import EncoderInfo
+from storage.schema import EncoderInfo
 
 if TYPE_CHECKING:
     import torch

@@ -15,13 +15,50 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from .base import Encoder
 from .errors import ImageError
-from .magic import sniff
-from .modes import to_rgb, turned, upright
-from .quiet import quiet_pillow
+from .pixel_modes import quiet_pillow, to_rgb, turned, upright
+
+# (offset, bytes, name); Pillow's names where Pillow knows the format.
+_MAGIC = (
+    (0, b"\xff\xd8\xff", "JPEG"),
+    (0, b"\x89PNG", "PNG"),
+    (0, b"GIF8", "GIF"),
+    (8, b"WEBP", "WEBP"),
+    (0, b"II*\0", "TIFF"),
+    (0, b"MM\0*", "TIFF"),
+    (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
+    (0, b"BM", "BMP"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"ftypavis", "AVIF"),
+    (4, b"ftypheic", "HEIF"),
+    (4, b"ftypheix", "HEIF"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"jP  \r\n", "JPEG2000"),
+    (0, b"\xffO\xffQ", "JPEG2000"),
+    (0, b"8BPS", "PSD"),
+    (0, b"\0\0\1\0", "ICO"),
+    (0, b"%!PS", "EPS"),
+    (0, b"%PDF", "PDF"),
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"<svg", "SVG"),
+)
+
+
+def sniff(data: bytes) -> str | None:
+    """Return the name of the format that these bytes start like, or None for none that is known."""
+    for offset, magic, name in _MAGIC:
+        if data[offset : offset + len(magic)] == magic:
+            return name
+    return None
+
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
@@ -210,3 +247,44 @@ def _damage_as_error() -> Iterator[None]:
 def _words(error: BaseException) -> str:
     """Return an error's text on one line of at most 200 characters; its class where it says nothing."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class OpenedImage(Protocol):
+    """A picture that was read and checked.
+
+    Attributes:
+        pixels: What the encoder's `preprocess` takes.
+        width: Pixels across; None where there are none.
+        height: Pixels down; None where there are none.
+        sha256: Of the content.
+        file_bytes: Length of the file; 0 where it was none of its own.
+    """
+
+    @property
+    def pixels(self) -> Any: ...  # noqa: D102
+    @property
+    def width(self) -> int | None: ...  # noqa: D102
+    @property
+    def height(self) -> int | None: ...  # noqa: D102
+    @property
+    def sha256(self) -> str: ...  # noqa: D102
+    @property
+    def file_bytes(self) -> int: ...  # noqa: D102
+
+
+def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIMITS) -> OpenedImage:
+    """Return a picture as an encoder takes it: most take what `decode_image` gives, encoders of regions open their own.
+
+    Raises:
+        ImageError: It cannot be used with this encoder.
+    """
+    own: Any = getattr(encoder, "open_image", None)
+    opened: OpenedImage = decode_image(source, limits) if own is None else own(source, limits)
+    return opened
+
+
+def pixels_for(encoder: Encoder, pixels: Any) -> np.ndarray:
+    """Return an opened picture as `encoder.encode_pixels` takes it, as bytes where the encoder takes bytes."""
+    prepare: Any = getattr(encoder, "byte_pixels", encoder.preprocess)
+    ready: np.ndarray = prepare(pixels)
+    return ready

@@ -1,14 +1,45 @@
-"""An encoder's spec to an encoder. Imports torch on first use only."""
+"""An encoder's spec to an encoder. Imports torch on first use only.
+
+Families of encoders besides open_clip's are registered as entry points of the group `twinlens.encoders`: the name is
+the prefix of their specs (`hrem` for `hrem:PATH`), the value an `EncoderFamily`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from .errors import EncoderError
-from .regions.spec import checkpoint_folder, takes_regions
 
 if TYPE_CHECKING:
     from .base import Encoder
+    from .device import Placement
+
+GROUP = "twinlens.encoders"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderFamily:
+    """A registered kind of encoder.
+
+    Attributes:
+        load: From a spec and a device to the encoder.
+        layout: The corpus layout that its images come in; None for ordinary image files.
+    """
+
+    load: Callable[[str, Placement], Encoder]
+    layout: str | None = None
+
+
+def family_of(spec: str | None) -> EncoderFamily | None:
+    """Return the registered family that a spec belongs to; None for a model of open_clip and for `lite`."""
+    prefix, colon, _ = (spec or "").partition(":")
+    for entry in entry_points(group=GROUP, name=prefix) if colon else ():
+        family: EncoderFamily = entry.load()
+        return family
+    return None
 
 
 def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> Encoder:
@@ -31,15 +62,14 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     if not spec.strip():
         raise EncoderError("the encoder spec is empty; give e.g. 'ViT-B-32/laion2b_s34b_b79k' or 'lite'")
     _check_packages()
-    from .clip import ClipEncoder
+    from .checkpoints import load_towers
     from .device import place
-    from .pretrained import load_towers
+    from .open_clip_encoder import ClipEncoder
 
     placement = place(device, precision)  # before a model is fetched for nothing
-    if takes_regions(spec):
-        from .regions.encoder import RegionEncoder
-
-        return RegionEncoder(checkpoint_folder(spec), placement)
+    family = family_of(spec)
+    if family is not None:
+        return family.load(spec, placement)
     return ClipEncoder(load_towers(spec), placement)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bootstrap import Bootstrap
-from .checks import Pairs, check_k, check_sides, pair_rows
-from .counting import ranks_both_ways, ranks_by_counting
-from .figures import figures_of, sum_of_recalls
+from .checks import Pairs, check_finite, check_k, check_sides, pair_rows
+from .exact_ranks import dots_of_pairs, ranks_both_ways, ranks_by_counting
 from .hubs import HubCorrection
-from .ranks import Ranks, ranks_in
-from .relevance import Relevance, Relevant
+from .metrics import columns_of, figures_of, sum_of_recalls
+from .ranks import Ranks, Relevance, Relevant, ranks_in
 
 
 def evaluate_ranking(
@@ -144,3 +143,179 @@ def _corrected(
     queries: NDArray[Any], base: NDArray[Any], hubs: HubCorrection | None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     return (queries, base) if hubs is None else (hubs.extend_queries(queries), hubs.extend_base(base))
+
+
+def evaluate_within(
+    vectors: NDArray[Any],
+    groups: NDArray[Any] | Sequence[int],
+    k: Sequence[int] = (1, 5, 10),
+    *,
+    queries: NDArray[Any] | Sequence[int] | None = None,
+    bootstrap: Bootstrap | None = None,
+) -> dict[str, Any]:
+    """Return every metric of exact search of a collection in itself, each row's own place left out of its ranking.
+
+    Relevant are the other rows of the same group: for texts, those of the same image. A row that is alone in its group
+    is left out of every figure and counted. Scores are dot products, equal ones ranked by lower row.
+
+    Args:
+        vectors: (n, dim), unit rows.
+        groups: (n,) integers; rows with the same one belong together.
+        k: How deep to look; each at most n - 1.
+        queries: Rows that ask, each at most once; left out, all do. They always ask all n rows, so a sample costs its
+            share of the time.
+        bootstrap: Give one to get intervals; the queries of one group are resampled together.
+
+    Returns:
+        The same names as `evaluate_ranking` gives, without gains.
+
+    Raises:
+        ValueError: Shapes do not fit, a vector is not finite, a query does not exist or comes twice, a k is below 1 or
+            above n - 1, or no query shares its group with another row.
+    """
+    rows, labels = np.asarray(vectors), np.asarray(groups)
+    _check(rows, labels)
+    check_k(k, len(rows) - 1, "other rows")
+    asked = np.arange(len(rows)) if queries is None else _asked(np.asarray(queries), len(rows))
+    relevance = _others(labels, asked)
+    ranks = _rank_without_own(
+        ranks_by_counting(rows if queries is None else rows[asked], rows, relevance), relevance, rows, asked
+    )
+    return figures_of(Ranks.of(relevance, ranks, len(rows) - 1), k, bootstrap, labels[asked])
+
+
+def _check(rows: NDArray[Any], labels: NDArray[Any]) -> None:
+    if rows.ndim != 2:
+        raise ValueError(f"vectors of shape {rows.shape} must be (n, dim)")
+    if labels.shape != (len(rows),) or labels.dtype.kind not in "iu":
+        raise ValueError(f"groups of shape {labels.shape}, {labels.dtype}, must be {len(rows)} integers, one a vector")
+    if len(rows) < 2:
+        raise ValueError(f"{len(rows)} vectors have no other to find; give two or more")
+    check_finite(rows, "row")
+
+
+def _asked(queries: NDArray[Any], n: int) -> NDArray[np.int64]:
+    if queries.ndim != 1 or queries.dtype.kind not in "iu":
+        raise ValueError(f"queries of shape {queries.shape}, {queries.dtype}, must be row numbers")
+    wrong = queries[(queries < 0) | (queries >= n)]
+    if len(wrong):
+        raise ValueError(f"query {int(wrong[0])} is no row; the rows are 0 to {n - 1}")
+    if len(np.unique(queries)) < len(queries):
+        raise ValueError("a query comes twice; give each row at most once")
+    return queries.astype(np.int64)
+
+
+def _others(labels: NDArray[Any], asked: NDArray[np.int64]) -> Relevance:
+    """Return for each asked row the others of its group."""
+    order = np.argsort(labels, kind="stable")
+    starts, stops = (np.searchsorted(labels[order], labels[asked], side) for side in ("left", "right"))
+    sizes = stops - starts
+    query = np.repeat(np.arange(len(asked)), sizes)
+    place = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    item = order[np.repeat(starts, sizes) + place]
+    other = item != asked[query]
+    return Relevance.from_rows(query[other], item[other], len(asked))
+
+
+def _rank_without_own(
+    ranks: NDArray[np.float64], relevance: Relevance, rows: NDArray[Any], asked: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Move up by one what the query's own row stands before."""
+    own_row = asked[relevance.query]
+    item = dots_of_pairs(rows, rows, (own_row, relevance.item))
+    own = dots_of_pairs(rows, rows, (asked, asked))[relevance.query]
+    ahead = (own > item) | ((own == item) & (own_row < relevance.item))
+    return np.asarray(ranks - ahead)
+
+
+_DIRECTIONS = ("text_to_image", "image_to_text")
+_COUNTS = ("queries", "left_out")
+
+
+def evaluate_folds(
+    image_vectors: NDArray[Any],
+    text_vectors: NDArray[Any],
+    pairs: Pairs,
+    k: Sequence[int] = (1, 5, 10),
+    *,
+    folds: int = 5,
+    bootstrap: Bootstrap | None = None,
+) -> dict[str, Any]:
+    """Return every metric of exact search in both directions, each fold by itself, averaged over folds.
+
+    COCO 1K (VSE++, Faghri et al. 2018) takes five folds of 1,000 images, in their order, with their 5,000 captions. A
+    fold is a smaller collection, so its figures are higher than those of the whole: never set the two side by side.
+    Images that do not divide evenly give folds that differ by one. A text without an image is in no fold; one whose
+    images lie in two folds is in both.
+
+    Args:
+        image_vectors: (n, dim), unit rows.
+        text_vectors: (m, dim), unit rows.
+        pairs: (p, 2) rows (image, text) that belong together; any number for an image or a text.
+        k: How deep to look; each at most the images and the texts of the smallest fold.
+        folds: How many contiguous parts the images are cut into.
+        bootstrap: Give one to get intervals of the averages; queries are resampled within their fold.
+
+    Returns:
+        What `evaluate_embeddings` returns, and `folds`. Every figure is the mean over folds, medR too, so it may lie
+        between two ranks; a figure that some fold lacks is left out; `queries` and `left_out` are sums.
+
+    Raises:
+        ValueError: As for `evaluate_embeddings`, folds is below 1 or above n, or a fold has no pair.
+    """
+    images, texts = np.asarray(image_vectors), np.asarray(text_vectors)
+    check_sides(images, texts)
+    rows = pair_rows(pairs, len(images), len(texts))
+    if not 1 <= folds <= len(images):
+        raise ValueError(f"folds={folds!r} does not lie between 1 and the {len(images)} images; 5 is usual")
+    parts = [_measured(part, k, place) for place, part in enumerate(_cut(images, texts, rows, folds))]
+    figures = [part.figures(k) for part in parts]
+    result: dict[str, Any] = {name: _average([fold[name] for fold in figures]) for name in _DIRECTIONS}
+    if bootstrap is not None:
+        for name in _DIRECTIONS:
+            result[name]["intervals"] = _intervals(parts, name, k, bootstrap)
+    return result | {"rsum": float(np.mean([fold["rsum"] for fold in figures])), "folds": folds}
+
+
+def _cut(
+    images: NDArray[Any], texts: NDArray[Any], rows: NDArray[np.int64], folds: int
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]]]:
+    """Yield the images, texts and pairs of each fold, all numbered within it."""
+    for members in np.array_split(np.arange(len(images)), folds):
+        start, stop = int(members[0]), int(members[-1]) + 1
+        own = rows[(rows[:, 0] >= start) & (rows[:, 0] < stop)]
+        asked, text = np.unique(own[:, 1], return_inverse=True)
+        yield images[start:stop], texts[asked], np.stack([own[:, 0] - start, text], axis=1)
+
+
+def _measured(part: tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]], k: Sequence[int], place: int) -> BothWays:
+    images, texts, rows = part
+    if not len(rows):
+        raise ValueError(f"fold {place} of {len(images)} images has no pair; take fewer folds")
+    check_k(k, len(images), f"images of fold {place}")
+    check_k(k, len(texts), f"texts of fold {place}")
+    return BothWays.of(images, texts, rows, {})
+
+
+def _average(folds: list[dict[str, Any]]) -> dict[str, Any]:
+    names = [name for name in folds[0] if all(name in fold for fold in folds)]
+    return {
+        name: sum(fold[name] for fold in folds) if name in _COUNTS else float(np.mean([fold[name] for fold in folds]))
+        for name in names
+    }
+
+
+def _intervals(
+    parts: Sequence[BothWays], direction: str, k: Sequence[int], bootstrap: Bootstrap
+) -> dict[str, tuple[float, float]]:
+    columns = [columns_of(getattr(part, direction), k) for part in parts]
+    names = [name for name in columns[0] if all(name in fold for fold in columns)]
+    labels = [
+        part.images[part.text_to_image.asked] if part.images is not None and direction == "text_to_image" else None
+        for part in parts
+    ]
+    means = [
+        bootstrap.means({name: fold[name] for name in names}, clusters, stream)
+        for stream, (clusters, fold) in enumerate(zip(labels, columns, strict=True))
+    ]
+    return bootstrap.ends(names, np.mean(means, axis=0))

@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import measures
 from .checks import Pairs, check_sides, pair_rows
-from .counting import ranks_by_counting
-from .ranks import Ranks
-from .relevance import Relevance
+from .exact_ranks import ranks_by_counting
+from .metrics import hit_rate
+from .ranks import Ranks, Relevance
 
 _BLOCK_VALUES = 1 << 22
 _KS = (1, 4, 16, 64, 256)
@@ -143,7 +142,7 @@ class _Trial:
         hubs = HubCorrection(bias.astype(np.float32), 0, 0)
         ranks = ranks_by_counting(hubs.extend_queries(self.queries), hubs.extend_base(self.base), self.relevance)
         found = Ranks.of(self.relevance, ranks, len(self.base))
-        return np.asarray(np.mean([measures.hit_rate(found, depth) for depth in (1, 5, 10)], axis=0))
+        return np.asarray(np.mean([hit_rate(found, depth) for depth in (1, 5, 10)], axis=0))
 
 
 def _surely_more(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:

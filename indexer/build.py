@@ -15,40 +15,40 @@ import numpy as np
 import pyarrow as pa
 
 from encoders import Encoder, load_encoder
-from encoders.regions.spec import takes_regions
+from encoders.load import family_of
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError
-from storage.spec import COLLECTIONS, Collection
+from storage.files.canonical_json import to_plain
+from storage.schema import COLLECTIONS, Collection
 from storage.staging import Staging
-from storage.strict_json import to_plain
 
-from .approximate import build_approximate
-from .config import DEFAULT_ENCODER, BuildConfig
-from .embedding_tables import EmbeddingTables
-from .encode import ShardEncoder
+from .ann.build_ann import build_approximate
+from .ann.memory import say_memory
+from .config import DEFAULT_ENCODER, BuildConfig, options_json, prompting, recorded_config, recorded_options
+from .corpus import EmbeddingSource, Source, SourceOptions, open_source
+from .corpus.item import is_utf8, printable, registered_layouts
+from .corpus.remote.mirror import local_copy
+from .corpus.remote.url import is_remote
+from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
+from .encode.reuse import NoReuse, VersionReuse
+from .encode.shards import Corpus, build_fingerprint, cut, survey
 from .errors import BuildError
-from .executor import Executor, LocalExecutor
-from .memory import say_memory
-from .merge import merge
-from .plan import Corpus, build_fingerprint, cut, survey
+from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
-from .prompt import prompting
-from .recorded import options_json, recorded_config, recorded_options
-from .rejection_limit import RejectionLimit
-from .remote import local_copy
 from .report import BuildReport
-from .reuse import NoReuse, VersionReuse
-from .sources import EmbeddingSource, Source, SourceOptions, open_source
-from .sources.place import is_utf8, printable
-from .web.url import is_remote
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 
 
 def build_index(
-    source: str | Path | Source | EmbeddingSource, out: str | Path, *, encoder: str | Encoder | None = None,
-    options: SourceOptions | None = None, progress: Progress | None = None, **settings: Any,
-) -> BuildReport:  # fmt: skip
+    source: str | Path | Source | EmbeddingSource,
+    out: str | Path,
+    *,
+    encoder: str | Encoder | None = None,
+    options: SourceOptions | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> BuildReport:
     """Build or update an index and publish it as a new version; a killed build goes on where it stopped.
 
     Args:
@@ -76,9 +76,13 @@ def build_index(
     store = IndexStore.create(Path(out))
     with store.lock():
         builder = Builder(
-            store=store, config=config, progress=progress or SilentProgress(), started=time.perf_counter(),
-            given=None if isinstance(encoder, str) else encoder, named=frozenset(settings),
-        )  # fmt: skip
+            store=store,
+            config=config,
+            progress=progress or SilentProgress(),
+            started=time.perf_counter(),
+            given=None if isinstance(encoder, str) else encoder,
+            named=frozenset(settings),
+        )
         if isinstance(source, EmbeddingSource):
             return builder.from_embeddings(source)
         return builder.from_corpus(source, options)
@@ -152,17 +156,24 @@ class Builder:
         staging = self.store.staging(fingerprint)
         staging.write_plan({**asdict(corpus), "source": source.name, "encoder": encoder.spec, "shard_cost": cost})
         job = ShardEncoder(
-            corpus=corpus, encoder=encoder, staging=staging,
-            reuse=VersionReuse(parent, self.config.prompt) if parent else NoReuse(), config=self.config,
-            metadata=source.metadata_schema, progress=self.progress,
+            corpus=corpus,
+            encoder=encoder,
+            staging=staging,
+            reuse=VersionReuse(parent, self.config.prompt) if parent else NoReuse(),
+            config=self.config,
+            metadata=source.metadata_schema,
+            progress=self.progress,
             rejected=RejectionLimit(config=self.config, items=corpus.items),
-        )  # fmt: skip
+        )
         report = executor.encode(job, cut(source.items(), cost))
         provenance = {
-            "source": source.name, "root": _root(source),
-            "source_options": options_json(options or SourceOptions()), "corpus_digest": corpus.digest,
-            "staging": fingerprint, "encode": report.to_json(),
-        }  # fmt: skip
+            "source": source.name,
+            "root": _root(source),
+            "source_options": options_json(options or SourceOptions()),
+            "corpus_digest": corpus.digest,
+            "staging": fingerprint,
+            "encode": report.to_json(),
+        }
         shards = (staging.read(number) for number in range(report.shards))
         manifest = self._publish(shards, encoder.dim, encoder, provenance)
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
@@ -184,8 +195,11 @@ class Builder:
         self.store.confirm()
         fingerprint, notes = manifest.build.get("staging"), source.notes
         if fingerprint is not None and self.store.is_staged(fingerprint):
-            notes = (*notes, "an earlier run had published it and was stopped while it removed its shards",
-                     *_discarded(self.store.staging(fingerprint)))  # fmt: skip
+            notes = (
+                *notes,
+                "an earlier run had published it and was stopped while it removed its shards",
+                *_discarded(self.store.staging(fingerprint)),
+            )
         return self._report(manifest, notes=notes, published=False)
 
     def _opened(self, corpus: str | Path | Source, options: SourceOptions) -> Source:
@@ -194,7 +208,7 @@ class Builder:
     def _executor(self) -> Executor:
         if self.config.executor == "local":
             return LocalExecutor()
-        from .ray_executor import RayExecutor  # nothing else needs Ray
+        from .ray.executor import RayExecutor
 
         return RayExecutor(self.config, self.given)
 
@@ -209,9 +223,13 @@ class Builder:
             self.progress.note(note)
 
     def _publish(
-        self, tables: Iterable[pa.Table], dim: int, encoder: Encoder | None, provenance: dict[str, Any],
+        self,
+        tables: Iterable[pa.Table],
+        dim: int,
+        encoder: Encoder | None,
+        provenance: dict[str, Any],
         pairs: Callable[[], np.ndarray] | None = None,
-    ) -> Manifest:  # fmt: skip
+    ) -> Manifest:
         draft = self.store.draft()
         try:
             self.progress.note("merging")
@@ -231,8 +249,9 @@ class Builder:
         with ExitStack() as stack:
             tables = {
                 name: stack.enter_context(closing(VectorTable.open(path)))
-                for name, path in paths.items() if path.exists()
-            }  # fmt: skip
+                for name, path in paths.items()
+                if path.exists()
+            }
             encode = prompting(encoder.encode_texts, self.config.prompt) if encoder else None
             return build_approximate(folder, tables, self.config, self.progress, encode)
 
@@ -241,13 +260,22 @@ class Builder:
         return round(time.perf_counter() - self.started, 3)
 
     def _report(
-        self, manifest: Manifest, *, notes: tuple[str, ...], rejected: dict[str, int] | None = None,
+        self,
+        manifest: Manifest,
+        *,
+        notes: tuple[str, ...],
+        rejected: dict[str, int] | None = None,
         published: bool = True,
-    ) -> BuildReport:  # fmt: skip
+    ) -> BuildReport:
         return BuildReport(
-            path=self.store.path, version=manifest.version, published=published, manifest=manifest,
-            seconds=self._seconds, notes=notes, rejected=rejected or {},
-        )  # fmt: skip
+            path=self.store.path,
+            version=manifest.version,
+            published=published,
+            manifest=manifest,
+            seconds=self._seconds,
+            notes=notes,
+            rejected=rejected or {},
+        )
 
 
 def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None = None) -> Encoder:
@@ -282,14 +310,15 @@ def _opened(
 
 
 def _seen_by(spec: str | None, options: SourceOptions | None, config: BuildConfig) -> SourceOptions | None:
-    """Return the options with the layout that an encoder of regions needs."""
+    """Return the options with the layout that the family of the encoder needs."""
     layout = (options or SourceOptions()).layout
-    if takes_regions(spec):
-        return replace(options or SourceOptions(), layout="regions") if layout == "auto" else options
-    if layout == "regions" and not config.update:
+    family = family_of(spec)
+    if family is not None and family.layout is not None:
+        return replace(options or SourceOptions(), layout=family.layout) if layout == "auto" else options
+    if layout in registered_layouts() and not config.update:
         raise BuildError(
-            f"encoder {spec or DEFAULT_ENCODER!r} sees photographs, and layout 'regions' has none; "
-            "give an encoder hrem:CHECKPOINT, or another layout"
+            f"encoder {spec or DEFAULT_ENCODER!r} sees photographs, and layout {layout!r} has none; "
+            "give an encoder that reads this layout, or another layout"
         )
     return options
 

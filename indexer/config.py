@@ -3,19 +3,55 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
 
 from encoders import DecodeLimits
-from storage.spec import AnnKind
+from storage.schema import AnnKind
 
+from .corpus import SourceOptions
 from .errors import BuildError
-from .prompt import checked_prompt
+
+PLACE = "{}"
+
+
+def checked_prompt(template: str) -> str | None:
+    """Return a template that holds one place for a text; None where it is nothing but that place.
+
+    Raises:
+        BuildError: It has no `{}` or several, more than one line, or is not valid Unicode.
+    """
+    places = template.count(PLACE)
+    if places != 1:
+        raise BuildError(
+            f"the prompt {template!r} has {places} places for the text; write {PLACE} once, as in 'a photo of {PLACE}'"
+        )
+    if not template.isprintable():
+        raise BuildError(f"the prompt {template!r} holds signs that cannot be printed; write it on one line")
+    return None if template.strip() == PLACE else template
+
+
+def prompting(encode: Callable[[list[str]], np.ndarray], template: str | None) -> Callable[[list[str]], np.ndarray]:
+    """Return `encode` for texts that go through a template first; None leaves them as they are."""
+    if template is None:
+        return encode
+    return lambda texts: encode([template.replace(PLACE, text) for text in texts])
+
 
 MAX_SEED = 2**63 - 1
 WHOLE_NUMBERS = (
-    "shard_cost", "batch_size", "decode_workers", "memory_bytes", "max_pixels", "max_file_bytes", "ray_workers",
-)  # fmt: skip
+    "shard_cost",
+    "batch_size",
+    "decode_workers",
+    "memory_bytes",
+    "max_pixels",
+    "max_file_bytes",
+    "ray_workers",
+)
 DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 
 
@@ -111,3 +147,45 @@ class BuildConfig:
         if self.max_rejected is None:
             return float("inf")
         return self.max_rejected * items if 0 < self.max_rejected < 1 else self.max_rejected
+
+
+# What decides which items and which approximate index there are; how fast a run may be is its own affair.
+KEPT_SETTINGS = ("ann", "prompt", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache")
+
+
+def options_json(options: SourceOptions) -> dict[str, Any]:
+    """Return source options as JSON values, so that an update can read the corpus the same way."""
+    return {**asdict(options), "root": str(options.root.resolve()) if options.root else None}
+
+
+def recorded_options(build: Mapping[str, Any], given: SourceOptions | None = None) -> SourceOptions:
+    """Return the source options that a version was built with; what `given` says otherwise than by default wins.
+
+    Raises:
+        BuildError: URLs were fetched for that version, and `given` does not allow it again: an index that came from
+            elsewhere may not make this machine fetch anything.
+    """
+    values = dict(build.get("source_options") or {})
+    if values.pop("allow_urls", False) and not (given is not None and given.allow_urls):
+        raise BuildError("the index was built from URLs; give --allow-urls again, or build without --update")
+    values.pop("allow_private", None)
+    for name in ("metadata", "splits"):
+        values[name] = tuple(values[name]) if values.get(name) is not None else None
+    values["splits"] = values["splits"] or ()
+    values["root"] = Path(values["root"]) if values.get("root") else None
+    chosen = given or SourceOptions()
+    named = {field.name: getattr(chosen, field.name) for field in fields(chosen)}
+    changed = {name: value for name, value in named.items() if value != getattr(SourceOptions(), name)}
+    return replace(SourceOptions(**values), **changed)
+
+
+def recorded_prompt(build: Mapping[str, Any]) -> str | None:
+    """Return the template that the texts of a version went through; None where they were encoded as they are."""
+    prompt: str | None = (build.get("config") or {}).get("prompt")
+    return prompt
+
+
+def recorded_config(build: Mapping[str, Any], config: BuildConfig, named: frozenset[str]) -> BuildConfig:
+    """Return `config` with the settings of the version that is updated, where they are not in `named`."""
+    before = build.get("config") or {}
+    return replace(config, **{name: before[name] for name in KEPT_SETTINGS if name in before and name not in named})

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.catalog_writer import IMAGE_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
-from storage.spec import COLLECTIONS, Collection, Counts
-from storage.vector_writer import VectorWriter
+from storage.schema import COLLECTIONS, Collection, Counts
+from storage.vectors import VectorWriter
 
+from .corpus import EmbeddingChunk, EmbeddingSource, kept_pairs
+from .encode.reuse import text_sha256
+from .encode.shard_table import ITEM_FIELDS, ITEM_NAMES
 from .errors import BuildError
-from .shard_table import ITEM_NAMES
+from .progress import Progress
 
 
 def merge(tables: Iterable[pa.Table], folder: Path, dim: int, pairs: Callable[[], np.ndarray] | None = None) -> Counts:
@@ -63,13 +68,20 @@ class Merger:
         pairs = _joined(images, self._links) if known_pairs is None else _pair_table(known_pairs)
         write_catalog(
             self.folder / "catalog.duckdb",
-            images=_with_captions(images, texts, pairs), texts=texts, pairs=pairs, rejected=rejected,
-        )  # fmt: skip
+            images=_with_captions(images, texts, pairs),
+            texts=texts,
+            pairs=pairs,
+            rejected=rejected,
+        )
         indexed = images.num_rows + texts.num_rows
         return Counts(
-            items=indexed + rejected.num_rows, indexed=indexed, rejected=rejected.num_rows,
-            images=images.num_rows, texts=texts.num_rows, pairs=pairs.num_rows,
-        )  # fmt: skip
+            items=indexed + rejected.num_rows,
+            indexed=indexed,
+            rejected=rejected.num_rows,
+            images=images.num_rows,
+            texts=texts.num_rows,
+            pairs=pairs.num_rows,
+        )
 
     def _add_rows(self, collection: Collection, rows: pa.Table) -> None:
         if rows.num_rows == 0:
@@ -141,3 +153,75 @@ def _nothing_indexed(rejected: pa.Table) -> str:
         f"none of {rejected.num_rows} items could be indexed; the first, {row['uri']!r}, fell out: {row['detail']}; "
         "nothing was published"
     )
+
+
+_Value = TypeVar("_Value")
+
+
+class EmbeddingTables:
+    """Turns the chunks of a source into shard tables, and remembers which rows were kept."""
+
+    def __init__(self, source: EmbeddingSource, progress: Progress) -> None:
+        self._source, self._progress = source, progress
+        self._kept: dict[Collection, list[np.ndarray]] = {name: [] for name in COLLECTIONS}
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield all images, then all texts, a bounded number of rows at a time."""
+        for collection in COLLECTIONS:
+            self._progress.stage(f"read {collection}", self._source.rows(collection))
+            for rows, table in _ahead(self._read(collection)):
+                self._kept[collection].append(rows)
+                yield table
+                self._progress.advance(table.num_rows)
+
+    def pairs(self) -> np.ndarray:
+        """Return (n, 2) int64 image and text row ids, once all tables have been taken."""
+        rows = [np.concatenate([np.zeros(0, np.int64), *self._kept[name]]) for name in COLLECTIONS]
+        pairs, dropped = kept_pairs(self._source.pairs, *rows)
+        if dropped:
+            self._progress.note(f"{dropped:,} pairs are left out, since their image or text was rejected")
+        return pairs
+
+    def _read(self, collection: Collection) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        for chunk in self._source.chunks(collection):
+            yield chunk.rows, _table(collection, chunk, self._source.dim)
+
+
+def _ahead(values: Iterator[_Value]) -> Iterator[_Value]:
+    """Make the next value in a thread while the one before is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, values, None)
+        while (value := coming.result()) is not None:
+            coming = thread.submit(next, values, None)
+            yield value
+
+
+def _table(collection: Collection, chunk: EmbeddingChunk, dim: int) -> pa.Table:
+    """The chunk's vectors, then its rejections, with the columns of a shard."""
+    captions = chunk.captions or [None] * len(chunk.rows)
+    values: dict[str, list[Any]] = {
+        "collection": [collection] * len(chunk.rows),
+        "item_id": chunk.item_ids,
+        "uri": chunk.uris,
+        "caption": captions if collection == "texts" else [None] * len(chunk.rows),
+        "sha256": [None if text is None else text_sha256(text) for text in captions],
+    }
+    missing = len(chunk.rejected)
+    for name in ("collection", "item_id", "uri", "stage", "reason", "detail"):
+        known = values.get(name, [None] * len(chunk.rows))
+        values[name] = [*known, *(getattr(rejection, name) for rejection in chunk.rejected)]
+    rows = len(chunk.rows) + missing
+    columns = [pa.array(_padded(values.get(field.name, []), rows), field.type) for field in ITEM_FIELDS]
+    metadata = [_grown(chunk.metadata.column(name), missing) for name in chunk.metadata.column_names]
+    flat = np.concatenate([chunk.vectors, np.zeros((missing, dim), np.float16)])
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)
+    schema = pa.schema([*ITEM_FIELDS, *chunk.metadata.schema, pa.field("vector", vectors.type)])
+    return pa.Table.from_arrays([*columns, *metadata, vectors], schema=schema)
+
+
+def _padded(values: list[Any], rows: int) -> list[Any]:
+    return values + [None] * (rows - len(values))
+
+
+def _grown(column: pa.ChunkedArray, missing: int) -> pa.ChunkedArray:
+    return pa.chunked_array([*column.chunks, pa.nulls(missing, column.type)], column.type)

@@ -105,8 +105,12 @@ def console_progress(stream: TextIO) -> Iterator[Progress]:
         yield LineProgress(stream)
         return
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(), TextColumn("{task.fields[hint]}"),
-    )  # fmt: skip
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[hint]}"),
+    )
     with RichProgress(*columns, console=console) as bars:
         yield BarProgress(bars)

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from storage import CollectionInfo, IndexStore, Manifest, StorageError, VectorTable
-from storage.atomic import explained
-from storage.checksum import measure
-from storage.layout import CATALOG, CURRENT, MANIFEST, ann_name, vectors_name
-from storage.spec import Collection
-from storage.verification import Verification
+from storage.files.atomic import explained
+from storage.files.checksum import measure
+from storage.files.layout import CATALOG, CURRENT, MANIFEST, ann_name, vectors_name
+from storage.schema import Collection
+from storage.verify import Verification
 
-from .approximate import approximate
-from .config import BuildConfig
+from .ann.build_ann import approximate
+from .config import KEPT_SETTINGS, BuildConfig
 from .errors import BuildError
 from .progress import Progress, SilentProgress
-from .recorded import KEPT_SETTINGS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,15 +103,21 @@ class _Repair:
                 self._copy(name, sources.get(name, self.manifest.version), draft.path)
             fresh = {anns[name]: self._rebuild(anns[name], draft.path) for name in rebuilt}
             report = RepairReport(
-                version=self.manifest.version, published=draft.number, rebuilt=tuple(rebuilt),
-                recovered=tuple(sorted(sources.items())), left_out=self._strangers(),
+                version=self.manifest.version,
+                published=draft.number,
+                rebuilt=tuple(rebuilt),
+                recovered=tuple(sorted(sources.items())),
+                left_out=self._strangers(),
                 kept_measurements=tuple(name for kept, _ in fresh.values() for name in kept),
-            )  # fmt: skip
+            )
             infos = {**self.manifest.collections, **{name: info for name, (_, info) in fresh.items()}}
             self.store.publish(
-                draft, encoder=self.manifest.encoder, collections=infos, counts=self.manifest.counts,
+                draft,
+                encoder=self.manifest.encoder,
+                collections=infos,
+                counts=self.manifest.counts,
                 build={**self.manifest.build, "repair": _provenance(report)},
-            )  # fmt: skip
+            )
         except BaseException:
             draft.discard()
             raise

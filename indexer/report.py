@@ -29,11 +29,18 @@ class BuildReport:
         """Return the report as JSON values."""
         counts = self.manifest.counts
         return {
-            "path": str(self.path), "version": self.version, "published": self.published,
-            "images": counts.images, "texts": counts.texts, "pairs": counts.pairs, "rejected": counts.rejected,
-            "rejected_by_reason": self.rejected, "seconds": round(self.seconds, 2), "notes": list(self.notes),
+            "path": str(self.path),
+            "version": self.version,
+            "published": self.published,
+            "images": counts.images,
+            "texts": counts.texts,
+            "pairs": counts.pairs,
+            "rejected": counts.rejected,
+            "rejected_by_reason": self.rejected,
+            "seconds": round(self.seconds, 2),
+            "notes": list(self.notes),
             "build": dict(self.manifest.build),
-        }  # fmt: skip
+        }
 
     def to_text(self) -> str:
         """Return the report for people."""

@@ -9,7 +9,7 @@ from .errors import CalibrationError, DataError, MatcherError
 from .matcher import Matcher
 from .matches import Match, Matches
 from .negatives import Sampling
-from .roles import Roles
+from .tables import Roles
 
 __all__ = [
     "Calibration",

@@ -13,8 +13,8 @@ from encoders import Encoder
 
 from .embed import CellEncoder, Vectors, mean_direction
 from .errors import DataError, MatcherError
-from .reader import Reader, side_to_classify
-from .roles import Side
+from .pairs import Reader, side_to_classify
+from .tables import Side
 
 # What CLIP was trained to multiply cosines with, and where OpenAI clamps it; for encoders that know none of their own.
 USUAL_SCALE = 100.0

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder, ImageError
-from encoders.opening import OpenedImage, open_image
+from encoders.images import OpenedImage, open_image
 
-from .cells import CellError, Picture, all_picture_paths, pictures_of, text_of
 from .errors import DataError
-from .roles import Kind
+from .tables import CellError, Kind, Picture, all_picture_paths, pictures_of, text_of
 
 Vectors = NDArray[np.float32]
 

@@ -11,17 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from .calibration import Calibration, fit_calibration
-from .cells import CellError, pictures_of, text_of
+from .calibration import FILE, Calibration, fit_calibration, write_calibration
 from .embed import Column
 from .errors import CalibrationError, DataError, MatcherError
-from .judging import known_pairs
-from .pairs import Pairs, read_pairs
-from .ranking import Items
-from .reader import Reader
-from .roles import SIDES, Roles
-from .stored import FILE, write_calibration
-from .tables import IdMappings
+from .evaluate_pairs import Items, known_pairs
+from .pairs import Pairs, Reader, read_pairs
+from .tables import SIDES, CellError, IdMappings, Roles, pictures_of, text_of
 
 if TYPE_CHECKING:
     from training import CaptionedImages, FitConfig

@@ -103,8 +103,7 @@ def _save_encoder(spec: str, folder: Path) -> None:
     if spec.startswith(_LOCAL):
         shutil.copytree(Path(spec.removeprefix(_LOCAL)).expanduser(), folder)
         return
-    from encoders.local_dir import save_local_dir
-    from encoders.pretrained import load_towers
+    from encoders.checkpoints import load_towers, save_local_dir
 
     save_local_dir(load_towers(spec), folder)
 

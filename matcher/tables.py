@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
+from PIL import Image
 
+from encoders.base import ImageLike
 from training.errors import ExamplesError
 from training.table_file import read_table_file
 
-from .errors import DataError
+from .errors import DataError, MatcherError
 
 IdMappings = Mapping[str, Mapping[Any, Any]]
 """For each column what its ids stand for: {"image": {17: "photos/17.jpg"}}."""
@@ -162,3 +167,225 @@ def _content(mapping: Mapping[Any, Any], cell: Any, name: str, row: int) -> Any:
         return mapping[cell]
     except (KeyError, TypeError) as error:
         raise DataError(f"row {row}, column {name!r}: the id mappings have no {cell!r}; add it to them") from error
+
+
+SEPARATOR = ";"
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
+_URL = ("http://", "https://", "ftp://", "s3://", "gs://")
+_BASE64 = "data:image/"
+_SHOWN = 100
+
+
+class CellError(Exception):
+    """A cell that cannot be used; its row is put before the message by who reads the column."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as it was given, and a key that is equal where it was given twice in the same way."""
+
+    source: ImageLike
+    key: str
+
+
+def text_of(cell: Any) -> str:
+    """Return the text of a cell.
+
+    Raises:
+        CellError: It holds none.
+    """
+    if is_missing(cell):
+        raise CellError("there is no text")
+    if isinstance(cell, list | tuple):
+        raise CellError(f"the cell is a list of {len(cell)} texts; give each a row of its own")
+    if not isinstance(cell, str):
+        raise CellError(f"the cell is {type(cell).__name__} {str(cell)[:_SHOWN]!r} and no text; make it a string")
+    if not cell.strip():
+        raise CellError(f"the text {cell[:_SHOWN]!r} is empty")
+    return cell
+
+
+def pictures_of(cell: Any, folder: Path | None) -> list[Picture]:
+    """Return the pictures of a cell; nothing is read yet.
+
+    A cell is a path, several joined by `;` (a file of exactly that name comes first), the bytes of a file, a
+    `data:image/...;base64,` text, a PIL image, a uint8 array (h, w), (h, w, 3) or (h, w, 4), or a list of these.
+
+    Raises:
+        CellError: It holds none.
+    """
+    if is_missing(cell):
+        raise CellError("there is no picture")
+    if isinstance(cell, list | tuple):
+        found = [picture for part in cell for picture in pictures_of(part, folder)]
+    elif isinstance(cell, str) and not cell.startswith(_BASE64):
+        found = [_at_path(path, folder) for path in _paths(cell, folder)]
+    else:
+        found = [_one(cell, folder)]
+    if not found:
+        raise CellError(f"the cell {str(cell)[:_SHOWN]!r} names no picture")
+    return found
+
+
+def is_missing(cell: Any) -> bool:
+    """Return whether a cell is None, or NaN or NA as frames have them."""
+    if cell is None:
+        return True
+    return type(cell).__name__ in ("NAType", "NaTType") or (isinstance(cell, float) and cell != cell)
+
+
+def cell_key(cell: Any) -> Any:
+    """Return something hashable that is equal where two cells hold the same: how items are told apart in tables."""
+    if isinstance(cell, list | tuple):
+        return tuple(cell_key(part) for part in cell)
+    if isinstance(cell, bytes | bytearray | memoryview):
+        return hashlib.sha256(cell).digest()
+    if isinstance(cell, np.ndarray):
+        return _array_key(cell)
+    if isinstance(cell, Image.Image):
+        return _pillow_key(cell)
+    return str(cell) if isinstance(cell, Path) else cell
+
+
+def all_picture_paths(texts: Sequence[str]) -> bool:
+    """Return whether every text ends as the name of a picture file does."""
+    return len(texts) > 0 and all(text.lower().endswith(PICTURE_SUFFIXES) for text in texts)
+
+
+def _one(cell: Any, folder: Path | None) -> Picture:
+    if isinstance(cell, Path):
+        return _at_path(str(cell), folder)
+    if isinstance(cell, str):
+        return _from_base64(cell)
+    if isinstance(cell, bytes | bytearray | memoryview):
+        data = bytes(cell)
+        return Picture(data, f"bytes {hashlib.sha256(data).hexdigest()}")
+    if isinstance(cell, Image.Image):
+        return Picture(cell, _pillow_key(cell))
+    if isinstance(cell, np.ndarray):
+        return Picture(_from_array(cell), _array_key(cell))
+    raise CellError(
+        f"the cell is of type {type(cell).__name__}; give a path, bytes, a PIL image or a uint8 array for a picture"
+    )
+
+
+def _paths(cell: str, folder: Path | None) -> list[str]:
+    whole = cell.strip()
+    if SEPARATOR not in whole or _resolved(whole, folder).is_file():
+        return [whole] if whole else []
+    return [part.strip() for part in whole.split(SEPARATOR) if part.strip()]
+
+
+def _at_path(path: str, folder: Path | None) -> Picture:
+    if path.lower().startswith(_URL):
+        raise CellError(f"{path[:_SHOWN]!r} is a URL, and nothing is fetched; save the picture and give its path")
+    if "\0" in path:
+        raise CellError(f"the path {path[:_SHOWN]!r} holds a NUL, which no file name can")
+    resolved = _resolved(path, folder)
+    return Picture(resolved, f"path {resolved}")
+
+
+def _resolved(path: str, folder: Path | None) -> Path:
+    return Path(path) if folder is None else folder / path
+
+
+def _from_base64(cell: str) -> Picture:
+    try:
+        data = base64.b64decode(cell.partition(",")[2], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise CellError(f"the picture {cell[:40]!r} is no base64: {error}") from error
+    return Picture(data, f"bytes {hashlib.sha256(data).hexdigest()}")
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
+        shown = f"{array.dtype} of shape {array.shape}"
+        raise CellError(f"the array is {shown}; a picture is uint8 of shape (h, w), (h, w, 3) or (h, w, 4)")
+    return Image.fromarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array)
+
+
+def _array_key(array: np.ndarray) -> str:
+    return f"array {array.dtype} {array.shape} {hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()}"
+
+
+def _pillow_key(image: Image.Image) -> str:
+    # A picture not yet loaded, or an animated one, is known by itself alone: reading its pixels here could fail.
+    if getattr(image, "filename", "") or getattr(image, "is_animated", False):
+        return f"object {id(image)}"
+    return f"pixels {image.mode} {image.size} {hashlib.sha256(image.tobytes()).hexdigest()}"
+
+
+Kind = Literal["text", "image"]
+Side = Literal["query", "response"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+SIDES: tuple[Side, ...] = get_args(Side)
+
+
+class RoleOptions(TypedDict, total=False):
+    """The keyword arguments of a matcher; `Roles` says what they mean."""
+
+    query_type: Kind
+    response_type: Kind
+    label: str | None
+    match_label: Any
+    root: str | Path | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """What the columns of the data mean.
+
+    Attributes:
+        query: The column that is asked with.
+        response: The column that is looked for.
+        query_type: `text` or `image`: what the cells of the query column are.
+        response_type: The same for the response column. Two texts or two images may be matched as well.
+        label: The column that says whether a pair belongs together; None where every row of the data does.
+        match_label: The value of `label` that means a match. Not needed where labels are 0 and 1, or False and True.
+        root: The folder that relative picture paths start from. None: that of the table file they stand in, else the
+            working directory.
+    """
+
+    query: str = "caption"
+    response: str = "image"
+    query_type: Kind = "text"
+    response_type: Kind = "image"
+    label: str | None = None
+    match_label: Any = None
+    root: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse roles that contradict each other.
+
+        Raises:
+            MatcherError: A name or a kind cannot be used; the message says which.
+        """
+        named = {"query": self.query, "response": self.response, "label": self.label}
+        for role, name in named.items():
+            if name is not None and (not isinstance(name, str) or not name):
+                raise MatcherError(f"{role}={name!r} is no column name; give one string")
+        names = [name for name in named.values() if name is not None]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise MatcherError(f"column {twice!r} has two roles; query, response and label need a column each")
+        for role, kind in {"query_type": self.query_type, "response_type": self.response_type}.items():
+            if kind not in KINDS:
+                raise MatcherError(f"{role}={kind!r} is unknown; give 'text' or 'image'")
+
+    def column(self, side: Side) -> str:
+        """Return the name of a side's column."""
+        return self.query if side == "query" else self.response
+
+    def kind(self, side: Side) -> Kind:
+        """Return what the cells of a side are."""
+        return self.query_type if side == "query" else self.response_type
+
+    @property
+    def mixed(self) -> bool:
+        """Whether one side is text and the other pictures."""
+        return self.query_type != self.response_type
+
+    def side_of_kind(self, kind: Kind) -> Side:
+        """Return the side of a kind, the query's where both are of it."""
+        return "query" if self.query_type == kind else "response"

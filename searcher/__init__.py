@@ -5,10 +5,10 @@ Importing this package imports no torch.
 """
 
 from .errors import EncoderMismatchError, FilterError, QueryError, SearchError
-from .evaluate import EvaluateOptions, evaluate_index
+from .evaluation.evaluate_index import EvaluateOptions, evaluate_index
 from .hits import Hit, Hits
-from .params import SearchParams
-from .search import Searcher
+from .request import SearchParams
+from .searcher import Searcher
 
 __all__ = [
     "EncoderMismatchError",

@@ -11,10 +11,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from .ann_file import read_ann
 from .errors import CorruptIndexError, SearchParameterError
-from .rerank import Ids, Ranking, Scores, Vectors, exact_search, rerank
-from .spec import AnnPlan
+from .exact_search import Ids, Ranking, Scores, Vectors, exact_search, rerank
+from .faiss_file import read_ann
+from .schema import AnnPlan
 
 # A filter that leaves at most this many values (rows x dim) is answered by comparing them all, exactly: 4 ms on one
 # core, which is where probing with a filter, at the width that such a filter needs, costs as much.

@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from . import predicate
 from .catalog_writer import (
     IMAGE_COLUMNS,
     PAIR_COLUMNS,
@@ -23,13 +22,14 @@ from .catalog_writer import (
     TABLES,
     TEXT_COLUMNS,
     first_line,
+    keeping_ctrl_c,
     quoted,
     write_catalog,
 )
 from .errors import CorruptIndexError, SearchParameterError, StorageError
-from .interrupt import keeping_ctrl_c
-from .layout import open_regular
-from .spec import Collection
+from .files.layout import open_regular
+from .schema import Collection
+from .where import parse_predicate, shortened
 
 __all__ = [
     "IMAGE_COLUMNS",
@@ -161,24 +161,24 @@ class Catalog:
                 found = cursor.execute(sql).fetchnumpy()["row_id"]
             except duckdb.InterruptException as error:
                 raise SearchParameterError(
-                    f"where {predicate.shortened(where)!r} took longer than {timeout:g} s on {collection}; simplify it"
+                    f"where {shortened(where)!r} took longer than {timeout:g} s on {collection}; simplify it"
                 ) from error
             except duckdb.Error as error:
                 names = ", ".join(name for name, _ in self._columns[collection])
                 raise SearchParameterError(
-                    f"where {predicate.shortened(where)!r} cannot be used: {first_line(error)}; "
+                    f"where {shortened(where)!r} cannot be used: {first_line(error)}; "
                     f"the columns of {collection} are {names}"
                 ) from error
         return np.sort(np.asarray(found, dtype=np.int64))
 
     def parse_predicate(self, where: str) -> dict[str, Any]:
-        """Return the tree of one SQL expression as DuckDB's parser gives it; see `predicate.parse_predicate`.
+        """Return the tree of one SQL expression as DuckDB's parser gives it; see `parse_predicate`.
 
         Raises:
             SearchParameterError: It is not one expression.
         """
         with self._cursor() as cursor:
-            return predicate.parse_predicate(cursor, where)
+            return parse_predicate(cursor, where)
 
     def table(self, name: TableName) -> pa.Table:
         """Return a whole table, in row order."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import duckdb
@@ -11,10 +11,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .atomic import checkpoint, explained, sync_file
 from .errors import DuplicateItemError, StorageError
-from .interrupt import keeping_ctrl_c
-from .spec import COLLECTIONS
+from .files.atomic import checkpoint, explained, sync_file
+from .schema import COLLECTIONS
+
+_TOLD = "Query interrupted"
+_INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
+
+
+@contextmanager
+def keeping_ctrl_c() -> Iterator[None]:
+    """Turn the errors that DuckDB makes of a Ctrl-C back into the `KeyboardInterrupt` that it was."""
+    try:
+        yield
+    except (RuntimeError, duckdb.Error) as error:
+        if str(error) != _TOLD and _INSIDE not in str(error):
+            raise
+        raise KeyboardInterrupt from error
+
 
 IMAGE_COLUMNS: Mapping[str, pa.DataType] = {
     "row_id": pa.int64(),

@@ -51,3 +51,9 @@ class SearchParameterError(StorageError):
 
 class PublishStateUnknownError(StorageError):
     """The final fsync failed, so nobody can tell whether the version survives a power loss."""
+
+
+def first_words(error: BaseException) -> str:
+    """Return the first line of an error with words, to stand inside a message."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from .checksum import FileEntry, sha256_of
 from .errors import CorruptIndexError, IncompatibleIndexError, StorageError
-from .layout import CATALOG, FILE_NAMES, MAX_VERSION, ann_name, vectors_name
-from .spec import Collection, CollectionInfo, Counts, EncoderInfo
-from .strict_json import build as build_value
-from .strict_json import canonical, parse, to_plain
+from .files.canonical_json import build as build_value
+from .files.canonical_json import canonical, parse, to_plain
+from .files.checksum import FileEntry, sha256_of
+from .files.layout import CATALOG, FILE_NAMES, MAX_VERSION, ann_name, vectors_name
+from .schema import Collection, CollectionInfo, Counts, EncoderInfo
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]
 

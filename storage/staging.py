@@ -11,10 +11,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from . import atomic
 from .errors import CorruptIndexError, StorageError
-from .layout import open_regular
-from .strict_json import canonical, parse, to_plain
+from .files import atomic
+from .files.canonical_json import canonical, parse, to_plain
+from .files.layout import open_regular
 
 PLAN = "plan.json"
 

@@ -7,11 +7,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Self, get_args
 
-from . import atomic
-from .checksum import Verify
-from .draft import Draft, describe, seal
 from .errors import CorruptIndexError, IncompatibleIndexError, IndexNotFoundError, StorageError
-from .layout import (
+from .files import atomic
+from .files.checksum import Verify
+from .files.layout import (
     CURRENT,
     DRAFT_PREFIX,
     LOCK,
@@ -23,12 +22,12 @@ from .layout import (
     version_name,
     version_number,
 )
-from .lock import IndexLock
+from .files.lock import IndexLock
 from .manifest import Manifest, check_writable
-from .pointer import Pointer, read_manifest, read_pointer, without_pointer, write_pointer
-from .spec import Collection, CollectionInfo, Counts, EncoderInfo
+from .publish import Draft, Pointer, describe, read_manifest, read_pointer, seal, without_pointer, write_pointer
+from .schema import Collection, CollectionInfo, Counts, EncoderInfo
 from .staging import Staging
-from .verification import Verification, check_version, unreadable
+from .verify import Verification, check_version, unreadable
 from .version import IndexVersion, check_files
 
 _OWN_NAMES = frozenset({CURRENT, f".{CURRENT}.new", LOCK, STAGING, VERSIONS})

@@ -9,11 +9,11 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from .catalog import Catalog
-from .checksum import Verify, check
 from .errors import CorruptIndexError, IndexNotFoundError
-from .layout import CATALOG, HELD_FILES, MANIFEST, ann_name, open_regular, surplus, vectors_name
+from .files.checksum import Verify, check
+from .files.layout import CATALOG, HELD_FILES, MANIFEST, ann_name, open_regular, surplus, vectors_name
 from .manifest import Manifest
-from .spec import Collection
+from .schema import Collection
 from .vectors import VectorTable
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class IndexVersion:
         self.close()
 
     def _load_ann(self, collection: Collection, vectors: VectorTable) -> AnnIndex:
-        from .ann import AnnIndex  # FAISS is loaded by who searches, not by who looks at a manifest
+        from .ann import AnnIndex
 
         plan = self.manifest.collections[collection].ann
         if plan.kind == "flat":

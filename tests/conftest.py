@@ -11,7 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
-from storage.origins import check_origins
+from twinlens.console import check_origins
 
 check_origins()
 

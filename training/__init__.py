@@ -6,16 +6,18 @@ imports no torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from storage.lazy import lazy_exports
 
 from .config import FitConfig
 from .errors import CheckpointError, ExamplesError, TrainingError
 from .examples import CaptionedImages, PairSet
 
 if TYPE_CHECKING:
+    from .examples import read_captions
     from .fit import fit_encoder, fit_pairs
     from .report import FitReport
-    from .table import read_captions
 
 __all__ = [
     "CaptionedImages",
@@ -29,12 +31,8 @@ __all__ = [
     "fit_pairs",
     "read_captions",
 ]
-_LAZY = {"fit_encoder": "fit", "fit_pairs": "fit", "FitReport": "report", "read_captions": "table"}
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f".{_LAZY[name]}", __name__), name)
+__getattr__ = lazy_exports(
+    __name__,
+    {"FitReport": ".report", "fit_encoder": ".fit", "fit_pairs": ".fit", "read_captions": ".examples"},
+)

@@ -2,12 +2,210 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
-from .pairing import Pairing
+from .errors import ExamplesError
+from .examples import CaptionedImages, Content, Kind, PairSet, content_keys
+
+# Two to tell apart on each side.
+FEWEST_TO_SPLIT = 4
+Sides = tuple[tuple[Kind, Sequence[Content]], tuple[Kind, Sequence[Content]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """Distinct contents of one kind; `keys` are equal exactly where contents are."""
+
+    kind: Kind
+    contents: Sequence[Content]
+    keys: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.contents)
+
+    def take(self, rows: np.ndarray) -> Items:
+        """Return some of the items."""
+        chosen = rows.tolist()
+        return replace(self, contents=[self.contents[i] for i in chosen], keys=[self.keys[i] for i in chosen])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairing:
+    """Two sides and the pairs between them.
+
+    Attributes:
+        left: Items of one side; of captioned images the images.
+        right: Items of the other side; where both are of one kind, the same items in the same order.
+        positives: (p, 2) int64 rows (left, right) that belong together, sorted, each once.
+        negatives: (q, 2) rows that are known not to; may be none.
+        families: (n,) where both sides are of one kind: items that matches connect, at whatever distance, share a
+            number. They are no wrong answers to each other.
+        unreadable: What was left out, a line each.
+    """
+
+    left: Items
+    right: Items
+    positives: np.ndarray
+    negatives: np.ndarray
+    families: np.ndarray | None = None
+    unreadable: tuple[str, ...] = ()
+
+    @cached_property
+    def partners(self) -> list[np.ndarray]:
+        """For each left item the right items that belong to it."""
+        return _by_left(self.positives, len(self.left))
+
+    @cached_property
+    def strangers(self) -> list[np.ndarray]:
+        """For each left item the right items that are known not to belong to it."""
+        return _by_left(self.negatives, len(self.left))
+
+    @cached_property
+    def askable(self) -> np.ndarray:
+        """The left items that have a partner."""
+        return np.unique(self.positives[:, 0])
+
+    def block(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (n, m) bool `positives` and `ignored` of some left and some right items."""
+        known = self.positives[:, 0] * len(self.right) + self.positives[:, 1]
+        positives = np.isin(left[:, None] * len(self.right) + right, known)
+        if self.families is None:
+            return positives, np.zeros_like(positives)
+        known = self.negatives[:, 0] * len(self.right) + self.negatives[:, 1]
+        negatives = np.isin(left[:, None] * len(self.right) + right, known)
+        return positives, (self.families[left][:, None] == self.families[right]) & ~positives & ~negatives
+
+    def split(self, share: float, seed: int) -> tuple[Pairing, Pairing]:
+        """Return (train, val): no left item of one is in the other, and of one kind no family either.
+
+        Raises:
+            ExamplesError: There are fewer than four such items.
+        """
+        groups = np.arange(len(self.left)) if self.families is None else self.families
+        names = np.unique(groups[self.askable])
+        if len(names) < FEWEST_TO_SPLIT:
+            what = f"{len(names)} distinct {self.left.kind}s with partners"
+            raise ExamplesError(f"{what} are too few to hold some back for validation; give 4 or more, or give val")
+        held = min(len(names) - 2, max(2, round(share * len(names))))
+        inside = np.isin(groups, np.random.default_rng(seed).permutation(names)[:held])
+        return self._only(~inside), self._only(inside)
+
+    def _only(self, wanted: np.ndarray) -> Pairing:
+        pairs = [rows[wanted[rows[:, 0]]] for rows in (self.positives, self.negatives)]
+        if self.families is not None:
+            kept = np.flatnonzero(wanted)
+            pairs = [rows[wanted[rows[:, 1]]] for rows in pairs]
+            sides = [kept, kept]
+        else:
+            sides = [np.unique(np.concatenate([rows[:, side] for rows in pairs])) for side in (0, 1)]
+        numbered = [np.stack([np.searchsorted(sides[side], rows[:, side]) for side in (0, 1)], 1) for rows in pairs]
+        families = None if self.families is None else self.families[sides[0]]
+        left, right = self.left.take(sides[0]), self.right.take(sides[1])
+        return Pairing(left=left, right=right, positives=numbered[0], negatives=numbered[1], families=families)
+
+
+def pair_captions(examples: CaptionedImages, role: str = "train") -> Pairing:
+    """Return images (left) and captions (right); images that cannot be decoded are left out and named.
+
+    Raises:
+        ExamplesError: No image is left, or more than 5 % cannot be decoded.
+    """
+    captions = [caption for texts in examples.captions for caption in texts]
+    image_rows = np.repeat(np.arange(len(examples)), [len(texts) for texts in examples.captions])
+    sides: Sides = (("image", examples.images), ("text", captions))
+    links = np.stack([image_rows, np.arange(len(captions)), np.ones_like(image_rows)], axis=1)
+    return _pairing(sides, links, role)
+
+
+def pair_pairs(pairs: PairSet, role: str = "train") -> Pairing:
+    """Return the items of both sides and how they are labelled; a pair labelled both ways counts as a match.
+
+    Raises:
+        ExamplesError: No pair is labelled 1, or images cannot be decoded.
+    """
+    labels = np.ones(len(pairs), np.int64) if pairs.labels is None else np.asarray(pairs.labels, np.int64)
+    rows = np.arange(len(pairs))
+    sides: Sides = ((pairs.left_kind, pairs.left), (pairs.right_kind, pairs.right))
+    return _pairing(sides, np.stack([rows, rows, labels], axis=1), role)
+
+
+def _pairing(sides: Sides, links: np.ndarray, role: str) -> Pairing:
+    """Return the pairing of (p, 3) links: left row, right row, label."""
+    found = [content_keys(kind, contents, role) for kind, contents in sides]
+    problems = tuple(problem for _, lines in found for problem in lines)
+    readable = [found[0][0][left] is not None and found[1][0][right] is not None for left, right, _ in links]
+    links = links[np.array(readable, dtype=bool)]
+    one_kind = sides[0][0] == sides[1][0]
+    pools = [_Pool(sides[0][0])]
+    pools.append(pools[0] if one_kind else _Pool(sides[1][0]))
+    numbered = [
+        [pools[side].number(found[side][0][row], sides[side][1][row]) for row in links[:, side]] for side in (0, 1)
+    ]
+    rows = np.stack([np.array(numbered[0], np.int64), np.array(numbered[1], np.int64), links[:, 2]], axis=1)
+    if one_kind:
+        rows = _both_ways(rows)
+    positives, negatives = (np.unique(rows[rows[:, 2] == label][:, :2], axis=0) for label in (1, 0))
+    if not len(positives):
+        raise ExamplesError(f"the {role} examples hold no two different contents that match; give pairs that do")
+    return Pairing(
+        left=pools[0].items(),
+        right=pools[1].items(),
+        positives=positives,
+        negatives=negatives[~_in_rows(negatives, positives)],
+        families=_families(positives, len(pools[0].contents)) if one_kind else None,
+        unreadable=problems,
+    )
+
+
+class _Pool:
+    """Contents, each once."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind: Kind = kind
+        self.contents: list[Content] = []
+        self.places: dict[str, int] = {}
+
+    def number(self, key: str | None, content: Content) -> int:
+        """Return the number of a content, which is new or known."""
+        place = self.places.setdefault(str(key), len(self.contents))
+        if place == len(self.contents):
+            self.contents.append(content)
+        return place
+
+    def items(self) -> Items:
+        return Items(kind=self.kind, contents=self.contents, keys=list(self.places))
+
+
+def _both_ways(rows: np.ndarray) -> np.ndarray:
+    """Return each pair in both directions, without pairs of a content with itself."""
+    both = np.concatenate([rows, rows[:, [1, 0, 2]]])
+    return np.asarray(both[both[:, 0] != both[:, 1]])
+
+
+def _by_left(pairs: np.ndarray, count: int) -> list[np.ndarray]:
+    ends = np.cumsum(np.bincount(pairs[:, 0], minlength=count)) if len(pairs) else np.zeros(count, np.int64)
+    return np.split(pairs[:, 1], ends)[:count]
+
+
+def _in_rows(rows: np.ndarray, known: np.ndarray) -> np.ndarray:
+    width = int(known.max(initial=0)) + int(rows.max(initial=0)) + 1
+    return np.isin(rows[:, 0] * width + rows[:, 1], known[:, 0] * width + known[:, 1])
+
+
+def _families(pairs: np.ndarray, count: int) -> np.ndarray:
+    """Number the connected parts: each item takes the lowest number around it until nothing changes."""
+    numbers = np.arange(count)
+    while True:
+        before = numbers.copy()
+        np.minimum.at(numbers, pairs[:, 0], before[pairs[:, 1]])
+        numbers = numbers[numbers]
+        if np.array_equal(numbers, before):
+            return numbers
+
 
 # Labelled wrong answers of one item that join a step.
 STRANGERS = 2

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from storage import atomic
+from storage.files import atomic
 
 from .errors import CheckpointError
 

@@ -1,9 +1,10 @@
 """The errors of `training`, under `storage.errors.TwinlensError`.
 
 TwinlensError
-`-- TrainingError     an encoder that cannot be fine-tuned as asked
-    |-- ExamplesError     the pictures, captions or pairs to learn from
-    `-- CheckpointError   a run that cannot be taken up again
+|-- TrainingError     an encoder that cannot be fine-tuned as asked
+|   |-- ExamplesError     the images, captions or pairs to learn from
+|   `-- CheckpointError   a run that cannot be resumed
+`-- RegionError       region features, captions or ids that cannot be used as they lie on disk
 """
 
 from __future__ import annotations
@@ -21,3 +22,7 @@ class ExamplesError(TrainingError):
 
 class CheckpointError(TrainingError):
     """What a stopped run left behind cannot be taken up again."""
+
+
+class RegionError(TwinlensError):
+    """Files of region features cannot be used: missing, of another shape, not finite, or not fitting their captions."""

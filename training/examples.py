@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
 
+from encoders import ImageError, decode_image
 from encoders.base import ImageLike
 
 from .errors import ExamplesError
+from .table_file import read_table_file
 
 Kind = Literal["image", "text"]
 Content = ImageLike
@@ -104,3 +108,104 @@ def _check_text(text: object, place: str) -> None:
         raise ExamplesError(f"{place} has a {type(text).__name__} for a text: {text!r}; give strings")
     if not text.strip():
         raise ExamplesError(f"{place} has an empty text; leave it out or fill it in")
+
+
+SPLIT_COLUMN = "split"
+_SHOWN = 10
+
+
+def read_captions(
+    path: str | Path, image: str = "image", text: str = "captions", split: str | None = None
+) -> CaptionedImages:
+    """Return the images of a table with their captions, in the order in which they first come.
+
+    A row holds one image and a caption or a list of captions; rows of one image are put together. Image paths start
+    from the table's folder; Parquet may hold the files' bytes.
+
+    Args:
+        path: A `.csv`, `.tsv`, `.parquet`, `.jsonl` or `.ndjson` file.
+        image: Name of the column with the images.
+        text: Name of the column with the captions.
+        split: Take only rows with this value in the column `split`.
+
+    Raises:
+        ExamplesError: There is no such file, column or split, a row is broken, or nothing is left.
+    """
+    file = Path(path).expanduser()
+    wanted = (image, text, *((SPLIT_COLUMN,) if split is not None else ()))
+    columns = read_table_file(file, wanted)
+    for name in wanted:
+        if name not in columns:
+            raise ExamplesError(f"{file.name} has no column {name!r}; its columns are {', '.join(columns)}")
+    rows = range(len(columns[image]))
+    if split is not None:
+        rows = _of_split(file, columns[SPLIT_COLUMN], split)  # type: ignore[assignment]
+    images: dict[ImageLike, list[str]] = {}
+    for row in rows:
+        key = _image(columns[image][row], file, row)
+        images.setdefault(key, []).extend(_captions(columns[text][row], file, row))
+    if not images:
+        raise ExamplesError(f"{file.name} holds no rows, so there is nothing to learn from")
+    return CaptionedImages(list(images), list(images.values()))
+
+
+def _of_split(file: Path, values: list[Any], split: str) -> list[int]:
+    rows = [row for row, value in enumerate(values) if str(value) == split]
+    if not rows:
+        known = sorted({str(value) for value in values})
+        more = ", ..." if len(known) > _SHOWN else ""
+        raise ExamplesError(f"{file.name} has no rows of split {split!r}; it has {', '.join(known[:_SHOWN])}{more}")
+    return rows
+
+
+def _image(value: Any, file: Path, row: int) -> ImageLike:
+    if isinstance(value, Mapping):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes) and value:
+        return value
+    if not isinstance(value, str) or not value.strip():
+        raise ExamplesError(f"row {row + 1} of {file.name} has no image; fill it in or remove the row")
+    return file.parent / value
+
+
+def _captions(value: Any, file: Path, row: int) -> list[str]:
+    captions = list(value) if isinstance(value, list | tuple) else [value]
+    if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
+        raise ExamplesError(f"row {row + 1} of {file.name} has an empty caption; fill it in or remove the row")
+    return captions
+
+
+# A few broken files among many are the rule in photo collections; more than this share says that the paths are wrong.
+MAX_UNREADABLE = 0.05
+_NAMED = 3
+
+
+def content_keys(kind: Kind, contents: Sequence[Content], role: str) -> tuple[list[str | None], list[str]]:
+    """Return a key for each content, equal exactly where contents are, None where it cannot be read; and the reasons.
+
+    Raises:
+        ExamplesError: More than 5 % of the images, or all, cannot be read; the first three are named.
+    """
+    if kind == "text":
+        return [str(content) for content in contents], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(_image_key, contents))
+    keys = [None if isinstance(key, ImageError) else key for key in found]
+    problems = [f"image {row}: {key}" for row, key in enumerate(found) if isinstance(key, ImageError)]
+    if len(problems) > MAX_UNREADABLE * len(keys) or (problems and len(problems) == len(keys)):
+        raise ExamplesError(f"{len(problems)} of {len(keys)} {role} images cannot be read: {first_few(problems)}")
+    return keys, problems
+
+
+def first_few(problems: Sequence[str]) -> str:
+    """Return the first three on one line, and how many more there are."""
+    more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+    return "; ".join(problems[:_NAMED]) + more
+
+
+def _image_key(content: Content) -> str | ImageError:
+    source: ImageLike = content
+    try:
+        return decode_image(source).sha256
+    except ImageError as error:
+        return error

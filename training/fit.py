@@ -5,28 +5,79 @@ examples -> distinct items -> features of frozen blocks -> steps and evaluations
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from encoders.checkpoints import load_towers, save_local_dir
 from encoders.device import Placement, place
-from encoders.pretrained import load_towers
+from encoders.lite import MAPPED_POOLER, WIDE_TRUNK, ConseTrunk, mapped, widened
+from encoders.two_towers import TwoTowers
+from storage.files import atomic
 
+from .batches import Pairing, pair_captions, pair_pairs
 from .checkpoint import Checkpoints
-from .clock import Clock
-from .config import FitConfig
+from .config import FitConfig, recipe_for
 from .errors import TrainingError
 from .examples import CaptionedImages, PairSet
+from .fit_run import Session
 from .learner import Learner
-from .output import free_folder, partial_folder, publish
-from .pairing import Pairing, pair_captions, pair_pairs
-from .recipe import recipe_for
+from .loop import Clock, FitProgress, Listener
 from .report import FitReport
-from .session import Session
-from .towers import ConseTower, image_tower
-from .trainer import FitProgress, Listener
-from .wide import widened_lite
+from .tower_split import ConseTower, image_tower
+
+
+def free_folder(out: Path) -> Path:
+    """Return the absolute path of a folder that an encoder can be saved to.
+
+    Raises:
+        TrainingError: Something is there already.
+    """
+    folder = out.expanduser().absolute()
+    if folder.is_dir() and not any(folder.iterdir()):
+        return folder
+    if folder.exists() or folder.is_symlink():
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise TrainingError(f"output folder {str(out)!r} {what}; give a new one")
+    return folder
+
+
+def partial_folder(folder: Path) -> Path:
+    """Return where the folder is written before it gets its name."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def publish(towers: TwoTowers, model: Any, report: FitReport, partial: Path, folder: Path) -> None:
+    """Save the encoder and its report, durably, and give the folder its name as the last step.
+
+    Raises:
+        StorageError: The disk is full or cannot be written.
+    """
+    with atomic.explained("save the encoder to", folder):
+        atomic.remove_folder(partial)
+        atomic.make_folder(folder.parent)
+        save_local_dir(replace(towers, model=model.cpu().eval()), partial)
+        report.write(partial)
+        for path in partial.iterdir():
+            atomic.sync_file(path)
+        atomic.sync_directory(partial)
+        atomic.rename(partial, folder, "encoder")
+
+
+def widened_lite(towers: TwoTowers) -> TwoTowers:
+    """Return the untrained `lite` with the wide heads, and any other model as it is."""
+    model: Any = towers.model
+    trunk = getattr(model.visual, "trunk", None)
+    if type(trunk) is not ConseTrunk or trunk.residual.weight.count_nonzero():
+        return towers
+    model.visual.trunk = widened(trunk).eval()
+    model.text.pooler = mapped(model.text.pooler).eval()
+    vision = {**towers.config["vision_cfg"], "timm_model_name": WIDE_TRUNK}
+    text = {**towers.config["text_cfg"], "hf_pooler_type": MAPPED_POOLER}
+    return replace(towers, config={**towers.config, "vision_cfg": vision, "text_cfg": text})
+
 
 DEFAULTS = FitConfig()
 
@@ -127,9 +178,15 @@ def _fit(spec: str, pairings: tuple[Pairing, Pairing | None], folder: Path, run:
         kinds = {train.left.kind, train.right.kind}
         learner = Learner(towers, recipe, run.placement, kinds)
         session = Session(
-            towers=towers, learner=learner, train=train, val=val, config=run.config, clock=run.clock, listen=run.listen,
+            towers=towers,
+            learner=learner,
+            train=train,
+            val=val,
+            config=run.config,
+            clock=run.clock,
+            listen=run.listen,
             checkpoints=Checkpoints(folder.with_name(f"{folder.name}.fit")),
-        )  # fmt: skip
+        )
         outcome = session.run()
     report = session.report(outcome, folder, unreadable)
     publish(towers, learner.model, report, partial_folder(folder), folder)

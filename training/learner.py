@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,20 +12,148 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
-from encoders.conse import TwinlensMappedMeanPooler
 from encoders.device import Placement
-from encoders.model import TwoTowers
+from encoders.lite import TwinlensMappedMeanPooler
+from encoders.two_towers import TwoTowers
 
 from .batches import Batch
+from .config import Recipe
 from .errors import TrainingError
 from .examples import Kind
-from .feed import Feed, Part
-from .grad_cache import Chunk, backward
-from .lora import add_adapters, merge_adapters
-from .loss import contrastive_loss
-from .recipe import Recipe
-from .scope import choose, groups
-from .towers import ConseTower, TextTower, Tower, image_tower, text_tower
+from .features import Feed, Part
+from .losses import Chunk, backward, contrastive_loss
+from .tower_split import ConseTower, TextTower, Tower, image_tower, text_tower
+
+# The number of a block in a parameter's name, as open_clip, timm and transformers write it.
+_BLOCK = re.compile(r"(?:^|\.)(?:resblocks|blocks|layers?|stages|h)\.(\d+)\.|(?:^|\.)layer(\d)\.")
+# What comes before the blocks.
+_STEM = re.compile(
+    r"(?:^|\.)(?:conv1|conv2|conv3|bn1|bn2|bn3|conv_stem|stem|patch_embed|class_embedding|cls_token|pos_embed|"
+    r"positional_embedding|token_embedding|embeddings|ln_pre|norm_pre)(?:\.|$)"
+)
+# EfficientNets end in one more convolution, which belongs to the last stage.
+_LAST = re.compile(r"backbone\.(?:conv_head|bn2)\.")
+_NO_DECAY = re.compile(r"(?:positional_embedding|class_embedding|cls_token|pos_embed|logit_scale|logit_bias)$")
+
+
+def depths(model: nn.Module) -> dict[str, int]:
+    """Return for each parameter how many blocks lie above it, counting its own: 0 for heads, most for the stem."""
+    names = [name for name, _ in model.named_parameters()]
+    highest = {side: max((_block(name) for name in names if _side(name) == side), default=-1) for side in _SIDES}
+    return {name: _depth(name, highest[_side(name)]) for name in names}
+
+
+_SIDES = ("image", "text", "both")
+
+
+def _side(name: str) -> str:
+    if name.startswith("visual."):
+        return "image"
+    return "both" if name in ("logit_scale", "logit_bias") else "text"
+
+
+def _block(name: str) -> int:
+    found = _BLOCK.search(name)
+    return int(found[1] or found[2]) if found else -1
+
+
+def _depth(name: str, highest: int) -> int:
+    if _LAST.search(name):
+        return 1
+    block = _block(name)
+    if block >= 0:
+        return highest - block + 1
+    return highest + 2 if _STEM.search(name) else 0
+
+
+def choose(model: nn.Module, image_blocks: int | None, text_blocks: int | None) -> dict[str, nn.Parameter]:
+    """Freeze all but the heads and the last blocks of each tower; return what is trained, by name.
+
+    Args:
+        model: An open_clip model.
+        image_blocks: How many blocks of the image tower; None for the whole tower.
+        text_blocks: The same for the text tower.
+    """
+    limits = {"image": image_blocks, "text": text_blocks, "both": None}
+    found = depths(model)
+    for name, parameter in model.named_parameters():
+        limit = limits[_side(name)]
+        parameter.requires_grad_(limit is None or found[name] <= limit)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def groups(
+    model: nn.Module, trained: Iterable[str], rates: tuple[float, float, float], weight_decay: float
+) -> list[dict[str, Any]]:
+    """Return AdamW's parameter groups: a learning rate for each depth, no decay on norms, biases and embeddings.
+
+    Args:
+        model: The model whose parameters are trained.
+        trained: Their names.
+        rates: (heads, last block, factor from one block to the one below it). The factor is 0.65 to 1: lower layers
+            hold what is common to all pictures and need to change least.
+        weight_decay: For matrices and filters.
+    """
+    head, block, factor = rates
+    found, parameters = depths(model), dict(model.named_parameters())
+    table: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name in trained:
+        depth = found[name]
+        rate = head if depth == 0 else block * factor ** (depth - 1)
+        decays = parameters[name].ndim > 1 and not _NO_DECAY.search(name)
+        table.setdefault((rate, weight_decay if decays else 0.0), []).append(parameters[name])
+    return [
+        {"params": members, "lr": rate, "peak": rate, "weight_decay": decay} for (rate, decay), members in table.items()
+    ]
+
+
+_WEIGHTS = {nn.Linear: ("weight",), nn.MultiheadAttention: ("in_proj_weight",)}
+
+
+class LowRank(nn.Module):
+    """Adds a trained matrix of low rank to a frozen one."""
+
+    def __init__(self, weight: torch.Tensor, rank: int, alpha: float) -> None:
+        super().__init__()
+        rows, columns = weight.shape
+        self.down = nn.Parameter(torch.empty(rank, columns, device=weight.device))
+        self.up = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
+        nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
+        self.scale = alpha / rank
+
+    def forward(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the adapted weight."""
+        return weight + self.scale * (self.up @ self.down)
+
+
+def add_adapters(blocks: Iterable[nn.Module], rank: int, alpha: float) -> int:
+    """Put adapters on every linear and attention weight inside some blocks; return how many.
+
+    Args:
+        blocks: Whose weights to adapt; the weights themselves are frozen.
+        rank: Of the trained matrices; 4 to 64. Higher learns more and costs more.
+        alpha: Adapters are scaled by alpha / rank; 1 to 2 times the rank is usual.
+    """
+    count = 0
+    for block in blocks:
+        for module in list(block.modules()):
+            for name in (name for name in _names(module) if getattr(module, name) is not None):
+                parametrize.register_parametrization(module, name, LowRank(getattr(module, name), rank, alpha))
+                count += 1
+    return count
+
+
+def merge_adapters(model: nn.Module) -> None:
+    """Make the adapted weights ordinary ones, in place."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):
+            for name in list(module.parametrizations):  # type: ignore[arg-type]
+                parametrize.remove_parametrizations(module, name, leave_parametrized=True)
+
+
+def _names(module: nn.Module) -> tuple[str, ...]:
+    return next((names for kind, names in _WEIGHTS.items() if isinstance(module, kind)), ())
+
 
 # CLIP's clamp (Radford et al. 2021): a scale above 100 made training unstable.
 MAX_SCALE = math.log(100)

@@ -9,25 +9,37 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from searcher.hits import Hits, plain
-from storage.spec import Collection, Direction
+from storage.schema import Collection, Direction
 
-from .answers import json_answer
-from .body import read_question
-from .generation import HIDDEN_COLUMNS, Generation
+from ..hits import Hits, plain
+from .engine import Service
+from .image_cache import Picture, Size
+from .live_index import HIDDEN_COLUMNS, Generation
 from .metrics import CONTENT_TYPE
-from .pictures import Picture, Size
-from .question import Question, SearchBody, SearchQuery, question_of
-from .service import Service
+from .requests import Question, SearchBody, SearchQuery, question_of, read_question
+from .responses import json_answer
 
-_ERROR = {"description": "What is wrong, in one line", "content": {"application/json": {"schema": {
-    "type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}}}}  # fmt: skip
+_ERROR = {
+    "description": "What is wrong, in one line",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+        }
+    },
+}
 _ERRORS: dict[int | str, dict[str, Any]] = {"4XX": _ERROR, 503: _ERROR}
 _PICTURE: dict[int | str, dict[str, Any]] = {**_ERRORS, 200: {"content": {"image/jpeg": {}}}}
 _FILE = {"type": "string", "format": "binary"}
-_FORM = {"type": "object", "properties": {
-    "image": _FILE, "k": {"type": "integer"}, "where": {"type": "string"},
-    "direction": {"type": "string"}, "ann_recall": {"type": "number"}}}  # fmt: skip
+_FORM = {
+    "type": "object",
+    "properties": {
+        "image": _FILE,
+        "k": {"type": "integer"},
+        "where": {"type": "string"},
+        "direction": {"type": "string"},
+        "ann_recall": {"type": "number"},
+    },
+}
 
 ItemId = Annotated[str, Query(alias="id", max_length=10_000, description="An item id.")]
 Where = Annotated[Collection | None, Query(description="Where the item is; by default images, else texts.")]
@@ -42,14 +54,21 @@ def search_routes(service: Service) -> APIRouter:
     async def search(asked: Annotated[SearchQuery, Query()]) -> Response:
         return await _found(service, question_of(asked, service.settings.max_k))
 
-    body = {"required": True, "content": {
-        "application/json": {"schema": SearchBody.model_json_schema()},
-        "multipart/form-data": {"schema": _FORM}, "image/*": {"schema": _FILE}}}  # fmt: skip
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": SearchBody.model_json_schema()},
+            "multipart/form-data": {"schema": _FORM},
+            "image/*": {"schema": _FILE},
+        },
+    }
 
     @router.post(
-        "/search", summary="Search by picture, vector, text or item", responses=_ERRORS,
+        "/search",
+        summary="Search by picture, vector, text or item",
+        responses=_ERRORS,
         openapi_extra={"requestBody": body},
-    )  # fmt: skip
+    )
     async def search_posted(request: Request) -> Response:
         return await _found(service, await read_question(request, service.settings))
 

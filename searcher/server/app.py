@@ -20,18 +20,18 @@ from starlette.types import ASGIApp
 
 from storage.errors import TwinlensError
 
-from .answers import error_answer
 from .api import item_routes, search_routes, state_routes
+from .engine import Service
 from .errors import RefusedError
-from .guard import Guard
-from .live import LiveIndex
+from .live_index import LiveIndex
+from .middleware import Guard
 from .page import error_page, page_routes, wants_page
-from .problems import status_of
-from .service import Service
+from .responses import error_answer, status_of
 from .settings import ServerSettings
 
 if TYPE_CHECKING:
     from encoders import Encoder
+
 
 log = logging.getLogger(__name__)
 
@@ -59,9 +59,14 @@ def create_app(
     service = Service(live, settings)
     # The pages that document the API would load scripts from elsewhere; /openapi.json says the same.
     app = FastAPI(
-        title="Twinlens", version=version("twinlens"), description=_ABOUT, docs_url=None, redoc_url=None,
-        lifespan=_lifespan(service), redirect_slashes=False,
-    )  # fmt: skip
+        title="Twinlens",
+        version=version("twinlens"),
+        description=_ABOUT,
+        docs_url=None,
+        redoc_url=None,
+        lifespan=_lifespan(service),
+        redirect_slashes=False,
+    )
     for routes in (search_routes, item_routes, state_routes, page_routes):
         app.include_router(routes(service))
     _add_errors(app, service)

@@ -15,18 +15,19 @@ from numpy.typing import NDArray
 
 from encoders import DecodeLimits
 from encoders.errors import ImageError
-from encoders.opening import open_image, pixels_for
-from searcher.errors import QueryError
-from searcher.hits import Hits
-from searcher.query import Query, understand, unit_rows
+from encoders.images import open_image, pixels_for
 from storage.errors import TwinlensError
-from storage.spec import TARGETS, Collection, Direction
+from storage.schema import TARGETS, Collection, Direction
 
+from ..errors import QueryError
+from ..hits import Hits
+from ..request import Query, understand, unit_rows
 from .batcher import Batcher
 from .errors import RefusedError
-from .generation import Generation
+from .image_cache import Pictures, QueryPictures
+from .live_index import Generation, LiveIndex
 from .metrics import Metrics
-from .question import Question
+from .requests import Question
 from .settings import ServerSettings
 
 T = TypeVar("T")
@@ -242,3 +243,36 @@ def _without(hits: Hits, row: int, k: int) -> Hits:
     kept = np.flatnonzero(hits.row_ids != row)[:k]
     ranked = tuple(replace(hits.hits[place], rank=rank) for rank, place in enumerate(kept.tolist(), start=1))
     return replace(hits, row_ids=hits.row_ids[kept], scores=hits.scores[kept], hits=ranked)
+
+
+class Service:
+    """One server's parts.
+
+    Attributes:
+        live: The index.
+        settings: The limits.
+        metrics: The counters.
+        engine: Answers questions.
+        pictures: Thumbnails.
+        remembered: Query pictures.
+    """
+
+    def __init__(self, live: LiveIndex, settings: ServerSettings) -> None:
+        self.live = live
+        self.settings = settings
+        self.metrics = Metrics()
+        self.engine = Engine(settings, self.metrics)
+        self.pictures = Pictures(DecodeLimits())
+        self.remembered = QueryPictures()
+        live.tell(self.metrics)
+
+    def hide(self, message: str) -> str:
+        """Return a message without places on this machine."""
+        for place in self.live.secrets:
+            message = message.replace(place, "...")
+        return message
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.engine.close()
+        self.live.close()

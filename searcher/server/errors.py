@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from searcher.errors import SearchError
+from ..errors import SearchError
 
 
 class ServerError(SearchError):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from storage.spec import COLLECTIONS
+from storage.schema import COLLECTIONS
 
-from .generation import Generation
+from .live_index import Generation
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -33,9 +33,12 @@ class Metrics:
             "twinlens_requests", "Requests answered", ["route", "method", "status"], registry=registry
         )
         self.seconds = Histogram(
-            "twinlens_request_seconds", "Seconds from a request to its answer", ["route"], buckets=_SECONDS,
+            "twinlens_request_seconds",
+            "Seconds from a request to its answer",
+            ["route"],
+            buckets=_SECONDS,
             registry=registry,
-        )  # fmt: skip
+        )
         self.under_way = Gauge("twinlens_requests_under_way", "Requests being worked on", registry=registry)
         self.refused = Counter("twinlens_refused", "Requests refused by a limit", ["reason"], registry=registry)
         self.batches = Histogram(

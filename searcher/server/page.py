@@ -5,26 +5,205 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from hashlib import sha256
+from importlib.resources import files
 from typing import Any, Literal, cast
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from storage.errors import TwinlensError
-from storage.spec import Collection, Direction
+from storage.schema import Collection, Direction
 
+from ..hits import Hit, Hits, about, plain, shown_score
 from .api import picture_answer
-from .assets import asset_routes, page_template
-from .body import read_form
-from .engine import Plan, Seed
+from .engine import Plan, Seed, Service
 from .errors import RefusedError
-from .generation import Generation
-from .page_query import MOST_K, PageQuery, page_query
-from .problems import status_of
-from .question import Question
-from .remembered import QueryPicture
-from .service import Service
-from .view import Section, Subject, View, columns_of, entry_card, hit_section, sample_section
+from .image_cache import QueryPicture
+from .live_index import DULL_COLUMNS, HIDDEN_COLUMNS, Generation
+from .requests import MOST_K, PageQuery, Question, page_query, read_form
+from .responses import status_of
+
+# A banner or a tower may not take a row for itself; inside its frame it keeps its shape.
+_NARROWEST, _WIDEST = 0.5, 2.6
+_UNKNOWN_RATIO = 4 / 3
+_EXAMPLE = 40
+_LAST = frozenset({"row_id", "sha256", "file_bytes", "mtime_ns"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """One item as the page shows it."""
+
+    key: str
+    item_id: str
+    caption: str | None
+    alt: str
+    link: str
+    thumbnail: str
+    width: int | None
+    height: int | None
+    ratio: float
+    score: str = ""
+    rank: int = 0
+    facts: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A heading and cards of one collection."""
+
+    title: str
+    collection: Collection
+    cards: Sequence[Card]
+    about: str = ""
+    more: str = ""
+    filtered: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What was searched with, where it is more than words: an item or a picture."""
+
+    title: str
+    card: Card | None = None
+    picture: str = ""
+    captions: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """All that the page shows for one address."""
+
+    sections: Sequence[Section] = ()
+    subject: Subject | None = None
+    said: str = ""
+    seconds: float = 0.0
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def hit_section(generation: Generation, hits: Hits, title: str, more: str, query: PageQuery) -> Section:
+    """Return a section of search results."""
+    cards = [_hit_card(generation, hits.collection, hit, query) for hit in hits]
+    return Section(
+        title=title,
+        collection=hits.collection,
+        cards=cards,
+        about=about(hits).partition(", ")[2],  # the page has said how many
+        more=more,
+        filtered=bool(hits.where),
+    )
+
+
+def sample_section(generation: Generation, count: int) -> Section:
+    """Return a section of items from all over the index, for a start."""
+    collection = generation.collections[0]
+    total = generation.count(collection)
+    rows = sorted({place * total // count for place in range(min(count, total))})
+    entries = generation.entries(collection, rows)
+    generation.remember(collection, [entry["item_id"] for entry in entries], rows)
+    cards = [entry_card(generation, collection, entry) for entry in entries]
+    return Section(title="From this index", collection=collection, cards=cards)
+
+
+def entry_card(generation: Generation, collection: Collection, entry: Mapping[str, Any], size: str = "small") -> Card:
+    """Return the card of a catalog entry."""
+    hidden = {*HIDDEN_COLUMNS, *DULL_COLUMNS, "rank", "score"}
+    facts = [(name, str(plain(value))) for name, value in entry.items() if name not in hidden and value is not None]
+    width, height = entry.get("width"), entry.get("height")
+    item_id, caption = entry["item_id"], entry["caption"]
+    shown = {"id": item_id, "v": generation.number} | ({} if size == "small" else {"size": size})
+    return Card(
+        key=f"{collection[0]}{entry['row_id']}",
+        item_id=item_id,
+        caption=caption,
+        alt=caption or item_id,
+        link=PageQuery(item=item_id, of=collection).link(),
+        thumbnail=f"thumbnails?{urlencode(shown, errors='replace')}",
+        width=width if width and height else None,
+        height=height if width and height else None,
+        ratio=_ratio(width, height),
+        facts=facts,
+    )
+
+
+def columns_of(generation: Generation, collection: Collection) -> list[tuple[str, str, str]]:
+    """Return name, type and an example of each column that a filter may use."""
+    first = generation.first(collection)
+    # What people filter by comes first.
+    ordered = sorted(generation.columns(collection), key=lambda column: column[0] in _LAST)
+    return [(name, kind.lower(), _example(first[name])) for name, kind in ordered]
+
+
+def _hit_card(generation: Generation, collection: Collection, hit: Hit, query: PageQuery) -> Card:
+    entry = {"row_id": f"-{hit.rank}", "item_id": hit.item_id, "caption": hit.caption, **hit.metadata}
+    card = entry_card(generation, collection, entry)
+    link = PageQuery(item=hit.item_id, of=collection, where=query.where, into=query.into).link()
+    return Card(**{**vars(card), "link": link, "rank": hit.rank, "score": shown_score(hit.score)})
+
+
+def _ratio(width: Any, height: Any) -> float:
+    if not width or not height:
+        return _UNKNOWN_RATIO
+    return round(min(max(float(width / height), _NARROWEST), _WIDEST), 3)
+
+
+def _example(value: Any) -> str:
+    text = "" if value is None else str(plain(value))
+    return text if len(text) <= _EXAMPLE else text[: _EXAMPLE - 3] + "..."
+
+
+_KINDS = {
+    "page.css": "text/css; charset=utf-8",
+    "page.js": "text/javascript; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
+
+
+def asset_routes() -> APIRouter:
+    """Return the routes of style and script."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/static/{name}")
+    async def asset(request: Request, name: str) -> Response:
+        if name not in _KINDS:
+            raise RefusedError(404, f"there is no file {name[:80]!r}; there are {', '.join(_KINDS)}")
+        etag = f'"{_tag(name)}"'
+        headers = {"ETag": etag, "Cache-Control": "private, max-age=86400"}
+        if request.headers.get("if-none-match") == etag:
+            return Response(status_code=304, headers=headers)
+        return Response(_read(f"static/{name}"), headers={**headers, "Content-Type": _KINDS[name]})
+
+    return router
+
+
+@lru_cache(maxsize=1)
+def page_template() -> Template:
+    """Return the template of the page; every text in it is escaped."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(lambda name: _read(f"templates/{name}").decode("utf-8")),
+    )
+    environment.globals["asset"] = lambda name: f"static/{name}?v={_tag(name)}"
+    return environment.get_template("page.html")
+
+
+@lru_cache(maxsize=8)
+def _read(name: str) -> bytes:
+    return files("searcher.server").joinpath(name).read_bytes()
+
+
+def _tag(name: str) -> str:
+    return sha256(_read(f"static/{name}")).hexdigest()[:16]
+
 
 _SAMPLE = 24
 _BESIDE = 8
@@ -176,12 +355,18 @@ def _rendered(
     into = query.into if query.into in generation.collections else generation.collections[0]
     nonce = secrets.token_urlsafe(12)
     context: dict[str, Any] = {
-        "name": service.live.name, "version": generation.number, "query": query, "view": view, "nonce": nonce,
-        "error": service.hide(" ".join(message.split())), "into": into, "collections": generation.collections,
+        "name": service.live.name,
+        "version": generation.number,
+        "query": query,
+        "view": view,
+        "nonce": nonce,
+        "error": service.hide(" ".join(message.split())),
+        "into": into,
+        "collections": generation.collections,
         "counts": {name: generation.count(name) for name in generation.collections},
         "columns": {name: columns_of(generation, name) for name in generation.collections},
         "can_encode": generation.encoder is not None,
-    }  # fmt: skip
+    }
     headers = {"Content-Security-Policy": _POLICY.format(nonce=nonce), "Cache-Control": "private, no-cache"}
     body = page_template().render(context).encode("utf-8", errors="replace")
     return Response(body, status, headers={**headers, "Content-Type": "text/html; charset=utf-8"})

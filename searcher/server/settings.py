@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from searcher.params import MAX_K
-
+from ..request import MAX_K
 from .errors import ServerError
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -61,8 +60,13 @@ class ServerSettings:
         Raises:
             ServerError: A value is outside its range; the message names both.
         """
-        for name, most in (("max_body", 1 << 40), ("max_pixels", 178_956_970), ("max_k", MAX_K - 1),
-                           ("concurrency", 100_000), ("batch", 4_096)):  # fmt: skip
+        for name, most in (
+            ("max_body", 1 << 40),
+            ("max_pixels", 178_956_970),
+            ("max_k", MAX_K - 1),
+            ("concurrency", 100_000),
+            ("batch", 4_096),
+        ):
             _check_range(name, getattr(self, name), 1, most)
         for name, least, longest in (("seconds", 0.05, 3_600), ("wait_ms", 0, 1_000), ("watch_seconds", 0.01, 3_600)):
             _check_range(name, getattr(self, name), least, longest)

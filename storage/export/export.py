@@ -9,16 +9,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..checksum import Verify
 from ..errors import StorageError
-from ..spec import COLLECTIONS, Collection
+from ..files.canonical_json import to_plain
+from ..files.checksum import Verify
+from ..schema import COLLECTIONS, Collection
 from ..store import IndexStore
-from ..strict_json import to_plain
 from ..version import IndexVersion
-from .files import WRITERS, FileFormat, extra, write_pairs
-from .folder import check_target, whole_folder, write_mark
-from .pairs import Pairs, read_pairs
-from .rows import Advance, DType, Rows, choose_columns, choose_rows
+from .files import WRITERS, FileFormat, check_target, extra, whole_folder, write_mark, write_pairs
+from .rows import Advance, DType, Pairs, Rows, choose_columns, choose_rows, read_pairs
 
 ENGINES: dict[str, str] = {"milvus": "MilvusTarget", "qdrant": "QdrantTarget"}
 
@@ -66,9 +64,14 @@ class ExportReport:
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values."""
         return {
-            "target": self.target, "format": self.kind, "version": self.version, "rows": self.rows,
-            "pairs": self.pairs, "dim": self.dim, "dtype": self.dtype,
-        }  # fmt: skip
+            "target": self.target,
+            "format": self.kind,
+            "version": self.version,
+            "rows": self.rows,
+            "pairs": self.pairs,
+            "dim": self.dim,
+            "dtype": self.dtype,
+        }
 
     def to_text(self) -> str:
         """Return the report for people."""
@@ -122,9 +125,14 @@ def export_index(
         else:
             _write_files(Path(target), options, rows, pairs)
         return ExportReport(
-            target=target, kind=engine if is_engine else options.format, version=version.number, dim=version.dim,
-            rows={part.collection: len(part.row_ids) for part in rows}, pairs=len(pairs), dtype=dtype,
-        )  # fmt: skip
+            target=target,
+            kind=engine if is_engine else options.format,
+            version=version.number,
+            dim=version.dim,
+            rows={part.collection: len(part.row_ids) for part in rows},
+            pairs=len(pairs),
+            dtype=dtype,
+        )
 
 
 def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: Advance) -> list[Rows]:
@@ -134,12 +142,16 @@ def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: 
             raise StorageError(f"the index {version.path.parents[1]} has no {name}, it has {' and '.join(held)}")
     return [
         Rows(
-            version=version, collection=name, dtype=dtype, advance=advance,
+            version=version,
+            collection=name,
+            dtype=dtype,
+            advance=advance,
             row_ids=choose_rows(version.catalog, name, options.where),
             columns=choose_columns(version.catalog, name, options.columns),
         )
-        for name in held if not options.collections or name in options.collections
-    ]  # fmt: skip
+        for name in held
+        if not options.collections or name in options.collections
+    ]
 
 
 def _write_files(target: Path, options: ExportOptions, rows: Sequence[Rows], pairs: Pairs) -> None:
@@ -156,11 +168,16 @@ def _write_files(target: Path, options: ExportOptions, rows: Sequence[Rows], pai
 def _facts(options: ExportOptions, rows: Sequence[Rows], pairs: Pairs) -> dict[str, Any]:
     version = rows[0].version
     return {
-        "twinlens_export": 1, "format": options.format, "version": version.number, "where": options.where,
-        "encoder": to_plain(version.manifest.encoder), "dim": version.dim, "dtype": rows[0].dtype,
+        "twinlens_export": 1,
+        "format": options.format,
+        "version": version.number,
+        "where": options.where,
+        "encoder": to_plain(version.manifest.encoder),
+        "dim": version.dim,
+        "dtype": rows[0].dtype,
         "collections": {part.collection: {"rows": len(part.row_ids), "columns": part.columns} for part in rows},
         "pairs": len(pairs),
-    }  # fmt: skip
+    }
 
 
 def _engine(name: str, address: str, options: ExportOptions) -> AbstractContextManager[Engine]:

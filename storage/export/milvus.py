@@ -9,9 +9,7 @@ from typing import Any, Self
 
 from ..errors import StorageError
 from .files import extra
-from .pairs import Pairs
-from .payload import points
-from .rows import ITEM_ID, VECTOR, Rows
+from .rows import ITEM_ID, VECTOR, Pairs, Rows, points
 
 TOKEN = "MILVUS_TOKEN"
 MAX_ID_BYTES = 65_535

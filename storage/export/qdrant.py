@@ -11,9 +11,7 @@ from typing import Any, Self
 
 from ..errors import StorageError
 from .files import extra
-from .pairs import Pairs
-from .payload import points
-from .rows import Rows
+from .rows import Pairs, Rows, points
 
 API_KEY = "QDRANT_API_KEY"
 SECONDS = 120

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -12,8 +14,8 @@ from numpy.typing import NDArray
 
 from ..catalog import Catalog
 from ..errors import StorageError
-from ..half import widen
-from ..spec import Collection
+from ..exact_search import widen
+from ..schema import Collection
 from ..version import IndexVersion
 
 DType = Literal["float16", "float32"]
@@ -146,3 +148,114 @@ def _free(name: str, taken: set[str]) -> str:
         free += "_"
     taken.add(free.casefold())
     return free
+
+
+BATCH_PAIRS = 65_536
+PAIR_SCHEMA = pa.schema(
+    [("image_row", pa.int64()), ("text_row", pa.int64()), ("image_id", pa.string()), ("text_id", pa.string())]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """The pairs whose two ends both go out: (n, 2) row ids of the index; 16 bytes a pair are held in memory."""
+
+    version: IndexVersion
+    ends: NDArray[np.int64]
+    images: NDArray[np.int64]
+    texts: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield the pairs: rows counted within what goes out, as `build-index --pairs` takes them, and ids."""
+        for start in range(0, len(self.ends), BATCH_PAIRS):
+            image_rows, text_rows = self.ends[start : start + BATCH_PAIRS].T
+            yield pa.record_batch(
+                [
+                    pa.array(np.searchsorted(self.images, image_rows).astype(np.int64)),
+                    pa.array(np.searchsorted(self.texts, text_rows).astype(np.int64)),
+                    pa.array(self.version.vectors("images").item_ids(image_rows), pa.string()),
+                    pa.array(self.version.vectors("texts").item_ids(text_rows), pa.string()),
+                ],
+                schema=PAIR_SCHEMA,
+            )
+
+    def partners(self, collection: Collection, rows: NDArray[np.int64]) -> list[list[str]]:
+        """Return for each row id of a collection the item ids that it is paired with."""
+        if not len(self.ends):
+            return [[] for _ in rows]
+        own, other = (0, 1) if collection == "images" else (1, 0)
+        ends = self.ends if own == 0 else self._by_text
+        starts, stops = (np.searchsorted(ends[:, own], rows, side) for side in ("left", "right"))
+        wanted = np.concatenate([ends[a:b, other] for a, b in zip(starts, stops, strict=True)] or [ends[:0, other]])
+        ids = self.version.vectors("texts" if own == 0 else "images").item_ids(wanted).tolist()
+        lengths = np.cumsum(stops - starts)
+        return [ids[end - length : end] for end, length in zip(lengths, stops - starts, strict=True)]
+
+    @cached_property
+    def _by_text(self) -> NDArray[np.int64]:
+        return self.ends[np.argsort(self.ends[:, 1], kind="stable")]
+
+
+def read_pairs(version: IndexVersion, chosen: dict[Collection, NDArray[np.int64]]) -> Pairs:
+    """Return the pairs of a version whose image and text are both among the chosen row ids, which ascend."""
+    none = np.zeros(0, dtype=np.int64)
+    images, texts = chosen.get("images", none), chosen.get("texts", none)
+    ends = np.zeros((0, 2), dtype=np.int64)
+    if len(images) and len(texts):
+        table = version.catalog.table("pairs")
+        ends = np.stack([table.column(name).to_numpy() for name in ("image_row", "text_row")], axis=1)
+        ends = ends[_among(ends[:, 0], images) & _among(ends[:, 1], texts)]
+        ends = ends[np.lexsort((ends[:, 1], ends[:, 0]))]
+    return Pairs(version=version, ends=ends, images=images, texts=texts)
+
+
+def _among(rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
+    place = np.minimum(np.searchsorted(chosen, rows), len(chosen) - 1)
+    return np.asarray(chosen[place] == rows)
+
+
+BATCH_BYTES = 4 * 2**20
+MOST_POINTS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """Some rows: row ids (n,), vectors (n, dim), and a dict of JSON values a row, its item id and pairs among them."""
+
+    row_ids: list[int]
+    vectors: NDArray[Any]
+    payloads: list[dict[str, Any]]
+
+
+def points(rows: Rows, pairs: Pairs) -> Iterator[Points]:
+    """Yield all rows, in batches of some megabytes: engines refuse large messages."""
+    size = max(1, min(MOST_POINTS, BATCH_BYTES // (rows.dim * rows.numbers.itemsize)))
+    # The catalog is asked in larger steps than the engine is sent.
+    for tables, (row_ids, vectors) in zip(_slices(rows, size), rows.blocks(size), strict=True):
+        partners = pairs.partners(rows.collection, row_ids)
+        payloads = [
+            {**{name: plain(value) for name, value in row.items()}, "collection": rows.collection, PAIRED: others}
+            for row, others in zip(tables.to_pylist(), partners, strict=True)
+        ]
+        yield Points(row_ids=row_ids.tolist(), vectors=vectors, payloads=payloads)
+
+
+def plain(value: Any) -> Any:
+    """Return a value of the catalog as JSON has it; what JSON lacks (dates, decimals) as text, NaN as null."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(one) for one in value]
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
+def _slices(rows: Rows, size: int) -> Iterator[pa.Table]:
+    for table in rows.metadata_batches(size * max(1, 16_384 // size)):
+        yield from (table.slice(start, size) for start in range(0, table.num_rows, size))

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import EmbeddingSource, build_index
-from indexer.sources.embeddings import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus.embeddings.embedding_source import EmbeddingFiles, EmbeddingOptions
 from searcher import Hit, Searcher
 from storage import EncoderInfo
-from storage.spec import ANN_KINDS
+from storage.schema import ANN_KINDS
 
 DIM = 4
 ROWS = 256  # what an 8-bit quantiser needs

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from make_golden import answers, unpack
 
 from storage import IndexStore, Manifest
-from storage.spec import ANN_KINDS
+from storage.schema import ANN_KINDS
 
 HERE = Path(__file__).parent
 FORMATS = ("v1",)

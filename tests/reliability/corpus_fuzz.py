@@ -24,20 +24,56 @@ import pyarrow.parquet as pq
 from damage_cases import BYTES
 from make_golden import unpack
 
-from indexer.rejection import Rejection
-from indexer.sources import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, Item, open_source
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, Item, open_source
+from indexer.corpus.item import Rejection
 from storage import Manifest, TwinlensError
-from storage.checksum import sha256_of
-from storage.strict_json import canonical
+from storage.files.canonical_json import canonical
+from storage.files.checksum import sha256_of
 
 # What a cell, a name or a number may be that nobody expects.
 NASTY: tuple[Any, ...] = (
-    None, True, "", " ", "\0", "../../etc/passwd", "/etc/passwd", "..", ".", "a/../../b.jpg", "C:\\x.jpg", "a\nb",
+    None,
+    True,
+    "",
+    " ",
+    "\0",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "..",
+    ".",
+    "a/../../b.jpg",
+    "C:\\x.jpg",
+    "a\nb",
     "a" * 9000,
-    "\ud800", "💥", "=cmd()", "file:///etc/passwd", "http://127.0.0.1/", "|ls", "NaN", "inf", "-1", "1e999", -1, 0, 1.5,
-    2**63, -(2**63), 2**70, float("nan"), float("inf"), [], [[]], {}, {"a": {"b": []}}, [None], [1, "a"],
-    "'", '"', '","', ";",
-)  # fmt: skip
+    "\ud800",
+    "💥",
+    "=cmd()",
+    "file:///etc/passwd",
+    "http://127.0.0.1/",
+    "|ls",
+    "NaN",
+    "inf",
+    "-1",
+    "1e999",
+    -1,
+    0,
+    1.5,
+    2**63,
+    -(2**63),
+    2**70,
+    float("nan"),
+    float("inf"),
+    [],
+    [[]],
+    {},
+    {"a": {"b": []}},
+    [None],
+    [1, "a"],
+    "'",
+    '"',
+    '","',
+    ";",
+)
 _opened: list[str] = []
 _watching = [False]
 
@@ -88,8 +124,10 @@ def parquet(chance: random.Random) -> tuple[str, bytes]:
 def annotations(chance: random.Random) -> tuple[str, bytes]:
     value = chance.choice(NASTY)
     karpathy = {"images": [{"filename": "a.jpg", "split": "train", "sentences": [{"raw": "x"}]}, value]}
-    coco = {"images": [{"id": 1, "file_name": "a.jpg"}, {"id": value, "file_name": chance.choice(NASTY)}],
-            "annotations": [{"image_id": value, "caption": chance.choice(NASTY)}, value]}  # fmt: skip
+    coco = {
+        "images": [{"id": 1, "file_name": "a.jpg"}, {"id": value, "file_name": chance.choice(NASTY)}],
+        "annotations": [{"image_id": value, "caption": chance.choice(NASTY)}, value],
+    }
     return "t.json", json.dumps(chance.choice((karpathy, coco))).encode("utf-8", "surrogatepass")
 
 
@@ -128,8 +166,10 @@ TABLES: dict[str, Callable[[random.Random], tuple[str, bytes]]] = {
     one.__name__: one for one in (jsonl, separated, parquet, annotations)
 }
 KINDS: dict[str, dict[str, Callable[[random.Random], tuple[str, bytes]]]] = {
-    "tables": TABLES, "archives": {"archive": archive}, "arrays": {"array": array},
-}  # fmt: skip
+    "tables": TABLES,
+    "archives": {"archive": archive},
+    "arrays": {"array": array},
+}
 
 
 def read(path: Path) -> str:

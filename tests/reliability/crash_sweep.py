@@ -97,10 +97,12 @@ def power_loss(what: str) -> Callable[[Path], Figures]:
         for line in wrong[:20]:
             print("  " + line[-700:], file=sys.stderr)
         return {
-            "states": states, "found old": sum(lost.found["old"] for _, lost in found),
+            "states": states,
+            "found old": sum(lost.found["old"] for _, lost in found),
             "found new": sum(lost.found["new"] for _, lost in found),
-            "built on": sum(lost.settled for _, lost in found), "broken promises": len(wrong),
-        }  # fmt: skip
+            "built on": sum(lost.settled for _, lost in found),
+            "broken promises": len(wrong),
+        }
 
     return part
 
@@ -146,11 +148,12 @@ def resumed(kills_wanted: int) -> Callable[[Path], Figures]:
         for line in wrong[:20]:
             print("  " + line, file=sys.stderr)
         return {
-            "kills": struck.total(), **{name: struck[name] for name in sorted(struck)},
+            "kills": struck.total(),
+            **{name: struck[name] for name in sorted(struck)},
             "builds that got through": sum(one.builds for one in done),
             "pictures encoded again a kill": round(sum(one.again for one in done) / struck.total(), 2),
             "broken promises": len(wrong),
-        }  # fmt: skip
+        }
 
     return part
 

@@ -25,9 +25,9 @@ from damage_cases import VERSION, Case, damage
 
 from searcher import Searcher
 from storage import TwinlensError
-from storage.checksum import measure
+from storage.files.checksum import measure
 from storage.manifest import Manifest
-from storage.pointer import write_pointer
+from storage.publish import write_pointer
 
 MEMORY = 6 << 30
 SECONDS = 30

@@ -113,9 +113,15 @@ def measured(index: Path, searches: int, warm_up: int) -> Growth:
         _search_all(searcher, searches)
         after, files_after = _resident(), _open_files()
     return Growth(
-        searches=searches, unopened=unopened, at_first=at_first, before=before, after=after, closed=_resident(),
-        files_before=files_before, files_after=files_after,
-    )  # fmt: skip
+        searches=searches,
+        unopened=unopened,
+        at_first=at_first,
+        before=before,
+        after=after,
+        closed=_resident(),
+        files_before=files_before,
+        files_after=files_after,
+    )
 
 
 def _search_all(searcher: Searcher, count: int) -> None:

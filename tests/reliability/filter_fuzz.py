@@ -19,8 +19,8 @@ from shim import read_record
 from warm import Job, Warm
 
 from indexer import EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
-from searcher.where import Filters
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
+from searcher.filters import Filters
 from storage import IndexStore
 
 Row = dict[str, Any]
@@ -53,12 +53,15 @@ def facts() -> list[Row]:
 
     return [
         {
-            "n": maybe(chance.randrange(0, 12)), "m": maybe(chance.randrange(-40, 40)),
-            "x": maybe(chance.randrange(-8, 8) / 4), "s": maybe(chance.choice(WORDS)),
-            "t": maybe(chance.choice(WORDS)), "b": maybe(chance.random() < 0.5),
+            "n": maybe(chance.randrange(0, 12)),
+            "m": maybe(chance.randrange(-40, 40)),
+            "x": maybe(chance.randrange(-8, 8) / 4),
+            "s": maybe(chance.choice(WORDS)),
+            "t": maybe(chance.choice(WORDS)),
+            "b": maybe(chance.random() < 0.5),
         }
         for _ in range(ROWS)
-    ]  # fmt: skip
+    ]
 
 
 def build(folder: Path) -> Path:
@@ -119,9 +122,14 @@ def joined(left: bool | None, right: bool | None, deciding: bool) -> bool | None
 
 
 COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
-    "=": operator.eq, "<>": operator.ne, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+    "=": operator.eq,
+    "<>": operator.ne,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
     ">=": operator.ge,
-}  # fmt: skip
+}
 
 
 def number(chance: random.Random) -> tuple[str, Truth]:
@@ -145,8 +153,11 @@ def text(chance: random.Random) -> tuple[str, Truth]:
     name = chance.choice("st")
     kind = chance.choice(("lower", "upper", "trim", "", "", ""))
     changes: dict[str, Callable[[str], str]] = {
-        "lower": str.lower, "upper": str.upper, "trim": lambda value: value.strip(" "), "": str,
-    }  # fmt: skip
+        "lower": str.lower,
+        "upper": str.upper,
+        "trim": lambda value: value.strip(" "),
+        "": str,
+    }
     return f"{kind}({name})", lambda row: None if row[name] is None else changes[kind](row[name])
 
 
@@ -194,8 +205,9 @@ def likened(chance: random.Random) -> tuple[str, Truth]:
     tests: dict[str, Callable[[str], bool]] = {
         "like": lambda found: matching.fullmatch(found) is not None,
         "not like": lambda found: matching.fullmatch(found) is None,
-        "starts_with": lambda found: found.startswith(pattern), "contains": lambda found: pattern in found,
-    }  # fmt: skip
+        "starts_with": lambda found: found.startswith(pattern),
+        "contains": lambda found: pattern in found,
+    }
     written = f"{sql} {how} {_sql(pattern)}" if "like" in how else f"{how}({sql}, {_sql(pattern)})"
     return written, _known(value, tests[how])
 
@@ -233,8 +245,12 @@ def attacked(warm: Warm, index: Path, folder: Path) -> dict[str, Any]:
     opened = [line for line in opened if str(strings) not in line]
     outcomes = Counter(one.split(" ")[0] for one in told)
     return {
-        "hostile filters": sum(outcomes.values()), "refused": outcomes["refused"], "harmless": outcomes["rows"],
-        "escaped": outcomes["escaped"], "files opened": len(opened), "opened": opened,
+        "hostile filters": sum(outcomes.values()),
+        "refused": outcomes["refused"],
+        "harmless": outcomes["rows"],
+        "escaped": outcomes["escaped"],
+        "files opened": len(opened),
+        "opened": opened,
         "changed": sorted(str(p) for p in folder.rglob("*") if before.get(p) != p.stat().st_mtime_ns),
         "told": told,
-    }  # fmt: skip
+    }

@@ -35,9 +35,11 @@ def images(number: int, count: int) -> Callable[[Path], Figures]:
         told = json.loads(done.stdout)
         broken = len(told["unexpected"]) + len(told["slow"]) + (told["grown"] > told["most_allowed"])
         return {
-            "hostile images": told["hostile images"], "decoded": told["outcomes"]["decoded"],
-            "refused": told["hostile images"] - told["outcomes"]["decoded"], "broken promises": broken,
-        }  # fmt: skip
+            "hostile images": told["hostile images"],
+            "decoded": told["outcomes"]["decoded"],
+            "refused": told["hostile images"] - told["outcomes"]["decoded"],
+            "broken promises": broken,
+        }
 
     return part
 
@@ -54,18 +56,19 @@ def filters(scratch: Path) -> Figures:
     with Warm() as warm:
         told = attacked(warm, index, scratch / "secrets")
     return {
-        "random filters": 6000, "differing": len(wrong),
+        "random filters": 6000,
+        "differing": len(wrong),
         **{name: told[name] for name in ("hostile filters", "refused", "harmless", "files opened")},
         "broken promises": told["escaped"] + told["files opened"] + len(told["changed"]),
-    }  # fmt: skip
+    }
 
 
 def urls(_scratch: Path) -> Figures:
     """Every form of a URL that leads into a private network, and the connections that it led to."""
     import test_source_urls as known
 
+    from indexer.corpus.remote.fetch import Fetcher, WebLimits
     from indexer.errors import ContentError
-    from indexer.web import Fetcher, WebLimits
 
     forms = sorted(set(known.PRIVATE_URLS))
     refused = 0
@@ -80,8 +83,12 @@ def urls(_scratch: Path) -> Figures:
         asked = len(server.asked)
     known._recording[0] = False
     reached = asked + len(known._connected)
-    return {"URL forms": len(forms), "refused": refused, "connections": reached,
-            "broken promises": reached + len(forms) - refused}  # fmt: skip
+    return {
+        "URL forms": len(forms),
+        "refused": refused,
+        "connections": reached,
+        "broken promises": reached + len(forms) - refused,
+    }
 
 
 def corpora(kind: str, count: int) -> Callable[[Path], Figures]:
@@ -101,9 +108,12 @@ def machine(_scratch: Path) -> Figures:
     """The store against a dict, run after run, for some minutes."""
     StoreMachine.steps = runs = 0
     quiet = settings(
-        max_examples=10, stateful_step_count=MACHINE_STEPS, deadline=None, database=None,
+        max_examples=10,
+        stateful_step_count=MACHINE_STEPS,
+        deadline=None,
+        database=None,
         suppress_health_check=list(HealthCheck),
-    )  # fmt: skip
+    )
     deadline = time.monotonic() + MACHINE_SECONDS
     while time.monotonic() < deadline:
         run_state_machine_as_test(StoreMachine, settings=quiet)  # type: ignore[no-untyped-call]

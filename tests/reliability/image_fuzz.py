@@ -33,13 +33,28 @@ MAX_GROWTH = 64 * 2**20
 MAX_SECONDS = 5.0
 # Mode of the picture and options of the file; the rest of a format's name is its variety.
 _VARIETIES: dict[str, tuple[str, dict[str, object]]] = {
-    "JPEG": ("RGB", {}), "JPEG progressive": ("RGB", {"progressive": True}), "JPEG cmyk": ("CMYK", {}),
-    "JPEG grey": ("L", {}), "PNG": ("RGBA", {}), "PNG palette": ("P", {}), "PNG 16-bit": ("I;16", {}),
-    "PNG one-bit": ("1", {}), "WEBP": ("RGB", {}), "WEBP lossless": ("RGBA", {"lossless": True}), "GIF": ("P", {}),
-    "BMP": ("RGB", {}), "TIFF": ("RGB", {}), "TIFF lzw": ("RGB", {"compression": "tiff_lzw"}),
-    "TIFF float": ("F", {}), "PPM": ("RGB", {}), "AVIF": ("RGB", {}), "GIF animated": ("P", {"frames": 4}),
-    "WEBP animated": ("RGB", {"frames": 3}), "MPO": ("RGB", {"frames": 2}), "PNG animated": ("RGB", {"frames": 3}),
-}  # fmt: skip
+    "JPEG": ("RGB", {}),
+    "JPEG progressive": ("RGB", {"progressive": True}),
+    "JPEG cmyk": ("CMYK", {}),
+    "JPEG grey": ("L", {}),
+    "PNG": ("RGBA", {}),
+    "PNG palette": ("P", {}),
+    "PNG 16-bit": ("I;16", {}),
+    "PNG one-bit": ("1", {}),
+    "WEBP": ("RGB", {}),
+    "WEBP lossless": ("RGBA", {"lossless": True}),
+    "GIF": ("P", {}),
+    "BMP": ("RGB", {}),
+    "TIFF": ("RGB", {}),
+    "TIFF lzw": ("RGB", {"compression": "tiff_lzw"}),
+    "TIFF float": ("F", {}),
+    "PPM": ("RGB", {}),
+    "AVIF": ("RGB", {}),
+    "GIF animated": ("P", {"frames": 4}),
+    "WEBP animated": ("RGB", {"frames": 3}),
+    "MPO": ("RGB", {"frames": 2}),
+    "PNG animated": ("RGB", {"frames": 3}),
+}
 
 
 def seeds() -> dict[str, bytes]:
@@ -77,11 +92,17 @@ def fuzz(count: int, seed: int = 0) -> dict[str, object]:
             slow[number] = round(time.perf_counter() - begun, 1)
         outcomes[outcome] += 1
     return {
-        "hostile images": count, "seed": seed, "varieties": len(files), "harms": len(_HARMS),
+        "hostile images": count,
+        "seed": seed,
+        "varieties": len(files),
+        "harms": len(_HARMS),
         "outcomes": dict(outcomes),
-        "unexpected": unexpected, "slow": slow, "grown": peak() - before, "most_allowed": MAX_GROWTH,
+        "unexpected": unexpected,
+        "slow": slow,
+        "grown": peak() - before,
+        "most_allowed": MAX_GROWTH,
         "seconds": round(time.perf_counter() - started, 1),
-    }  # fmt: skip
+    }
 
 
 def peak() -> int:
@@ -193,10 +214,17 @@ def _text_bomb(data: bytearray, chance: random.Random, files: dict[str, bytes]) 
 
 
 _HARMS: dict[str, Harm] = {
-    "bits flipped": _flip, "header bytes": _head, "extreme number": _extreme, "cut short": _cut, "spliced": _splice,
-    "repeated": _repeat, "noise after the start": _noise, "random bytes": _random, "pixel bomb": _bomb,
+    "bits flipped": _flip,
+    "header bytes": _head,
+    "extreme number": _extreme,
+    "cut short": _cut,
+    "spliced": _splice,
+    "repeated": _repeat,
+    "noise after the start": _noise,
+    "random bytes": _random,
+    "pixel bomb": _bomb,
     "text bomb": _text_bomb,
-}  # fmt: skip
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -177,9 +177,12 @@ class Disk:
 
     def _last_write(self) -> int | None:
         writes = [
-            change[0] for node in self._nodes.values() if isinstance(node, File)
-            for change in node.pending if isinstance(change[2], bytes)
-        ]  # fmt: skip
+            change[0]
+            for node in self._nodes.values()
+            if isinstance(node, File)
+            for change in node.pending
+            if isinstance(change[2], bytes)
+        ]
         return max(writes, default=None)
 
     def _sync(self, node: File | Folder) -> None:

@@ -64,7 +64,7 @@ def read_until(index: Path, stop: threading.Event, searches: int = 4) -> Reading
     while not stop.is_set() or not opened:
         try:
             version, wrong = read_once(index, searches)
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is what this looks for
+        except Exception as error:  # noqa: BLE001 - it belongs to those who asked, and is raised there
             errors.append(f"{type(error).__name__}: {error}")
             continue
         opened += 1
@@ -128,9 +128,11 @@ def _result(reader: subprocess.Popen[str]) -> Reading:
         return Reading(searches=0, opened=0, versions=frozenset(), errors=(f"a reader exited {reader.returncode}",))
     value = json.loads(out)
     return Reading(
-        searches=value["searches"], opened=value["opened"], versions=frozenset(value["versions"]),
+        searches=value["searches"],
+        opened=value["opened"],
+        versions=frozenset(value["versions"]),
         errors=tuple(value["errors"]),
-    )  # fmt: skip
+    )
 
 
 def main() -> None:

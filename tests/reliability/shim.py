@@ -67,9 +67,14 @@ def arm(folder: Path, arming: Arming) -> None:
         record = os.open(arming.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     number = getattr(errno, arming.error)
     ctypes.CDLL(None).shim_arm(
-        os.fsencode(folder.resolve()), ACTIONS.index(arming.action), ctypes.c_long(arming.at), number, record,
-        int(arming.with_data), int(arming.with_reads),
-    )  # fmt: skip
+        os.fsencode(folder.resolve()),
+        ACTIONS.index(arming.action),
+        ctypes.c_long(arming.at),
+        number,
+        record,
+        int(arming.with_data),
+        int(arming.with_reads),
+    )
 
 
 def disarm() -> None:
@@ -89,9 +94,14 @@ def _calls(record: bytes, folder: str) -> Iterator[Call]:
         name, offset, size, result, follows, where, other = record[place:end].decode().split("\t")
         place = end + 1 + int(follows)
         yield Call(
-            name=name, path=_below(where, folder), other=_below(other, folder), offset=int(offset), size=int(size),
-            result=int(result), data=record[end + 1 : place],
-        )  # fmt: skip
+            name=name,
+            path=_below(where, folder),
+            other=_below(other, folder),
+            offset=int(offset),
+            size=int(size),
+            result=int(result),
+            data=record[end + 1 : place],
+        )
 
 
 def _below(path: str, folder: str) -> str:

@@ -20,8 +20,9 @@ from small_index import fill, publish, tables
 
 from indexer import BuildError
 from indexer.repair import repair_index
-from storage import IndexStore, StorageError, atomic
+from storage import IndexStore, StorageError
 from storage.errors import CorruptIndexError, IndexLockedError, IndexNotFoundError
+from storage.files import atomic
 
 ANN = "images/ann.faiss"
 FILES = ("manifest.json", "catalog.duckdb", "images/vectors.arrow", "texts/vectors.arrow", ANN)

@@ -61,9 +61,12 @@ def readers(scratch: Path) -> Figures:
     for error in found.errors[:10]:
         print(f"  error of a reader: {error[:300]}", file=sys.stderr)
     return {
-        "versions published": 50, "versions seen by readers": len(found.versions), "opened": found.opened,
-        "searches": found.searches, "errors": len(found.errors),
-    }  # fmt: skip
+        "versions published": 50,
+        "versions seen by readers": len(found.versions),
+        "opened": found.opened,
+        "searches": found.searches,
+        "errors": len(found.errors),
+    }
 
 
 def memory(kind: str) -> Callable[[Path], Figures]:
@@ -73,11 +76,13 @@ def memory(kind: str) -> Callable[[Path], Figures]:
         unpack(scratch / "golden")
         grown = growth(scratch / "golden" / f"{kind}.index", 5000, WARM_UP)
         return {
-            "warm-up": WARM_UP, "searches": 5000, "growth, percent": round(100 * grown.share, 2),
+            "warm-up": WARM_UP,
+            "searches": 5000,
+            "growth, percent": round(100 * grown.share, 2),
             "growth in the warm-up, percent": round(100 * (grown.before / grown.at_first - 1), 2),
             "growth left once closed, percent": round(100 * (grown.closed / grown.unopened - 1), 2),
             "broken promises": int(grown.files_after != grown.files_before),
-        }  # fmt: skip
+        }
 
     return part
 

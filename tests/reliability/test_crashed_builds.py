@@ -171,9 +171,14 @@ CALLS = (
     "rmdir,mkdir,mkdirat,ftruncate,truncate,link,linkat,symlink,symlinkat,fallocate,sendfile,copy_file_range"
 )
 SAME = {
-    "pwrite64": "write", "fdatasync": "fsync", "unlinkat": "unlink", "ftruncate": "truncate", "mkdirat": "mkdir",
-    "renameat": "rename", "renameat2": "rename",
-}  # fmt: skip
+    "pwrite64": "write",
+    "fdatasync": "fsync",
+    "unlinkat": "unlink",
+    "ftruncate": "truncate",
+    "mkdirat": "mkdir",
+    "renameat": "rename",
+    "renameat2": "rename",
+}
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is absent, which the record is compared with")

@@ -58,8 +58,11 @@ class Warm:
         environment = {**os.environ, **single, "LD_PRELOAD": str(library)}
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(PROGRAM)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         self._runs = 0
         return self
 

@@ -30,17 +30,17 @@ import pyarrow.dataset  # noqa: F401 - loaded before the forks
 from colour import DIM, ColourEncoder
 from shim import Arming, arm, disarm
 
-import indexer.approximate
+import indexer.ann.build_ann
 import indexer.build
 import storage.ann  # noqa: F401
-from indexer.cli import build
-from indexer.verify_cli import verify
 from searcher import FilterError
-from searcher.where import Filters
+from searcher.filters import Filters
 from storage import IndexStore
-from storage.cli import rollback, vacuum
-from storage.console import run
 from storage.version import IndexVersion
+from twinlens.commands.build import build
+from twinlens.commands.index import rollback, vacuum
+from twinlens.commands.verify_index import verify
+from twinlens.console import run
 
 # Looks at a child before it counts as hung: some minutes, of which a machine that stands still counts none.
 PATIENCE = 100_000
@@ -106,7 +106,7 @@ def look_at_all(indexes: list[str]) -> list[Any]:
     for index in indexes:
         try:
             found.append(opened(Path(index)))
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the state is broken
+        except BaseException as error:  # noqa: BLE001 - whatever gets out is what this looks for
             found.append(f"{type(error).__name__}: {error}")
     return found
 

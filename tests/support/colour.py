@@ -17,9 +17,15 @@ from encoders import decode_image
 from storage import EncoderInfo
 
 COLOURS = {
-    "red": (220, 30, 30), "green": (30, 160, 40), "blue": (30, 40, 210), "yellow": (230, 220, 40),
-    "white": (250, 250, 250), "black": (10, 10, 10), "orange": (240, 140, 20), "purple": (130, 30, 150),
-}  # fmt: skip
+    "red": (220, 30, 30),
+    "green": (30, 160, 40),
+    "blue": (30, 40, 210),
+    "yellow": (230, 220, 40),
+    "white": (250, 250, 250),
+    "black": (10, 10, 10),
+    "orange": (240, 140, 20),
+    "purple": (130, 30, 150),
+}
 GRID = 4
 DIM = GRID * GRID * 3
 

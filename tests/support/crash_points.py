@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import pyarrow as pa
 import small_index
 
-from storage import IndexStore, atomic
+from storage import IndexStore
+from storage.files import atomic
 
 
 def stage(store: IndexStore) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from indexer import EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 
 Splits = Sequence[str | None]
 

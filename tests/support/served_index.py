@@ -17,8 +17,8 @@ from colour import ColourEncoder, paint_folder
 from indexer import build_index
 from searcher.server import ServerSettings
 from searcher.server.app import create_app
-from searcher.server.live import LiveIndex
-from searcher.server.running import server_of
+from searcher.server.live_index import LiveIndex
+from searcher.server.uvicorn_server import server_of
 
 
 @dataclass(frozen=True, kw_only=True)

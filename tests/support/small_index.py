@@ -10,10 +10,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from storage import AnnPlan, CollectionInfo, EncoderInfo, IndexStore, Manifest, OperatingPoint
-from storage.ann_file import write_ann
 from storage.catalog import IMAGE_COLUMNS, PAIR_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
-from storage.draft import Draft
-from storage.spec import COLLECTIONS, Counts, Tuning
+from storage.faiss_file import write_ann
+from storage.publish import Draft
+from storage.schema import COLLECTIONS, Counts, Tuning
 from storage.vectors import VectorWriter
 
 DIM = 8

@@ -162,9 +162,16 @@ def f30k_json_list(root: Path, tiny: Tiny) -> None:
 
 
 FLICKR30K = (
-    f30k_karpathy, f30k_karpathy_elsewhere, f30k_karpathy_lists, f30k_tokens, f30k_results_csv, f30k_automm,
-    f30k_precomp, f30k_precomp_repeated, f30k_json_list,
-)  # fmt: skip
+    f30k_karpathy,
+    f30k_karpathy_elsewhere,
+    f30k_karpathy_lists,
+    f30k_tokens,
+    f30k_results_csv,
+    f30k_automm,
+    f30k_precomp,
+    f30k_precomp_repeated,
+    f30k_json_list,
+)
 
 
 def f8k_tokens(root: Path, tiny: Tiny) -> None:

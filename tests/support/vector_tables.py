@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.ann_plan import plan_ann
-from indexer.ann_train import build_ann
+from indexer.ann.plan import plan_ann
+from indexer.ann.train import build_ann
 from storage.ann import AnnIndex
-from storage.spec import AnnKind
-from storage.vector_writer import VectorWriter
-from storage.vectors import VectorTable
+from storage.schema import AnnKind
+from storage.vectors import VectorTable, VectorWriter
 
 
 def unit_rows(rows: int, dim: int, seed: int = 0, clusters: int = 12) -> NDArray[np.float32]:

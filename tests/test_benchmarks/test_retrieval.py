@@ -103,8 +103,9 @@ def test_a_fine_tuned_encoder_stands_beside_the_first(
     tiny_sets.f30k_karpathy(tmp_path / "set", tiny)
     found = measure(flickr30k, tmp_path / "set", tmp_path, "--fine-tuned", "tuned")
     assert [(one["encoder"], one["kind"]) for one in found["results"]] == [
-        ("colour", "zero-shot"), ("tuned", "fine-tuned"),
-    ]  # fmt: skip
+        ("colour", "zero-shot"),
+        ("tuned", "fine-tuned"),
+    ]
     text = capsys.readouterr().out
     assert "tuned, fine-tuned, exact" in text
     assert "ViT-B-32 openai, zero-shot" in text

@@ -20,9 +20,14 @@ PHOTOGRAPHS = ("chelsea.png", "coffee.png", "rocket.jpg", "astronaut.png", "bric
 def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     program, *rest = map(str, arguments)
     return subprocess.run(
-        [str(PROGRAMS / program), *rest], cwd=cwd, env={**os.environ, "HF_HUB_OFFLINE": "0"},
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+        [str(PROGRAMS / program), *rest],
+        cwd=cwd,
+        env={**os.environ, "HF_HUB_OFFLINE": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
 
 
 def result(*arguments: str | Path) -> Any:

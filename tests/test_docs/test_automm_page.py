@@ -43,9 +43,13 @@ def printed(page: str, folder: Path, home: Path) -> str:
     program = "\n".join(BLOCK.findall(page))
     (folder / "tutorial.py").write_text(program, encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "tutorial.py"], cwd=folder, env={**os.environ, "PYTHONPATH": str(home)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "tutorial.py"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from encoders.lanes import Lanes
+from encoders.inference import Lanes
 
 
 @pytest.fixture(autouse=True)

@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from benchmarks.make_lite_classes import PATH, class_prompts, compute_class_vectors
 from encoders import Encoder, EncoderError, load_encoder
+from encoders.checkpoints import save_local_dir
 from encoders.lite import load_lite
-from encoders.lite_classes import PATH, class_prompts, compute_class_vectors
-from encoders.local_dir import save_local_dir
-from encoders.model import TwoTowers
+from encoders.two_towers import TwoTowers
 
 
 @pytest.fixture(scope="module")

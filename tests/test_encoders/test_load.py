@@ -16,8 +16,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from encoders import Encoder, EncoderError, load_encoder
-from encoders.local_dir import save_local_dir
-from encoders.pretrained import load_towers
+from encoders.checkpoints import load_towers, save_local_dir
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from encoders import Encoder, decode_image
-from encoders.opening import open_image, pixels_for
-from encoders.preprocess import Preprocess
-from encoders.quick import MARGIN, QuickPreprocess
+from encoders.images import open_image, pixels_for
+from encoders.preprocess import MARGIN, Preprocess, QuickPreprocess
 
 MODES = ["shortest", "longest", "squash"]
 STATISTICS = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
@@ -113,9 +112,15 @@ def test_photographs_give_the_vectors_of_a_full_decode_and_of_open_clips_transfo
     lite: Encoder, photographs: list[tuple]
 ) -> None:
     reference = Preprocess(
-        {"size": (224, 224), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic",
-         "resize_mode": "longest", "fill_color": 255}
-    )  # fmt: skip
+        {
+            "size": (224, 224),
+            "mean": (0.5,) * 3,
+            "std": (0.5,) * 3,
+            "interpolation": "bicubic",
+            "resize_mode": "longest",
+            "fill_color": 255,
+        }
+    )
     sources = [path for path, _ in photographs[:12]] + [enlarged(path) for path, _ in photographs[:4]]
     assert open_image(lite, sources[-1]).pixels.width < decode_image(sources[-1]).width
     slow = lite.encode_pixels(np.stack([reference(decode_image(source).pixels) for source in sources]))

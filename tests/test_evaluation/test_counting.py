@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import evaluation.counting
-from evaluation.counting import ranks_both_ways, ranks_by_counting
-from evaluation.relevance import Relevance
+import evaluation.exact_ranks
+from evaluation.exact_ranks import ranks_both_ways, ranks_by_counting
+from evaluation.ranks import Relevance
 
 
 def by_sorting(queries: np.ndarray, base: np.ndarray, relevance: Relevance) -> list[float]:
@@ -71,7 +71,7 @@ KINDS = (all_equal, with_doubles, in_a_narrow_cone, huge, tiny, half_precision, 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ranks_are_those_of_sorting(kind: Any, blocks: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in zip(("_BLOCK_VALUES", "_BLOCK_COLUMNS", "_STRIP_VALUES", "_THREADS"), blocks, strict=True):
-        monkeypatch.setattr(evaluation.counting, name, value)
+        monkeypatch.setattr(evaluation.exact_ranks, name, value)
     rng = np.random.default_rng(0)
     left, right = kind(rng)
     there = random_pairs(rng, 90, 40, 160)

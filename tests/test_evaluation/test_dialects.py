@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evaluation import evaluate_embeddings, evaluate_ranking
-from evaluation.dialects import check_dialect, in_dialect, needed_depths
-from evaluation.protocol import Protocol
+from evaluation.protocol import Protocol, check_dialect, in_dialect, needed_depths
 
 # Images A and B against captions a1 a2 b1 b2; with unit axes for images, scores are what stands here.
 TOY = np.array([[0.30, 0.20, 0.28, 0.10], [0.26, 0.29, 0.31, 0.25]])

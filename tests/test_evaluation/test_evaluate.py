@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import evaluation.counting
+import evaluation.exact_ranks
 import evaluation.ranks
 from evaluation import Bootstrap, evaluate_embeddings, evaluate_ranking, exact_top_k
 
@@ -109,9 +109,9 @@ def test_graded_ndcg_rewards_the_better_item_first() -> None:
 )
 def test_ties_go_to_the_lower_row(images: Any, texts: Any, pairs: list[tuple[int, int]], block: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.counting, "_BLOCK_VALUES", block)
-        patch.setattr(evaluation.counting, "_BLOCK_COLUMNS", 4)
-        patch.setattr(evaluation.counting, "_STRIP_VALUES", 7)
+        patch.setattr(evaluation.exact_ranks, "_BLOCK_VALUES", block)
+        patch.setattr(evaluation.exact_ranks, "_BLOCK_COLUMNS", 4)
+        patch.setattr(evaluation.exact_ranks, "_STRIP_VALUES", 7)
         figures = evaluate_embeddings(images, texts, pairs, (1, 5))
     images_of = [[image for image, other in pairs if other == text] for text in range(9)]
     texts_of = [[text for other, text in pairs if other == image] for image in range(6)]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import evaluation.exact
+import evaluation.neighbors
 from evaluation import exact_top_k
 
 VALUES = st.integers(-3, 3).map(float)
@@ -28,7 +28,7 @@ def test_hits_are_sorted_by_score_then_row(base: np.ndarray, queries: np.ndarray
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     base, queries = np.random.default_rng(0).standard_normal((2, 50, 8))
     whole = exact_top_k(base, queries, 5)
-    monkeypatch.setattr(evaluation.exact, "_BLOCK_VALUES", 150)
+    monkeypatch.setattr(evaluation.neighbors, "_BLOCK_VALUES", 150)
     assert np.array_equal(exact_top_k(base, queries, 5)[0], whole[0])
 
 

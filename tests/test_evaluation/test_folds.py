@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation import Bootstrap, evaluate_embeddings
-from evaluation.folds import evaluate_folds
+from evaluation.evaluate import evaluate_folds
 
 DIRECTIONS = ("text_to_image", "image_to_text")
 

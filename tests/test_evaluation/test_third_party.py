@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from evaluation import evaluate_embeddings, evaluate_ranking, exact_top_k
-from evaluation.folds import evaluate_folds
+from evaluation.evaluate import evaluate_folds
 
 WHY = "{} is not installed; it is needed only to compare with"
 IMAGES, TEXTS, K = 12, 40, (1, 3, 10)

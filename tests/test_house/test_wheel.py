@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = {"encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training"}
+PACKAGES = {"encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training", "twinlens"}
 
 
 @pytest.fixture(scope="module")

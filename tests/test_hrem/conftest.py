@@ -17,9 +17,19 @@ from training.hrem import HremConfig
 
 # Seconds, and enough to learn a dozen words.
 QUICK = HremConfig(
-    bert="bigru", dim=32, heads=4, epochs=6, warmup_epochs=2, batch_size=16, lr=2e-3, distance_dim=32, device="cpu",
-    region_drop=0.1, word_drop=0.1, workers=1,
-)  # fmt: skip
+    bert="bigru",
+    dim=32,
+    heads=4,
+    epochs=6,
+    warmup_epochs=2,
+    batch_size=16,
+    lr=2e-3,
+    distance_dim=32,
+    device="cpu",
+    region_drop=0.1,
+    word_drop=0.1,
+    workers=1,
+)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from encoders.errors import EncoderError
-from encoders.regions.bert import load_bert
-from encoders.regions.tokens import Tokens, WordTokens, load_vocabulary
-from training.hrem.augment import altered, kept_regions, kept_words
-from training.hrem.schedule import rate
+from training.hrem.hrem_batches import altered, kept_regions, kept_words
+from training.hrem.hrem_loop import rate
+from training.hrem.towers.bert import load_bert
+from training.hrem.towers.tokens import Tokens, WordTokens, load_vocabulary
 
 TEXTS = ["a red dog runs", "a dog", "the dog's red boat!"]
 

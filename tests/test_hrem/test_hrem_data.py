@@ -10,11 +10,10 @@ from concepts import write_concepts
 from PIL import Image
 
 from encoders import ImageError
-from encoders.regions.errors import RegionError
-from encoders.regions.features import read_regions
-from encoders.regions.precomp import file_names, open_split, splits_of
 from training import ExamplesError, TrainingError
+from training.errors import RegionError
 from training.hrem.extract import RegionsConfig, write_regions
+from training.hrem.towers.region_features import file_names, open_split, read_regions, splits_of
 
 
 @pytest.fixture

@@ -13,15 +13,14 @@ from concepts import write_concepts
 
 from encoders import load_encoder
 from encoders.device import place
-from encoders.regions.precomp import open_split
 from training import CheckpointError, ExamplesError, TrainingError
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem
-from training.hrem.evaluate import EvaluateHremOptions
-from training.hrem.learner import Learner
-from training.hrem.plot import save_plot
-from training.hrem.report import HremReport
-from training.hrem.session import parts_of
-from training.trainer import FitProgress
+from training.hrem.hrem_evaluation import EvaluateHremOptions
+from training.hrem.hrem_fit import parts_of
+from training.hrem.hrem_learner import Learner
+from training.hrem.hrem_report import HremReport, save_plot
+from training.hrem.towers.region_features import open_split
+from training.loop import FitProgress
 
 ALL = EvaluateHremOptions(split="test", device="cpu")
 
@@ -212,7 +211,7 @@ def test_a_plot_is_drawn(run: Path, tmp_path: Path) -> None:
 
 
 def command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    code = f"from storage.console import run; from training.hrem.cli import {name}; run({name})"
+    code = f"from twinlens.console import run; from twinlens.commands.hrem import {name}; run({name})"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
     )

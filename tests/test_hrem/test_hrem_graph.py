@@ -4,12 +4,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from encoders.regions.head import Embedded
-from training.hrem.affinity import affinity
-from training.hrem.config import HremConfig
-from training.hrem.graph import Relevance, connection, linked
-from training.hrem.interaction import InstanceRelation, attention_bias
-from training.hrem.regularisation import regularisation
+from training.hrem.hrem_config import HremConfig
+from training.hrem.hrem_learner import regularisation
+from training.hrem.relations import InstanceRelation, Relevance, affinity, attention_bias, connection, linked
+from training.hrem.towers.region_towers import Embedded
 
 CONFIG = HremConfig(dim=8, heads=2, warmup_epochs=0, dropout=0.0)
 
@@ -73,11 +71,13 @@ def test_padding_changes_no_affinity() -> None:
     found = affinity(images, texts, 10)
     wild = [
         Embedded(
-            unit=side.unit, raw=side.raw, mask=side.mask,
+            unit=side.unit,
+            raw=side.raw,
+            mask=side.mask,
             fragments=torch.where(side.mask.unsqueeze(-1), side.fragments, torch.full_like(side.fragments, 50.0)),
         )
         for side in (images, texts)
-    ]  # fmt: skip
+    ]
     other = affinity(wild[0], wild[1], 10)
     torch.testing.assert_close(found.from_images, other.from_images)
     torch.testing.assert_close(found.top_texts, other.top_texts)
@@ -87,7 +87,7 @@ def test_padding_changes_no_affinity() -> None:
 def test_affinities_in_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     images, texts = embedded(5, 4, lengths=[4, 2, 1, 3, 4]), embedded(5, 6)
     whole = affinity(images, texts, 4)
-    monkeypatch.setattr("training.hrem.affinity.BLOCK", 1)
+    monkeypatch.setattr("training.hrem.relations.BLOCK", 1)
     parts = affinity(images, texts, 4)
     torch.testing.assert_close(whole.from_texts, parts.from_texts)
     torch.testing.assert_close(whole.top_images, parts.top_images)

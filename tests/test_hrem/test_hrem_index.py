@@ -12,13 +12,13 @@ import pytest
 from PIL import Image
 
 from encoders import EncoderError, ImageError, load_encoder
-from encoders.regions.precomp import open_split
 from indexer import BuildError, SourceError, SourceOptions, build_index
 from matcher import Matcher
 from searcher import QueryError, Searcher, evaluate_index
-from searcher.evaluate import EvaluateOptions
+from searcher.evaluation.evaluate_index import EvaluateOptions
 from training.hrem import evaluate_hrem
-from training.hrem.evaluate import EvaluateHremOptions, embeddings
+from training.hrem.hrem_evaluation import EvaluateHremOptions, embeddings
+from training.hrem.towers.region_features import open_split
 
 
 @pytest.fixture(scope="session")

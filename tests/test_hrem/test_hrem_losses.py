@@ -8,20 +8,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from training.hrem.losses import (
+from training.hrem.hrem_learner import (
     RankingLoss,
     distance_weighted,
     distances_of,
+    divergence,
     draw_negatives,
     hardest_negative,
     log_weights,
 )
-from training.hrem.regularisation import divergence
 
 ANCHORS = [
-    (0.5, 369.93), (0.7, 215.16), (0.9, 111.32), (1.0, 73.22), (1.2, 20.60), (math.sqrt(2), -0.35), (1.6, 20.31),
-    (1.7, 55.63), (1.9, 265.11),
-]  # fmt: skip
+    (0.5, 369.93),
+    (0.7, 215.16),
+    (0.9, 111.32),
+    (1.0, 73.22),
+    (1.2, 20.60),
+    (math.sqrt(2), -0.35),
+    (1.6, 20.31),
+    (1.7, 55.63),
+    (1.9, 265.11),
+]
 
 
 @pytest.mark.parametrize(("distance", "weight"), ANCHORS)

@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from planted import Planted, write_planted
 
-from encoders.regions.precomp import open_split
+from training.hrem.towers.region_features import open_split
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,19 @@ import torch
 from torch import nn
 
 from encoders.errors import EncoderError
-from encoders.regions.config import TowersConfig
-from encoders.regions.head import FragmentHead
-from encoders.regions.image_tower import ImageTower
-from encoders.regions.pooling import GeneralisedPooling, MaxPooling, masked_mean
-from encoders.regions.text_tower import BertStates, GruStates, TextTower
-from training.hrem.config import HremConfig
-from training.hrem.graph import Relevance
-from training.hrem.interaction import Fusion, InstanceRelation
+from training.hrem.hrem_config import HremConfig
+from training.hrem.relations import Fusion, InstanceRelation, Relevance
+from training.hrem.towers.region_towers import (
+    BertStates,
+    FragmentHead,
+    GeneralisedPooling,
+    GruStates,
+    ImageTower,
+    MaxPooling,
+    TextTower,
+    TowersConfig,
+    masked_mean,
+)
 
 PUBLISHED = TowersConfig(region_dim=2048, max_regions=36)
 SMALL = TowersConfig(region_dim=6, max_regions=4, dim=8, heads=2)

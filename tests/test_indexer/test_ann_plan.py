@@ -5,18 +5,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.ann_plan import minimum_rows, plan_ann, pq_width
+from indexer.ann.plan import minimum_rows, plan_ann, pq_width
 from indexer.errors import BuildError
-from storage.spec import ANN_KINDS, AnnKind
+from storage.schema import ANN_KINDS, AnnKind
 
 CODED = [kind for kind in ANN_KINDS if kind != "flat"]
 
 
 @pytest.mark.parametrize(
     ("rows", "dim", "kind"),
-    [(0, 512, "flat"), (50, 512, "flat"), (19_000, 512, "flat"), (20_000, 512, "ivf-pq4"), (1_000_000, 512, "ivf-pq4"),
-     (60_000, 64, "flat"), (200_000, 64, "ivf-pq4")],
-)  # fmt: skip
+    [
+        (0, 512, "flat"),
+        (50, 512, "flat"),
+        (19_000, 512, "flat"),
+        (20_000, 512, "ivf-pq4"),
+        (1_000_000, 512, "ivf-pq4"),
+        (60_000, 64, "flat"),
+        (200_000, 64, "ivf-pq4"),
+    ],
+)
 def test_auto_compares_everything_while_that_is_quick(rows: int, dim: int, kind: AnnKind) -> None:
     assert plan_ann("auto", rows, dim).kind == kind
 

@@ -10,12 +10,12 @@ import pytest
 from vector_tables import brute_force, build_index, unit_rows, write_table
 
 from evaluation import ann_recall, hit_rate_at_k
-from indexer.ann_plan import plan_ann
-from indexer.ann_train import build_ann, estimate_memory
+from indexer.ann.plan import plan_ann
+from indexer.ann.train import build_ann, estimate_memory
 from indexer.errors import BuildError
 from storage import StorageError, VectorTable
 from storage.ann import AnnIndex
-from storage.spec import ANN_KINDS, AnnKind
+from storage.schema import ANN_KINDS, AnnKind
 
 CODED = [kind for kind in ANN_KINDS if kind != "flat"]
 
@@ -75,7 +75,7 @@ def test_centres_that_are_found_by_codes_name_the_lists_that_all_of_them_would(
 ) -> None:
     plan, files = plan_ann("ivf-pq4", table.rows, table.dim, nlist=128), []
     for name, lists in (("plain", 1 << 20), ("quick", 128)):
-        monkeypatch.setattr("indexer.ann_train.QUICK_CENTRES", lists)
+        monkeypatch.setattr("indexer.ann.train.QUICK_CENTRES", lists)
         build_ann(table, plan, tmp_path / name)
         files.append(faiss.read_index(str(tmp_path / name)))
     plain, quick = (faiss.downcast_index(file.index) for file in files)
@@ -118,13 +118,13 @@ def test_the_size_of_a_chunk_does_not_show_in_the_file(
 ) -> None:
     plan = plan_ann("ivf-pq4", table.rows, table.dim)
     build_ann(table, plan, tmp_path / "whole")
-    monkeypatch.setattr("indexer.ann_train._CHUNK_ROWS", 1500)
+    monkeypatch.setattr("indexer.ann.train._CHUNK_ROWS", 1500)
     build_ann(table, plan, tmp_path / "chunks")
     assert (tmp_path / "whole").read_bytes() == (tmp_path / "chunks").read_bytes()
 
 
 def test_progress_counts_the_rows(tmp_path: Path, table: VectorTable, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("indexer.ann_train._CHUNK_ROWS", 1500)
+    monkeypatch.setattr("indexer.ann.train._CHUNK_ROWS", 1500)
     seen: list[tuple[int, int]] = []
     plan = plan_ann("ivf-pq4", table.rows, table.dim)
     build_ann(table, plan, tmp_path / "ann.faiss", progress=lambda done, total: seen.append((done, total)))

@@ -13,10 +13,10 @@ from colour import ColourEncoder, paint, unit
 
 import indexer.build
 from indexer import BuildError, RejectedError, build_index
-from indexer.cli import build
-from indexer.sources import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, SourceOptions, open_source
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, SourceOptions, open_source
 from storage import IndexStore, Manifest
 from storage.errors import DuplicateItemError
+from twinlens.commands.build import build
 
 
 @pytest.fixture

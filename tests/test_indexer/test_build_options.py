@@ -12,11 +12,11 @@ from click.testing import CliRunner
 from colour import ColourEncoder
 
 from indexer import build_index
-from indexer.cli import ByteSize, CountOrShare, build
+from indexer.ann.build_ann import generic_captions
+from indexer.ann.memory import ann_budget, used_bytes
 from indexer.config import BuildConfig
-from indexer.memory import ann_budget, used_bytes
 from indexer.progress import LineProgress, console_progress
-from indexer.query_bank import generic_captions
+from twinlens.commands.build import ByteSize, CountOrShare, build
 
 
 @pytest.mark.parametrize(

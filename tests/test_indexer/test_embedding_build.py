@@ -9,7 +9,7 @@ import pytest
 from colour import ColourEncoder, unit
 
 from indexer import BuildError, EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from storage import IndexStore
 
 ROWS, DIM = 60, 48

@@ -10,9 +10,9 @@ import pytest
 import torch
 from vector_tables import unit_rows, write_table
 
-from indexer import gpu
-from indexer.gpu import add_to_lists, exact_neighbours, list_centres, lists_of
-from storage.rerank import exact_search
+from indexer.ann import kmeans as gpu
+from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centres, lists_of
+from storage.exact_search import exact_search
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from indexer.plan import cut
-from indexer.rejection import Rejection
-from indexer.sources import Item
+from indexer.corpus import Item
+from indexer.corpus.item import Rejection
+from indexer.encode.shards import cut
 
 
 def text(number: int, words: str = "words") -> Item:

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import BuildConfig, BuildError, EmbeddingSource, build_index
-from indexer.cli import build
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from searcher import Searcher
 from storage import IndexStore
+from twinlens.commands.build import build
 
 PROMPT = "a photo of {}"
 

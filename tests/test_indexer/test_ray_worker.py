@@ -14,12 +14,12 @@ import pytest
 from colour import ColourEncoder
 
 from indexer import BuildConfig, BuildError, build_index
-from indexer.plan import Shard, cut
-from indexer.ray_executor import Room
-from indexer.ray_worker import EncodedShard, ShardOrder, Unlike, Worker, WorkerSetup, sights
-from indexer.sources import SourceOptions, open_source
+from indexer.corpus import SourceOptions, open_source
+from indexer.encode.shards import Shard, cut
+from indexer.ray.connection import running_here
+from indexer.ray.executor import Room
+from indexer.ray.worker import EncodedShard, ShardOrder, Unlike, Worker, WorkerSetup, sights
 from storage import TwinlensError
-from storage.ray_connection import running_here
 
 
 def node(cpus: float, gpus: float = 0, alive: bool = True) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_the_digest_of_a_shard_is_left_as_the_driver_made_it(worker: Worker, sha
     assert answer.table.schema.metadata == {b"twinlens.shard.digest": b"d" * 64}
 
 
-RUN = "from storage.console import run; from indexer.cli import build; run(build)"
+RUN = "from twinlens.console import run; from twinlens.commands.build import build; run(build)"
 
 
 def test_without_ray_the_error_is_one_line_with_the_way_to_get_it(photos: Path, tmp_path: Path, home: Path) -> None:
@@ -118,8 +118,11 @@ def test_without_ray_the_error_is_one_line_with_the_way_to_get_it(photos: Path, 
     code = f"import sys; sys.modules['ray'] = None; {RUN}"
     done = subprocess.run(
         [sys.executable, "-c", code, str(photos), "--out", str(tmp_path / "out"), "--executor", "ray", "-q"],
-        cwd=home, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stderr.startswith("error: --executor ray needs Ray")
     assert 'pip install "twinlens[ray]"' in done.stderr
@@ -152,5 +155,5 @@ def test_a_note_of_a_cluster_that_is_gone_is_passed_over(tmp_path: Path, monkeyp
 
 
 def test_importing_the_indexer_does_not_import_ray(home: Path) -> None:
-    code = "import sys, indexer, indexer.build, indexer.ray_executor; sys.exit('ray' in sys.modules)"
+    code = "import sys, indexer, indexer.build, indexer.ray.executor; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=home, check=False).returncode == 0

@@ -17,14 +17,14 @@ from click.testing import CliRunner
 from colour import ColourEncoder, paint
 
 from indexer import build_index
-from indexer.cli import build as command
+from indexer.corpus import SourceOptions
+from indexer.corpus.remote.mirror import local_copy
+from indexer.corpus.remote.url import is_remote
 from indexer.errors import SourceError
-from indexer.remote import local_copy
-from indexer.sources import SourceOptions
-from indexer.web.url import is_remote
 from storage import IndexStore
 from storage.errors import IndexLockedError
-from storage.lock import IndexLock
+from storage.files.lock import IndexLock
+from twinlens.commands.build import build as command
 
 COLOURS = ("red", "green", "blue")
 
@@ -163,7 +163,7 @@ def test_a_copy_that_was_cut_short_is_gone_on_with(bucket: Any, tmp_path: Path, 
             raise TimeoutError("the line went dead")
         whole(self, path, to, **more)
 
-    monkeypatch.setattr("indexer.remote.AT_A_TIME", 1)
+    monkeypatch.setattr("indexer.corpus.remote.mirror.AT_A_TIME", 1)
     monkeypatch.setattr(type(bucket), "get_file", breaks)
     with pytest.raises(SourceError, match=r"cannot be fetched \(green.png\): the line went dead"):
         local_copy("memory://shop/photos", tmp_path / "copy", SourceOptions(), Told())

@@ -19,10 +19,10 @@ from make_golden import unpack
 
 from indexer import BuildError, build_index
 from indexer.repair import repair_index
-from indexer.verify_cli import verify
 from searcher import Searcher
 from storage import IndexStore
 from storage.errors import IndexLockedError, IndexNotFoundError
+from twinlens.commands.verify_index import verify
 
 KINDS = ("hnsw", "ivf-flat", "ivf-pq", "ivf-pq4", "ivf-rabitq")
 QUERY = np.array([[0.5, 0.5, -0.5, 0.5]], np.float32)

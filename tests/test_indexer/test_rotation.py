@@ -10,11 +10,11 @@ import pytest
 from vector_tables import brute_force, write_table
 
 from evaluation import ann_recall
-from indexer.ann_plan import plan_ann
-from indexer.ann_train import build_ann
-from indexer.rotation import Seen, pq_rotation, turn
+from indexer.ann.plan import plan_ann
+from indexer.ann.rotation import Seen, pq_rotation, turn
+from indexer.ann.train import build_ann
 from storage.ann import AnnIndex
-from storage.ann_file import write_ann
+from storage.faiss_file import write_ann
 
 
 def uneven(count: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_the_same_codes_find_more_with_it(tmp_path: Path, monkeypatch: pytest.Mo
     plan, queries = plan_ann("ivf-pq4", table.rows, table.dim), uneven(200, 64, seed=1)
     truth, recalls = brute_force(table, queries, 10), []
     for name, rotation in (("with", pq_rotation), ("without", lambda sample, _: np.eye(sample.shape[1], dtype="f4"))):
-        monkeypatch.setattr("indexer.ann_train.pq_rotation", rotation)
+        monkeypatch.setattr("indexer.ann.train.pq_rotation", rotation)
         build_ann(table, plan, tmp_path / name)
         ann = AnnIndex.open(tmp_path / name, plan, table)
         recalls.append(ann_recall(ann.search(queries, 10, nprobe=plan.nlist, oversample=2)[0], truth))

@@ -9,10 +9,10 @@ import pyarrow as pa
 import pytest
 
 from indexer import BuildError
-from indexer.rejection import Rejection
-from indexer.reuse import KnownItem
-from indexer.shard_table import ShardTable
-from indexer.sources import Item
+from indexer.corpus import Item
+from indexer.corpus.item import Rejection
+from indexer.encode.reuse import KnownItem
+from indexer.encode.shard_table import ShardTable
 
 
 def item(number: int, **facts: Any) -> Item:

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from indexer.corpus import Item, SourceOptions, open_source
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, SourceOptions, open_source
 
 
 def write(path: Path, text: str | bytes) -> Path:
@@ -33,8 +33,13 @@ def contents(entries: list[Item | Rejection]) -> list[Any]:
 def test_rows_of_image_and_caption_as_automm_writes_them(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ",caption,image\n0,one dog,a.jpg\n1,a dog,a.jpg\n2,a cat,b.jpg;c.jpg\n")
     assert [entry.item_id for entry in read(path)] == [
-        "a.jpg", "a.jpg#0", "a.jpg#1", "b.jpg", "c.jpg", "b.jpg#0",
-    ]  # fmt: skip
+        "a.jpg",
+        "a.jpg#0",
+        "a.jpg#1",
+        "b.jpg",
+        "c.jpg",
+        "b.jpg#0",
+    ]
 
 
 def test_quoted_line_ends_quotes_and_commas_survive(tmp_path: Path) -> None:
@@ -89,8 +94,11 @@ def test_a_metadata_cell_that_is_not_utf8_is_kept_with_a_replacement(tmp_path: P
 def test_a_caption_that_is_not_utf8_is_rejected_and_its_image_stays(tmp_path: Path) -> None:
     entries = read(write(tmp_path / "t.csv", b"image,caption\na.jpg,caf\xe9\nb.jpg,fine\n"))
     assert [(entry.item_id, isinstance(entry, Item)) for entry in entries] == [
-        ("a.jpg", True), ("a.jpg#0", False), ("b.jpg", True), ("b.jpg#0", True),
-    ]  # fmt: skip
+        ("a.jpg", True),
+        ("a.jpg#0", False),
+        ("b.jpg", True),
+        ("b.jpg#0", True),
+    ]
 
 
 def test_an_image_path_that_is_not_utf8_is_rejected(tmp_path: Path) -> None:

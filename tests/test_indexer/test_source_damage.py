@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.rejection import Rejection
-from indexer.sources import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, Item, open_source
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, Item, open_source
+from indexer.corpus.item import Rejection
 from storage.errors import TwinlensError
 
 NAMES = ("t.csv", "t.tsv", "t.jsonl", "t.json", "t.parquet", "t.txt", "t.token", "t.csv.gz", "t.jsonl.gz")

@@ -13,8 +13,8 @@ import pytest
 from colour import ColourEncoder, paint
 
 from indexer import build_index
-from indexer.rejection import Rejection
-from indexer.sources import Item, open_source
+from indexer.corpus import Item, open_source
+from indexer.corpus.item import Rejection
 from storage import IndexStore
 
 
@@ -72,11 +72,14 @@ def test_files_of_one_name_and_other_bytes_are_told_apart(tmp_path: Path) -> Non
     path = write(tmp_path, cells, caption=["one", "two", "three", "two again"])
     entries = [entry for entry in open_source(path).items() if isinstance(entry, Item)]
     assert [(entry.item_id, entry.image_ids) for entry in entries] == [
-        ("image.png", ()), ("image.png#0", ("image.png",)),
-        ("image.png#row-2", ()), ("image.png#row-2#0", ("image.png#row-2",)),
-        ("image.png#row-3", ()), ("image.png#row-3#0", ("image.png#row-3",)),
+        ("image.png", ()),
+        ("image.png#0", ("image.png",)),
+        ("image.png#row-2", ()),
+        ("image.png#row-2#0", ("image.png#row-2",)),
+        ("image.png#row-3", ()),
+        ("image.png#row-3#0", ("image.png#row-3",)),
         ("image.png#row-2#1", ("image.png#row-2",)),
-    ]  # fmt: skip
+    ]
     assert build_index(path, tmp_path / "out", encoder=ColourEncoder()).manifest.counts.images == 3
 
 

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from indexer.corpus import EmbeddingChunk, EmbeddingFiles, EmbeddingOptions, EmbeddingSource
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import EmbeddingChunk, EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 from storage.errors import DuplicateItemError
 
 # Of a value under one: what rounding to float16 changes at most, and a little of float32.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from indexer.corpus import Item, SourceOptions, open_source
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, SourceOptions, open_source
 
 
 def touch(root: Path, *names: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from indexer.corpus import Item, SourceOptions, open_source
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, SourceOptions, open_source
 
 
 def write(path: Path, *lines: bytes) -> Path:

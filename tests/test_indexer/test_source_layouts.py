@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from indexer.corpus import Item, SourceOptions, open_source
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, SourceOptions, open_source
 from storage.errors import DuplicateItemError
 
 
@@ -58,8 +58,11 @@ def test_a_karpathy_file_gives_pictures_captions_and_splits(tmp_path: Path) -> N
     path = karpathy(tmp_path / "dataset_flickr30k.json", picture("1.jpg"), picture("2.jpg", "test"))
     entries = read(path)
     assert captions(entries) == {
-        "1.jpg#0": "1.jpg one", "1.jpg#1": "1.jpg two", "2.jpg#0": "2.jpg one", "2.jpg#1": "2.jpg two",
-    }  # fmt: skip
+        "1.jpg#0": "1.jpg one",
+        "1.jpg#1": "1.jpg two",
+        "2.jpg#0": "2.jpg one",
+        "2.jpg#1": "2.jpg two",
+    }
     assert splits(entries) == {"1.jpg": "train", "2.jpg": "test"}
 
 
@@ -190,8 +193,11 @@ def test_karpathy_text_files_are_read_quoted_or_not(tmp_path: Path) -> None:
     path.write_text("\n".join(KARPATHY_LINES), encoding="utf-8")
     entries = read(path)
     assert list(captions(entries).values()) == [
-        "A plain one .", 'Quoted, with a comma and "words" .', "Bare, with a comma .", '"Stop" is on the "sign"',
-    ]  # fmt: skip
+        "A plain one .",
+        'Quoted, with a comma and "words" .',
+        "Bare, with a comma .",
+        '"Stop" is on the "sign"',
+    ]
     assert splits(entries) == {"1.jpg": "test", "2.jpg": "test"}
     assert not [one for one in entries if isinstance(one, Rejection)]
 
@@ -217,8 +223,10 @@ def test_lines_that_name_no_picture_and_captions_that_are_not_utf8_are_rejection
     path.write_bytes(b"1.jpg#0\tfine\nnot a caption\n1.jpg#1\tcaf\xe9\ncaf\xe9.jpg#0\twords\n")
     rejected = [(one.item_id, one.reason) for one in read(path) if isinstance(one, Rejection)]
     assert rejected == [
-        ("1.jpg#1", "not_utf8"), ("x.token#line-2", "not_a_caption_line"), ("x.token#line-4", "not_utf8"),
-    ]  # fmt: skip
+        ("1.jpg#1", "not_utf8"),
+        ("x.token#line-2", "not_a_caption_line"),
+        ("x.token#line-4", "not_utf8"),
+    ]
 
 
 def test_automm_tables_are_read_as_they_are(tmp_path: Path) -> None:

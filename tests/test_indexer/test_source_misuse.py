@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, SourceOptions, open_source
 from indexer.errors import SourceError
-from indexer.sources import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, SourceOptions, open_source
 
 
 @pytest.mark.parametrize("delimiter", ["||", "", '"', "\n", "§"])

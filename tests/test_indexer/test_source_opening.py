@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from indexer.corpus import SourceOptions, open_source
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import SourceOptions, open_source
 
 
 def test_a_text_file_is_one_text_a_line(tmp_path: Path) -> None:
@@ -82,5 +82,5 @@ def test_a_layout_that_does_not_fit_is_one_clear_error(
 
 
 def test_reading_a_corpus_needs_no_torch(home: Path) -> None:
-    code = "import sys, indexer.sources; sys.exit('torch' in sys.modules)"
+    code = "import sys, indexer.corpus; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=home, check=False).returncode == 0

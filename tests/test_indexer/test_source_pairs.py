@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, kept_pairs
 from indexer.errors import SourceError
-from indexer.sources import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, kept_pairs
 
 
 def source(tmp_path: Path, pairs: str | Path) -> EmbeddingSource:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from indexer.corpus import Item, Source, SourceOptions, open_source
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, Source, SourceOptions, open_source
 
 
 def write(path: Path, **columns: Any) -> Path:
@@ -78,8 +78,17 @@ def test_the_files_own_types_are_kept(tmp_path: Path) -> None:
     assert " ".join(map(str, source.metadata_schema.types)) == kinds
     (item,) = items(source)
     assert [*item.metadata.values()] == [
-        1, 0.5, Decimal("1.50"), when, when.date(), "x", '["a", "b"]', '{"lat": 1.5}', None, "y",
-    ]  # fmt: skip
+        1,
+        0.5,
+        Decimal("1.50"),
+        when,
+        when.date(),
+        "x",
+        '["a", "b"]',
+        '{"lat": 1.5}',
+        None,
+        "y",
+    ]
     assert pa.Table.from_pylist([dict(item.metadata)], source.metadata_schema).num_rows == 1
 
 

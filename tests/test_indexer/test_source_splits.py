@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from indexer.corpus import Item, SourceOptions, open_source
+from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, SourceOptions, open_source
 from storage.errors import DuplicateItemError
 
 
@@ -45,8 +45,11 @@ def precomp(folder: Path) -> Path:
 def test_an_id_stands_for_as_many_captions_as_there_are_for_each(tmp_path: Path) -> None:
     folder = precomp(tmp_path / "f30k_precomp")
     assert texts(folder, splits=("test",)) == {
-        "a.jpg#0": "one of a", "a.jpg#1": "two of a", "b.jpg#0": "one of b", "b.jpg#1": "two of b",
-    }  # fmt: skip
+        "a.jpg#0": "one of a",
+        "a.jpg#1": "two of a",
+        "b.jpg#0": "one of b",
+        "b.jpg#1": "two of b",
+    }
     assert splits(folder) == {"c.jpg": "dev", "a.jpg": "test", "b.jpg": "test"}
 
 
@@ -146,8 +149,10 @@ def test_a_folder_of_tables_has_their_splits(tmp_path: Path) -> None:
     folder = automm(tmp_path / "flickr30k_processed")
     assert splits(folder) == {"images/1.jpg": "train", "images/2.jpg": "test"}
     assert texts(folder) == {
-        "images/1.jpg#0": 'A man, a "dog"', "images/1.jpg#1": "A cat", "images/2.jpg#0": "A bird",
-    }  # fmt: skip
+        "images/1.jpg#0": 'A man, a "dog"',
+        "images/1.jpg#1": "A cat",
+        "images/2.jpg#0": "A bird",
+    }
     assert texts(folder, splits=("test",)) == {"images/2.jpg#0": "A bird"}
 
 

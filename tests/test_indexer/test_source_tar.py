@@ -15,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexer import BuildError, build_index
-from indexer.cli import build
+from indexer.corpus import Item, SourceOptions, open_source
+from indexer.corpus.item import Rejection
+from indexer.corpus.webdataset import tar_file
+from indexer.corpus.webdataset.shard_list import find_shards
 from indexer.errors import SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, SourceOptions, open_source, tar_file
-from indexer.sources.shards import find_shards
 from storage import IndexStore
+from twinlens.commands.build import build
 
 Members = list[tuple[str | tarfile.TarInfo, bytes]]
 
@@ -125,8 +126,9 @@ def test_images_without_text_and_texts_without_image_are_indexed(tmp_path: Path)
     path = write_tar(tmp_path / "s.tar", [("a.jpg", b"x"), ("b.txt", b"lonely words")])
     found = items(path)
     assert [(key, item.collection, item.image_ids) for key, item in found.items()] == [
-        ("s/a", "images", ()), ("s/b#0", "texts", ()),
-    ]  # fmt: skip
+        ("s/a", "images", ()),
+        ("s/b#0", "texts", ()),
+    ]
 
 
 def test_several_images_of_a_key_are_numbered(tmp_path: Path) -> None:
@@ -146,8 +148,11 @@ def test_captions_may_stand_in_the_json(tmp_path: Path) -> None:
 
 
 def test_a_split_of_the_json_is_picked(tmp_path: Path) -> None:
-    rows = [(f"{n}.{kind}", data) for n, split in enumerate(("train", "test"))
-            for kind, data in (("jpg", b"x"), ("json", json.dumps({"split": split}).encode()))]  # fmt: skip
+    rows = [
+        (f"{n}.{kind}", data)
+        for n, split in enumerate(("train", "test"))
+        for kind, data in (("jpg", b"x"), ("json", json.dumps({"split": split}).encode()))
+    ]
     path = write_tar(tmp_path / "s.tar", rows)
     assert [(item.item_id, item.split) for item in items(path, splits=("test",)).values()] == [("s/1", "test")]
     with pytest.raises(SourceError, match=r"no samples of split 'dev'; its splits: train \(1\), test \(1\)"):
@@ -238,8 +243,17 @@ def test_columns_that_a_webdataset_cannot_have_are_refused(shards: Path) -> None
 
 # --- hostile archives
 
-HOSTILE_NAMES = ["/etc/passwd.jpg", "../up.jpg", "a/../../up.jpg", "a\\..\\b.jpg", "..\\x.jpg", "x" * 1001 + ".jpg",
-                 "//host/share.jpg", "a/..", "/.."]  # fmt: skip
+HOSTILE_NAMES = [
+    "/etc/passwd.jpg",
+    "../up.jpg",
+    "a/../../up.jpg",
+    "a\\..\\b.jpg",
+    "..\\x.jpg",
+    "x" * 1001 + ".jpg",
+    "//host/share.jpg",
+    "a/..",
+    "/..",
+]
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
@@ -426,8 +440,12 @@ def test_shards_give_the_vectors_of_the_same_pictures_in_a_folder(shards: Path, 
     with IndexStore.open(tmp_path / "out").open_version() as version:
         row = version.catalog.rows("images", [3])[0]
     assert (row["item_id"], row["uri"], row["width"], row["width_meta"], row["lang"]) == (
-        "00000/00003", "00000.tar/00003.png", 40, 3, "en",
-    )  # fmt: skip
+        "00000/00003",
+        "00000.tar/00003.png",
+        40,
+        3,
+        "en",
+    )
 
 
 def test_a_killed_build_of_shards_goes_on(shards: Path, tmp_path: Path) -> None:
@@ -477,8 +495,11 @@ def test_nothing_is_unpacked(shards: Path, tmp_path: Path, monkeypatch: pytest.M
     assert report.rejected == {"unsafe_name": 2}
     assert list(work.iterdir()) == []
     assert not list(tmp_path.rglob("planted*"))
-    assert not [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".png", ".txt", ".json")
-                and path.name != "manifest.json"]  # fmt: skip
+    assert not [
+        path
+        for path in (tmp_path / "out").rglob("*")
+        if path.suffix in (".png", ".txt", ".json") and path.name != "manifest.json"
+    ]
 
 
 def test_the_command_takes_a_quoted_pattern(shards: Path, tmp_path: Path) -> None:

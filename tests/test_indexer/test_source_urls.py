@@ -24,14 +24,13 @@ from hypothesis import strategies as st
 from picture_server import PictureServer, dripping, endless, raw, serving, silent
 
 from indexer import BuildError, build_index
-from indexer.cli import build
+from indexer.corpus import Item, SourceOptions, open_source
+from indexer.corpus.item import Rejection
+from indexer.corpus.remote.fetch import Fetcher, WebLimits, tls
+from indexer.corpus.remote.url import is_intranet, is_public, parse_url, without_credentials
 from indexer.errors import ContentError, SourceError
-from indexer.rejection import Rejection
-from indexer.sources import Item, SourceOptions, open_source
-from indexer.web import Fetcher, WebLimits, is_public, parse_url, without_credentials
-from indexer.web.address import is_intranet
-from indexer.web.fetch import tls
 from storage import IndexStore
+from twinlens.commands.build import build
 
 LOCAL = WebLimits(seconds=5, allow_private=True)
 MB = 2**20
@@ -87,35 +86,114 @@ def table(folder: Path, *urls: str, **columns: Any) -> Path:
 PORT = "{port}"
 # Each leads to this machine, to a private network or to a cloud's metadata where a guard is naive.
 PRIVATE_URLS = [
-    "http://127.0.0.1:{port}/", "http://127.1:{port}/", "http://127.0.1:{port}/", "http://127.255.255.254:{port}/",
-    "http://2130706433:{port}/", "http://017700000001:{port}/", "http://0x7f000001:{port}/", "http://0x7f.1:{port}/",
-    "http://0177.0.0.1:{port}/", "http://0177.0.0.0x1:{port}/", "http://127.0.0.01:{port}/", "http://127.0.0.1.:{port}/",
-    "http://0:{port}/", "http://0.0.0.0:{port}/", "http://00000000:{port}/", "http://0x0:{port}/",
-    "http://127.0.0.256:{port}/", "http://4294967297:{port}/", "http://6425673729:{port}/",
-    "http://localhost:{port}/", "http://LOCALHOST:{port}/", "http://localhost.:{port}/", "http://ip6-localhost:{port}/",
-    "http://[::1]:{port}/", "http://[::]:{port}/", "http://[0:0:0:0:0:0:0:1]:{port}/", "http://[::127.0.0.1]:{port}/",
-    "http://[::ffff:127.0.0.1]:{port}/", "http://[::ffff:7f00:1]:{port}/", "http://[::ffff:0:127.0.0.1]:{port}/",
-    "http://[64:ff9b::127.0.0.1]:{port}/", "http://[64:ff9b::7f00:1]:{port}/", "http://[64:ff9b:1::7f00:1]:{port}/",
-    "http://[2002:7f00:1::]:{port}/", "http://[2002:7f00:1::1]:{port}/", "http://[2001:0:7f00:1::]:{port}/",
-    "http://[fe80::1]:{port}/", "http://[fe80::1%25lo]:{port}/", "http://[fe80::1%lo]:{port}/", "http://[::1%lo]:{port}/",
-    "http://[fc00::1]:{port}/", "http://[fd00:ec2::254]/latest/meta-data", "http://[fec0::1]:{port}/",
-    "http://[ff02::1]:{port}/", "http://[2001:db8::1]:{port}/", "http://[2606:4700::5efe:127.0.0.1]:{port}/",
-    "http://10.0.0.1/", "http://172.16.0.1/", "http://172.31.255.255/", "http://192.168.1.1/", "http://100.64.0.1/",
-    "http://169.254.169.254/latest/meta-data/", "http://2852039166/", "http://0xa9fea9fe/", "http://0251.0376.0251.0376/",
-    "http://168.63.129.16/", "http://100.100.100.200/", "http://192.0.0.192/", "http://198.18.0.1/", "http://192.0.2.1/",
-    "http://224.0.0.1/", "http://239.255.255.250/", "http://240.0.0.1/", "http://255.255.255.255/", "http://192.88.99.1/",
-    "http://１２７.０.０.１:{port}/", "http://①②⑦.⓪.⓪.①:{port}/", "http://127。0。0。1:{port}/", "http://ⓛocalhost:{port}/",
-    "http://user@127.0.0.1:{port}/", "http://user:pass@127.0.0.1:{port}/", "http://example.com@127.0.0.1:{port}/",
-    "http://127.0.0.1:{port}#@example.com/", "http://127.0.0.1:{port}?@example.com/", "http://example.com:80@127.0.0.1/",
-    "http://example.com\\@127.0.0.1:{port}/", "http:\\\\127.0.0.1:{port}/", "http:///127.0.0.1:{port}/",
-    "http://127.0.0.1 :{port}/", "http://127.0.0.1\t:{port}/", "http://127.0.0.1\r\nHost: x/", "http://127.0.0.1%00:{port}/",
-    "http://127.0.0.1%2f@example.com:{port}/", "http://%31%32%37.0.0.1:{port}/", "http://[127.0.0.1]:{port}/",
-    "http://127.0.0.1:{port}:80/", "http://127.0.0.1:0/", "http://127.0.0.1:99999/", "http://127.0.0.1:-1/", "http://:{port}/",
-    "http:127.0.0.1:{port}/", "//127.0.0.1:{port}/", "http://", "http://.:{port}/", "http://..:{port}/", "http://[:{port}/",
-    "ftp://127.0.0.1:{port}/", "file:///etc/passwd", "file://localhost/etc/passwd", "gopher://127.0.0.1:{port}/_x",
-    "dict://127.0.0.1:{port}/", "data:image/png;base64,AAAA", "jar:http://127.0.0.1:{port}/", "ldap://127.0.0.1:{port}/",
-    "s3://bucket/key", "http://" + "a" * 64 + ".com/", "http://" + "a" * 5000 + "/",
-]  # fmt: skip
+    "http://127.0.0.1:{port}/",
+    "http://127.1:{port}/",
+    "http://127.0.1:{port}/",
+    "http://127.255.255.254:{port}/",
+    "http://2130706433:{port}/",
+    "http://017700000001:{port}/",
+    "http://0x7f000001:{port}/",
+    "http://0x7f.1:{port}/",
+    "http://0177.0.0.1:{port}/",
+    "http://0177.0.0.0x1:{port}/",
+    "http://127.0.0.01:{port}/",
+    "http://127.0.0.1.:{port}/",
+    "http://0:{port}/",
+    "http://0.0.0.0:{port}/",
+    "http://00000000:{port}/",
+    "http://0x0:{port}/",
+    "http://127.0.0.256:{port}/",
+    "http://4294967297:{port}/",
+    "http://6425673729:{port}/",
+    "http://localhost:{port}/",
+    "http://LOCALHOST:{port}/",
+    "http://localhost.:{port}/",
+    "http://ip6-localhost:{port}/",
+    "http://[::1]:{port}/",
+    "http://[::]:{port}/",
+    "http://[0:0:0:0:0:0:0:1]:{port}/",
+    "http://[::127.0.0.1]:{port}/",
+    "http://[::ffff:127.0.0.1]:{port}/",
+    "http://[::ffff:7f00:1]:{port}/",
+    "http://[::ffff:0:127.0.0.1]:{port}/",
+    "http://[64:ff9b::127.0.0.1]:{port}/",
+    "http://[64:ff9b::7f00:1]:{port}/",
+    "http://[64:ff9b:1::7f00:1]:{port}/",
+    "http://[2002:7f00:1::]:{port}/",
+    "http://[2002:7f00:1::1]:{port}/",
+    "http://[2001:0:7f00:1::]:{port}/",
+    "http://[fe80::1]:{port}/",
+    "http://[fe80::1%25lo]:{port}/",
+    "http://[fe80::1%lo]:{port}/",
+    "http://[::1%lo]:{port}/",
+    "http://[fc00::1]:{port}/",
+    "http://[fd00:ec2::254]/latest/meta-data",
+    "http://[fec0::1]:{port}/",
+    "http://[ff02::1]:{port}/",
+    "http://[2001:db8::1]:{port}/",
+    "http://[2606:4700::5efe:127.0.0.1]:{port}/",
+    "http://10.0.0.1/",
+    "http://172.16.0.1/",
+    "http://172.31.255.255/",
+    "http://192.168.1.1/",
+    "http://100.64.0.1/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://2852039166/",
+    "http://0xa9fea9fe/",
+    "http://0251.0376.0251.0376/",
+    "http://168.63.129.16/",
+    "http://100.100.100.200/",
+    "http://192.0.0.192/",
+    "http://198.18.0.1/",
+    "http://192.0.2.1/",
+    "http://224.0.0.1/",
+    "http://239.255.255.250/",
+    "http://240.0.0.1/",
+    "http://255.255.255.255/",
+    "http://192.88.99.1/",
+    "http://１２７.０.０.１:{port}/",
+    "http://①②⑦.⓪.⓪.①:{port}/",
+    "http://127。0。0。1:{port}/",
+    "http://ⓛocalhost:{port}/",
+    "http://user@127.0.0.1:{port}/",
+    "http://user:pass@127.0.0.1:{port}/",
+    "http://example.com@127.0.0.1:{port}/",
+    "http://127.0.0.1:{port}#@example.com/",
+    "http://127.0.0.1:{port}?@example.com/",
+    "http://example.com:80@127.0.0.1/",
+    "http://example.com\\@127.0.0.1:{port}/",
+    "http:\\\\127.0.0.1:{port}/",
+    "http:///127.0.0.1:{port}/",
+    "http://127.0.0.1 :{port}/",
+    "http://127.0.0.1\t:{port}/",
+    "http://127.0.0.1\r\nHost: x/",
+    "http://127.0.0.1%00:{port}/",
+    "http://127.0.0.1%2f@example.com:{port}/",
+    "http://%31%32%37.0.0.1:{port}/",
+    "http://[127.0.0.1]:{port}/",
+    "http://127.0.0.1:{port}:80/",
+    "http://127.0.0.1:0/",
+    "http://127.0.0.1:99999/",
+    "http://127.0.0.1:-1/",
+    "http://:{port}/",
+    "http:127.0.0.1:{port}/",
+    "//127.0.0.1:{port}/",
+    "http://",
+    "http://.:{port}/",
+    "http://..:{port}/",
+    "http://[:{port}/",
+    "ftp://127.0.0.1:{port}/",
+    "file:///etc/passwd",
+    "file://localhost/etc/passwd",
+    "gopher://127.0.0.1:{port}/_x",
+    "dict://127.0.0.1:{port}/",
+    "data:image/png;base64,AAAA",
+    "jar:http://127.0.0.1:{port}/",
+    "ldap://127.0.0.1:{port}/",
+    "s3://bucket/key",
+    "http://" + "a" * 64 + ".com/",
+    "http://" + "a" * 5000 + "/",
+]
 
 
 @pytest.mark.parametrize("form", PRIVATE_URLS)
@@ -132,9 +210,23 @@ def test_at_least_fifty_forms_were_tried() -> None:
 
 @pytest.mark.parametrize(
     "address",
-    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "::1", "::ffff:10.0.0.1", "64:ff9b::a00:1", "2002:a00:1::",
-     "fe80::1%eth0", "fd12::1", "0.0.0.0", "224.0.0.251", "255.255.255.255", "not an address", ""],
-)  # fmt: skip
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "169.254.169.254",
+        "::1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::a00:1",
+        "2002:a00:1::",
+        "fe80::1%eth0",
+        "fd12::1",
+        "0.0.0.0",
+        "224.0.0.251",
+        "255.255.255.255",
+        "not an address",
+        "",
+    ],
+)
 def test_a_host_is_judged_by_the_addresses_that_it_resolves_to(connections: list[Any], address: str) -> None:
     assert reason(at(address), "http://pictures.example.com/a.jpg") == "refused_address"
     assert reason(at("93.184.216.34", address), "https://pictures.example.com/a.jpg") == "refused_address"
@@ -199,10 +291,22 @@ def test_an_honest_url_is_read_in_parts(url: str, host: str, port: int, target: 
     assert (address.host, address.port, address.target) == (host, port, target)
 
 
-PIECES = st.sampled_from([
-    *"/@[]%?#.1 é:\\\0\u3002\udce9", "http", "HTTPS", "://", "//", "127.0.0.1", "[::1]", "0x7f", "example.com",
-    ":80", ":x", "a" * 64,
-])  # fmt: skip
+PIECES = st.sampled_from(
+    [
+        *"/@[]%?#.1 é:\\\0\u3002\udce9",
+        "http",
+        "HTTPS",
+        "://",
+        "//",
+        "127.0.0.1",
+        "[::1]",
+        "0x7f",
+        "example.com",
+        ":80",
+        ":x",
+        "a" * 64,
+    ]
+)
 
 
 @settings(max_examples=500, deadline=None)
@@ -446,8 +550,12 @@ def test_every_kind_of_table_may_name_urls(gallery: Path, tmp_path: Path, suffix
 
 
 def test_urls_that_fail_are_counted_by_reason(gallery: Path, server: PictureServer, tmp_path: Path) -> None:
-    server.pages |= {"/0.png": (404, {}, b""), "/1.png": b"<html>", "/2.png": endless,
-                     "/3.png": (302, {"Location": "http://169.254.169.254/"}, b"")}  # fmt: skip
+    server.pages |= {
+        "/0.png": (404, {}, b""),
+        "/1.png": b"<html>",
+        "/2.png": endless,
+        "/3.png": (302, {"Location": "http://169.254.169.254/"}, b""),
+    }
     report = build_index(gallery, tmp_path / "out", encoder=ColourEncoder(), options=WEB, max_file_bytes=MB)
     assert report.rejected == {"http_status": 1, "not_an_image": 1, "too_large": 1, "refused_address": 1}
     assert report.manifest.counts.images == 20

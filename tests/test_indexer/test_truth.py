@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vector_tables import brute_force, unit_rows, write_table
 
-from indexer.truth import NOWHERE, Truth
+from indexer.ann.tune import NOWHERE, Truth
 from storage import VectorTable
 
 NONE = np.full(1, -1)

@@ -8,10 +8,10 @@ import pytest
 from vector_tables import brute_force, build_index, unit_rows, write_table
 
 from evaluation import ann_recall
-from indexer.tune import tune
+from indexer.ann.tune import tune
 from storage import VectorTable
 from storage.ann import AnnIndex
-from storage.spec import ANN_KINDS, AnnKind, AnnPlan, OperatingPoint
+from storage.schema import ANN_KINDS, AnnKind, AnnPlan, OperatingPoint
 
 CODED = [kind for kind in ANN_KINDS if kind != "flat"]
 

@@ -10,7 +10,7 @@ import pytest
 from colour import ColourEncoder, paint
 
 from indexer import BuildError, EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from storage import IndexStore
 
 

@@ -14,10 +14,17 @@ from matching import Painted
 from numpy.typing import NDArray
 
 from matcher import Calibration, CalibrationError, Matcher, Sampling
-from matcher.calibration import METHODS, Method, fit_calibration
+from matcher.calibration import (
+    METHODS,
+    Method,
+    find_calibration,
+    fit_calibration,
+    read_calibration,
+    shipped_calibrations,
+    write_calibration,
+)
 from matcher.negatives import sample_pairs
 from matcher.pair_metrics import pair_figures
-from matcher.stored import find_calibration, read_calibration, shipped_calibrations, write_calibration
 
 SLOPE, INTERCEPT = 30.0, -8.0
 

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from matching import Photographs
 
-from matcher.cli import match
 from storage.errors import TwinlensError
+from twinlens.commands.match import match
 
 ROLES = ["--image", "image", "--text", "caption", "--encoder", "lite", "--device", "cpu"]
 
@@ -127,7 +127,7 @@ def test_a_table_of_wrong_paths_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_installed_command_tells_errors_in_one_line(tmp_path: Path, home: Path) -> None:
-    code = "from storage.console import main; main()"
+    code = "from twinlens.console import main; main()"
     command = [sys.executable, "-c", code, "match", "gone.csv", "--image", "a", "--text", "b"]
     done: Any = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 1

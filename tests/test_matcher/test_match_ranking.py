@@ -43,19 +43,35 @@ def toy(query: str, response: str, **options: Any) -> Matcher:
 def test_image_to_text_figures_are_those_of_the_worked_example() -> None:
     found = toy("image", "caption").evaluate(TRUTH, IMAGES, TEXTS, cutoffs=[1, 2, 3])
     wanted = {
-        "precision@1": 1, "recall@1": 0.5, "mrr@1": 1, "ndcg@1": 1, "map@1": 1, "R@1": 1,
-        "precision@2": 0.5, "recall@2": 0.5, "mrr@2": 1, "ndcg@2": 0.61315,
-        "precision@3": 0.5, "recall@3": 0.75, "ndcg@3": 0.76643,
-    }  # fmt: skip
+        "precision@1": 1,
+        "recall@1": 0.5,
+        "mrr@1": 1,
+        "ndcg@1": 1,
+        "map@1": 1,
+        "R@1": 1,
+        "precision@2": 0.5,
+        "recall@2": 0.5,
+        "mrr@2": 1,
+        "ndcg@2": 0.61315,
+        "precision@3": 0.5,
+        "recall@3": 0.75,
+        "ndcg@3": 0.76643,
+    }
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=5e-6)
 
 
 def test_text_to_image_figures_are_those_of_the_worked_example() -> None:
     found = toy("caption", "image").evaluate(TRUTH, TEXTS, IMAGES, cutoffs=[1, 2])
     wanted = {
-        "precision@1": 0.75, "recall@1": 0.75, "mrr@1": 0.75, "ndcg@1": 0.75,
-        "precision@2": 0.5, "recall@2": 1, "mrr@2": 0.875, "ndcg@2": 0.90773,
-    }  # fmt: skip
+        "precision@1": 0.75,
+        "recall@1": 0.75,
+        "mrr@1": 0.75,
+        "ndcg@1": 0.75,
+        "precision@2": 0.5,
+        "recall@2": 1,
+        "mrr@2": 0.875,
+        "ndcg@2": 0.90773,
+    }
     assert {name: found[name] for name in wanted} == pytest.approx(wanted, abs=5e-6)
 
 

@@ -13,7 +13,7 @@ from encoders import Encoder, load_encoder
 from matcher import DataError, Matcher, MatcherError
 from matcher.fitting import split_pairs
 from matcher.pairs import read_pairs
-from matcher.roles import Roles
+from matcher.tables import Roles
 from storage.errors import TwinlensError
 
 QUICK = {"mode": "head", "epochs": 2, "batch_size": 16, "looks": 0, "soup": 1, "device": "cpu"}

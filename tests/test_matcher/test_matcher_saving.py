@@ -12,8 +12,7 @@ import pytest
 from matching import Photographs
 
 from encoders import Encoder
-from encoders.local_dir import save_local_dir
-from encoders.pretrained import load_towers
+from encoders.checkpoints import load_towers, save_local_dir
 from matcher import Matcher, MatcherError
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from evaluation import exact_top_k
 from matcher import DataError, MatcherError
-from matcher.nearest import Chunks, as_vectors, nearest
+from matcher.semantic_search import Chunks, as_vectors, nearest
 
 
 def unit(rows: int, dim: int, seed: int) -> NDArray[np.float32]:

@@ -15,9 +15,9 @@ from PIL import Image
 
 from encoders import decode_image
 from searcher import Searcher
-from storage.ann_file import write_ann
 from storage.catalog import IMAGE_COLUMNS, PAIR_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
-from storage.spec import AnnPlan, CollectionInfo, Counts, EncoderInfo, OperatingPoint, Tuning
+from storage.faiss_file import write_ann
+from storage.schema import AnnPlan, CollectionInfo, Counts, EncoderInfo, OperatingPoint, Tuning
 from storage.store import IndexStore
 from storage.vectors import VectorWriter
 
@@ -128,9 +128,13 @@ def publish(path: Path, tables: dict[str, pa.Table], vectors: dict[str, np.ndarr
         write_catalog(draft.path / "catalog.duckdb", **filled)
         sizes = {name: filled[name].num_rows for name in every}
         counts = Counts(
-            items=sizes["images"] + sizes["texts"], indexed=sizes["images"] + sizes["texts"], rejected=0,
-            images=sizes["images"], texts=sizes["texts"], pairs=sizes["pairs"],
-        )  # fmt: skip
+            items=sizes["images"] + sizes["texts"],
+            indexed=sizes["images"] + sizes["texts"],
+            rejected=0,
+            images=sizes["images"],
+            texts=sizes["texts"],
+            pairs=sizes["pairs"],
+        )
         infos = {name: said["infos"][name] for name in vectors}
         store.publish(draft, encoder=said["encoder"], collections=infos, counts=counts, build=said.get("build", {}))
     return path

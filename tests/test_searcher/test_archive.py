@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from searcher.archive import member_bytes
-from searcher.paths import picture_source
-from searcher.thumbnails import thumbnail
+from searcher.render.image_files import member_bytes, picture_source, thumbnail
 
 
 def png(colour: str) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 
 from searcher import Searcher
 from searcher.errors import SearcherClosedError
-from searcher.gate import Gate
+from searcher.searcher import Gate
 from storage.store import IndexStore
 
 SETTINGS: list[dict[str, Any]] = [

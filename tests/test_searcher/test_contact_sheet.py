@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from searcher import Hit, Searcher, SearchError
-from searcher.contact_sheet import draw_contact_sheet, save_contact_sheet
-from searcher.drawing import width_of, wrap
-from searcher.summary import clean
-from searcher.thumbnails import thumbnail
+from searcher.hits import clean
+from searcher.render.contact_sheet import draw_contact_sheet, save_contact_sheet, width_of, wrap
+from searcher.render.image_files import thumbnail
 
 
 def colours(image: Image.Image) -> set[tuple[int, ...]]:

@@ -14,8 +14,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from searcher.evaluate_cli import evaluate
 from storage.errors import TwinlensError
+from twinlens.commands.evaluate import evaluate
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
@@ -121,9 +121,13 @@ def test_a_hub_correction_is_told_apart_from_plain_figures(flat: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "line", "cells"),
-    [("automm", "recall@1", 2), ("clip-benchmark", "text_retrieval_recall@5", 1), ("vse", "medri", 1),
-     ("eccv", "eccv_map_at_r", 2)],
-)  # fmt: skip
+    [
+        ("automm", "recall@1", 2),
+        ("clip-benchmark", "text_retrieval_recall@5", 1),
+        ("vse", "medri", 1),
+        ("eccv", "eccv_map_at_r", 2),
+    ],
+)
 def test_other_tools_print_their_own_keys(flat: Path, name: str, line: str, cells: int) -> None:
     text = run(flat, "--protocol", name)
     assert f"Keys and scale of {name}." in text
@@ -182,7 +186,7 @@ def test_a_mistake_is_one_clear_line(flat: Path, arguments: list[str], message: 
 
 
 def test_as_a_program_a_mistake_ends_with_one_and_no_traceback(home: Path, flat: Path) -> None:
-    code = "from storage.console import run; from searcher.evaluate_cli import evaluate; run(evaluate)"
+    code = "from twinlens.console import run; from twinlens.commands.evaluate import evaluate; run(evaluate)"
     command = [sys.executable, "-c", code, str(flat), "--split", "dev"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import Bootstrap, evaluate_embeddings
-from indexer.sources import SourceOptions
+from indexer.corpus import SourceOptions
 from searcher import EvaluateOptions, SearchError, evaluate_index
 from searcher.errors import EvaluationError
 from storage.errors import CorruptIndexError, IndexNotFoundError, TwinlensError
@@ -149,9 +149,17 @@ def test_a_flat_index_finds_what_is_exact_and_says_so(toy: Path) -> None:
 def test_automm_keys_and_values_hold_through_an_index(toy: Path) -> None:
     result = evaluate_index(toy, EvaluateOptions(k=(1, 2), protocol="automm"))
     expected = {
-        "ndcg@1": 1.0, "map@1": 1.0, "recall@1": 0.5, "precision@1": 1.0, "mrr@1": 1.0,
-        "ndcg@2": 0.61315, "map@2": 0.5, "recall@2": 0.5, "precision@2": 0.5, "mrr@2": 1.0,
-    }  # fmt: skip
+        "ndcg@1": 1.0,
+        "map@1": 1.0,
+        "recall@1": 0.5,
+        "precision@1": 1.0,
+        "mrr@1": 1.0,
+        "ndcg@2": 0.61315,
+        "map@2": 0.5,
+        "recall@2": 0.5,
+        "precision@2": 0.5,
+        "mrr@2": 1.0,
+    }
     assert result["figures"]["image_to_text"] == expected
     assert list(result["figures"]["image_to_text"]) == list(expected)
     t2i = result["figures"]["text_to_image"]

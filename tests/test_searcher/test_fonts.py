@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from searcher import Searcher, fonts
-from searcher.contact_sheet import draw_contact_sheet
-from searcher.drawing import width_of, wrap
+from searcher import Searcher
+from searcher.render import fonts
+from searcher.render.contact_sheet import draw_contact_sheet, width_of, wrap
 
 
 @pytest.fixture

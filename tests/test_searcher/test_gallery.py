@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from searcher import Hit, Searcher, SearchError
-from searcher.gallery import render_gallery, save_gallery
+from searcher.render.html_gallery import render_gallery, save_gallery
 
 NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7 * 7 }} &amp;"
 

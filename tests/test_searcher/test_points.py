@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from searcher import Searcher, SearchParams
-from searcher.points import Choice, choose
-from storage.spec import AnnPlan, CollectionInfo, OperatingPoint, Tuning
+from searcher.operating_points import Choice, choose
+from storage.schema import AnnPlan, CollectionInfo, OperatingPoint, Tuning
 
 
 def point(k: int, nprobe: int, recall: float, oversample: int = 4) -> OperatingPoint:
@@ -69,9 +69,15 @@ def test_vectors_of_unknown_origin_take_the_costliest_direction() -> None:
 def test_exact_is_exact() -> None:
     assert ask(exact=True, nprobe=3).exact
     assert ask(exact=True).to_json() == {
-        "kind": "ivf-pq4", "exact": True, "nprobe": None, "oversample": None, "ann_recall": 1.0, "k": None,
-        "reason": "asked for", "filtered_rows": None,
-    }  # fmt: skip
+        "kind": "ivf-pq4",
+        "exact": True,
+        "nprobe": None,
+        "oversample": None,
+        "ann_recall": 1.0,
+        "k": None,
+        "reason": "asked for",
+        "filtered_rows": None,
+    }
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from searcher import EncoderMismatchError, QueryError, Searcher
-from searcher.query import unit_rows
+from searcher.request import unit_rows
 from storage.errors import TwinlensError
 
 

@@ -24,9 +24,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
+from indexer.ray.connection import connect_ray
 from searcher import Searcher, SearchError
-from searcher.ray_serve import Replica, Served, check_alike, deploy, merge
+from searcher.server.ray_service import Replica, Served, check_alike, deploy, merge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
@@ -78,7 +79,8 @@ def place() -> Iterator[dict[str, Any]]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with two_nodes() as cluster:
-        yield {"address": cluster.address, "port": port, "cpus": 0.5}
+        connect_ray(cluster.address, "the tests")
+        yield {"port": port, "cpus": 0.5}
         ray.serve.shutdown()
 
 
@@ -229,7 +231,7 @@ def test_the_best_of_each_are_the_best_of_all(answers: list[list[float]], k: int
     )
 
 
-RUN = "from storage.console import run; from searcher.ray_serve import serve_ray; run(serve_ray)"
+RUN = "from twinlens.console import run; from twinlens.commands.serve_ray import serve_ray; run(serve_ray)"
 
 
 def test_without_ray_the_error_is_one_line_with_the_way_to_get_it(whole: Path, home: Path) -> None:

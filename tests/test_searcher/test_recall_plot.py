@@ -14,7 +14,7 @@ from PIL import Image
 from evaluation.published import PublishedRow, published_rows
 from searcher import EvaluateOptions, evaluate_index
 from searcher.errors import EvaluationError
-from searcher.recall_plot import check_plot, save_recall_plot
+from searcher.evaluation.recall_plot import check_plot, save_recall_plot
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 

@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from searcher import SearchError
-from searcher.cli import search
-from searcher.summary import about, table
+from searcher.hits import about, table
 from storage.errors import TwinlensError
+from twinlens.commands.search import search
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_an_index_without_an_encoder_asks_for_one(run: Any, wide_index: Path) ->
 
 
 def test_as_a_program_a_mistake_ends_with_one_and_no_traceback(home: Path, tmp_path: Path) -> None:
-    code = "from storage.console import run; from searcher.cli import search; run(search)"
+    code = "from twinlens.console import run; from twinlens.commands.search import search; run(search)"
     command = [sys.executable, "-c", code, str(tmp_path / "no.index"), "--text", "red"]
     done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searcher.paths import corpus_root, resolve_uri
+from searcher.render.image_files import corpus_root, resolve_uri
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from searcher import FilterError, QueryError, Searcher, SearchError
-from searcher.gallery import render_gallery
-from searcher.predicate import check_predicate
-from searcher.summary import table
+from searcher.filters import check_predicate
+from searcher.hits import table
+from searcher.render.html_gallery import render_gallery
 from storage.catalog import Catalog
 from storage.errors import IndexNotFoundError, StorageError
 

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from searcher import Searcher
-from searcher.contact_sheet import draw_contact_sheet
-from searcher.drawing import PAGE
+from searcher.render.contact_sheet import PAGE, draw_contact_sheet
 
 
 def blank_right(page: Image.Image) -> int:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from searcher import FilterError, Searcher
-from searcher.functions import ALLOWED_FUNCTIONS
+from searcher.filters import ALLOWED_FUNCTIONS
 from storage.store import IndexStore
 
 Row = dict[str, Any]

@@ -65,7 +65,7 @@ def clear(answer: Any, *statuses: int) -> str:
         ({"text": "a", "where": "("}, "not SQL"),
         ({"text": "a", "where": "x" * 60_000}, "where="),
     ],
-)  # fmt: skip
+)
 def test_a_search_that_cannot_be_says_why(server: Served, given: dict[str, str], said: str) -> None:
     assert said in clear(
         server.get("/search", params=given) if len(str(given)) < 9_000 else server.post("/search", json=given)
@@ -114,11 +114,13 @@ def test_a_body_of_another_kind_is_refused_with_the_kinds_there_are(server: Serv
         ("multipart/form-data; boundary=a", b""),
         ("multipart/form-data; boundary=a", b"--a"),
         ("multipart/form-data; boundary=a", b"--a\r\nContent-Disposition: form-data\r\n\r\nx\r\n--a--\r\n"),
-        ("multipart/form-data; boundary=a; charset=utf-99",
-         b'--a\r\nContent-Disposition: form-data; name="k"\r\n\r\n\xff\r\n--a--\r\n'),
+        (
+            "multipart/form-data; boundary=a; charset=utf-99",
+            b'--a\r\nContent-Disposition: form-data; name="k"\r\n\r\n\xff\r\n--a--\r\n',
+        ),
         ("multipart/form-data; boundary=" + "b" * 5000, b"--b"),
     ],
-)  # fmt: skip
+)
 def test_a_broken_form_is_told_so_by_both_who_take_one(server: Served, kind: str, body: bytes) -> None:
     clear(server.post("/search", content=body, headers={"Content-Type": kind}))
     answer = server.post("/", content=body, headers={"Content-Type": kind})
@@ -188,12 +190,30 @@ def test_a_method_that_a_route_has_not_is_refused(server: Served, method: str, p
 
 @pytest.mark.parametrize(
     "path",
-    ["/nothing", "/search/", "/items/", "/items", "/thumbnails", "/thumbnails?id=", "/items?id=%00",
-     "/items/%2e%2e/%2e%2e",
-     "/thumbnails?id=blue/0002.png&size=huge", "/thumbnails?id=blue/0002.png&v=x", "/items?id=a&collection=sounds",
-     "/static/../cli.py", "/static/%2e%2e%2fcli.py", "/static/page.html", "/pictures/none", "/pictures/..%2f..%2fx",
-     "/items/" + "x" * 20_000, "/%ff%fe", "/thumbnails/%2Fetc%2Fpasswd", "/docs", "/redoc"],
-)  # fmt: skip
+    [
+        "/nothing",
+        "/search/",
+        "/items/",
+        "/items",
+        "/thumbnails",
+        "/thumbnails?id=",
+        "/items?id=%00",
+        "/items/%2e%2e/%2e%2e",
+        "/thumbnails?id=blue/0002.png&size=huge",
+        "/thumbnails?id=blue/0002.png&v=x",
+        "/items?id=a&collection=sounds",
+        "/static/../cli.py",
+        "/static/%2e%2e%2fcli.py",
+        "/static/page.html",
+        "/pictures/none",
+        "/pictures/..%2f..%2fx",
+        "/items/" + "x" * 20_000,
+        "/%ff%fe",
+        "/thumbnails/%2Fetc%2Fpasswd",
+        "/docs",
+        "/redoc",
+    ],
+)
 def test_hostile_addresses_find_nothing(server: Served, path: str) -> None:
     clear(server.get(path), 400, 404, 422)
 
@@ -263,15 +283,22 @@ def test_no_item_id_breaks_the_look_up(server: Served, item: str) -> None:
 
 @pytest.mark.parametrize(
     "sent",
-    [b"\r\n\r\n\r\n", b"GET\r\n\r\n", b"nonsense\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n",
-     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"GET / HTTP/1.1\r\n\r\n",
-     b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
-     b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
-     b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
-     b"POST /search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-     b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
-     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"],
-)  # fmt: skip
+    [
+        b"\r\n\r\n\r\n",
+        b"GET\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"POST /search HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    ],
+)
 def test_what_is_no_http_is_refused_in_one_line(server: Served, sent: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
         raw.sendall(sent)

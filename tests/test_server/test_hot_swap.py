@@ -96,9 +96,10 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one_in_front(own_folder:
         (index / "CURRENT").write_bytes(good)
         time.sleep(0.1)
         failures = next(
-            line for line in server.get("/metrics").text.splitlines()
+            line
+            for line in server.get("/metrics").text.splitlines()
             if line.startswith("twinlens_index_swap_failures_total")
-        )  # fmt: skip
+        )
         assert float(failures.split()[1]) >= 2
         colour_index(own_folder, 24)
         until_version(server, 2)

@@ -233,9 +233,19 @@ def test_requests_under_way_are_answered_before_the_server_stops(index: Path, sl
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"max_k": 0}, {"max_k": 10_000}, {"seconds": 0}, {"seconds": float("nan")}, {"concurrency": 0}, {"batch": 0},
-     {"max_body": -1}, {"wait_ms": -1}, {"token": "short"}, {"token": "with a space in it"}],
-)  # fmt: skip
+    [
+        {"max_k": 0},
+        {"max_k": 10_000},
+        {"seconds": 0},
+        {"seconds": float("nan")},
+        {"concurrency": 0},
+        {"batch": 0},
+        {"max_body": -1},
+        {"wait_ms": -1},
+        {"token": "short"},
+        {"token": "with a space in it"},
+    ],
+)
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ServerError, match=next(iter(wrong))):
         ServerSettings(**wrong)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from paired_index import build_paired, captioned
 
-CODE = "from searcher.server.cli import serve; from storage.console import run; run(serve)"
+CODE = "from twinlens.commands.serve import serve; from twinlens.console import run; run(serve)"
 
 
 @pytest.fixture(scope="module")
@@ -136,12 +136,24 @@ def test_ids_that_are_paths_are_warned_about(home: Path, tmp_path: Path) -> None
     images = np.eye(4, dtype=np.float32)
     (tmp_path / "ids.txt").write_text("".join(f"/data/photos/{n}.jpg\n" for n in range(4)), "utf-8")
     np.save(tmp_path / "images.npy", images)
-    build = "from indexer.cli import main; main()"
+    build = "from twinlens.commands.build import main; main()"
     made = subprocess.run(
-        [sys.executable, "-c", build, "--image-embeddings", tmp_path / "images.npy", "--image-ids",
-         tmp_path / "ids.txt", "--out", tmp_path / "it.index"],
-        cwd=home, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            build,
+            "--image-embeddings",
+            tmp_path / "images.npy",
+            "--image-ids",
+            tmp_path / "ids.txt",
+            "--out",
+            tmp_path / "it.index",
+        ],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert made.returncode == 0, made.stderr
     assert IndexStore.open(tmp_path / "it.index").current() == 1
     with running(home, tmp_path / "it.index") as (process, _):

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from served_index import Served
 
-from searcher.server.cli import serve
+from twinlens.commands.serve import serve
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from small_index import publish
 
-from storage import IndexStore, atomic
+from storage import IndexStore
+from storage.files import atomic
 
 
 @pytest.fixture(scope="session")

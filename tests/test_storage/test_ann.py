@@ -18,7 +18,7 @@ from vector_tables import brute_force, build_index, unit_rows, write_table
 from storage import VectorTable, ann
 from storage.ann import AnnIndex
 from storage.errors import CorruptIndexError, SearchParameterError
-from storage.spec import ANN_KINDS, AnnKind, AnnPlan
+from storage.schema import ANN_KINDS, AnnKind, AnnPlan
 
 CODED: tuple[AnnKind, ...] = tuple(kind for kind in ANN_KINDS if kind != "flat")
 ROWS, DIM, LISTS = 3000, 32, 16

@@ -12,11 +12,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from vector_tables import build_index, unit_rows, write_table
 
-from storage import StorageError, VectorTable, atomic
+from storage import StorageError, VectorTable
 from storage.ann import AnnIndex
-from storage.ann_file import FOURCC, read_ann, write_ann
 from storage.errors import CorruptIndexError
-from storage.spec import AnnKind, AnnPlan
+from storage.faiss_file import FOURCC, read_ann, write_ann
+from storage.files import atomic
+from storage.schema import AnnKind, AnnPlan
 
 KINDS: tuple[AnnKind, ...] = tuple(FOURCC)
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from small_index import tables
 
 from storage.catalog import RESERVED_NAMES, Catalog, write_catalog
+from storage.catalog_writer import keeping_ctrl_c
 from storage.errors import CorruptIndexError, DuplicateItemError, SearchParameterError, StorageError
-from storage.interrupt import keeping_ctrl_c
 
 ROWS = 20
 
@@ -100,10 +100,23 @@ def test_a_typo_is_answered_with_the_columns_on_one_line(catalog: Catalog) -> No
 
 
 NO_EXPRESSION = (
-    "", "  ", "width >", "width > 1)", "width > 1) -- ", "1 = 1; DROP TABLE images", "true) UNION (SELECT 1",
-    "true) ORDER BY (1", "true) LIMIT (1", "true) GROUP BY (width", "true) USING SAMPLE (1", "\0", "x" * 100_001,
-    "true) QUALIFY (true", "true) HAVING (true", "true); ATTACH 'x' AS (y",
-)  # fmt: skip
+    "",
+    "  ",
+    "width >",
+    "width > 1)",
+    "width > 1) -- ",
+    "1 = 1; DROP TABLE images",
+    "true) UNION (SELECT 1",
+    "true) ORDER BY (1",
+    "true) LIMIT (1",
+    "true) GROUP BY (width",
+    "true) USING SAMPLE (1",
+    "\0",
+    "x" * 100_001,
+    "true) QUALIFY (true",
+    "true) HAVING (true",
+    "true); ATTACH 'x' AS (y",
+)
 
 
 @pytest.mark.parametrize("where", NO_EXPRESSION)
@@ -164,10 +177,17 @@ def test_a_predicate_reads_neither_files_nor_python_variables(catalog: Catalog, 
 
 
 STATEMENTS = (
-    "COPY images TO '{}/out.csv'", "ATTACH '{}/other.db'", "EXPORT DATABASE '{}/out'", "SET threads = 1",
-    "SET enable_external_access = true", "RESET lock_configuration", "INSTALL httpfs", "LOAD httpfs",
-    "CREATE TABLE x (y INTEGER)", "DELETE FROM images",
-)  # fmt: skip
+    "COPY images TO '{}/out.csv'",
+    "ATTACH '{}/other.db'",
+    "EXPORT DATABASE '{}/out'",
+    "SET threads = 1",
+    "SET enable_external_access = true",
+    "RESET lock_configuration",
+    "INSTALL httpfs",
+    "LOAD httpfs",
+    "CREATE TABLE x (y INTEGER)",
+    "DELETE FROM images",
+)
 
 
 @pytest.mark.parametrize("statement", STATEMENTS)

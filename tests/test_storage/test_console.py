@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 from small_index import publish
 
-from storage import IndexStore, cli
+from storage import IndexStore
+from twinlens.commands import index as cli
 
 
 def command(home: Path, body: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    code = f"import click\nfrom storage.console import emit, run\n@click.command()\ndef c():\n    {body}\nrun(c)"
+    code = f"import click\nfrom twinlens.console import emit, run\n@click.command()\ndef c():\n    {body}\nrun(c)"
     return subprocess.run(
         [sys.executable, "-c", code], cwd=home, env={**os.environ, **environment}, capture_output=True, check=False
     )
@@ -55,7 +56,7 @@ def test_text_shows_signs_that_a_terminal_lacks_as_escapes(home: Path) -> None:
 
 
 def test_a_reader_that_has_gone_is_no_error(home: Path) -> None:
-    code = "import click\nfrom storage.console import emit, run\n@click.command()\ndef c():\n"
+    code = "import click\nfrom twinlens.console import emit, run\n@click.command()\ndef c():\n"
     code += "    import time; time.sleep(0.3); emit('text', {}, 'words ' * 100_000)\nrun(c)"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from small_index import publish, rows_found
 
-from storage import IndexStore, atomic
+from storage import IndexStore
 from storage.errors import PublishStateUnknownError, StorageError
+from storage.files import atomic
 
 SCRIPT = Path(__file__).parents[1] / "support" / "crash_points.py"
 
@@ -69,9 +70,15 @@ def fail_at(step: str) -> None:
 
 
 STEPS = (
-    "vectors.written", "catalog.written", "images/vectors.arrow.synced", "draft.read_back", "manifest.written",
-    "draft.synced", "current.opened", "current.written",
-)  # fmt: skip
+    "vectors.written",
+    "catalog.written",
+    "images/vectors.arrow.synced",
+    "draft.read_back",
+    "manifest.written",
+    "draft.synced",
+    "current.opened",
+    "current.written",
+)
 
 
 @pytest.mark.parametrize("step", STEPS)

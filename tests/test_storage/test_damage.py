@@ -9,12 +9,9 @@ from damage import cut, flip, lengthen, link, pipe
 from small_index import publish, rows_found
 
 from storage import IndexStore
-from storage.checksum import measure
-from storage.errors import (
-    CorruptIndexError,
-    IncompatibleIndexError,
-)
-from storage.pointer import write_pointer
+from storage.errors import CorruptIndexError, IncompatibleIndexError
+from storage.files.checksum import measure
+from storage.publish import write_pointer
 
 
 def files_of(version: Path) -> list[str]:

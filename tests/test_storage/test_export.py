@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from small_index import tables
 
 from indexer import EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
-from storage import IndexStore, StorageError, atomic
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
+from storage import IndexStore, StorageError
 from storage.export import ExportOptions, export_index
+from storage.files import atomic
 
 
 def stored(index: Path, collection: str = "images") -> np.ndarray:
@@ -83,11 +84,12 @@ def read_back(folder: Path, out: Path, **settings: Any) -> Path:
     """Build an index of an exported folder of `.npy`, as docs/export.md says."""
     sides = {
         name: EmbeddingFiles(
-            vectors=folder / name / "vectors.npy", ids=folder / name / "items.parquet",
+            vectors=folder / name / "vectors.npy",
+            ids=folder / name / "items.parquet",
             table=folder / name / "items.parquet",
         )
         for name in ("images", "texts")
-    }  # fmt: skip
+    }
     source = EmbeddingSource(EmbeddingOptions(**sides, pairs=folder / "pairs.parquet"))
     build_index(source, out, **settings)
     return out

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from storage.export.cli import export
+from twinlens.commands.export import export
 
-RUN = "from storage.console import run; from storage.export.cli import export; run(export)"
+RUN = "from twinlens.console import run; from twinlens.commands.export import export; run(export)"
 
 
 def test_results_go_to_stdout_and_progress_to_stderr(index: Path, tmp_path: Path) -> None:
@@ -53,8 +53,11 @@ def test_a_missing_package_is_named_with_its_extra(
     place = target if ":" in target else str(tmp_path / target)
     done = subprocess.run(
         [sys.executable, "-c", code, str(index), "--to", place, "--format", "lance"],
-        cwd=home, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert f'pip install "twinlens[{package}]"' in done.stderr
     assert done.stderr.count("\n") == 1

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from indexer import EmbeddingSource, build_index
-from indexer.sources import EmbeddingFiles, EmbeddingOptions
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from storage import IndexStore, StorageError
 from storage.export import ExportOptions, export_index
 

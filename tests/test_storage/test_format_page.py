@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from storage.ann_file import FOURCC
 from storage.catalog import TABLES
+from storage.faiss_file import FOURCC
 from storage.manifest import FORMAT_VERSION, MAX_BYTES
-from storage.spec import ANN_KINDS
+from storage.schema import ANN_KINDS
 from storage.staging import PLAN
 from storage.vectors import BATCH_ROWS
 

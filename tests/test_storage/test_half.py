@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from storage.half import EXPONENT_SHIFT, widen, widen_small
+from storage.exact_search import EXPONENT_SHIFT, widen, widen_small
 
 
 def test_every_finite_number_becomes_the_same_number() -> None:

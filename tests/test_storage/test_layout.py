@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from storage import atomic
-from storage.checksum import check, measure
 from storage.errors import CorruptIndexError, StorageError
-from storage.layout import file_names, number_in, open_regular, surplus, version_name, version_number
+from storage.files import atomic
+from storage.files.checksum import check, measure
+from storage.files.layout import file_names, number_in, open_regular, surplus, version_name, version_number
 
 
 @given(number=st.integers(1, 99_999_999))

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from small_index import collections, counts
 
 from storage import AnnPlan, EncoderInfo, Manifest
-from storage.checksum import FileEntry, sha256_of
 from storage.errors import CorruptIndexError, IncompatibleIndexError, StorageError
+from storage.files.canonical_json import canonical
+from storage.files.checksum import FileEntry, sha256_of
 from storage.manifest import MAX_BYTES, check_writable
-from storage.strict_json import canonical
 
 ENTRY = FileEntry(bytes=3, sha256="a" * 64)
 FILES = ("catalog.duckdb", "images/vectors.arrow", "images/ann.faiss", "texts/vectors.arrow")
@@ -48,7 +48,7 @@ JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats(-1e300, 1e300) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=10,
-)  # fmt: skip
+)
 
 
 @settings(max_examples=60, deadline=None)

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 from vector_tables import brute_force, unit_rows, write_table
 
 from storage import VectorTable
-from storage.rerank import exact_search, rerank, score_candidates
+from storage.exact_search import exact_search, rerank, score_candidates
 
 
 @pytest.fixture(scope="module")

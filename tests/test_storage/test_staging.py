@@ -5,9 +5,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from storage import IndexStore, atomic
+from storage import IndexStore
 from storage.errors import CorruptIndexError, StorageError
-from storage.spec import EncoderInfo
+from storage.files import atomic
+from storage.schema import EncoderInfo
 from storage.staging import Staging
 
 TABLE = pa.table({"item_id": ["a", "b"], "vector": pa.array([[1.0], [2.0]], pa.list_(pa.float16(), 1))})

@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 from small_index import publish
 
-from indexer.verify_cli import verify
-from storage import IndexStore, cli
-from storage.console import run
+from storage import IndexStore
+from twinlens.commands import index as cli
+from twinlens.commands.verify_index import verify
+from twinlens.console import run
 
 COMMANDS: tuple[click.Command, ...] = (cli.info, verify, cli.versions, cli.rollback, cli.vacuum)
 
@@ -32,8 +33,13 @@ def test_info_tells_what_the_current_version_holds(index: Path) -> None:
     found = json_of(cli.info, index)
     assert found["encoder"]["spec"] == "test"
     assert {name: found[name] for name in ("version", "images", "texts", "pairs", "rejected", "versions")} == {
-        "version": 2, "images": 6, "texts": 6, "pairs": 6, "rejected": 1, "versions": [1, 2],
-    }  # fmt: skip
+        "version": 2,
+        "images": 6,
+        "texts": 6,
+        "pairs": 6,
+        "rejected": 1,
+        "versions": [1, 2],
+    }
     folder = index / "versions" / "00000002"
     assert found["bytes"] == sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 

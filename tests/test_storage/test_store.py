@@ -15,12 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from small_index import ENCODER, collections, counts, fill, publish, rows_found
 
 from storage import AnnPlan, EncoderInfo, IndexStore, IndexVersion
-from storage.draft import Draft
-from storage.errors import (
-    CorruptIndexError,
-    IndexNotFoundError,
-    StorageError,
-)
+from storage.errors import CorruptIndexError, IndexNotFoundError, StorageError
+from storage.publish import Draft
 
 
 def test_a_published_version_is_current_and_readable(store: IndexStore) -> None:
@@ -89,9 +85,7 @@ def test_discarding_a_published_draft_does_nothing(store: IndexStore) -> None:
     with store.lock():
         draft = store.draft()
         plan = fill(draft, 4)
-        store.publish(
-            draft, encoder=ENCODER, collections=collections(4, plan), counts=counts(4), build={"rows": 4}
-        )  # fmt: skip
+        store.publish(draft, encoder=ENCODER, collections=collections(4, plan), counts=counts(4), build={"rows": 4})
         draft.discard()
     assert rows_found(store.path) == 4
 

@@ -14,9 +14,9 @@ from small_index import ENCODER, collections, counts, fill, publish, tables
 
 from storage import IndexStore
 from storage.catalog import write_catalog
-from storage.checksum import measure
-from storage.pointer import write_pointer
-from storage.strict_json import to_plain
+from storage.files.canonical_json import to_plain
+from storage.files.checksum import measure
+from storage.publish import write_pointer
 
 ROWS = 6
 
@@ -118,8 +118,10 @@ def test_the_report_says_size_and_checksum_of_each_file(store: IndexStore) -> No
     (folder / "stray").write_bytes(b"xyz")
     told = {Path(check.name).relative_to("versions/00000002").as_posix(): check for check in store.verify().files}
     assert {name: (check.bytes, check.checksum) for name, check in told.items() if check.problem} == {
-        "images/ann.faiss": (None, "missing"), "texts/vectors.arrow": (1, "bad"), "stray": (3, "unasked"),
-    }  # fmt: skip
+        "images/ann.faiss": (None, "missing"),
+        "texts/vectors.arrow": (1, "bad"),
+        "stray": (3, "unasked"),
+    }
     assert to_plain(told["stray"])["name"] == "versions/00000002/stray"
 
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from training import FitConfig, TrainingError
-from training.averaging import blend, greedy_soup, interpolated
-from training.clock import Clock
-from training.trainer import rate
+from training.loop import Clock, rate
+from training.selection import blend, greedy_soup, interpolated
 
 
 def point(value: float) -> dict[str, torch.Tensor]:

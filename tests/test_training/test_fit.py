@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from encoders import load_encoder
-from storage import atomic
+from storage.files import atomic
 from training import CaptionedImages, FitConfig, FitReport, fit_encoder
-from training.trainer import FitProgress
+from training.loop import FitProgress
 
 
 def vectors(spec: str) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_the_figures_of_the_report_are_those_of_the_saved_encoder(run: FitReport
     """The kept weights, loaded anew, rank the held-back images as the report says."""
     assert run.after is not None
     encoder = load_encoder(run.encoder, device="cpu")
-    from training.pairing import pair_captions
+    from training.batches import pair_captions
 
     _, val = pair_captions(examples).split(0.2, 0)
     scores = encoder.encode_images(list(val.left.contents)) @ encoder.encode_texts(list(val.right.contents)).T

@@ -11,15 +11,14 @@ import torch
 from PIL import Image
 
 from encoders.device import Placement
-from encoders.model import TwoTowers
 from encoders.preprocess import Preprocess
+from encoders.two_towers import TwoTowers
 from training import CaptionedImages, FitConfig
-from training.batches import Batch, Sampler
-from training.feed import ImageFeed, TextFeed
-from training.grad_cache import backward
+from training.batches import Batch, Pairing, Sampler, pair_captions
+from training.config import recipe_for
+from training.features import ImageFeed, TextFeed
 from training.learner import Learner
-from training.pairing import Pairing, pair_captions
-from training.recipe import recipe_for
+from training.losses import backward
 
 CPU = Placement(device="cpu", precision="fp32")
 PAIRS = 8

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 from encoders import load_encoder
 from indexer import build_index
 from searcher import Searcher
-from training.cli import fit
+from twinlens.commands.fit import fit
 
 TRAIN, VAL = 60, 60
 
@@ -62,8 +62,13 @@ def fitted(table: Path) -> tuple[Path, dict]:
 def test_sixty_photographs_already_help(fitted: tuple[Path, dict]) -> None:
     _, report = fitted
     assert report["counts"] == {
-        "train_left": 60, "train_right": 300, "train_pairs": 300, "val_left": 60, "val_right": 300, "val_pairs": 300,
-    }  # fmt: skip
+        "train_left": 60,
+        "train_right": 300,
+        "train_pairs": 300,
+        "val_left": 60,
+        "val_right": 300,
+        "val_pairs": 300,
+    }
     assert report["settings"]["mode"] == "upper"
     assert report["after"]["mean"] > report["before"]["mean"]
     assert report["stopped_by"] in ("finished", "early")
@@ -124,7 +129,7 @@ def test_mistakes_are_one_line(options: list[str], message: str, table: Path, tm
 
 
 def start(table: Path, out: Path) -> subprocess.Popen[str]:
-    code = "from training.cli import fit; from storage.console import run; run(fit)"
+    code = "from twinlens.commands.fit import fit; from twinlens.console import run; run(fit)"
     options = ["--split", "dev", "--encoder", "lite", "--epochs", "60", "--out", str(out)]
     command = [sys.executable, "-c", code, str(table), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ})

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from training import CaptionedImages, ExamplesError, PairSet
-from training.batches import Sampler
-from training.pairing import Pairing, pair_captions, pair_pairs
+from training.batches import Pairing, Sampler, pair_captions, pair_pairs
 
 
 @pytest.fixture

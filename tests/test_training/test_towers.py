@@ -10,9 +10,18 @@ import torch
 from two_tone import TINY
 
 from encoders.lite import load_lite
-from training.scope import choose, depths, groups
-from training.towers import BertText, CausalText, ClipVit, ConseTower, TimmVitTower, WholeTower, image_tower, text_tower
-from training.wide import widened_lite
+from training.fit import widened_lite
+from training.learner import choose, depths, groups
+from training.tower_split import (
+    BertText,
+    CausalText,
+    ClipVit,
+    ConseTower,
+    TimmVitTower,
+    WholeTower,
+    image_tower,
+    text_tower,
+)
 
 TEXTS = ["a dog", "a much longer caption of two dogs that play in the snow", "!"]
 SIGLIP_LIKE = {
@@ -92,9 +101,14 @@ def test_depth_counts_from_the_heads_down_to_the_embeddings() -> None:
 def test_only_heads_are_trained_without_blocks() -> None:
     trained = choose(make("clip")[0], 0, 0)
     assert set(trained) == {
-        "visual.ln_post.weight", "visual.ln_post.bias", "visual.proj", "ln_final.weight", "ln_final.bias",
-        "text_projection", "logit_scale",
-    }  # fmt: skip
+        "visual.ln_post.weight",
+        "visual.ln_post.bias",
+        "visual.proj",
+        "ln_final.weight",
+        "ln_final.bias",
+        "text_projection",
+        "logit_scale",
+    }
 
 
 def test_lower_layers_learn_slower_and_norms_do_not_decay() -> None:

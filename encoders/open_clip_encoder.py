@@ -1,0 +1,217 @@
+"""Two open_clip towers at work: batches, devices, precisions, unit rows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip.hf_model import HFTextEncoder
+from PIL import Image
+from torch import nn
+from torch.nn import functional
+
+from storage.schema import EncoderInfo
+
+from .base import ImageLike
+from .device import Placement
+from .errors import EncoderError
+from .images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, decode_image
+from .inference import Lanes, ready_for_inference
+from .preprocess import Preprocess, QuickPreprocess
+from .two_towers import TwoTowers, fingerprint
+
+# Images a call; a GPU needs hundreds at once.
+CPU_BATCH_A_LANE = 8
+GPU_BATCH = 256
+# Images a forward pass on one core. The first layers of a convolutional network make 5 MB of activations a picture, so
+# that more of them leave the cache and lose a third; a transformer gains 5 % up to 8.
+CONVOLUTIONAL_PASS, TRANSFORMER_PASS = 4, 8
+# A caption is a fraction of a picture's work and memory.
+TEXTS_A_PICTURE = 4
+# A search's query, as a rule: one core computes it.
+FEW_TOKENS = 64
+
+
+class ClipEncoder:
+    """An `Encoder` over any open_clip model; see `encoders.base.Encoder` for the attributes. Made by `load_encoder`.
+
+    It takes the towers over: they are not to be trained or saved afterwards.
+    """
+
+    def __init__(self, towers: TwoTowers, placement: Placement) -> None:
+        self.spec = towers.spec
+        self.device = placement.device
+        self.precision = placement.precision
+        self._lanes = Lanes(None if placement.kind == "cpu" else 1)
+        self.batch_size = CPU_BATCH_A_LANE * self._lanes.count if placement.kind == "cpu" else GPU_BATCH
+        self.dim = _dim(towers)
+        # Before anything is moved, folded or cast: the fingerprint is that of the model as it was loaded.
+        self.fingerprint = fingerprint(towers, self.dim)
+        exact = Preprocess(towers.preprocess)
+        self._quick = QuickPreprocess(exact)
+        self._pass = _cpu_pass(towers.model) if placement.kind == "cpu" else GPU_BATCH
+        self.details: Mapping[str, Any] = dict(towers.details)
+        self.logit_scale = _logit_scale(towers)
+        self._placement = placement
+        self._pixel_shape = tuple(exact.config.input_size)
+        self._tokenizer = towers.tokenizer
+        self._pad = _trimmable_pad(towers.model)
+        self._model = ready_for_inference(towers.model, placement)
+        # Rust tokenizers keep padding and truncation as state and fail when two threads borrow them at once.
+        self._tokenizer_lock = threading.Lock()
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What an index remembers of this encoder; device and precision are not part of it."""
+        return EncoderInfo(spec=self.spec, dim=self.dim, fingerprint=self.fingerprint, details=self.details)
+
+    def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+        """Return a picture decoded as large as this encoder needs it; its width and height are those of the file.
+
+        Raises:
+            ImageError: It cannot be decoded.
+        """
+        return decode_image(source, limits, shrink=self._quick.shrink)
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """Return one RGB picture as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""
+        return self._quick.floats(image)
+
+    def byte_pixels(self, image: Image.Image) -> np.ndarray:
+        """Return one RGB picture as (3, H, W) uint8: a quarter of the memory of `preprocess`, in half the time."""
+        return self._quick(image)
+
+    def encode_pixels(self, pixels: np.ndarray | torch.Tensor) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for (n, 3, H, W) pictures, in the order given.
+
+        Args:
+            pixels: What `preprocess` gives (floats) or what `byte_pixels` gives (uint8).
+
+        Raises:
+            EncoderError: Where the shape is neither's, or a vector is not finite.
+        """
+        batch = torch.as_tensor(pixels)
+        if batch.ndim != 4 or tuple(batch.shape[1:]) != self._pixel_shape:
+            wanted = ", ".join(["n", *map(str, self._pixel_shape)])
+            raise EncoderError(f"pixels have shape {tuple(batch.shape)}, encoder {self.spec!r} takes ({wanted})")
+        return self._rows(self._lanes.map(self._images, self._parts(batch, 1)))
+
+    def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for pictures, in the order given.
+
+        Raises:
+            ImageError: Where one of them cannot be decoded.
+        """
+        parts = []
+        for start in range(0, len(images), self.batch_size):
+            chunk = images[start : start + self.batch_size]
+            ready = self._lanes.map(lambda image: self.byte_pixels(self.open_image(image).pixels), chunk)
+            parts.append(self.encode_pixels(np.stack(ready)))
+        return np.concatenate(parts) if parts else self._rows([])
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for texts, in the order given; what is too long for the model is cut.
+
+        Raises:
+            EncoderError: Where something is not a text, or a vector is not finite.
+        """
+        if isinstance(texts, str):
+            raise EncoderError(f"encode_texts takes a list of texts, got the one text {texts[:40]!r}; put it in a list")
+        wrong = next((text for text in texts if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise EncoderError(f"encode_texts takes texts, got {type(wrong).__name__} {wrong!r}")
+        if not len(texts):
+            return self._rows([])
+        ids = self._tokenize(list(texts))
+        # Neighbours of like length share a batch, so that a short text is not computed at the length of a long one.
+        order = torch.argsort(self._lengths(ids), stable=True)
+        small = int(self._lengths(ids).sum()) <= FEW_TOKENS and self._pad is not None
+        parts = self._parts(order, TEXTS_A_PICTURE)
+        found = self._lanes.map(lambda part: self._texts(self._trim(ids[part])), parts, small=small)
+        rows = np.empty((len(texts), self.dim), dtype=np.float32)
+        rows[order.numpy()] = self._rows(found)
+        return rows
+
+    def _parts(self, batch: torch.Tensor, times: int) -> list[torch.Tensor]:
+        """Return a batch cut into forward passes: `times` the usual number, fewer where a lane would stay idle."""
+        if not len(batch):
+            return []
+        most = min(self._pass, self.batch_size) * times
+        return list(torch.split(batch, min(most, -(-len(batch) // self._lanes.count))))
+
+    def _images(self, batch: torch.Tensor) -> torch.Tensor:
+        if self._placement.kind == "cuda":
+            batch = batch.pin_memory()  # a copy from pinned memory runs beside the arithmetic
+        moved = batch.to(self.device, non_blocking=True)
+        if moved.dtype == torch.uint8:
+            return self._run(self._model.encode_image, self._quick.scaled(moved))
+        return self._run(self._model.encode_image, moved.to(torch.float32, memory_format=torch.channels_last))
+
+    def _texts(self, ids: torch.Tensor) -> torch.Tensor:
+        return self._run(self._model.encode_text, ids.to(self.device))
+
+    def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+        """Return unit rows on the device; on a GPU before they are computed."""
+        place = self._placement
+        with torch.inference_mode():
+            with torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32"):
+                features = tower(batch)
+            return functional.normalize(features.float(), dim=-1)
+
+    def _rows(self, parts: Sequence[torch.Tensor]) -> np.ndarray:
+        """Return the rows of all parts on the CPU, checked."""
+        if not parts:
+            return np.empty((0, self.dim), dtype=np.float32)
+        with torch.inference_mode():
+            rows: np.ndarray = torch.cat(list(parts)).cpu().numpy()
+        if not np.isfinite(rows).all():
+            precision = self._placement.precision
+            hint = "; fp16 may have overflowed, try --precision bf16 or fp32" if precision == "fp16" else ""
+            raise EncoderError(f"encoder {self.spec!r} gave values that are not finite at {precision}{hint}")
+        return rows
+
+    def _tokenize(self, texts: list[str]) -> torch.Tensor:
+        with self._tokenizer_lock:
+            return self._tokenizer(texts)
+
+    def _lengths(self, ids: torch.Tensor) -> torch.Tensor:
+        if self._pad is None:
+            return torch.zeros(len(ids), dtype=torch.int64)
+        positions = torch.arange(1, ids.shape[1] + 1)
+        return ((ids != self._pad) * positions).amax(1)
+
+    def _trim(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the batch without the columns that hold nothing but padding: 5 times faster for captions."""
+        return ids if self._pad is None else ids[:, : max(1, int(self._lengths(ids).max()))]
+
+
+def _cpu_pass(model: nn.Module) -> int:
+    convolutions = sum(isinstance(part, nn.Conv2d) for part in model.visual.modules())  # type: ignore[union-attr]
+    return CONVOLUTIONAL_PASS if convolutions > 4 else TRANSFORMER_PASS
+
+
+def _trimmable_pad(model: nn.Module) -> int | None:
+    """Return the padding id of a text tower that masks its padding out; None where the padded length matters."""
+    text = getattr(model, "text", None)
+    if not isinstance(text, HFTextEncoder):
+        return None
+    pad: int | None = text.config.pad_token_id
+    return pad
+
+
+def _logit_scale(towers: TwoTowers) -> float | None:
+    """Return what the model was trained to multiply cosines with before a softmax; None where it never was."""
+    learned: Any = getattr(towers.model, "logit_scale", None)
+    if learned is None or towers.details.get("family") == "lite":
+        return None
+    return float(torch.as_tensor(learned).detach().float().exp())
+
+
+def _dim(towers: TwoTowers) -> int:
+    """Return the length of the vectors, which a projection head may make differ from `embed_dim`."""
+    with torch.inference_mode():
+        model: Any = towers.model
+        return int(model.encode_text(towers.tokenizer([""])).shape[-1])

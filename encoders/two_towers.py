@@ -1,0 +1,99 @@
+"""A model as it comes from disk or hub, before it is placed on a device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Tokenizer = Callable[[list[str]], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoTowers:
+    """An open_clip model with everything that its vectors depend on.
+
+    Attributes:
+        spec: The string that loads it again from any working directory.
+        model: fp32, on the CPU, in eval mode; has `encode_image` and `encode_text`.
+        config: open_clip's `model_cfg`.
+        preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize_mode, fill_color.
+        tokenizer: Texts to (n, context_length) token ids.
+        details: For people and the manifest: where it came from, what was assumed.
+    """
+
+    spec: str
+    model: nn.Module
+    config: Mapping[str, Any]
+    preprocess: Mapping[str, Any]
+    tokenizer: Tokenizer
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+# Part of the digest: raise it when the digest itself changes.
+_VERSION = 1
+# Where a part was fetched from, not what it is: the same model in a folder and on the hub has one fingerprint.
+_PLACES = frozenset(
+    ["hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained", "custom_text"]
+)
+# What a tokenizer does with these tells its cleaning, casing, truncation and special tokens.
+_PROBES = (
+    "",
+    "A photo of two Dogs, playing.",
+    "caf\u00e9 &amp; cr\u00e8me  br\u00fbl\u00e9e",
+    "\u4e00\u53ea\u72d7 12345",
+    "long " * 600,
+)
+
+
+def fingerprint(towers: TwoTowers, dim: int) -> str:
+    """Return the model's fingerprint: 64 hex digits.
+
+    It covers the weights, the architecture, the preprocessing, the tokenizer, `dim` and the normalisation. The model
+    must still be as it was loaded (fp32, CPU), so that device and precision leave no trace.
+    """
+    digest = hashlib.sha256()
+    _add_json(digest, {"version": _VERSION, "dim": dim, "normalisation": "unit"})
+    _add_json(digest, _without_places(towers.config))
+    _add_json(digest, dict(towers.preprocess))
+    _add_tokenizer(digest, towers.tokenizer)
+    _add_weights(digest, towers.model.state_dict())
+    return digest.hexdigest()
+
+
+def _add_json(digest: hashlib._Hash, value: Any) -> None:
+    digest.update(json.dumps(value, sort_keys=True, separators=(",", ":"), default=list).encode())
+    digest.update(b"\0")
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_places(item) for key, item in value.items() if key not in _PLACES}
+    return value
+
+
+def _add_tokenizer(digest: hashlib._Hash, tokenizer: Tokenizer) -> None:
+    """Add what the tokenizer does and the words it knows; its files differ between versions of one tokenizer."""
+    ids = tokenizer(list(_PROBES))
+    _add_json(digest, ids.tolist())
+    _add_json(digest, _vocabulary(tokenizer))
+
+
+def _vocabulary(tokenizer: Any) -> Any:
+    if hasattr(tokenizer, "encoder"):  # open_clip's SimpleTokenizer
+        return tokenizer.encoder
+    inner = getattr(tokenizer, "tokenizer", None)
+    return inner.get_vocab() if inner is not None else {}
+
+
+def _add_weights(digest: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> None:
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        _add_json(digest, [name, str(tensor.dtype), list(tensor.shape)])
+        # reshape first: a scalar cannot be viewed as bytes.
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)

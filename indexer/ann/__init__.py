@@ -1,0 +1,1 @@
+"""Approximate indexes: planned, trained, tuned on real queries."""

@@ -1,0 +1,224 @@
+"""The approximate index of each collection, measured with the queries that will come before it is published."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import AnnPlan, CollectionInfo, VectorTable
+from storage.ann import AnnIndex
+from storage.exact_search import widen
+from storage.schema import TARGETS, Collection, Direction, Tuning
+
+from ..config import BuildConfig
+from ..errors import BuildError
+from ..progress import Progress
+from .memory import ann_budget
+from .plan import plan_ann
+from .train import build_ann
+from .tune import tune
+
+SUBJECTS = (
+    "a man in a red jacket",
+    "two children",
+    "a woman with a bicycle",
+    "a group of friends",
+    "a brown dog",
+    "a small cat",
+    "a white horse",
+    "several birds",
+    "a yellow car",
+    "an old train",
+    "a sailing boat",
+    "a tall tree",
+    "a bunch of flowers",
+    "a plate of food",
+    "a cup of coffee",
+    "a wooden chair",
+    "a football player",
+    "a crowd",
+)
+PLACES = (
+    "on a beach",
+    "in the snow",
+    "on a busy street",
+    "in a green field",
+    "near a lake",
+    "in a kitchen",
+    "in front of a building",
+    "at night",
+    "on a mountain",
+    "in a garden",
+    "under a bridge",
+    "in a living room",
+    "at a market",
+    "close up",
+)
+
+
+def generic_captions() -> list[str]:
+    """Return 252 captions of everyday scenes, always the same."""
+    return [f"{subject} {place}" for subject, place in product(SUBJECTS, PLACES)]
+
+
+TUNING_QUERIES = 500
+LEARNING_QUERIES = 20_000  # half as many save as many lists less a tenth
+EncodeTexts = Callable[[list[str]], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """Query vectors of one direction: (n, dim) float32, their source, and their own rows where they are stored."""
+
+    vectors: np.ndarray
+    source: str
+    self_rows: np.ndarray | None = None
+
+
+def build_approximate(
+    folder: Path,
+    tables: Mapping[Collection, VectorTable],
+    config: BuildConfig,
+    progress: Progress,
+    encode_texts: EncodeTexts | None,
+) -> dict[Collection, CollectionInfo]:
+    """Train, fill and measure the approximate index of every collection in a draft's folder.
+
+    Raises:
+        BuildError: Too few rows for the kind asked for, too little memory, or a recall under the floor.
+    """
+    return {name: approximate(folder, name, tables, config, progress, encode_texts) for name in tables}
+
+
+def approximate(
+    folder: Path,
+    collection: Collection,
+    tables: Mapping[Collection, VectorTable],
+    config: BuildConfig,
+    progress: Progress,
+    encode_texts: EncodeTexts | None,
+) -> CollectionInfo:
+    """Train, fill and measure the approximate index of one collection; the vectors of the other are its queries.
+
+    Raises:
+        BuildError: Too few rows for the kind asked for, too little memory, or a recall under the floor.
+    """
+    vectors = tables[collection]
+    plan = _train(folder, collection, tables, config, progress)
+    path = None if plan.kind == "flat" else folder / collection / "ann.faiss"
+    ann = AnnIndex.open(path, plan, vectors)
+    tuning: dict[Direction, Tuning] = {}
+    for direction in (name for name, target in TARGETS.items() if target == collection):
+        queries = _queries(direction, tables, config.seed, encode_texts)
+        if queries is not None:
+            tuning[direction] = _measure(ann, vectors, direction, queries, config, progress)
+    return CollectionInfo(rows=vectors.rows, ann=plan, tuning=tuning)
+
+
+def _train(
+    folder: Path,
+    collection: Collection,
+    tables: Mapping[Collection, VectorTable],
+    config: BuildConfig,
+    progress: Progress,
+) -> AnnPlan:
+    vectors = tables[collection]
+    plan = plan_ann(config.ann, vectors.rows, vectors.dim, seed=config.seed)
+    if plan.kind == "flat":
+        return plan
+    progress.stage(f"index {collection}", vectors.rows)
+    done = 0
+
+    def advance(rows: int, _total: int) -> None:
+        nonlocal done
+        progress.advance(rows - done)
+        done = rows
+
+    return build_ann(
+        vectors,
+        plan,
+        folder / collection / "ann.faiss",
+        memory_bytes=ann_budget(config),
+        progress=advance,
+        queries=_learned_from(collection, tables, config.seed) if plan.kind == "ivf-pq4" else None,
+        device=_gpu(config.device),
+    )
+
+
+def _gpu(device: str) -> str | None:
+    """Return the GPU that a build runs on; None for none. `auto` looks for one only where an encoder loaded torch."""
+    if device == "cpu" or (device == "auto" and "torch" not in sys.modules):
+        return None
+    from encoders.device import place
+
+    found = place(device)
+    return found.device if found.kind == "cuda" else None
+
+
+def _learned_from(
+    collection: Collection, tables: Mapping[Collection, VectorTable], seed: int
+) -> NDArray[np.float32] | None:
+    """Vectors of the other half, as queries to spill rows for; None of those that the recall is measured with."""
+    other: Collection = "texts" if collection == "images" else "images"
+    if other not in tables:
+        return None
+    rows = np.setdiff1d(np.arange(tables[other].rows), _sample(tables[other].rows, seed), assume_unique=True)
+    if len(rows) > LEARNING_QUERIES:
+        rows = np.sort(np.random.default_rng([seed, 11]).choice(rows, LEARNING_QUERIES, replace=False))
+    return widen(tables[other].gather(rows)) if len(rows) else None
+
+
+def _queries(
+    direction: Direction, tables: Mapping[Collection, VectorTable], seed: int, encode_texts: EncodeTexts | None
+) -> Queries | None:
+    source: Collection = "texts" if direction.startswith("text") else "images"
+    target = TARGETS[direction]
+    if source in tables:
+        rows = _sample(tables[source].rows, seed)
+        vectors = tables[source].gather(rows).astype(np.float32)
+        # A stored vector finds itself first, which would flatter the recall.
+        return Queries(vectors=vectors, source="corpus", self_rows=rows if source == target else None)
+    if source == "texts" and encode_texts is not None:
+        return Queries(vectors=encode_texts(generic_captions()), source="bank")
+    return None
+
+
+def _sample(rows: int, seed: int) -> np.ndarray:
+    if rows <= TUNING_QUERIES:
+        return np.arange(rows, dtype=np.int64)
+    chosen = np.random.default_rng([seed, 7]).choice(rows, TUNING_QUERIES, replace=False)
+    return np.sort(chosen).astype(np.int64)
+
+
+def _rounded_down(share: float) -> str:
+    """Three places; 0.9996 is not shown as the 1.000 that it missed."""
+    return f"{math.floor(share * 1000) / 1000:.3f}"
+
+
+def _measure(
+    ann: AnnIndex,
+    vectors: VectorTable,
+    direction: Direction,
+    queries: Queries,
+    config: BuildConfig,
+    progress: Progress,
+) -> Tuning:
+    progress.stage(f"measure {direction}", len(queries.vectors))
+    tuning = tune(ann, vectors, queries.vectors, source=queries.source, self_rows=queries.self_rows)
+    progress.advance(len(queries.vectors))
+    smallest = min((point.k for point in tuning.points), default=0)
+    best = max((point.ann_recall for point in tuning.points if point.k == smallest), default=1.0)
+    if best < config.min_ann_recall:
+        raise BuildError(
+            f"ann_recall@{smallest} of {direction} reaches {_rounded_down(best)} at best, under the floor of "
+            f"{config.min_ann_recall:g}; choose another --ann, such as ivf-flat, or lower --min-ann-recall. "
+            "Nothing was published"
+        )
+    return tuning

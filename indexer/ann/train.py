@@ -1,0 +1,278 @@
+"""Train, fill and write the approximate index of a collection, within a stated amount of memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.exact_search import Vectors, widen
+from storage.faiss_file import write_ann
+from storage.schema import AnnPlan
+
+from ..errors import BuildError
+from .kmeans import ROUNDS, add_to_lists, list_centres, lists_of, train_centres
+from .plan import QUICK_CENTRES, minimum_rows, pq_width
+from .rotation import Seen, pq_rotation, turn, with_rotation
+from .spill import spill
+
+_CHUNK_ROWS = 65536
+_SMALLEST_CHUNK_ROWS = 1024
+_TRAIN_ROWS_A_LIST_AT_LEAST = 39  # FAISS's own advice for k-means
+_PQ_POINTS_A_CENTRE = 256  # more find nothing more
+_NOT_BY_LIST = ("hnsw", "ivf-rabitq")  # a graph, and codes that are packed as they come
+_HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
+_CENTRES_SCORED = 2  # for each list that a query visits
+_BASE_BYTES = 96 << 20  # the libraries' own work space
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How many rows are in memory at once."""
+
+    sample_rows: int
+    chunk_rows: int
+
+
+def build_ann(
+    vectors: Vectors,
+    plan: AnnPlan,
+    path: Path,
+    *,
+    memory_bytes: int | None = None,
+    progress: Progress | None = None,
+    queries: NDArray[np.float32] | None = None,
+    device: str | None = None,
+) -> AnnPlan:
+    """Train and fill the index of `plan` and write it to `path`; FAISS's ids are the row ids.
+
+    Args:
+        vectors: The stored vectors, unit length.
+        plan: From `plan_ann`. For `flat` nothing is written.
+        path: Where the file goes.
+        memory_bytes: Shrink the training sample and the chunks until `estimate_memory` is below this.
+        progress: Called with (rows added so far, all rows).
+        queries: (n, dim) unit vectors of another modality that will be searched with, to spill rows for (`ivf-pq4`
+            alone, and where memory allows); see `spill`. Not those that the recall is going to be measured with.
+        device: Torch's name of a GPU that finds the list centres and each row's list; None for FAISS on the CPU. Codes
+            are always made by FAISS.
+
+    Returns:
+        The plan with the number of rows that it was really trained on, and of entries that were spilled.
+
+    Raises:
+        BuildError: `memory_bytes` is too small for any sample; the message says how much is needed.
+        StorageError: The disk is full or failing.
+    """
+    if plan.kind == "flat":
+        return plan
+    work = fit_memory(plan, vectors.rows, vectors.dim, memory_bytes)
+    plan = replace(plan, train_rows=work.sample_rows)
+    index, rotation = _trained(vectors, plan, device)
+    seen = Seen(vectors, rotation)
+    spilling = plan.kind == "ivf-pq4" and queries is not None and _spill_fits(plan, vectors, work, memory_bytes)
+    # Into lists of our choosing entries go in plain order only; FastScan's blocks are packed from them in the end.
+    late = spilling or (plan.kind == "ivf-pq4" and device is not None)
+    if plan.kind == "ivf-pq4" and not late:
+        index = faiss.IndexIVFPQFastScan(index)
+    _add(index, seen, work.chunk_rows, progress, None if plan.kind in _NOT_BY_LIST else device)
+    if spilling and queries is not None:
+        plan = replace(plan, spilled=spill(index, seen, queries))
+    index = faiss.IndexIVFPQFastScan(index) if late else index
+    with _quick_centres(index, plan):
+        write_ann(index if rotation is None else with_rotation(index, rotation), path)
+    return plan
+
+
+@contextmanager
+def _quick_centres(index: Any, plan: AnnPlan) -> Iterator[None]:
+    """Let queries find the centres of their lists by 4-bit codes, and score the best exactly, where there are many.
+
+    The lists of rows were chosen by comparing all centres; only queries take the quick way, which names the same lists
+    but one in a thousand.
+    """
+    if plan.kind != "ivf-pq4" or plan.nlist < QUICK_CENTRES:
+        yield
+        return
+    plain = index.quantizer
+    centres = plain.reconstruct_n(0, index.nlist)
+    codes = faiss.IndexPQFastScan(index.d, index.d // pq_width("ivf-pq4", index.d), 4, faiss.METRIC_INNER_PRODUCT)
+    _set_clustering(codes.pq.cp, 0)
+    with _threads(1):
+        codes.train(centres)
+    quick = faiss.IndexRefineFlat(codes)
+    quick.k_factor = _CENTRES_SCORED
+    quick.add(centres)
+    index.quantizer = quick
+    try:
+        yield
+    finally:
+        index.quantizer = plain  # which the index owns, and `quick` it does not
+
+
+def _spill_fits(plan: AnnPlan, vectors: Vectors, work: Work, memory_bytes: int | None) -> bool:
+    """Spilling holds the codes twice for a while, as they are added to and as they are searched, and lists of rows."""
+    rows, dim = vectors.rows, vectors.dim
+    need = _adding_bytes(plan, rows, dim, work.chunk_rows) + _index_bytes(plan, rows, dim) + 4 * rows
+    return memory_bytes is None or need <= memory_bytes
+
+
+def estimate_memory(plan: AnnPlan, rows: int, dim: int) -> int:
+    """Return about how many bytes `build_ann` needs at its peak: the index and its training sample or one chunk.
+
+    The stored vectors are memory-mapped: the pages of them that the system keeps are not counted, it takes them back
+    when it needs them.
+    """
+    if plan.kind == "flat":
+        return 0
+    return max(_training_bytes(plan.train_rows, dim), _adding_bytes(plan, rows, dim, min(rows, _CHUNK_ROWS)))
+
+
+def _training_bytes(sample_rows: int, dim: int) -> int:
+    # The sample, and FAISS's copies of it for k-means and for what is left of it after the list centres.
+    return _BASE_BYTES + 3 * sample_rows * dim * 4
+
+
+def _adding_bytes(plan: AnnPlan, rows: int, dim: int, chunk_rows: int) -> int:
+    # The chunk, rotated, FAISS's copy less the list centres, and the float16 rows and codes that stand between them.
+    return _BASE_BYTES + _index_bytes(plan, rows, dim) + 4 * chunk_rows * dim * 4
+
+
+def _index_bytes(plan: AnnPlan, rows: int, dim: int) -> int:
+    if plan.kind == "hnsw":
+        return rows * (2 * dim + _HNSW_BYTES_A_ROW)
+    lists = plan.nlist * dim * 4
+    # Lists grow by doubling, so half of their room may be empty; each entry has an 8-byte id.
+    return lists + rows * (_code_bytes(plan, dim) + 8) * 3 // 2
+
+
+def _code_bytes(plan: AnnPlan, dim: int) -> int:
+    match plan.kind:
+        case "ivf-pq4":
+            return (dim // pq_width(plan.kind, dim) + 1) // 2
+        case "ivf-pq":
+            return dim // pq_width(plan.kind, dim)
+        case "ivf-rabitq":
+            return (dim + 7) // 8 + 12
+        case _:
+            return 2 * dim
+
+
+def fit_memory(plan: AnnPlan, rows: int, dim: int, memory_bytes: int | None) -> Work:
+    """Return the largest sample and chunk that fit, each found by halving.
+
+    Raises:
+        BuildError: Not even the smallest useful ones fit; the message says how much they need.
+    """
+
+    def training(count: int) -> int:
+        return _training_bytes(count, dim)
+
+    def adding(count: int) -> int:
+        return _adding_bytes(plan, rows, dim, count)
+
+    wanted = min(rows, _CHUNK_ROWS)
+    smallest = Work(
+        sample_rows=min(plan.train_rows, max(_TRAIN_ROWS_A_LIST_AT_LEAST * plan.nlist, minimum_rows(plan.kind))),
+        chunk_rows=min(wanted, _SMALLEST_CHUNK_ROWS),
+    )
+    limit = math.inf if memory_bytes is None else memory_bytes
+    need = max(training(smallest.sample_rows), adding(smallest.chunk_rows))
+    if need > limit:
+        raise BuildError(
+            f"a memory limit of {memory_bytes:,} bytes is too small for {plan.factory} over {rows:,} vectors; "
+            f"give at least {need:,}, or --ann flat"
+        )
+    return Work(
+        sample_rows=_halved(plan.train_rows, smallest.sample_rows, training, limit),
+        chunk_rows=_halved(wanted, smallest.chunk_rows, adding, limit),
+    )
+
+
+def _halved(count: int, smallest: int, need: Callable[[int], int], limit: float) -> int:
+    while count > smallest and need(count) > limit:
+        count = max(smallest, count // 2)
+    return count
+
+
+def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> tuple[Any, NDArray[np.float32] | None]:
+    """Return the index, and the rotation of what it is going to be given: product codes have one."""
+    index = _empty(vectors.dim, plan)
+    if plan.kind == "hnsw":
+        index.train(np.zeros((1, vectors.dim), dtype=np.float32))  # float16 codes have nothing to learn
+        return index, None
+    if plan.kind in ("ivf-pq", "ivf-pq4"):
+        _set_clustering(index.pq.cp, plan.seed)
+        index.pq.cp.max_points_per_centroid = _PQ_POINTS_A_CENTRE
+    sample, rotation = _sample(vectors, plan.train_rows, plan.seed), None
+    if plan.kind in ("ivf-pq", "ivf-pq4"):
+        rotation = pq_rotation(sample, index.pq.M)
+        turn(sample, rotation)
+    if device is None:
+        centres = train_centres(sample, plan.nlist, plan.seed)
+    else:
+        centres = list_centres(sample, plan.nlist, device=device, rounds=ROUNDS, seed=plan.seed)
+    index.quantizer.add(centres)
+    with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
+        index.train(sample)  # it finds the list centres trained and goes on with the codes
+    return index, rotation
+
+
+def _empty(dim: int, plan: AnnPlan) -> Any:
+    if plan.kind not in ("ivf-pq", "ivf-pq4"):
+        return faiss.index_factory(dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
+    # 4-bit codes too are filled in plain order, in which entries may be added to chosen lists, and packed in the end.
+    centres, codes = faiss.IndexFlatIP(dim), dim // pq_width(plan.kind, dim)
+    bits = 4 if plan.kind == "ivf-pq4" else 8
+    index = faiss.IndexIVFPQ(centres, dim, plan.nlist, codes, bits, faiss.METRIC_INNER_PRODUCT)
+    centres.this.disown()
+    index.own_fields = True
+    return index
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run FAISS on so many threads: on hundreds of tiny clusterings they wait for each other, ten times as long."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(count)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+def _set_clustering(parameters: Any, seed: int) -> None:
+    parameters.niter = ROUNDS
+    parameters.seed = seed % (1 << 31)
+    parameters.min_points_per_centroid = 1  # the plan has seen to it; FAISS would print a warning
+
+
+def _sample(vectors: Vectors, count: int, seed: int) -> NDArray[np.float32]:
+    """Random rows in row order, so that the memory-mapped file is read once from front to back."""
+    if count >= vectors.rows:
+        return widen(vectors.gather(np.arange(vectors.rows, dtype=np.int64)))
+    chosen = np.random.default_rng([seed, 3]).choice(vectors.rows, count, replace=False)
+    return widen(vectors.gather(np.sort(chosen).astype(np.int64)))
+
+
+def _add(index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, device: str | None) -> None:
+    centres = None if device is None else index.quantizer.reconstruct_n(0, index.nlist)
+    total = seen.stored.rows
+    for start in range(0, total, chunk_rows):
+        ids = np.arange(start, min(start + chunk_rows, total), dtype=np.int64)
+        rows = seen.rows(ids)
+        if device is None or centres is None:
+            index.add(rows)
+        else:
+            add_to_lists(index, rows, ids, lists_of(rows, centres, device=device))
+        if progress is not None:
+            progress(start + len(ids), total)

@@ -1,0 +1,160 @@
+"""What stands beside vectors: ids, captions, uris and metadata, one row a vector."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import DuplicateItemError
+
+from ...errors import SourceError
+from ..item import SourceOptions, one_line
+from ..layouts.folder import TABLE_SUFFIXES
+from ..layouts.lines import BOM, open_bytes
+from ..tables.cells import plain
+from ..tables.columns import IMAGE_NAMES, TEXT_NAMES, BadRecord, Record, choose_roles, first_of, renamed
+from ..tables.parquet_file import PARQUET_ERRORS
+from ..tables.table import open_records, table_suffix
+
+ID_NAMES = ("item_id", "id")
+BATCH_ROWS = 65536
+
+Column = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowTable:
+    """Columns beside the vectors of one collection, in row order; None where the user brought none.
+
+    `captions` and `uris` are string arrays; `metadata` has the catalog's column names.
+    """
+
+    captions: pa.ChunkedArray | None = None
+    uris: pa.ChunkedArray | None = None
+    ids: pa.ChunkedArray | None = None
+    metadata: pa.Table | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> RowTable:
+    """The columns of a table, or the lines of a `.txt` file as captions.
+
+    Raises:
+        SourceError: It cannot be read, a named column is not there, or any row of it is broken: rows are matched to
+            vectors by position, so none may be passed over.
+    """
+    if not table_suffix(path):
+        if not needs_text:
+            raise SourceError(f"{str(path)!r} is no table; expected one of {', '.join(TABLE_SUFFIXES)} with metadata")
+        return RowTable(captions=pa.chunked_array([pa.array(read_text_rows(path), pa.string())]))
+    file = open_records(path, options.delimiter)
+    roles = choose_roles(file.columns, _by_name(file.columns, options, needs_text), path.name, guess=False)
+    schema = file.schema(roles)
+    typed = [(name, column) for column, name in roles.metadata.items() if name in schema.names]
+    named = (("ids", roles.id), ("captions", roles.text), ("uris", roles.image))
+    raw = [(f"{role} (raw)", column) for role, column in named if column is not None]
+    fields = pa.schema([*schema, *((name, pa.string()) for name, _ in raw)])
+    table = _collect(file.records(roles), fields, typed, raw)
+    parts = {role: table[f"{role} (raw)"] for role, column in named if column is not None}
+    return RowTable(metadata=table.select(schema.names), notes=renamed(roles.metadata), **parts)
+
+
+def read_ids(path: Path, column: str | None = None) -> pa.ChunkedArray:
+    """Ids of a `.txt` file (one a line), or of one column of a table: the named one, `item_id`, `id`, or the only one.
+
+    Raises:
+        SourceError: The file or the column cannot be read.
+    """
+    if not table_suffix(path):
+        return pa.chunked_array([pa.array([line.strip() or None for line in read_text_rows(path)], pa.string())])
+    file = open_records(path)
+    name = column or next((name for name in ID_NAMES if name in file.columns), None)
+    if name is None and len(file.columns) == 1:
+        name = file.columns[0]
+    if name is None:
+        raise SourceError(f"{path.name} has no column 'item_id' or 'id'; its columns: {', '.join(file.columns)}")
+    roles = choose_roles(file.columns, SourceOptions(id=name, metadata=()), path.name, guess=False)
+    return _collect(file.records(roles), pa.schema([("id", pa.string())]), [], [("id", name)])["id"]
+
+
+def read_parquet_columns(paths: Sequence[Path], columns: Sequence[str]) -> pa.Table:
+    """The named columns of Parquet files, one after another.
+
+    Raises:
+        SourceError: A file lacks a column, has it in another type, or is damaged.
+    """
+    try:
+        tables = [pq.read_table(path, columns=list(columns)) for path in paths]
+        return pa.concat_tables(tables, promote_options="default")
+    except PARQUET_ERRORS as error:
+        names = f"{paths[0].name} and {len(paths) - 1} more files" if len(paths) > 1 else paths[0].name
+        raise SourceError(f"{names} cannot be read as one Parquet table: {one_line(error)}") from error
+
+
+def read_text_rows(path: Path) -> list[str]:
+    """All lines of a UTF-8 text file; blank ones too, since rows are counted.
+
+    Raises:
+        SourceError: It cannot be read, or is not UTF-8.
+    """
+    try:
+        with open_bytes(path) as file:
+            lines = file.read().removeprefix(BOM).decode("utf-8").split("\n")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise SourceError(f"{str(path)!r} cannot be read as UTF-8 lines: {one_line(error)}") from error
+    # Not str.splitlines, which also cuts at form feeds and other separators within a caption.
+    return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def check_ids(ids: pa.ChunkedArray, place: str) -> None:
+    """Refuse ids that are empty or stand twice.
+
+    Raises:
+        SourceError: A row has no id.
+        DuplicateItemError: Two rows have one id; both are named, counting from 0 as the vectors do.
+    """
+    if ids.null_count:
+        raise SourceError(f"row {ids.to_pylist().index(None)} of {place} has no id; give every vector one")
+    if len(ids.unique()) == len(ids):
+        return
+    values = ids.to_pylist()
+    twice = Counter(values).most_common(1)[0][0]
+    first = values.index(twice)
+    second = values.index(twice, first + 1)
+    raise DuplicateItemError(
+        f"id {twice!r} stands in row {first} and row {second} of {place}; make the ids unique, "
+        "or leave them out to number the rows"
+    )
+
+
+def _by_name(columns: Sequence[str], options: SourceOptions, needs_text: bool) -> SourceOptions:
+    """`options` with the captions of texts, or the uris of images, found by exact names where none are given."""
+    if needs_text:
+        return replace(options, text=options.text or first_of(columns, TEXT_NAMES))
+    return replace(options, image=options.image or first_of(columns, IMAGE_NAMES))
+
+
+def _collect(
+    records: Iterator[Record | BadRecord], schema: pa.Schema, typed: Sequence[Column], raw: Sequence[Column]
+) -> pa.Table:
+    """All records as one table; `typed` and `raw` pair names of the schema with columns of the file."""
+    batches = []
+    while rows := list(islice(records, BATCH_ROWS)):
+        values = [_values(row) for row in rows]
+        columns = {name: [row.get(column) for row in values] for name, column in typed}
+        columns |= {name: [plain(row.get(column)) for row in values] for name, column in raw}
+        batches.append(pa.RecordBatch.from_pydict(columns, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def _values(row: Record | BadRecord) -> Mapping[str, Any]:
+    if isinstance(row, BadRecord):
+        raise SourceError(f"{row.detail}; rows are matched to vectors by position, so each must be readable")
+    return row.values

@@ -1,0 +1,1 @@
+"""Corpus layouts that are recognised by their files: one module a layout."""

@@ -1,0 +1,134 @@
+"""Pictures with captions from one of the published data sets, whatever layout its files have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.errors import DuplicateItemError
+
+from ...errors import SourceError
+from ..item import Item, Rejection, SourceOptions, text_item, uri_of
+
+PROBE_IMAGES = 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Captioned:
+    """One picture of a data set: its file name, where it was named, and its captions in the set's own order."""
+
+    name: str
+    place: str
+    split: str | None = None
+    captions: Sequence[str | bytes | None] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """What a layout's files say. `folder` is the corpus, `rejected` the lines that could not be read."""
+
+    name: str
+    folder: Path
+    pictures: Sequence[Captioned]
+    metadata_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
+    rejected: Sequence[Rejection] = ()
+    notes: tuple[str, ...] = ()
+
+
+class CaptionedSource:
+    """The pictures of a data set, each followed by its captions: ids `NAME` and `NAME#0`, `NAME#1`, ...
+
+    The pictures are looked for under `options.root`, else beside the data set's files and in the folders there.
+
+    Raises:
+        SourceError: Nothing is in the set, or nothing of the splits that were asked for.
+        DuplicateItemError: Two entries name one picture.
+    """
+
+    def __init__(self, data: DataSet, options: SourceOptions) -> None:
+        self._data = data
+        self._pictures = _of_splits(data, options.splits)
+        _check_unique(self._pictures)
+        self._images, found = find_images(data.folder, [picture.name for picture in self._pictures], options.root)
+        below = self._images.is_relative_to(data.folder)
+        self.root = options.root or (data.folder if below else data.folder.parent)
+        self.name = data.name
+        self.metadata_schema = data.metadata_schema
+        lost = f"none of the first pictures was found below {data.folder}; name their folder with --root"
+        self.notes = data.notes if found else (*data.notes, lost)
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Picture by picture in the order of the set, then the lines that could not be read."""
+        for picture in self._pictures:
+            yield from self._picture(picture)
+        yield from self._data.rejected
+
+    def _picture(self, picture: Captioned) -> Iterator[Item | Rejection]:
+        path = self._images / picture.name
+        uri = uri_of(path, self.root)
+        common: dict[str, Any] = {"uri": uri, "place": picture.place, "split": picture.split}
+        common["metadata"] = picture.metadata
+        yield Item(item_id=picture.name, collection="images", content=path, **common)
+        for number, caption in enumerate(picture.captions):
+            key = f"{picture.name}#{number}"
+            yield text_item(
+                Item(item_id=key, collection="texts", content="", image_ids=(picture.name,), **common), caption
+            )
+
+
+def find_images(folder: Path, names: Sequence[str], root: Path | None) -> tuple[Path, bool]:
+    """The folder that `names` start from, and whether any of the first few is really there.
+
+    Looked for in `folder`, in the folders right below it, in the one above and in the folders right below that, then
+    one more folder below `folder`, since archives often hold their own name once more.
+    """
+    probes = names[:PROBE_IMAGES]
+    if root is not None:
+        return root, _any_there(root, probes)
+    return next(((place, True) for place in _places(folder) if _any_there(place, probes)), (folder, False))
+
+
+def _places(folder: Path) -> Iterator[Path]:
+    yield folder
+    yield from _folders(folder)
+    yield folder.parent
+    yield from _folders(folder.parent)
+    for below in _folders(folder):
+        yield from _folders(below)
+
+
+def _any_there(folder: Path, names: Sequence[str]) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _of_splits(data: DataSet, splits: Sequence[str]) -> list[Captioned]:
+    counts = Counter(picture.split or "(none)" for picture in data.pictures)
+    missing = sorted(set(splits) - counts.keys())
+    if missing or not data.pictures:
+        found = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10)) or "no pictures at all"
+        asked = f"no pictures of split {missing[0]!r}" if missing else "nothing to index"
+        raise SourceError(f"{data.name} has {asked}; its splits: {found}")
+    return [picture for picture in data.pictures if not splits or picture.split in splits]
+
+
+def _check_unique(pictures: Sequence[Captioned]) -> None:
+    places: dict[str, str] = {}
+    for picture in pictures:
+        first = places.setdefault(picture.name, picture.place)
+        if first != picture.place:
+            raise DuplicateItemError(
+                f"picture {picture.name!r} stands in {first} and in {picture.place}; an id may stand only once"
+            )

@@ -1,0 +1,1 @@
+"""Images and corpora that lie elsewhere: URLs, safe fetching, mirrors of remote folders."""

@@ -1,0 +1,1 @@
+"""Tables of items: CSV, JSON and Parquet files, their columns and the types of their cells."""

@@ -1,0 +1,1 @@
+"""Webdataset corpora: tar shards, read in place."""

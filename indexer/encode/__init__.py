@@ -1,0 +1,1 @@
+"""The encode pipeline: shards of items are decoded, batched, encoded and written."""

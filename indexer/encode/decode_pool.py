@@ -1,0 +1,134 @@
+"""Reading and decoding images ahead of the encoder, in threads and in order."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from encoders import DecodeLimits, Encoder, ImageError
+from encoders.images import open_image, pixels_for
+
+from ..corpus.item import Item, LazyBytes, Rejection
+from ..corpus.remote.fetch import WebImage
+from ..errors import ContentError
+from .reuse import KnownItem, Reuse
+from .shards import Entry, Shard, file_state
+
+# Servers are waited for, not computed with: more threads than cores; more of them is no kindness to one server.
+FETCHES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """An image that is ready: its facts, and either pixels for the encoder or a vector known already."""
+
+    facts: KnownItem
+    pixels: np.ndarray | None = None
+    vector: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One entry of a shard on its way to the encoder; `image` is there for image items."""
+
+    shard: Shard
+    entry: Entry
+    image: Future[Prepared | Rejection] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageReader:
+    """Turns image items into pixels, and whatever cannot be one into a `Rejection`."""
+
+    encoder: Encoder
+    reuse: Reuse
+    limits: DecodeLimits
+
+    def fetch(self, item: Item) -> bytes | Rejection:
+        """Fetch one image from the web; one that is known already is not fetched."""
+        if self.reuse.unchanged(item) is not None:
+            return b""
+        try:
+            return item.content.read(self.limits.max_bytes) if isinstance(item.content, LazyBytes) else b""
+        except ContentError as error:
+            return item.rejected("read", error.reason, error.detail)
+
+    def prepare(self, item: Item, fetched: Future[bytes | Rejection] | None = None) -> Prepared | Rejection:
+        """Read, check, decode and preprocess one image; an item that has not changed is not read at all."""
+        content = fetched.result() if fetched is not None else None
+        if isinstance(content, Rejection):
+            return content
+        known = self.reuse.unchanged(item)
+        if known is not None:
+            return self._known(known)
+        try:
+            image = open_image(self.encoder, self._read(item) if content is None else content, self.limits)
+        except (ImageError, ContentError) as error:
+            return item.rejected("decode" if isinstance(error, ImageError) else "read", error.reason, error.detail)
+        size, mtime = _state(item) or (image.file_bytes, None)
+        facts = KnownItem(-1, item.uri, image.sha256, image.width, image.height, size, mtime)
+        known = self.reuse.same_bytes(item, image.sha256)
+        if known is not None:
+            return Prepared(facts, vector=self.reuse.vector("images", known.row_id))
+        return Prepared(facts, pixels=pixels_for(self.encoder, image.pixels))
+
+    def _read(self, item: Item) -> Path | bytes:
+        if isinstance(item.content, LazyBytes):
+            return item.content.read(self.limits.max_bytes)
+        return item.content if isinstance(item.content, bytes | Path) else Path(item.content)
+
+    def _known(self, known: KnownItem) -> Prepared:
+        return Prepared(known, vector=self.reuse.vector("images", known.row_id))
+
+
+def _state(item: Item) -> tuple[int | None, int | None] | None:
+    if isinstance(item.content, LazyBytes):
+        return item.content.state
+    return None if isinstance(item.content, bytes) else file_state(Path(item.content)) or (None, None)
+
+
+def read_ahead(shards: Iterable[Shard], reader: ImageReader, pool: ThreadPoolExecutor, window: int) -> Iterator[Step]:
+    """Yield every entry in order while at most `window` images, of this shard or the next ones, are under way.
+
+    Images of the web wait for their servers in threads of their own, which start with the first of them.
+    """
+    fetches = ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
+    try:
+        yield from _read_ahead(shards, window, _Starter(reader, pool, fetches))
+    finally:
+        # Whatever ended the loop: do not fetch what nobody will use.
+        fetches.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Starter:
+    """Puts an image on its way."""
+
+    reader: ImageReader
+    pool: ThreadPoolExecutor
+    fetches: ThreadPoolExecutor
+
+    def start(self, item: Item) -> Future[Prepared | Rejection]:
+        if not isinstance(item.content, WebImage):
+            return self.pool.submit(self.reader.prepare, item)
+        return self.pool.submit(self.reader.prepare, item, self.fetches.submit(self.reader.fetch, item))
+
+
+def _read_ahead(shards: Iterable[Shard], window: int, starter: _Starter) -> Iterator[Step]:
+    held: deque[Step] = deque()
+    images = 0
+    for shard in shards:
+        for entry in shard.entries:
+            image = starter.start(entry) if isinstance(entry, Item) and entry.collection == "images" else None
+            held.append(Step(shard, entry, image))
+            images += image is not None
+            while images > window:
+                step = held.popleft()
+                images -= step.image is not None
+                yield step
+    yield from held

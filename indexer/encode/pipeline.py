@@ -1,0 +1,328 @@
+"""Encoding shards: images are read ahead in threads, one thread feeds the encoder, another writes behind it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from encoders import DecodeLimits, Encoder
+
+from ..config import BuildConfig, prompting
+from ..corpus.item import Item, Rejection
+from ..errors import BuildError, RejectedError
+from ..progress import Progress
+from .decode_pool import ImageReader, Prepared, Step, read_ahead
+from .reuse import Reuse
+from .shard_table import DIGEST_KEY, ShardTable
+from .shards import Corpus, Shard
+
+
+@dataclass(frozen=True, kw_only=True)
+class RejectionLimit:
+    """Counts the rejected rows of shards by reason, up to `max_rejected` of `items`."""
+
+    config: BuildConfig
+    items: int
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def add(self, table: pa.Table) -> None:
+        """Add the rows of a shard.
+
+        Raises:
+            RejectedError: With these, more items were rejected than the caller allows.
+        """
+        self.reasons.update(table.column("reason").drop_null().to_pylist())
+        if self.reasons.total() <= self.config.rejection_limit(self.items):
+            return
+        example = table.filter(pc.is_valid(table.column("reason"))).slice(0, 1).to_pylist()
+        first = f", for example {example[0]['uri']!r}: {example[0]['detail']}" if example else ""
+        raise RejectedError(
+            f"{self.reasons.total()} items were rejected, more than --max-rejected {self._asked} allows{first}; "
+            "mend them or raise the limit. What was encoded is kept"
+        )
+
+    def counted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield shards as they come, each once it has been added."""
+        for table in tables:
+            self.add(table)
+            yield table
+
+    @property
+    def _asked(self) -> str:
+        """The limit as it is written on the command line."""
+        limit = self.config.max_rejected or 0
+        return f"{limit:.4g}" if limit == 0 or limit >= 1 else f"{limit * 100:.4g}%"
+
+
+# Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
+TEXT_BLOCK = 1024
+# Two: one that is computed and one that waits, so that the encoder never does.
+_BATCHES_UNDER_WAY = 2
+WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
+
+
+@dataclass
+class EncodeReport:
+    """What encoding did, and what the foreground waited for: the slowest stage is the one that it waits for most."""
+
+    shards: int = 0
+    items: int = 0
+    rejected: int = 0
+    resumed: int = 0
+    reused: int = 0
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys((WAITING, IMAGES, TEXTS, WRITING), 0.0))
+    reasons: dict[str, int] = field(default_factory=dict)
+    executor: dict[str, Any] = field(default_factory=lambda: {"name": "local"})
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that more speed would help most."""
+        return max(self.stages, key=lambda name: self.stages[name])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values; rates are items a second."""
+        encoded = self.items - self.resumed - self.reused
+        return {
+            "items": self.items,
+            "rejected": self.rejected,
+            "resumed": self.resumed,
+            "reused": self.reused,
+            "seconds": round(self.seconds, 3),
+            "items_per_second": round(encoded / max(self.seconds, 1e-9), 1),
+            "bottleneck": self.bottleneck,
+            "stages": {name: round(value, 3) for name, value in self.stages.items()},
+            "executor": self.executor,
+        }
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the seconds of a block to a stage."""
+        started = time.perf_counter()
+        yield
+        self.stages[stage] += time.perf_counter() - started
+
+    def count(self, table: pa.Table, rejected: RejectionLimit) -> None:
+        """Add the rows of a finished shard, which `rejected` has counted too."""
+        self.shards += 1
+        self.items += table.num_rows
+        self.rejected = rejected.reasons.total()
+        self.reasons = dict(rejected.reasons)
+
+
+class ShardStore(Protocol):
+    """Where finished shards go, by number; as a rule `storage.staging.Staging`."""
+
+    def has(self, shard: int) -> bool:
+        """Whether a shard is there, whole."""
+
+    def read(self, shard: int) -> pa.Table:
+        """Return a shard that is there."""
+
+    def write(self, shard: int, table: pa.Table) -> None:
+        """Keep a shard, durably."""
+
+
+class Threads(NamedTuple):
+    """Who decodes images, who feeds the encoder with them, and who writes shards."""
+
+    decode: ThreadPoolExecutor
+    feed: ThreadPoolExecutor
+    write: ThreadPoolExecutor
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBatches:
+    """Batches of images of one shard on their way through the encoder, while the next one is put together."""
+
+    encoder: Encoder
+    thread: ThreadPoolExecutor
+    report: EncodeReport
+    progress: Progress
+    under_way: deque[tuple[list[int], Future[np.ndarray]]] = field(default_factory=deque)
+
+    def start(self, table: ShardTable, images: list[tuple[int, np.ndarray]]) -> None:
+        """Hand over a batch, which is not to be changed any more; waits while two are under way."""
+        if images:
+            self.under_way.append(([place for place, _ in images], self.thread.submit(self._encoded, images)))
+        while len(self.under_way) > _BATCHES_UNDER_WAY:
+            self._take(table)
+
+    def finish(self, table: ShardTable) -> None:
+        """Wait for all batches."""
+        while self.under_way:
+            self._take(table)
+
+    def _encoded(self, images: list[tuple[int, np.ndarray]]) -> np.ndarray:
+        return self.encoder.encode_pixels(np.stack([pixels for _, pixels in images]))
+
+    def _take(self, table: ShardTable) -> None:
+        places, vectors = self.under_way.popleft()
+        with self.report.timed(IMAGES):
+            table.set_vectors(places, vectors.result())
+        self.progress.advance(len(places), f"limit: {self.report.bottleneck}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardEncoder:
+    """Encodes those shards of a corpus that are not finished yet."""
+
+    corpus: Corpus
+    encoder: Encoder
+    staging: ShardStore
+    reuse: Reuse
+    config: BuildConfig
+    metadata: pa.Schema
+    progress: Progress
+    rejected: RejectionLimit
+    report: EncodeReport = field(default_factory=EncodeReport)
+
+    def run(self, shards: Iterable[Shard]) -> EncodeReport:
+        """Encode shards in order; a finished one is durable, whatever happens to the rest.
+
+        Raises:
+            RejectedError: More items than `max_rejected` were rejected.
+        """
+        started = time.perf_counter()
+        self.progress.stage("encode", self.corpus.items)
+        with ThreadPoolExecutor(self.config.workers) as pool, ThreadPoolExecutor(1) as writer:
+            try:
+                # On a GPU one thread packs and sends a batch while the other's is computed.
+                with ThreadPoolExecutor(1 if self.encoder.device == "cpu" else 2) as feeder:
+                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer))
+            finally:
+                # Whatever ended the loop: do not decode images that nobody will use.
+                pool.shutdown(wait=True, cancel_futures=True)
+        self.report.seconds = time.perf_counter() - started
+        return self.report
+
+    def _encode_all(self, shards: Iterator[Shard], threads: Threads) -> None:
+        limits = DecodeLimits(max_bytes=self.config.max_file_bytes, max_pixels=self.config.max_pixels)
+        reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=limits)
+        steps = read_ahead(shards, reader, threads.decode, window=2 * self._batch_size + self.config.workers)
+        written: Future[None] | None = None
+        for number, group in groupby(steps, key=lambda step: step.shard.number):
+            table = self._encode(group, threads.feed)
+            with self.report.timed(WRITING):
+                if written is not None:
+                    written.result()
+            written = threads.write.submit(self.staging.write, number, table)
+            self.count(table)
+        if written is not None:
+            written.result()
+
+    @property
+    def _batch_size(self) -> int:
+        return self.config.batch_size or self.encoder.batch_size
+
+    def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
+        """Yield the shards that are not there yet, or not of these items; those that are, are counted as resumed."""
+        for shard in shards:
+            table = self.staging.read(shard.number) if self.staging.has(shard.number) else None
+            if table is None or (table.schema.metadata or {}).get(DIGEST_KEY) != shard.digest.encode():
+                yield shard
+                continue
+            self.report.resumed += table.num_rows
+            self.count(table)
+            self.progress.advance(table.num_rows, "finished before")
+
+    def _encode(self, steps: Iterable[Step], feeder: ThreadPoolExecutor) -> pa.Table:
+        table: ShardTable | None = None
+        batches = ImageBatches(encoder=self.encoder, thread=feeder, report=self.report, progress=self.progress)
+        images: list[tuple[int, np.ndarray]] = []
+        texts: list[tuple[int, str]] = []
+        for step in steps:
+            table = table or ShardTable(self.encoder.dim, self.metadata, step.shard.digest)
+            if isinstance(step.entry, Rejection):
+                table.reject(step.entry)
+                self.progress.advance(1)
+            elif step.image is None:
+                self._take_text(table, step.entry, texts)
+            else:
+                self._take_image(table, step.entry, step.image, images)
+            if table is not None and len(images) == self._batch_size:
+                batches.start(table, images)
+                images = []
+        if table is None:
+            raise BuildError("a shard without items; this is a defect of twinlens")
+        batches.start(table, images)
+        self._flush_texts(table, texts)
+        batches.finish(table)
+        return table.finish()
+
+    def _take_text(self, table: ShardTable, item: Item, texts: list[tuple[int, str]]) -> None:
+        place, known = table.add_text(item), self.reuse.unchanged(item)
+        if known is None:
+            texts.append((place, str(item.content)))
+        else:
+            self._take_over(table, place, self.reuse.vector("texts", known.row_id))
+
+    def _take_image(
+        self, table: ShardTable, item: Item, image: Future[Prepared | Rejection], images: list[tuple[int, np.ndarray]]
+    ) -> None:
+        with self.report.timed(WAITING):
+            prepared = image.result()
+        if isinstance(prepared, Rejection):
+            table.reject(prepared)
+            self.progress.advance(1)
+            return
+        place = table.add_image(item, prepared.facts)
+        if prepared.pixels is not None:
+            images.append((place, prepared.pixels))
+        elif prepared.vector is not None:
+            self._take_over(table, place, prepared.vector)
+
+    def _take_over(self, table: ShardTable, place: int, vector: np.ndarray) -> None:
+        table.set_vectors([place], vector[None])
+        self.report.reused += 1
+        self.progress.advance(1)
+
+    def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
+        encode = prompting(self.encoder.encode_texts, self.config.prompt)
+        for start in range(0, len(texts), TEXT_BLOCK):
+            block = texts[start : start + TEXT_BLOCK]
+            with self.report.timed(TEXTS):
+                vectors = encode([text for _, text in block])
+            table.set_vectors([place for place, _ in block], vectors)
+            self.progress.advance(len(block), f"limit: {self.report.bottleneck}")
+
+    def count(self, table: pa.Table) -> None:
+        """Count a finished shard.
+
+        Raises:
+            RejectedError: With it, more items than `max_rejected` were rejected.
+        """
+        self.rejected.add(table)
+        self.report.count(table, self.rejected)
+
+
+class Executor(Protocol):
+    """Encodes the shards of a build, wherever it does so: the tables in staging are the same."""
+
+    def placed(self, config: BuildConfig) -> BuildConfig:
+        """Return the settings with the device that will be used, where that differs from this process's."""
+
+    def encode(self, job: ShardEncoder, shards: Iterable[Shard]) -> EncodeReport:
+        """Put every shard that is not finished yet into the job's staging, durably."""
+
+
+class LocalExecutor:
+    """This process."""
+
+    def placed(self, config: BuildConfig) -> BuildConfig:
+        """Return the settings as they are."""
+        return config
+
+    def encode(self, job: ShardEncoder, shards: Iterable[Shard]) -> EncodeReport:
+        """Encode here."""
+        return job.run(shards)

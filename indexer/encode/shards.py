@@ -1,0 +1,181 @@
+"""Cutting a corpus into shards: units of encode work that a killed build can take up again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage.errors import DuplicateItemError
+from storage.schema import COLLECTIONS, Collection, EncoderInfo
+
+from ..config import BuildConfig
+from ..corpus.item import Item, LazyBytes, Rejection, Source, file_of
+
+
+class UniqueIds:
+    """Remembers eight bytes an item, so that ten million items take 80 MB; only what looks equal is compared."""
+
+    def __init__(self) -> None:
+        self._hashes: dict[Collection, array[int]] = {name: array("q") for name in COLLECTIONS}
+
+    def add(self, item: Item) -> None:
+        """Remember the id of one item."""
+        self._hashes[item.collection].append(hash(item.item_id))
+
+    def check(self, source: Source) -> None:
+        """Read `source` once more if two of its ids may be the same.
+
+        Raises:
+            DuplicateItemError: They are; the message names both places.
+        """
+        twice = {name: _repeated(hashes) for name, hashes in self._hashes.items()}
+        if not any(twice.values()):
+            return
+        places: dict[tuple[Collection, str], str] = {}
+        for entry in source.items():
+            if not isinstance(entry, Item) or hash(entry.item_id) not in twice[entry.collection]:
+                continue
+            key = (entry.collection, entry.item_id)
+            if key in places:
+                raise DuplicateItemError(
+                    f"id {entry.item_id!r} stands for two {entry.collection}, in {places[key]} and in {entry.place}; "
+                    "make the ids unique"
+                )
+            places[key] = entry.place
+
+
+def _repeated(hashes: array[int]) -> frozenset[int]:
+    values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
+    return frozenset(values[counts > 1].tolist())
+
+
+Entry = Item | Rejection
+
+# What encoding costs beside a text: an image takes about eight times as long on a CPU, with small models and large.
+IMAGE_COST, TEXT_COST = 8, 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """Consecutive items of a corpus; `digest` changes with anything that its vectors or rows depend on."""
+
+    number: int
+    digest: str
+    entries: Sequence[Entry]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """What a source holds: counts, and a digest that changes with any item, its place in the order included."""
+
+    digest: str
+    images: int
+    texts: int
+    unreadable: int
+
+    @property
+    def items(self) -> int:
+        """All items, rejected ones included."""
+        return self.images + self.texts + self.unreadable
+
+
+def survey(source: Source) -> Corpus:
+    """Read a corpus once, without opening its images, and return what there is.
+
+    Raises:
+        DuplicateItemError: Two items of one collection have one id; told here, before anything is encoded.
+    """
+    counts = {"images": 0, "texts": 0, "unreadable": 0}
+    digest = hashlib.sha256()
+    unique = UniqueIds()
+    for entry in source.items():
+        digest.update(_encoded(entry))
+        counts["unreadable" if isinstance(entry, Rejection) else entry.collection] += 1
+        if isinstance(entry, Item):
+            unique.add(entry)
+    unique.check(source)
+    return Corpus(digest=digest.hexdigest(), **counts)
+
+
+def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig, shard_cost: int) -> str:
+    """Return the name under which a build keeps its shards; builds that may share them have the same one."""
+    # A source's name holds its path as it was written: from another folder it is written otherwise.
+    # Precision and batch size change the last bits of a vector, so shards made with others are not taken over.
+    parts = [
+        str(source.root.resolve()),
+        str(source.metadata_schema),
+        encoder.fingerprint,
+        encoder.dim,
+        config.device,
+        config.precision,
+        config.batch_size,
+        shard_cost,
+        config.max_pixels,
+        config.max_file_bytes,
+    ]
+    if config.prompt is not None:
+        parts.append(config.prompt)
+    return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def cut(entries: Iterable[Entry], shard_cost: int) -> Iterator[Shard]:
+    """Yield the shards of a corpus in order; each holds at least one item and about `shard_cost` images of work."""
+    limit, cost, number = shard_cost * IMAGE_COST, 0, 0
+    held: list[Entry] = []
+    for entry in entries:
+        held.append(entry)
+        cost += IMAGE_COST if entry.collection == "images" else TEXT_COST
+        if cost >= limit:
+            yield _shard(number, held)
+            held, cost, number = [], 0, number + 1
+    if held:
+        yield _shard(number, held)
+
+
+def _shard(number: int, entries: list[Entry]) -> Shard:
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(_encoded(entry))
+    return Shard(number=number, digest=digest.hexdigest(), entries=entries)
+
+
+def _encoded(entry: Entry) -> bytes:
+    return json.dumps(_identity(entry), default=str, sort_keys=True).encode("utf-8", "surrogatepass")
+
+
+def _identity(entry: Entry) -> list[Any]:
+    if isinstance(entry, Rejection):
+        return [asdict(entry)]
+    return [
+        entry.collection,
+        entry.item_id,
+        entry.uri,
+        entry.split,
+        entry.image_ids,
+        entry.metadata,
+        _content_identity(entry.content),
+    ]
+
+
+def _content_identity(content: Path | bytes | str | LazyBytes) -> Any:
+    if isinstance(content, LazyBytes):
+        return content.identity
+    if isinstance(content, Path):
+        return file_state(content)
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else content
+
+
+def file_state(path: Path) -> tuple[int, int] | None:
+    """Return (bytes, modification time in ns) of a file, or of that which a picture is a row of; None without one."""
+    try:
+        state = file_of(path).stat()
+    except (OSError, ValueError):
+        return None
+    return state.st_size, state.st_mtime_ns

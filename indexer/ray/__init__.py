@@ -1,0 +1,1 @@
+"""Encoding on the workers of a Ray cluster."""

@@ -1,0 +1,278 @@
+"""Labelled pairs, true pairs and relevance tables to figures and calibrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from evaluation import evaluate_ranking
+
+from .calibration import Calibration
+from .embed import Column
+from .errors import DataError, MatcherError
+from .matches import Matches
+from .negatives import Sampling, cosines, sample_pairs
+from .pair_metrics import PAIR_METRICS, pair_figures
+from .pairs import Pairs, Reader, column_of, read_pairs
+from .semantic_search import Gallery, InMemory
+from .tables import SIDES, Roles, Side, cell_key, is_missing, read_table
+
+RANKING_METRICS = ("ndcg", "map", "recall", "precision", "mrr", "R")
+# `graded_ndcg` is there where labels are more than 0 and 1.
+_KNOWN = (*RANKING_METRICS, "graded_ndcg")
+_ALIASES = {"hit_rate": "R"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankingOptions:
+    """Which figures a ranking is to give.
+
+    Attributes:
+        metrics: Of ndcg, map, recall, precision, mrr, R (also called hit_rate) and graded_ndcg, in this order.
+        cutoffs: How deep to look, one figure of each metric for each.
+    """
+
+    metrics: Sequence[str] = RANKING_METRICS
+    cutoffs: Sequence[int] = (1, 5, 10)
+
+    def __post_init__(self) -> None:
+        """Refuse unknown metrics and empty cutoffs.
+
+        Raises:
+            MatcherError: One is wrong; the message names it.
+        """
+        if isinstance(self.metrics, str):
+            raise MatcherError(f"metrics={self.metrics!r} is one name; give a list: [{self.metrics!r}]")
+        unknown = next((name for name in self.metrics if _ALIASES.get(name, name) not in _KNOWN), None)
+        if unknown is not None or not self.metrics:
+            raise MatcherError(f"ranking metric {unknown!r} is unknown; give some of {', '.join(_KNOWN)}")
+        wrong = next((k for k in self.cutoffs if not isinstance(k, int | np.integer) or k < 1), None)
+        if wrong is not None or not len(self.cutoffs):
+            raise MatcherError(f"cutoffs={list(self.cutoffs)!r} must be whole numbers from 1 on, such as (1, 5, 10)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Items:
+    """Distinct items of one side: their keys in order, and where each first stood in the data."""
+
+    place: dict[Any, int]
+    rows: list[int]
+
+    @classmethod
+    def of(cls, cells: Sequence[Any]) -> Items:
+        """Take a column; an item that comes again is the same item."""
+        place: dict[Any, int] = {}
+        rows = []
+        for row, cell in enumerate(cells):
+            key = cell_key(cell)
+            if key not in place:
+                place[key] = len(place)
+                rows.append(row)
+        return cls(place=place, rows=rows)
+
+    def find(self, cells: Sequence[Any], what: str) -> NDArray[np.int64]:
+        """Return for each cell which item it is.
+
+        Raises:
+            DataError: One is none of them.
+        """
+        found = [self.place.get(cell_key(cell), -1) for cell in cells]
+        if -1 in found:
+            row = found.index(-1)
+            raise DataError(f"row {row} of the relevance table names {str(cells[row])[:80]!r}, which is not in {what}")
+        return np.array(found, dtype=np.int64)
+
+
+def relevance_gains(values: Sequence[Any], name: str) -> list[float]:
+    """Return labels of a relevance table as gains: 0 is not relevant, 1 is, more is more.
+
+    Raises:
+        DataError: One is no number from 0 on.
+    """
+    gains = [_gain(value) for value in values]
+    row = next((row for row, gain in enumerate(gains) if not np.isfinite(gain) or gain < 0), None)
+    if row is not None:
+        raise DataError(f"row {row}, column {name!r}: {values[row]!r} is no relevance; give numbers from 0 on")
+    return gains
+
+
+def ranking_figures(
+    ranked: NDArray[np.int64], relevant: Sequence[Mapping[int, float]], options: RankingOptions
+) -> dict[str, float | int]:
+    """Return `metric@k` for each cutoff and metric, cutoffs outermost, then `queries` and `left_out`.
+
+    Args:
+        ranked: (n, m) rows of responses, best first.
+        relevant: For each query its responses and their gains.
+        options: Which figures.
+
+    Raises:
+        DataError: No query has a relevant response.
+    """
+    deepest = max(options.cutoffs)
+    padded = np.full((len(ranked), deepest), -1, dtype=np.int64)
+    width = min(deepest, ranked.shape[1])
+    padded[:, :width] = ranked[:, :width]
+    graded = any(gain not in (0, 1) for gains in relevant for gain in gains.values())
+    truth: Any = relevant if graded else [[row for row, gain in gains.items() if gain] for gains in relevant]
+    try:
+        found = evaluate_ranking(padded, truth, options.cutoffs)
+    except ValueError as error:
+        raise DataError(f"the relevance table cannot be used: {error}") from error
+    wanted = [(name, k) for k in options.cutoffs for name in options.metrics]
+    figures = {f"{name}@{k}": found[f"{_ALIASES.get(name, name)}@{k}"] for name, k in wanted if _there(name, graded)}
+    return figures | {"queries": found["queries"], "left_out": found["left_out"]}
+
+
+def gains_of(
+    query: NDArray[np.int64], response: NDArray[np.int64], gains: Sequence[float], queries: int
+) -> list[dict[int, float]]:
+    """Return for each query the gain of each response; of a pair that comes twice the larger."""
+    relevant: list[dict[int, float]] = [{} for _ in range(queries)]
+    for asked, found, gain in zip(query.tolist(), response.tolist(), gains, strict=True):
+        relevant[asked][found] = max(gain, relevant[asked].get(found, 0.0))
+    return relevant
+
+
+def _there(name: str, graded: bool) -> bool:
+    return graded or name != "graded_ndcg"
+
+
+def _gain(value: Any) -> float:
+    try:
+        return float("nan") if is_missing(value) else float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+_NO_PAIRS = "there are no labelled pairs to judge"
+
+
+def judge(found: NDArray[np.float64], calibration: Calibration | None, threshold: float | None, **rest: Any) -> Matches:
+    """Return cosines with what a calibration makes of them; without one they stand alone."""
+    if calibration is None:
+        nothing = np.full(len(found), np.nan)
+        return Matches(cosine=found, probability=nothing, match=np.zeros(len(found), bool), threshold=None, **rest)
+    probability, limit = calibration.probability(found), calibration.threshold if threshold is None else threshold
+    return Matches(cosine=found, probability=probability, match=probability >= limit, threshold=limit, **rest)
+
+
+def match_readable(reader: Reader, pairs: Pairs) -> tuple[NDArray[np.float64], dict[int, str]]:
+    """Return (n,) cosines, NaN for pairs that cannot be read, and for each of those the reason."""
+    query, response = reader.cells.embed(pairs.query), reader.cells.embed(pairs.response)
+    found = cosines(query.vectors, response.vectors)
+    errors: dict[int, str] = {}
+    for side, column in ((query, pairs.query), (response, pairs.response)):
+        for row, reason in side.errors.items():
+            errors[row] = f"{errors[row]}; {column.name}: {reason}" if row in errors else f"{column.name}: {reason}"
+    found[sorted(errors)] = np.nan
+    return found, dict(sorted(errors.items()))
+
+
+def known_pairs(
+    reader: Reader, pairs: Pairs, sampling: Sampling | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return cosines and labels, of labelled pairs their own; to true pairs wrong ones are drawn from them."""
+    queries, responses = reader.pairs(pairs)
+    if pairs.labels is not None:
+        return cosines(queries, responses), pairs.labels
+    sides = [Items.of(pairs.keys[side]) for side in SIDES]
+    rows = [items.find(pairs.keys[side], side) for items, side in zip(sides, SIDES, strict=True)]
+    distinct = np.unique(np.stack(rows, axis=1), axis=0)
+    sample = sample_pairs(queries[sides[0].rows], responses[sides[1].rows], distinct, sampling)
+    return sample.cosine, sample.label
+
+
+def pair_report(
+    probabilities: NDArray[np.float64], labels: NDArray[np.int64], threshold: float, metrics: Sequence[str] | None
+) -> dict[str, float]:
+    """Return figures of judged pairs by name.
+
+    Raises:
+        MatcherError: A metric is unknown.
+        DataError: All labels are equal.
+    """
+    wanted = PAIR_METRICS if metrics is None else tuple(metrics)
+    unknown = next((name for name in wanted if name not in PAIR_METRICS), None)
+    if unknown is not None:
+        raise MatcherError(f"pair metric {unknown!r} is unknown; give some of {', '.join(PAIR_METRICS)}")
+    figures = pair_figures(probabilities, labels, threshold)
+    return {name: figures[name] for name in wanted}
+
+
+def rank_distinct(reader: Reader, data: Any, options: RankingOptions) -> dict[str, float | int]:
+    """Rank the distinct queries of true pairs against their distinct responses."""
+    pairs = read_pairs(data, reader.roles, reader.mappings, labelled=False, several=True)
+    asked, answers = (Items.of(pairs.keys[side]) for side in SIDES)
+    queries = _vectors_of(reader, pairs.query, asked)
+    responses = _vectors_of(reader, pairs.response, answers)
+    rows = asked.find(pairs.keys["query"], "the data"), answers.find(pairs.keys["response"], "the data")
+    relevant = gains_of(*rows, gains=[1.0] * len(pairs), queries=len(queries))
+    found = InMemory(responses).search(queries, max(options.cutoffs))
+    return ranking_figures(found.ids, relevant, options)
+
+
+def rank_tables(
+    reader: Reader, data: Any, sides: tuple[Any, Any], options: RankingOptions, index: Gallery | None
+) -> dict[str, float | int]:
+    """Rank queries against responses, or in an index, and score that by a relevance table."""
+    query_data, response_data = sides
+    relevance = _Relevance(data, reader.roles)
+    queries = _items(reader, relevance.cells["query"] if query_data is None else query_data, "query")
+    asked = queries[0].find(relevance.cells["query"], "query_data")
+    vectors = _vectors_of(reader, queries[1], queries[0])
+    if index is not None and response_data is None:
+        found = index.search(vectors, max(options.cutoffs))
+        ranked, answered = _numbered(found.ids, relevance.cells["response"])
+    else:
+        given = relevance.cells["response"] if response_data is None else response_data
+        responses = _items(reader, given, "response")
+        answered = responses[0].find(relevance.cells["response"], "response_data")
+        gallery = InMemory(_vectors_of(reader, responses[1], responses[0]))
+        ranked = gallery.search(vectors, max(options.cutoffs)).ids
+    relevant = gains_of(asked, answered, relevance.gains, len(vectors))
+    return ranking_figures(ranked, relevant, options)
+
+
+class _Relevance:
+    """The columns of a relevance table: keys of both sides, and the gain of each row."""
+
+    def __init__(self, data: Any, roles: Roles) -> None:
+        table = read_table(data, [roles.query, roles.response, *([roles.label] if roles.label else [])])
+        self.cells: dict[Side, list[Any]] = {side: table.column(roles.column(side)) for side in SIDES}
+        self.gains = [1.0] * table.rows
+        if roles.label is not None and roles.label in table.columns:
+            self.gains = relevance_gains(table.column(roles.label), roles.label)
+
+
+def _items(reader: Reader, data: Any, side: Side) -> tuple[Items, Column]:
+    table = reader.table(data, side)
+    cells = table.column(reader.roles.column(side))
+    return Items.of(cells), column_of(table, reader.roles, side, cells, reader.mappings)
+
+
+def _vectors_of(reader: Reader, column: Column, items: Items) -> NDArray[np.float32]:
+    return reader.vectors(column)[items.rows]
+
+
+def _numbered(found: NDArray[Any], wanted: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return item ids as numbers: those that were found, and those that should have been."""
+    numbers: dict[str, int] = {}
+    ranked = [[numbers.setdefault(str(item), len(numbers)) for item in line] for line in found]
+    answered = [numbers.setdefault(str(item), len(numbers)) for item in wanted]
+    return np.array(ranked, dtype=np.int64).reshape(found.shape), np.array(answered, dtype=np.int64)
+
+
+def check_labels(labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Return the labels.
+
+    Raises:
+        DataError: There are none.
+    """
+    if labels is None:
+        raise DataError(f"{_NO_PAIRS}; name the label column: Matcher(..., label=...)")
+    return labels

@@ -1,0 +1,160 @@
+"""Choosing an operating point: the cheapest measured setting that reaches the recall asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from storage.schema import CollectionInfo, Direction, OperatingPoint, Tuning
+
+from .request import SearchParams
+
+_NARROW_ROWS = 5_000
+_NARROW_SHARE = 0.01
+_DEFAULT_OVERSAMPLE = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a search is carried out, and what may be expected of it.
+
+    Attributes:
+        kind: The family of the approximate index.
+        exact: Every vector (that passes the filter) is compared; `nprobe` and `oversample` then mean nothing.
+        nprobe: Lists visited a query.
+        oversample: Candidates are `k * oversample`.
+        ann_recall: What this setting found when it was measured; None where it never was.
+        k: The number of hits that it was measured with; None where it never was.
+        reason: Why this setting, in a few words.
+        filtered_rows: Rows that pass the filter; None without a filter.
+    """
+
+    kind: str
+    exact: bool
+    nprobe: int = 0
+    oversample: int = 0
+    ann_recall: float | None = None
+    k: int | None = None
+    reason: str
+    filtered_rows: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a flat JSON object; the settings that play no part are null."""
+        return {
+            "kind": self.kind,
+            "exact": self.exact,
+            "nprobe": None if self.exact else self.nprobe,
+            "oversample": None if self.exact else self.oversample,
+            "ann_recall": self.ann_recall,
+            "k": self.k,
+            "reason": self.reason,
+            "filtered_rows": self.filtered_rows,
+        }
+
+
+def choose(
+    info: CollectionInfo, direction: Direction | None, params: SearchParams, filtered_rows: int | None = None
+) -> Choice:
+    """Return the setting for one search.
+
+    In this order: `exact=True`, a `flat` index and a narrow filter compare every vector. `nprobe` and `oversample`
+    given by the caller are taken as they are. Otherwise it is the cheapest measured point of this direction, and where
+    none reaches the recall asked for, or nothing was measured, every vector is compared again.
+
+    A filter that lets through the share s of the rows leaves the k best at about rank k / s of the whole collection, so
+    the lists to visit are those that were measured for so many hits.
+
+    Args:
+        info: The collection that is searched.
+        direction: What is searched with what; None for vectors of unknown origin, which take the weakest direction.
+        params: What the caller asked for.
+        filtered_rows: Rows that pass the filter; None without one.
+    """
+    reason = _why_exact(info, params, filtered_rows)
+    if reason is None and params.nprobe is None and params.oversample is None:
+        choice = _measured(info, direction, params, filtered_rows)
+    elif reason is None:
+        choice = _given(info, direction, params)
+    else:
+        choice = _exact(info, reason)
+    return replace(choice, filtered_rows=filtered_rows)
+
+
+def _exact(info: CollectionInfo, reason: str) -> Choice:
+    return Choice(kind=info.ann.kind, exact=True, ann_recall=1.0, reason=reason)
+
+
+def _why_exact(info: CollectionInfo, params: SearchParams, filtered_rows: int | None) -> str | None:
+    if params.exact:
+        return "asked for"
+    if info.ann.kind == "flat":
+        return "a flat index compares every vector"
+    if filtered_rows is not None and filtered_rows <= max(_NARROW_ROWS, int(_NARROW_SHARE * info.rows)):
+        return "the filter leaves few enough rows to compare them all"
+    return None
+
+
+def _measured(
+    info: CollectionInfo, direction: Direction | None, params: SearchParams, filtered_rows: int | None
+) -> Choice:
+    tunings = _tunings(info.tuning, direction)
+    if not tunings:
+        return _exact(info, f"{direction or 'no direction'} was never measured in this index")
+    share = 1.0 if filtered_rows is None else filtered_rows / info.rows
+    depth = math.ceil(params.k / share)
+    found = [_cheapest(tuning, depth, params.wanted_recall) for tuning in tunings]
+    points = [point for point in found if point]
+    if len(points) < len(tunings):
+        return _exact(info, f"no measured setting reaches ann_recall {params.wanted_recall:g}")
+    point = max(points, key=lambda point: point.ms_per_query)
+    return Choice(
+        kind=info.ann.kind,
+        exact=False,
+        nprobe=_widened(info, point, depth, filtered_rows),
+        oversample=point.oversample,
+        ann_recall=point.ann_recall if filtered_rows is None else None,
+        k=point.k,
+        reason=f"the cheapest measured setting that reaches ann_recall {params.wanted_recall:g}",
+    )
+
+
+def _tunings(tuning: Mapping[Direction, Tuning], direction: Direction | None) -> list[Tuning]:
+    wanted = list(tuning.values()) if direction is None else [tuning[direction]] if direction in tuning else []
+    return [one for one in wanted if one.points]
+
+
+def _at(tuning: Tuning, k: int) -> list[OperatingPoint]:
+    """Points measured for the smallest measured k that covers `k`, else for the largest; cheapest first."""
+    measured = sorted({point.k for point in tuning.points})
+    nearest = next((one for one in measured if one >= k), measured[-1])
+    return sorted((point for point in tuning.points if point.k == nearest), key=lambda point: point.ms_per_query)
+
+
+def _cheapest(tuning: Tuning, k: int, recall: float) -> OperatingPoint | None:
+    return next((point for point in _at(tuning, k) if point.ann_recall >= recall), None)
+
+
+def _widened(info: CollectionInfo, point: OperatingPoint, depth: int, filtered_rows: int | None) -> int:
+    """More lists where the filter reaches deeper than was measured: as many times more as there are more ranks."""
+    if filtered_rows is None or depth <= point.k:
+        return point.nprobe
+    return min(math.ceil(point.nprobe * depth / point.k), info.ann.nlist or info.rows)
+
+
+def _given(info: CollectionInfo, direction: Direction | None, params: SearchParams) -> Choice:
+    points = [point for tuning in _tunings(info.tuning, direction) for point in _at(tuning, params.k)]
+    best = max(points, key=lambda point: (point.ann_recall, -point.ms_per_query), default=None)
+    nprobe = params.nprobe or (best.nprobe if best else info.ann.nlist or 64)
+    oversample = params.oversample or (best.oversample if best else _DEFAULT_OVERSAMPLE)
+    same = [point for point in points if (point.nprobe, point.oversample) == (nprobe, oversample)]
+    return Choice(
+        kind=info.ann.kind,
+        exact=False,
+        nprobe=min(nprobe, info.ann.nlist) if info.ann.nlist else nprobe,
+        oversample=oversample,
+        ann_recall=min((point.ann_recall for point in same), default=None),
+        k=same[0].k if same else None,
+        reason="nprobe or oversample given by the caller",
+    )

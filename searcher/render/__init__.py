@@ -1,0 +1,1 @@
+"""Hits for people to look at: contact sheets and HTML galleries."""

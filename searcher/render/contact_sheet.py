@@ -1,0 +1,301 @@
+"""One picture of many hits: people look, they do not read ids.
+
+A section a query: what was asked at the top, below it a grid of cards, best first, row by row.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from ..errors import SearchError
+from ..hits import Hit, Hits, about, clean, shown_score
+from .fonts import length, runs, spelled
+from .image_files import Thumbnail, hit_thumbnail, thumbnail
+
+Box = tuple[int, int, int, int]
+"""Left, top, right, bottom in pixels."""
+
+PAGE = "#f4f5f7"
+CARD = "#ffffff"
+EDGE = "#dcdfe4"
+WELL = "#e9ebee"
+INK = "#1d2430"
+MUTED = "#69727f"
+ACCENT = "#2457d6"
+_BASE = 0.95  # of a line's size: from its top to where its letters stand
+SCALE = 2  # drawn for screens of two pixels a point, so that small text stays sharp
+
+
+def line_height(size: int) -> int:
+    """Return the distance of two lines in pixels."""
+    return round(size * 1.4 * SCALE)
+
+
+def width_of(text: str, size: int) -> int:
+    """Return how many pixels a line of text takes, rounded up."""
+    return int(length(text, size * SCALE)) + 1
+
+
+def wrap(text: str, size: int, width: int, lines: int) -> list[str]:
+    """Break text into at most `lines` lines of `width` pixels; what is left out shows as an ellipsis."""
+    wrapped: list[str] = []
+    for word in _pieces(spelled(clean(text[: 400 * lines])[: 200 * lines]), size, width):
+        joined = f"{wrapped[-1]} {word}" if wrapped else word
+        if wrapped and width_of(joined, size) <= width:
+            wrapped[-1] = joined
+        elif len(wrapped) == lines:
+            return [*wrapped[:-1], _ellipsis(wrapped[-1], size, width)]
+        else:
+            wrapped.append(word)
+    return wrapped
+
+
+def _pieces(text: str, size: int, width: int) -> Iterator[str]:
+    """Words, those wider than a line cut into pieces."""
+    for word in text.split():
+        while width_of(word, size) > width and len(word) > 1:
+            fit = max(1, _count_fitting(word, size, width))
+            yield word[:fit]
+            word = word[fit:]
+        yield word
+
+
+def _ellipsis(line: str, size: int, width: int) -> str:
+    if width_of(line + "...", size) > width:
+        line = line[: _count_fitting(line, size, width - width_of("...", size))]
+    return line.rstrip(" ,.;") + "..."
+
+
+def _count_fitting(text: str, size: int, width: int) -> int:
+    """How many signs of a text fit into a width."""
+    return bisect_right(range(1, len(text) + 1), width, key=lambda count: width_of(text[:count], size))
+
+
+class Pen:
+    """Draws on a page that grows downwards as cards are placed."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.page = Image.new("RGB", (width, height), PAGE)
+        self._draw = ImageDraw.Draw(self.page)
+
+    def card(self, box: Box, fill: str = CARD, edge: str | None = EDGE) -> None:
+        """Draw a box with round corners."""
+        self._draw.rounded_rectangle(box, radius=5 * SCALE, fill=fill, outline=edge, width=SCALE // 2)
+
+    def lines(self, left: int, top: int, lines: list[str], size: int, colour: str = INK) -> int:
+        """Write lines and return where the next one would begin."""
+        for line in lines:
+            self._write(left, top, line, size, colour)
+            top += line_height(size)
+        return top
+
+    def right(self, right: int, top: int, text: str, size: int, colour: str = INK) -> None:
+        """Write one line that ends at `right`."""
+        self._write(right - width_of(text, size), top, text, size, colour)
+
+    def badge(self, left: int, top: int, text: str, size: int) -> None:
+        """Write white on a coloured pill, as ranks are shown."""
+        width = max(width_of(text, size) + 10 * SCALE, 20 * SCALE)
+        height = line_height(size) + 2 * SCALE
+        self._draw.rounded_rectangle((left, top, left + width, top + height), radius=height // 2, fill=ACCENT)
+        self._centred((left + width / 2, top + height / 2), text, size, "white")
+
+    def picture(self, image: Image.Image, box: Box) -> None:
+        """Paste a picture into the middle of a box that is at least as large."""
+        left = box[0] + (box[2] - box[0] - image.width) // 2
+        top = box[1] + (box[3] - box[1] - image.height) // 2
+        self.page.paste(image, (left, top))
+
+    def note(self, text: str, box: Box, size: int) -> None:
+        """Write one line into the middle of a box."""
+        self._centred(((box[0] + box[2]) / 2, (box[1] + box[3]) / 2), text, size, MUTED)
+
+    def _centred(self, centre: tuple[float, float], text: str, size: int, colour: str) -> None:
+        font = runs(text, size * SCALE)[0][0]
+        self._draw.text(centre, text, font=font, fill=colour, anchor="mm")
+
+    def _write(self, left: float, top: int, text: str, size: int, colour: str) -> None:
+        """Write one line, its pieces on one base line whatever their fonts."""
+        base = top + round(size * _BASE * SCALE)
+        for font, part in runs(text, size * SCALE):
+            self._draw.text((left, base), part, font=font, fill=colour, anchor="ls")
+            left += font.getlength(part)
+
+
+MAX_HITS = 500
+_MARGIN = 24 * SCALE
+_GAP = 14 * SCALE
+_PAD = 10 * SCALE
+_PAGE_WIDTH = 1060 * SCALE
+_LEAST_WIDTH = 320 * SCALE  # a page of few hits: still room for a heading
+_QUERY_BOX = (150 * SCALE, 110 * SCALE)
+_TITLE, _BODY, _SMALL = 19, 12, 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """Cards of one size: how many beside each other, the picture's height (0 for texts) and the lines of text."""
+
+    columns: int
+    picture: int
+    lines: int
+
+    @property
+    def width(self) -> int:
+        return (_PAGE_WIDTH - 2 * _MARGIN - (self.columns - 1) * _GAP) // self.columns
+
+    @property
+    def height(self) -> int:
+        text = self.lines * line_height(_BODY) + line_height(_SMALL) + 2 * _PAD
+        return self.picture + text + (0 if self.picture else line_height(_BODY) + _PAD)
+
+    def wide(self, hits: int) -> int:
+        """Pixels of a page that shows so many cards, margins included."""
+        columns = min(hits, self.columns)
+        return 2 * _MARGIN + columns * self.width + max(columns - 1, 0) * _GAP
+
+    def tall(self, hits: int) -> int:
+        """Pixels that so many cards take."""
+        rows = -(-hits // self.columns)
+        return rows * (self.height + _GAP)
+
+
+_IMAGES = _Grid(columns=5, picture=150 * SCALE, lines=2)
+_TEXTS = _Grid(columns=3, picture=0, lines=6)
+
+
+def save_contact_sheet(path: Path, found: Sequence[Hits], root: Path | None = None) -> None:
+    """Write a PNG of the hits of one or more queries.
+
+    Args:
+        path: The file to write; an existing one is replaced.
+        found: What the searches brought back.
+        root: The folder that the images' `uri` are relative to. A picture that cannot be shown is a grey tile that says
+            why.
+
+    Raises:
+        SearchError: More than 500 hits, or the file cannot be written.
+    """
+    total = sum(len(hits) for hits in found)
+    if total > MAX_HITS:
+        raise SearchError(f"{total} hits do not fit on a contact sheet; ask for {MAX_HITS} or fewer in all with k (-k)")
+    sheet = draw_contact_sheet(found, root)
+    try:
+        sheet.save(path, format="PNG")
+    except OSError as error:
+        raise SearchError(f"cannot write the contact sheet {str(path)!r}: {error.strerror or error}") from error
+
+
+def draw_contact_sheet(found: Sequence[Hits], root: Path | None = None) -> Image.Image:
+    """Return the picture that `save_contact_sheet` writes."""
+    sections = [_Section(hits, root) for hits in found]
+    # No wider than what stands on it; a heading may widen the page up to the full width, and is broken there.
+    width = min(_PAGE_WIDTH, max([_LEAST_WIDTH, *(section.width for section in sections)]))
+    for section in sections:
+        section.fit(width)
+    pen = Pen(width, _GAP + sum(section.height for section in sections))
+    top = _MARGIN
+    for section in sections:
+        section.draw(pen, top)
+        top += section.height
+    return pen.page
+
+
+class _Section:
+    """One query and its hits."""
+
+    def __init__(self, hits: Hits, root: Path | None) -> None:
+        self._hits = hits
+        self._root = root
+        self._grid = _fitting(hits)
+        self._asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
+        self._indent = _QUERY_BOX[0] + _GAP if self._asked else 0
+        self.fit(_PAGE_WIDTH)
+
+    @property
+    def width(self) -> int:
+        """Pixels that the cards, and the heading without a break, would take."""
+        lines = [width_of(line, _TITLE) for line in self._title] + [width_of(line, _BODY) for line in self._about]
+        return max(self._grid.wide(len(self._hits)), 2 * _MARGIN + self._indent + max(lines))
+
+    def fit(self, width: int) -> None:
+        """Break the heading for a page so wide."""
+        room = width - 2 * _MARGIN - self._indent
+        self._title = wrap(self._hits.query.label, _TITLE, room, 2)
+        self._about = wrap(about(self._hits), _BODY, room, 3)
+
+    @property
+    def _head(self) -> int:
+        text = len(self._title) * line_height(_TITLE) + len(self._about) * line_height(_BODY)
+        return max(text, _QUERY_BOX[1] if self._asked else 0) + _GAP
+
+    @property
+    def height(self) -> int:
+        return self._head + self._grid.tall(len(self._hits)) + _MARGIN
+
+    def draw(self, pen: Pen, top: int) -> None:
+        self._draw_head(pen, top)
+        top += self._head
+        for place, hit in enumerate(self._hits):
+            row, column = divmod(place, self._grid.columns)
+            left = _MARGIN + column * (self._grid.width + _GAP)
+            above = top + row * (self._grid.height + _GAP)
+            box = (left, above, left + self._grid.width, above + self._grid.height)
+            pen.card(box)
+            if self._grid.picture:
+                _draw_image(pen, hit, box, self._root)
+            else:
+                _draw_text(pen, hit, box)
+
+    def _draw_head(self, pen: Pen, top: int) -> None:
+        left = _MARGIN
+        if self._asked:
+            box = (left, top, left + _QUERY_BOX[0], top + _QUERY_BOX[1])
+            _draw_picture(pen, self._asked, box)
+            left = box[2] + _GAP
+        top = pen.lines(left, top, self._title, _TITLE)
+        pen.lines(left, top, self._about, _BODY, MUTED)
+
+
+def _fitting(hits: Hits) -> _Grid:
+    """Cards as high as the longest caption needs."""
+    grid = _IMAGES if hits.collection == "images" else _TEXTS
+    lines = [len(wrap(hit.caption or "", _BODY, grid.width - 2 * _PAD, grid.lines)) for hit in hits]
+    return replace(grid, lines=max(lines, default=0))
+
+
+def _draw_picture(pen: Pen, picture: Thumbnail, box: Box) -> None:
+    pen.card(box, fill=WELL, edge=None)
+    if picture.image:
+        pen.picture(picture.image, box)
+    else:
+        pen.note(picture.problem or "", box, _BODY)
+
+
+def _draw_image(pen: Pen, hit: Hit, box: Box, root: Path | None) -> None:
+    inset = SCALE
+    well = (box[0] + inset, box[1] + inset, box[2] - inset, box[1] + _IMAGES.picture)
+    size = (well[2] - well[0], well[3] - well[1])
+    _draw_picture(pen, hit_thumbnail(hit, root, size), well)
+    pen.badge(box[0] + _PAD // 2, box[1] + _PAD // 2, str(hit.rank), _SMALL)
+    _draw_words(pen, hit, (box[0], well[3] + _PAD // 2, box[2], box[3]), _IMAGES.lines)
+
+
+def _draw_text(pen: Pen, hit: Hit, box: Box) -> None:
+    pen.badge(box[0] + _PAD, box[1] + _PAD, str(hit.rank), _SMALL)
+    _draw_words(pen, hit, (box[0], box[1] + _PAD + line_height(_BODY) + _PAD // 2, box[2], box[3]), _TEXTS.lines)
+
+
+def _draw_words(pen: Pen, hit: Hit, box: Box, lines: int) -> None:
+    """The caption from the top of the box, the id and the score at its foot."""
+    left, right = box[0] + _PAD, box[2] - _PAD
+    if hit.caption:
+        pen.lines(left, box[1], wrap(hit.caption, _BODY, right - left, lines), _BODY, INK)
+    foot = box[3] - _PAD // 2 - line_height(_SMALL)
+    pen.lines(left, foot, wrap(hit.item_id, _SMALL, right - left - 44 * SCALE, 1), _SMALL, MUTED)
+    pen.right(right, foot, shown_score(hit.score), _SMALL, ACCENT)

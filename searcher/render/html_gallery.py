@@ -1,0 +1,92 @@
+"""One HTML page of many hits: it needs no server, no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined, Template
+from PIL import Image
+
+from ..errors import SearchError
+from ..hits import Hit, Hits, about, cut, plain, shown_score
+from .image_files import Thumbnail, hit_thumbnail, thumbnail
+
+MAX_HITS = 2_000
+_BOX = (480, 360)
+_QUERY_BOX = (320, 240)
+_QUALITY = 82
+_TITLE = 1_000
+
+
+def save_gallery(path: Path, found: Sequence[Hits], root: Path | None = None) -> None:
+    """Write a self-contained page with the hits of one or more queries.
+
+    Args:
+        path: The file to write; an existing one is replaced.
+        found: What the searches brought back.
+        root: The folder that the images' `uri` are relative to.
+
+    Raises:
+        SearchError: More than 2,000 hits, or the file cannot be written.
+    """
+    total = sum(len(hits) for hits in found)
+    if total > MAX_HITS:
+        raise SearchError(f"{total} hits do not fit in a gallery; ask for {MAX_HITS} or fewer in all with k (-k)")
+    page = render_gallery(found, root)
+    try:
+        path.write_text(page, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise SearchError(f"cannot write the gallery {str(path)!r}: {error.strerror or error}") from error
+
+
+def render_gallery(found: Sequence[Hits], root: Path | None = None) -> str:
+    """Return the page that `save_gallery` writes; every text in it is escaped."""
+    return _template().render(sections=[_section(hits, root) for hits in found])
+
+
+@lru_cache(maxsize=1)
+def _template() -> Template:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return environment.from_string(files("searcher.render").joinpath("gallery.html").read_text(encoding="utf-8"))
+
+
+def _section(hits: Hits, root: Path | None) -> dict[str, Any]:
+    asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
+    return {
+        "title": cut(hits.query.label, _TITLE),
+        "about": about(hits),
+        "query": _shown(asked) if asked else None,
+        "images": hits.collection == "images",
+        "cards": [_card(hit, hits.collection == "images", root) for hit in hits],
+    }
+
+
+def _card(hit: Hit, image: bool, root: Path | None) -> dict[str, Any]:
+    facts = [(name, str(plain(value))) for name, value in hit.metadata.items() if value is not None]
+    return {
+        "rank": hit.rank,
+        "item_id": hit.item_id,
+        "score": shown_score(hit.score),
+        "caption": hit.caption,
+        "alt": hit.caption or hit.item_id,
+        "facts": ([("uri", hit.uri)] if hit.uri else []) + facts,
+        **(_shown(hit_thumbnail(hit, root, _BOX)) if image else {}),
+    }
+
+
+def _shown(picture: Thumbnail) -> dict[str, Any]:
+    if picture.image is None:
+        return {"source": None, "problem": picture.problem}
+    return {"source": _data_uri(picture.image), "width": picture.image.width, "height": picture.image.height}
+
+
+def _data_uri(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -1,0 +1,71 @@
+"""JSON answers, and errors as one clear line of JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+
+from encoders.errors import EncoderError
+from storage.errors import SearchParameterError
+
+from ..errors import EncoderMismatchError, SearcherClosedError, SearchError
+from .errors import RefusedError
+from .requests import SearchQuery, wrong_fields
+
+_LONGEST = 600
+
+
+def json_answer(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a value as one line of JSON; texts that are no Unicode show the replacement sign."""
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    body = text.encode("utf-8", errors="replace") + b"\n"
+    return Response(body, status, headers=headers, media_type="application/json")
+
+
+def error_answer(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return `{"error": message}`, the message on one line."""
+    return json_answer({"error": one_line(message)}, status, headers)
+
+
+def one_line(message: str) -> str:
+    """Return a message on one line of bounded length."""
+    line = " ".join(message.split())
+    return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
+
+
+_BROKEN = "the server could not answer this; its log says why"
+
+
+def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
+    """Return status, message and headers for whatever went wrong."""
+    if isinstance(error, RefusedError):
+        return error.status, str(error), error.headers
+    if isinstance(error, RequestValidationError):
+        return 422, wrong_fields(error.errors(), list(SearchQuery.model_fields)), {}
+    if isinstance(error, HTTPException):
+        return error.status_code, _plain_words(error), dict(error.headers or {})
+    if isinstance(error, SearcherClosedError):
+        return 503, "the server is about to stop; try again in a second", {"Retry-After": "1"}
+    if isinstance(error, ClientDisconnect):
+        return 400, "the body ended before it was whole", {}
+    if isinstance(error, MemoryError):
+        return 503, "not enough memory for this request; ask for less, or later", {"Retry-After": "1"}
+    own_fault = isinstance(error, (EncoderError, EncoderMismatchError))
+    if isinstance(error, (SearchError, SearchParameterError)) and not own_fault:
+        return 400, str(error), {}
+    return 500, _BROKEN, {}
+
+
+def _plain_words(error: HTTPException) -> str:
+    if error.status_code == 404:
+        return "there is nothing at this address; /openapi.json lists what there is"
+    if error.status_code == 405:
+        allowed = dict(error.headers or {}).get("Allow", "GET")
+        return f"this method does not work here; use {allowed}"
+    return str(error.detail)

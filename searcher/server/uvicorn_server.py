@@ -1,0 +1,157 @@
+"""The HTTP server under the application, with its limits and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from .settings import ServerSettings
+
+
+class PatientProtocol(H11Protocol):
+    """Closes a connection whose request does not come, or whose answer is not read, within `seconds`.
+
+    The time for a request's headers counts from when they could have come, not from the last byte; bodies have a limit
+    in the application. A connection above `most` is answered 503 and closed.
+    """
+
+    seconds = 10.0
+    most = 1_024
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request, or refuse the connection."""
+        super().connection_made(transport)
+        _send_at_once(transport)
+        if len(self.connections) > self.most:
+            transport.write(_whole("503 Service Unavailable", "the server is full; try again in a second", 1))
+            transport.close()
+            return
+        self._expect(self.seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timers."""
+        self._cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; a request whose headers are whole ends the wait."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before and self._deadline is not None:
+            self._deadline.cancel()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, unless it was there already."""
+        before = self.cycle
+        super().on_response_complete()
+        if self.cycle is before and not self.transport.is_closing():
+            self._expect(self.timeout_keep_alive)
+
+    def pause_writing(self) -> None:
+        """The client does not read as fast as it is answered."""
+        super().pause_writing()
+        self._stalled = self.loop.call_later(self.seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client has read."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP."""
+        self.transport.write(_whole("400 Bad Request", msg.rstrip(".").lower() + "; send HTTP/1.1"))
+        self.transport.close()
+
+    def _expect(self, seconds: float) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
+
+    def _cancel(self) -> None:
+        for timer in (self._deadline, self._stalled):
+            if timer is not None:
+                timer.cancel()
+
+
+def _send_at_once(transport: asyncio.Transport) -> None:
+    """Let no answer's end wait 40 ms for the client to acknowledge its beginning.
+
+    asyncio does so by itself only where a socket names TCP, and what `socket.create_server` gives names nothing.
+    """
+    raw = transport.get_extra_info("socket")
+    if raw is not None and raw.family in (socket.AF_INET, socket.AF_INET6):
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _whole(status: str, message: str, retry_after: int | None = None) -> bytes:
+    """Return an answer as it goes over the wire."""
+    body = json.dumps({"error": message}) + "\n"
+    again = "" if retry_after is None else f"Retry-After: {retry_after}\r\n"
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}{again}Connection: close\r\n\r\n{body}".encode("ascii")
+
+
+_KEEP_ALIVE = 15
+# Connections cost little while nothing is asked over them; a browser opens six.
+_CONNECTIONS_A_REQUEST = 8
+_HEADER_BYTES = 65_536
+
+
+def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
+    """Return a server for an application made by `create_app` with the same settings; run it once."""
+
+    class Protocol(PatientProtocol):
+        seconds = settings.seconds
+        most = _CONNECTIONS_A_REQUEST * settings.concurrency
+
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=int(settings.seconds) + 5,
+        h11_max_incomplete_event_size=_HEADER_BYTES,
+    )
+    return uvicorn.Server(config)
+
+
+def run_until_stopped(
+    app: ASGIApp, settings: ServerSettings, listener: socket.socket, ready: Callable[[], object]
+) -> None:
+    """Serve until Ctrl-C or SIGTERM; requests under way are answered first, a second Ctrl-C does not wait for them.
+
+    `ready` is called when a signal ends the server rather than the program: whoever is told may stop it at once.
+    """
+    server = server_of(app, settings)
+
+    def stop(number: int, frame: object) -> None:
+        # The server has handlers of its own while it runs, and raises the signal again for this one when it has ended.
+        server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    # Threads that compute hold the interpreter for 5 ms at a time by default, and every answer would wait for that.
+    sys.setswitchinterval(0.001)
+    ready()
+    server.run(sockets=[listener])

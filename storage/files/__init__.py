@@ -1,0 +1,1 @@
+"""Files on disk: names, atomic writes, checksums, canonical JSON, locks."""

@@ -1,0 +1,105 @@
+"""Names of the files and folders of an index, and the one way to open a file in it."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import stat
+from collections.abc import Collection as Many
+from pathlib import Path
+
+from ..errors import CorruptIndexError
+from ..schema import COLLECTIONS, Collection
+
+CURRENT = "CURRENT"
+LOCK = "LOCK"
+VERSIONS = "versions"
+STAGING = "staging"
+MANIFEST = "manifest.json"
+CATALOG = "catalog.duckdb"
+
+# Folders under versions/ that are no version: one being written, and one being removed.
+DRAFT_PREFIX = ".draft-"
+TRASH_PREFIX = ".trash-"
+
+MAX_VERSION = 99_999_999
+# Files that this process holds open, by descriptor; each looks like a link, also to a file that was removed.
+HELD_FILES = Path("/dev/fd")
+
+_NUMBER = re.compile(r"[0-9]{8}", re.ASCII)
+_IN_NAME = re.compile(r"(?:\.draft-|\.trash-)?([0-9]{8})(?![0-9])", re.ASCII)
+
+
+def vectors_name(collection: Collection) -> str:
+    """Return the name of a collection's vectors below the folder of a version."""
+    return f"{collection}/vectors.arrow"
+
+
+def ann_name(collection: Collection) -> str:
+    """Return the name of a collection's FAISS file below the folder of a version."""
+    return f"{collection}/ann.faiss"
+
+
+FILE_NAMES = frozenset({CATALOG, *map(vectors_name, COLLECTIONS), *map(ann_name, COLLECTIONS)})
+
+
+def version_name(number: int) -> str:
+    """Return the folder name of a version: eight digits."""
+    return f"{number:08d}"
+
+
+def version_number(name: str) -> int | None:
+    """Return the number of a published version's folder name; None for any other name."""
+    return int(name) if _NUMBER.fullmatch(name) and int(name) else None
+
+
+def number_in(name: str) -> int:
+    """Return the version number that a name under versions/ mentions, also a draft's or a leftover's; 0 for none."""
+    found = _IN_NAME.match(name)
+    return int(found[1]) if found else 0
+
+
+def open_regular(root: Path, name: str) -> io.BufferedReader:
+    """Open `root/name` for reading, `name` being a relative name with `/`; links are not followed below `root`.
+
+    Raises:
+        CorruptIndexError: It is missing, a link, or not a regular file, or it cannot be read.
+    """
+    path = root / name
+    try:
+        for folder in path.relative_to(root).parents[:-1]:
+            _refuse_link(root / folder)
+        # O_NONBLOCK: opening a named pipe must not wait for a writer.
+        follow = 0 if root == HELD_FILES else os.O_NOFOLLOW
+        descriptor = os.open(path, os.O_RDONLY | follow | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise CorruptIndexError(f"{path} is missing; roll back to another version or build again") from error
+    except OSError as error:
+        raise CorruptIndexError(f"{path} cannot be opened ({_reason(path, error)}); put the file back") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise CorruptIndexError(f"{path} is not a regular file; roll back to another version or build again")
+    return io.BufferedReader(io.FileIO(descriptor))
+
+
+def file_names(root: Path) -> set[str]:
+    """Return the names of all files below `root`, with `/`, whatever they are (a link counts as a file)."""
+    found: set[str] = set()
+    for folder, _, names in os.walk(root):
+        found.update((Path(folder) / name).relative_to(root).as_posix() for name in names)
+    return found
+
+
+def surplus(root: Path, expected: Many[str]) -> list[str]:
+    """Return the names of files below `root` that are not expected there, sorted; hidden files are no concern."""
+    return sorted(name for name in file_names(root) - set(expected) if not Path(name).name.startswith("."))
+
+
+def _refuse_link(folder: Path) -> None:
+    if folder.is_symlink():
+        raise CorruptIndexError(f"{folder} is a symbolic link, which an index never holds; put the folder itself there")
+
+
+def _reason(path: Path, error: OSError) -> str:
+    return "it is a symbolic link" if path.is_symlink() else error.strerror or type(error).__name__

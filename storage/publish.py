@@ -1,0 +1,172 @@
+"""A version while it is written: a folder under a name that no reader looks at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import CorruptIndexError, IndexNotFoundError, PublishStateUnknownError, StorageError
+from .files import atomic
+from .files.checksum import FileEntry, measure, sha256_of
+from .files.layout import CURRENT, DRAFT_PREFIX, MANIFEST, VERSIONS, file_names, open_regular, version_name
+from .manifest import MAX_BYTES, Manifest
+from .version import IndexVersion
+
+
+@dataclass
+class Draft:
+    """The folder of a version that is being written, from `IndexStore.draft`.
+
+    Attributes:
+        path: Where the builder writes `catalog.duckdb`, `images/vectors.arrow` and the other files.
+        number: The number that the version will have.
+    """
+
+    root: Path
+    number: int
+    renamed: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.root / VERSIONS / (DRAFT_PREFIX + version_name(self.number))
+
+    def discard(self) -> None:
+        """Remove the folder, unless it has become a version."""
+        if not self.renamed:
+            atomic.remove_folder(self.path)
+
+
+def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> Manifest:
+    """Return the manifest of a draft: what the builder says of it, and its files, durable and measured.
+
+    Raises:
+        StorageError: A file is missing or does not belong there, or the disk fails.
+    """
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    manifest = Manifest(version=draft.number, parent=parent, created_at=now, files={}, **described)
+    return replace(manifest, files=_measured(draft, manifest.expected_files()))
+
+
+def seal(draft: Draft, manifest: Manifest) -> bytes:
+    """Open a draft as a reader will, write its manifest last, make it durable, and return the manifest's bytes.
+
+    Raises:
+        StorageError: The files do not open, or do not fit what the manifest says.
+    """
+    data = manifest.to_json()
+    with IndexVersion(draft.path, manifest) as version:
+        for collection in manifest.collections:
+            version.ann(collection)
+    atomic.checkpoint("draft.read_back")
+    atomic.write_new(draft.path / MANIFEST, data, "manifest")
+    for folder in sorted({path.parent for path in draft.path.rglob("*")} | {draft.path}):
+        atomic.sync_directory(folder)
+    atomic.checkpoint("draft.synced")
+    return data
+
+
+def _measured(draft: Draft, expected: set[str]) -> dict[str, FileEntry]:
+    """Make the files of a draft durable and return their entries, read back from the disk."""
+    found = file_names(draft.path) - {MANIFEST}
+    if found != expected:
+        raise StorageError(
+            f"the draft {draft.path} lacks {sorted(expected - found)} and has {sorted(found - expected)} unasked; "
+            "write what the collections say"
+        )
+    entries = {}
+    for name in sorted(expected):
+        atomic.sync_file(draft.path / name)
+        atomic.checkpoint(f"{name}.synced")
+        entries[name] = measure(draft.path, name, from_disk=True)
+    return entries
+
+
+_FORM = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The number of the current version and the SHA-256 of its manifest."""
+
+    number: int
+    sha256: str
+
+
+def read_pointer(root: Path) -> Pointer | None:
+    """Return what CURRENT says, or None where nothing was published yet.
+
+    Raises:
+        CorruptIndexError: The file is there and does not hold a number and a checksum.
+    """
+    if not (root / CURRENT).exists() and not (root / CURRENT).is_symlink():
+        return None
+    with open_regular(root, CURRENT) as file:
+        data = file.read(256)
+    found = _FORM.fullmatch(data)
+    if not found or not int(found[1]):
+        raise CorruptIndexError(
+            f"{root / CURRENT} holds {data!r} and not a version and its checksum; "
+            f"take a version of {root / VERSIONS} with `twinlens rollback {root} --to NUMBER`"
+        )
+    return Pointer(int(found[1]), found[2].decode())
+
+
+def without_pointer(root: Path, held: list[int]) -> IndexNotFoundError:
+    """Return the error for an index without CURRENT: never published, or it has versions and lost the file."""
+    if not held:
+        return IndexNotFoundError(f"nothing has been published in {root} yet; finish a build")
+    return IndexNotFoundError(
+        f"{root / CURRENT} is missing, so no version is current; the index has {held}: "
+        f"take one with `twinlens rollback {root} --to {held[-1]}`"
+    )
+
+
+def read_manifest(root: Path, number: int, pointer: Pointer | None) -> tuple[Manifest, bytes]:
+    """Return the manifest of a version and its bytes, compared with what CURRENT says of it, if anything.
+
+    Raises:
+        CorruptIndexError: It is damaged, or is that of another version.
+        IncompatibleIndexError: It is of a newer format.
+    """
+    name = f"{VERSIONS}/{version_name(number)}/{MANIFEST}"
+    place = str(root / name)
+    if pointer is not None and not (root / name).parent.exists():
+        raise CorruptIndexError(
+            f"{root / CURRENT} names version {version_name(number)}, which {root / VERSIONS} does not hold; "
+            f"take one of those there with `twinlens rollback {root} --to NUMBER`"
+        )
+    with open_regular(root, name) as file:
+        data = file.read(MAX_BYTES + 1)
+    if pointer is not None and sha256_of(data) != pointer.sha256:
+        raise CorruptIndexError(
+            f"{place} has SHA-256 {sha256_of(data)} and {CURRENT} says {pointer.sha256}; "
+            "roll back to another version or build again"
+        )
+    manifest = Manifest.from_json(data, place)
+    if manifest.version != number:
+        raise CorruptIndexError(f"{place} says that it is version {manifest.version}; it was moved, move it back")
+    return manifest, data
+
+
+def write_pointer(root: Path, number: int, manifest: bytes) -> None:
+    """Make a version the current one, atomically and durably.
+
+    Raises:
+        StorageError: CURRENT could not be replaced; it is as it was.
+        PublishStateUnknownError: It was replaced, but the final fsync failed.
+    """
+    line = f"{version_name(number)} {sha256_of(manifest)}\n".encode()
+    with atomic.explained("write", root / CURRENT):
+        finish = atomic.replace_file(root / CURRENT, line, "current")
+    try:
+        finish()
+    except OSError as error:
+        raise PublishStateUnknownError(
+            f"version {number} of {root} is current, but the last fsync failed ({error.strerror or error}) and a power "
+            "loss may undo that; check the disk, then run `twinlens versions` to see what is current"
+        ) from error

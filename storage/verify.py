@@ -1,0 +1,256 @@
+"""Checks every file of a version, then how the files fit each other, and says what is wrong with each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from .catalog import Catalog
+from .errors import CorruptIndexError, StorageError
+from .files.canonical_json import to_plain
+from .files.checksum import FileEntry, check
+from .files.layout import CATALOG, MANIFEST, ann_name, surplus, vectors_name
+from .manifest import Manifest
+from .schema import Collection
+from .vectors import VectorTable
+
+_ROWS = 65_536
+Rule = Callable[[Path, Manifest], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StructureCheck:
+    """One rule.
+
+    Attributes:
+        name: What is compared.
+        file: The file that is at fault where the rule is broken, below the folder of the version.
+        outcome: `ok`, `bad`, or `not checked` when a file that it needs is damaged.
+        problem: One line that says what is wrong; None for the two other outcomes.
+    """
+
+    name: str
+    file: str
+    outcome: Literal["ok", "bad", "not checked"]
+    problem: str | None = None
+
+
+def check_structure(folder: Path, manifest: Manifest, damaged: Set[str]) -> tuple[StructureCheck, ...]:
+    """Return one result a rule for the version in `folder`; the `damaged` files are not opened."""
+    results = []
+    for name, files, rule in _rules(manifest):
+        if damaged & set(files):
+            results.append(StructureCheck(name=name, file=files[0], outcome="not checked"))
+            continue
+        problem = _broken(rule, folder, manifest)
+        results.append(StructureCheck(name=name, file=files[0], outcome="bad" if problem else "ok", problem=problem))
+    return tuple(results)
+
+
+def _rules(manifest: Manifest) -> Iterator[tuple[str, tuple[str, ...], Rule]]:
+    """Yield name, files with the one at fault first, and rule."""
+    yield "rows of the catalog against the manifest", (CATALOG,), _catalog_counts
+    yield "pairs name rows that exist", (CATALOG,), _pairs
+    for name, info in manifest.collections.items():
+        vectors = vectors_name(name)
+        yield f"{name}: rows and dim of the vectors against the manifest", (vectors,), _for(name, _vector_shape)
+        yield f"{name}: every value of the vectors is finite", (vectors,), _for(name, _finite)
+        yield f"{name}: item ids of the catalog against the vectors", (CATALOG, vectors), _for(name, _item_ids)
+        if info.ann.kind != "flat":
+            yield f"{name}: rows, dim and metric of the ANN file", (ann_name(name), vectors), _for(name, _ann)
+
+
+def _for(collection: Collection, rule: Callable[[Path, Manifest, Collection], None]) -> Rule:
+    return lambda folder, manifest: rule(folder, manifest, collection)
+
+
+def _broken(rule: Rule, folder: Path, manifest: Manifest) -> str | None:
+    try:
+        rule(folder, manifest)
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def _catalog_counts(folder: Path, manifest: Manifest) -> None:
+    with Catalog.open(folder / CATALOG) as catalog:
+        for table, count in catalog.counts.items():
+            _expect(folder / CATALOG, f"rows of {table}", count, getattr(manifest.counts, table))
+
+
+def _pairs(folder: Path, _manifest: Manifest) -> None:
+    with Catalog.open(folder / CATALOG) as catalog:
+        pairs, counts = catalog.table("pairs"), catalog.counts
+    for column, table in (("image_row", "images"), ("text_row", "texts")):
+        rows = np.asarray(pairs.column(column))
+        if rows.size and (rows.min() < 0 or rows.max() >= counts[table]):
+            raise CorruptIndexError(
+                f"{folder / CATALOG} has pairs of {table} {rows.min()} to {rows.max()} and {counts[table]} {table}; "
+                "build again"
+            )
+
+
+def _vector_shape(folder: Path, manifest: Manifest, collection: Collection) -> None:
+    path = folder / vectors_name(collection)
+    with VectorTable.open(path) as vectors:
+        _expect(path, "rows", vectors.rows, manifest.collections[collection].rows)
+        if manifest.encoder is not None:
+            _expect(path, "dim", vectors.dim, manifest.encoder.dim)
+
+
+def _finite(folder: Path, _manifest: Manifest, collection: Collection) -> None:
+    path = folder / vectors_name(collection)
+    with VectorTable.open(path) as vectors:
+        for rows in _row_chunks(vectors.rows):
+            finite = np.isfinite(vectors.gather(rows)).all(axis=1)
+            if not finite.all():
+                wrong = int(rows[np.argmin(finite)])
+                raise CorruptIndexError(f"{path} holds NaN or infinity in row {wrong}; build again")
+
+
+def _item_ids(folder: Path, _manifest: Manifest, collection: Collection) -> None:
+    with VectorTable.open(folder / vectors_name(collection)) as vectors, Catalog.open(folder / CATALOG) as catalog:
+        for rows in _row_chunks(vectors.rows):
+            there, here = vectors.item_ids(rows), catalog.item_ids(collection, int(rows[0]), int(rows[-1]) + 1)
+            if len(here) != len(there) or (here != there).any():
+                raise CorruptIndexError(
+                    f"{folder / CATALOG} gives the {collection} from row {rows[0]} on other item ids than the vectors "
+                    "have; build again"
+                )
+
+
+def _ann(folder: Path, manifest: Manifest, collection: Collection) -> None:
+    from .ann import AnnIndex
+
+    with VectorTable.open(folder / vectors_name(collection)) as vectors:
+        AnnIndex.open(folder / ann_name(collection), manifest.collections[collection].ann, vectors)
+
+
+def _row_chunks(rows: int) -> Iterator[np.ndarray]:
+    for start in range(0, rows, _ROWS):
+        yield np.arange(start, min(start + _ROWS, rows))
+
+
+def _expect(path: Path, what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise CorruptIndexError(
+            f"{path} has {what} {found} and the manifest says {expected}; roll back to another version or build again"
+        )
+
+
+Checksum = Literal["ok", "bad", "missing", "unasked"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCheck:
+    """One file, by its path below the index.
+
+    Attributes:
+        name: The path.
+        bytes: Its size on the disk; None where nothing can be read.
+        checksum: `ok`, `bad`, `missing`, or `unasked` for a file that does not belong there.
+        problem: One line that says what is wrong; None when it is as it was published.
+    """
+
+    name: str
+    bytes: int | None = None
+    checksum: Checksum = "ok"
+    problem: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What a full check of one version found.
+
+    Attributes:
+        version: Its number; None where CURRENT does not say which is meant.
+        files: One result a file.
+        structure: One result a rule that the files obey together; empty where there is no manifest to compare with.
+    """
+
+    version: int | None
+    files: tuple[FileCheck, ...]
+    structure: tuple[StructureCheck, ...] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that is wrong; empty for a whole version."""
+        told = [*(file.problem for file in self.files), *(rule.problem for rule in self.structure)]
+        return [problem for problem in told if problem is not None]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the version is whole."""
+        return not self.problems
+
+
+def unreadable(root: Path, path: Path, error: StorageError, version: int | None = None) -> Verification:
+    """Return the result where CURRENT or a manifest is damaged, so that nothing says what the rest should be."""
+    return Verification(version=version, files=(_file(root, path, str(error)),))
+
+
+def check_version(root: Path, folder: Path, manifest: Manifest) -> Verification:
+    """Check a version in `folder`, below the index `root`: every file is read; those that are whole are then opened.
+
+    A file whose checksum is wrong never reaches a library that would parse it.
+    """
+    files = [_file(root, folder / MANIFEST, None)]
+    for name in surplus(folder, {MANIFEST, *manifest.files}):
+        files.append(_file(root, folder / name, f"{folder / name} does not belong there; remove it", "unasked"))
+    damaged = set()
+    for name, entry in sorted(manifest.files.items()):
+        problem = _damage(folder, name, entry)
+        files.append(_file(root, folder / name, problem))
+        damaged |= {name} if problem else set()
+    structure = check_structure(folder, manifest, damaged)
+    return Verification(version=manifest.version, files=tuple(files), structure=structure)
+
+
+def _file(root: Path, path: Path, problem: str | None, checksum: Checksum | None = None) -> FileCheck:
+    present = path.exists() and not path.is_symlink()
+    found: Checksum = checksum or ("ok" if problem is None else "bad" if present else "missing")
+    size = path.stat().st_size if present else None
+    return FileCheck(name=path.relative_to(root).as_posix(), bytes=size, checksum=found, problem=problem)
+
+
+def _damage(folder: Path, name: str, entry: FileEntry) -> str | None:
+    try:
+        check(folder, name, entry, "full")
+    except StorageError as error:
+        return str(error)
+    return None
+
+
+def verification_json(index: Path, found: Verification) -> dict[str, Any]:
+    """Return the result as JSON values."""
+    return {"path": str(index), "ok": found.ok, **to_plain(found)}
+
+
+def verification_text(index: Path, found: Verification) -> str:
+    """Return the result as lines: every file, then every rule, then the sum of it."""
+    width = max(len(name) for name in [*(file.name for file in found.files), *(rule.name for rule in found.structure)])
+    lines = [f"{check.name:{width}}  {_size(check):>19}  checksum {_describe_file(check)}" for check in found.files]
+    for rule in found.structure:
+        told = f"{rule.outcome}: {rule.problem}" if rule.problem else rule.outcome
+        lines.append(f"{rule.name:{width}}  {'':>19}  structure {told}")
+    return "\n".join([*lines, _sum(index, found)])
+
+
+def _size(check: FileCheck) -> str:
+    return "" if check.bytes is None else f"{check.bytes:,} bytes"
+
+
+def _describe_file(check: FileCheck) -> str:
+    return f"{check.checksum}: {check.problem}" if check.problem else check.checksum
+
+
+def _sum(index: Path, found: Verification) -> str:
+    name = f"version {found.version} of {index}" if found.version is not None else str(index)
+    if found.ok:
+        return f"{name} is whole"
+    count = len(found.problems)
+    return f"{name} has {count} problem{'' if count == 1 else 's'}"

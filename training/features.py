@@ -1,0 +1,212 @@
+"""Items of one side, ready for the part of a tower that is trained: from a cache where it fits, else computed anew."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from encoders import decode_image
+from encoders.device import Placement
+from encoders.preprocess import Preprocess
+from encoders.two_towers import Tokenizer
+
+from .batches import Items
+from .tower_split import TextTower, Tower
+
+# The share of the picture that is kept, and how far its sides may change against each other. Captions name what is
+# at the edges too, so crops stay large; classifiers go down to a share of 0.08.
+SHARE = (0.6, 1.0)
+RATIO = (0.8, 1.25)
+
+
+def augmented(image: Image.Image, seed: tuple[int, ...]) -> Image.Image:
+    """Return a random crop of 60 to 100 % of a picture, mirrored half of the time; the same for the same seed."""
+    rng = np.random.default_rng(seed)
+    share, ratio = rng.uniform(*SHARE), math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+    width = min(image.width, max(1, round(image.width * math.sqrt(share * ratio))))
+    height = min(image.height, max(1, round(image.height * math.sqrt(share / ratio))))
+    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
+    crop = image.crop((left, top, left + width, top + height))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+
+
+# Draw 0 is the picture as it is searched with; the others are augmented.
+PLAIN = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """The trained part of a tower: everything from block `cut` on; None where nothing is frozen."""
+
+    tower: Tower
+    cut: int | None
+    placement: Placement
+
+    def lower(self, raw: torch.Tensor) -> torch.Tensor:
+        """Return the frozen part's output, without a graph."""
+        with torch.no_grad(), self.autocast():
+            return raw if self.cut is None else self.tower.lower(raw, self.cut)
+
+    def features(self, hidden: torch.Tensor, raw: torch.Tensor | None) -> torch.Tensor:
+        """Return (n, dim) unit rows."""
+        with self.autocast():
+            if self.cut is None:
+                hidden = self.tower.lower(hidden, 0)
+            features = self.tower.upper(hidden, raw, self.cut or 0)
+        return torch.nn.functional.normalize(features.float(), dim=-1)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of mixed precision; of none in fp32."""
+        place = self.placement
+        return torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32")
+
+
+class Feed(Protocol):
+    """Gives what a tower's trained part starts from."""
+
+    part: Part
+
+    def __len__(self) -> int:
+        """Return how many items there are."""
+
+    def order(self, rows: np.ndarray) -> np.ndarray:
+        """Return the positions in `rows` in an order in which neighbours cost the same."""
+
+    def fetch(self, rows: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return (hidden, raw) of some items on the device; a draw other than 0 is one augmented look at an image."""
+
+
+class TextFeed:
+    """Texts: tokenised once, hidden states cached where the lower blocks are frozen."""
+
+    def __init__(self, items: Items, part: Part, tower: TextTower, tokenizer: Tokenizer) -> None:
+        self.part = part
+        texts = [str(content) for content in items.contents]
+        blocks = [tokenizer(texts[start : start + 1024]) for start in range(0, len(texts), 1024)]
+        self._ids = torch.cat(blocks).to(torch.int32)
+        self._lengths = tower.lengths(self._ids)
+        self._hidden: torch.Tensor | None = None
+        self._starts = torch.cumsum(self._lengths, 0) - self._lengths
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def order(self, rows: np.ndarray) -> np.ndarray:
+        """Return the positions by length, so that no short text is computed at the length of a long one."""
+        return np.argsort(self._lengths.numpy()[rows], kind="stable")
+
+    def fill(self, budget: int, batch: int) -> Iterator[int]:
+        """Compute the cache where it fits the bytes given, yielding how many texts are done."""
+        if self.part.cut is None:
+            return
+        order = self.order(np.arange(len(self)))
+        for start in range(0, len(order), batch):
+            rows = order[start : start + batch]
+            hidden = self.part.lower(self._raw(rows)).cpu()
+            if self._hidden is None:
+                total = (int(self._lengths.sum()), hidden.shape[-1])
+                if total[0] * total[1] * 2 > budget:
+                    return
+                self._hidden = torch.empty(total, dtype=torch.float16)
+            self._keep(rows, hidden)
+            yield min(len(order), start + batch)
+
+    def fetch(self, rows: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return (n, tokens, width) hidden states, or token ids where nothing is frozen, and the token ids."""
+        raw = self._raw(rows)
+        if self._hidden is None:
+            return self.part.lower(raw), raw
+        hidden = torch.zeros((*raw.shape, self._hidden.shape[-1]))
+        for place, row in enumerate(rows.tolist()):
+            start, length = int(self._starts[row]), int(self._lengths[row])
+            hidden[place, :length] = self._hidden[start : start + length]
+        return hidden.to(self.part.placement.device), raw
+
+    def _raw(self, rows: np.ndarray) -> torch.Tensor:
+        length = int(self._lengths[rows].max())
+        return self._ids[rows][:, :length].long().to(self.part.placement.device)
+
+    def _keep(self, rows: np.ndarray, hidden: torch.Tensor) -> None:
+        cache: Any = self._hidden
+        for place, row in enumerate(rows.tolist()):
+            start, length = int(self._starts[row]), int(self._lengths[row])
+            cache[start : start + length] = hidden[place, :length]
+
+
+class ImageFeed:
+    """Images: each look at each image cached where the lower blocks are frozen, else decoded anew for each batch."""
+
+    def __init__(self, items: Items, part: Part, preprocess: Preprocess, seed: int) -> None:
+        self.part = part
+        self._contents = items.contents
+        self._preprocess = preprocess
+        self._seed = seed
+        self._looks: list[torch.Tensor] = []
+        self._pool = ThreadPoolExecutor(os.cpu_count())
+
+    def __len__(self) -> int:
+        return len(self._contents)
+
+    @property
+    def cached_looks(self) -> int:
+        """How many looks at each image are cached; 0 for none."""
+        return len(self._looks)
+
+    def order(self, rows: np.ndarray) -> np.ndarray:
+        """Return the positions as they are: all images cost the same."""
+        return np.arange(len(rows))
+
+    def fill(self, budget: int, batch: int, looks: int) -> Iterator[int]:
+        """Compute the cache where it fits the bytes given, yielding how many looks are done."""
+        if self.part.cut is None:
+            return
+        for draw in range(looks):
+            for start in range(0, len(self), batch):
+                rows = np.arange(start, min(len(self), start + batch))
+                hidden = self.part.lower(self._pixels(rows, np.full(len(rows), draw))).cpu()
+                if start == 0:
+                    total = (len(self), *hidden.shape[1:])
+                    if 2 * int(np.prod(total)) * (draw + 1) > budget:
+                        return
+                    look = torch.empty(total, dtype=torch.float16)
+                look[rows] = hidden.half()
+                yield draw * len(self) + int(rows[-1]) + 1
+            self._looks.append(look)
+
+    def fetch(self, rows: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return hidden states, or pixels where nothing is frozen; with a cache a draw is taken modulo its looks."""
+        if not self._looks:
+            return self.part.lower(self._pixels(rows, draws)), None
+        looks = draws % len(self._looks)
+        hidden = torch.stack([self._looks[look][row] for look, row in zip(looks.tolist(), rows.tolist(), strict=True)])
+        return hidden.float().to(self.part.placement.device), None
+
+    def _pixels(self, rows: np.ndarray, draws: np.ndarray) -> torch.Tensor:
+        ready = list(self._pool.map(self._one, rows.tolist(), draws.tolist()))
+        pixels = torch.from_numpy(np.stack(ready))
+        return pixels.to(self.part.placement.device, memory_format=torch.channels_last)
+
+    def _one(self, row: int, draw: int) -> np.ndarray:
+        image: Image.Image = decode_image(self._contents[row]).pixels
+        if draw != PLAIN:
+            image = augmented(image, (self._seed, row, draw))
+        return self._preprocess(image)
+
+
+def embed(feed: Feed, batch: int) -> np.ndarray:
+    """Return (n, dim) float32 unit rows of all items as they are searched with, in their order."""
+    rows: Sequence[np.ndarray] = np.array_split(feed.order(np.arange(len(feed))), max(1, -(-len(feed) // batch)))
+    with torch.no_grad():
+        parts = [feed.part.features(*feed.fetch(part, np.zeros(len(part), np.int64))).cpu().numpy() for part in rows]
+    found = np.concatenate(parts)
+    vectors = np.empty_like(found)
+    vectors[np.concatenate(rows)] = found
+    return vectors

@@ -1,0 +1,151 @@
+"""Checkpoints measured on a split: one, or several together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders import load_encoder
+from evaluation import evaluate_embeddings
+from evaluation.evaluate import evaluate_folds
+
+from ..errors import TrainingError
+from .family import PREFIX
+from .hrem_report import REPORT_FILE
+from .towers.region_features import RegionSplit, open_split
+from .towers.regions_encoder import RegionEncoder
+
+BATCH = 512
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateHremOptions:
+    """How checkpoints are measured.
+
+    Attributes:
+        split: Of the data.
+        data: The folder; None takes the one that the first checkpoint learned from.
+        images: Only the first so many pictures; None for all.
+        folds: Contiguous folds of the pictures whose figures are averaged; 5 for COCO 1K.
+        k: How deep to look.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `fp32` or `bf16`.
+        similarities: Write the (pictures, captions) scores to this `.npy` file.
+    """
+
+    split: str = "test"
+    data: Path | None = None
+    images: int | None = None
+    folds: int = 1
+    k: tuple[int, ...] = (1, 5, 10)
+    device: str = "auto"
+    precision: str = "fp32"
+    similarities: Path | None = None
+
+
+DEFAULTS = EvaluateHremOptions()
+
+
+def evaluate_hrem(runs: Sequence[str | Path], options: EvaluateHremOptions = DEFAULTS) -> dict[str, Any]:
+    """Return every metric of exact search in both directions, rsum, and what was measured.
+
+    Several checkpoints are an ensemble: their similarities are averaged, which is the cosine of their embeddings put
+    behind one another.
+
+    Raises:
+        RegionError: The data cannot be used.
+        EncoderError: A checkpoint cannot be loaded.
+        TrainingError: A checkpoint does not fit the data, or the options do not.
+    """
+    if not runs:
+        raise TrainingError("no checkpoint was given; name one or more folders made by twinlens fit-hrem")
+    folders = [Path(str(run).removeprefix(PREFIX)).expanduser() for run in runs]
+    split = open_split(options.data or _learned_from(folders[0]), options.split)
+    if options.images is not None:
+        split = split.first(options.images)
+    images, texts = _ensemble([_embedded(folder, split, options) for folder in folders])
+    if options.similarities is not None:
+        np.save(options.similarities, images @ texts.T)
+    try:
+        found = _figures(images, texts, split, options)
+    except ValueError as error:
+        raise TrainingError(
+            f"split {options.split!r} of {len(split)} pictures cannot be measured so: {error}"
+        ) from error
+    return {
+        "runs": [str(folder) for folder in folders],
+        "data": str(split.folder),
+        "split": options.split,
+        "images": len(split),
+        "texts": len(split.captions),
+        "folds": options.folds,
+        **found,
+    }
+
+
+def embeddings(
+    folder: Path, split: RegionSplit, device: str = "auto", precision: str = "fp32"
+) -> tuple[Vectors, Vectors]:
+    """Return unit rows of all pictures and captions of a split, as an index of it would hold them.
+
+    Raises:
+        TrainingError: The checkpoint takes other regions.
+    """
+    encoder = load_encoder(f"{PREFIX}{folder}", device, precision)
+    if not isinstance(encoder, RegionEncoder):
+        raise TrainingError(f"{str(folder)!r} is no HREM checkpoint")
+    config, (count, dim) = encoder.config, split.features.shape[1:]
+    if dim != config.region_dim or count > config.max_regions:
+        raise TrainingError(
+            f"{split.split} of {str(split.folder)!r} has {count} regions of {dim} features, and checkpoint "
+            f"{str(folder)!r} takes at most {config.max_regions} of {config.region_dim}; extract them as for training"
+        )
+    parts = []
+    for start in range(0, len(split), BATCH):
+        rows = np.arange(start, min(start + BATCH, len(split)))
+        parts.append(encoder.encode_pixels(np.stack([encoder.preprocess(one) for one in split.regions(rows)])))
+    return np.concatenate(parts), encoder.encode_texts(split.captions)
+
+
+def to_text(found: dict[str, Any]) -> str:
+    """Return the figures as a few lines for people."""
+    many = f"{len(found['runs'])} checkpoints, similarities averaged" if len(found["runs"]) > 1 else found["runs"][0]
+    folds = f", mean of {found['folds']} folds" if found["folds"] > 1 else ""
+    lines = [f"{many}: {found['split']} of {found['data']}, {found['images']} images, {found['texts']} texts{folds}"]
+    for name in ("image_to_text", "text_to_image"):
+        side = found[name]
+        figures = "  ".join(f"{key} {100 * value:.1f}" for key, value in side.items() if key.startswith("R@"))
+        lines.append(f"{name.replace('_', ' '):<14} {figures}  medR {side['medR']:g}")
+    return "\n".join([*lines, f"rsum {found['rsum']:.1f}"])
+
+
+def _figures(images: Vectors, texts: Vectors, split: RegionSplit, options: EvaluateHremOptions) -> dict[str, Any]:
+    if options.folds > 1:
+        return evaluate_folds(images, texts, split.pairs, options.k, folds=options.folds)
+    return evaluate_embeddings(images, texts, split.pairs, options.k)
+
+
+def _ensemble(found: list[tuple[Vectors, Vectors]]) -> tuple[Vectors, Vectors]:
+    scale = np.float32(1 / np.sqrt(len(found)))
+    return np.concatenate([one for one, _ in found], axis=1) * scale, np.concatenate(
+        [one for _, one in found], axis=1
+    ) * scale
+
+
+def _embedded(folder: Path, split: RegionSplit, options: EvaluateHremOptions) -> tuple[Vectors, Vectors]:
+    return embeddings(folder, split, options.device, options.precision)
+
+
+def _learned_from(folder: Path) -> Path:
+    path = folder / REPORT_FILE
+    try:
+        return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{str(path)!r} does not say what was learned from; name the folder with --data") from error

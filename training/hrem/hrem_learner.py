@@ -1,0 +1,226 @@
+"""The towers and the instance relation in training: one step's loss, and what is optimised at which rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from encoders.device import Placement
+
+from .hrem_batches import Batch
+from .hrem_config import HremConfig
+from .relations import Blocks, InstanceRelation, Related
+from .towers.region_towers import BertStates, Embedded, RegionTowers
+
+# Below this distance all negatives weigh alike (Wu et al. 2017, "Sampling Matters in Deep Embedding Learning").
+NEAREST = 0.5
+
+
+def log_weights(distances: torch.Tensor, dim: int) -> torch.Tensor:
+    """Return the logarithm of the inverse density of distances d on the unit sphere of `dim` dimensions.
+
+    log w = (2 - dim) log d - (dim - 3) / 2 log(1 - d^2 / 4) (Wu et al. 2017), d clamped below at 0.5. It falls until
+    the square root of 2 and rises again.
+    """
+    d = distances.clamp(min=NEAREST)
+    return (2 - dim) * d.log() - (dim - 3) / 2 * (1 - d.square() / 4).log()
+
+
+def distances_of(scores: torch.Tensor) -> torch.Tensor:
+    """Return the distances of unit vectors with these cosines; rounding above 1 counts as 0."""
+    return (2 - 2 * scores).clamp(min=0).sqrt()
+
+
+def draw_negatives(scores: torch.Tensor, same: torch.Tensor, cutoff: float, dim: int) -> torch.Tensor:
+    """Return for each pair of `same`, in the order of `nonzero`, a column that does not belong to its row.
+
+    -1 where a row has no negative nearer than `cutoff`.
+    """
+    with torch.no_grad():
+        distances = distances_of(scores.float())
+        logs = log_weights(distances, dim).masked_fill(same | (distances >= cutoff), -math.inf)
+        logs = logs.masked_fill(~torch.isfinite(logs), -math.inf)
+        able = torch.isfinite(logs).any(1)
+        shifted = logs - logs.amax(1, keepdim=True)
+        # A row without any negative draws its own diagonal, and is told apart afterwards.
+        weights = torch.where(able.unsqueeze(1), shifted.exp().nan_to_num(0.0), torch.ones_like(shifted))
+        rows = same.nonzero()[:, 0]
+        drawn = torch.multinomial(weights[rows], 1).squeeze(1)
+        return torch.where(able[rows], drawn, torch.full_like(drawn, -1))
+
+
+def distance_weighted(scores: torch.Tensor, same: torch.Tensor, margin: float, cutoff: float, dim: int) -> torch.Tensor:
+    """Return the hinge of every pair against one negative drawn for it, in one direction, summed."""
+    negatives = draw_negatives(scores, same, cutoff, dim)
+    rows, columns = same.nonzero(as_tuple=True)
+    able = negatives >= 0
+    gaps = margin + scores[rows, negatives.clamp(min=0)] - scores[rows, columns]
+    return (gaps.clamp(min=0) * able).sum()
+
+
+def hardest_negative(scores: torch.Tensor, same: torch.Tensor, margin: float, every: bool) -> torch.Tensor:
+    """Return the hinge of the diagonal against the nearest negative of each row, or against all, summed (VSE++)."""
+    gaps = (margin + scores - scores.diagonal().unsqueeze(1)).clamp(min=0).masked_fill(same, 0.0)
+    return gaps.sum() if every else gaps.amax(1).sum()
+
+
+class RankingLoss:
+    """One of the two losses, in both directions.
+
+    Args:
+        kind: `distance` or `hardest`.
+        margin: By how much a match should score higher.
+        cutoff: Of `distance`.
+        dim: Of `distance`.
+    """
+
+    def __init__(self, kind: str, margin: float, cutoff: float, dim: int) -> None:
+        self._kind, self._margin, self._cutoff, self._dim = kind, margin, cutoff, dim
+
+    def __call__(self, left: torch.Tensor, right: torch.Tensor, owners: torch.Tensor, every: bool) -> torch.Tensor:
+        """Return the loss of (n, dim) unit rows whose i-th match; `every` is for the first epochs of `hardest`."""
+        scores = left @ right.T
+        same = owners.unsqueeze(0) == owners.unsqueeze(1)
+        return self._one(scores, same, every) + self._one(scores.T, same, every)
+
+    def _one(self, scores: torch.Tensor, same: torch.Tensor, every: bool) -> torch.Tensor:
+        if self._kind == "hardest":
+            return hardest_negative(scores, same, self._margin, every)
+        return distance_weighted(scores, same, self._margin, self._cutoff, self._dim)
+
+
+def divergence(relation: torch.Tensor, guide: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """Return KL(softmax(relation) || softmax(guide)) over rows, averaged over them."""
+    log_relation = functional.log_softmax(relation / temperature, dim=1)
+    log_guide = functional.log_softmax(guide / temperature, dim=1)
+    return (log_relation.exp() * (log_relation - log_guide)).sum(1).mean()
+
+
+def regularisation(
+    relevance: Blocks, images: torch.Tensor, texts: torch.Tensor, temperature: float = 1.0
+) -> torch.Tensor:
+    """Return how far the relevance across is from exp(-distance) of the embeddings, which is taken as given."""
+    with torch.no_grad():
+        guide = torch.exp(-distances_of(images @ texts.T))
+    return divergence(relevance.image_to_text, guide, temperature) + divergence(
+        relevance.text_to_image, guide.T, temperature
+    )
+
+
+Weights = dict[str, torch.Tensor]
+
+
+class Learner(nn.Module):
+    """Everything that has parameters.
+
+    Attributes:
+        towers: What is kept for search.
+        relation: What only training needs; None without interaction.
+    """
+
+    def __init__(self, towers: RegionTowers, config: HremConfig, placement: Placement) -> None:
+        super().__init__()
+        self.towers = towers
+        self.relation = None if config.interaction == "none" else InstanceRelation(config)
+        self.config, self.placement = config, placement
+        self.frozen = config.freeze_bert and isinstance(towers.text.words, BertStates)
+        if self.frozen:
+            self._bert().requires_grad_(False)
+        self._plain = self._ranking(config.ranking)
+        self._enhanced = self._ranking(config.relation_ranking)
+        self.to(placement.device)
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All that the optimiser moves, by name."""
+        return {name: value for name, value in self.named_parameters() if value.requires_grad}
+
+    def optimizer(self) -> torch.optim.AdamW:
+        """Return a fresh AdamW; each group knows its rate at the start as `peak`."""
+        config = self.config
+        factors = {"bert": config.bert_lr_factor, "relation": config.graph_lr_factor, "towers": 1.0}
+        groups: dict[str, list[nn.Parameter]] = {name: [] for name in factors}
+        for name, value in self.trained.items():
+            groups[_group(name)].append(value)
+        named = [(factors[name] * config.lr, values) for name, values in groups.items() if values]
+        return torch.optim.AdamW(
+            [{"params": values, "lr": rate, "peak": rate} for rate, values in named], weight_decay=config.weight_decay
+        )
+
+    def training_mode(self, on: bool) -> None:
+        """Switch dropout and the norm's statistics; a frozen transformer has neither."""
+        self.train(on)
+        if self.frozen:
+            self._bert().eval()
+
+    def embed(self, batch: Batch) -> tuple[Embedded, Embedded]:
+        """Return the towers' output for a batch."""
+        device = self.placement.device
+        images: Embedded = self.towers.image(batch.regions.to(device), batch.region_mask.to(device))
+        return images, self.embed_words(batch.words, batch.word_mask)
+
+    def embed_words(self, words: torch.Tensor, mask: torch.Tensor) -> Embedded:
+        """Return the text tower's output for ids, or for ready-made states."""
+        words, mask = words.to(self.placement.device), mask.to(self.placement.device)
+        text = self.towers.text
+        embedded: Embedded = text.from_states(words, mask) if words.is_floating_point() else text(words, mask)
+        return embedded
+
+    def loss(self, batch: Batch, epoch: float) -> torch.Tensor:
+        """Return the loss of a batch at so many epochs from the start: plain at first, then with the relations."""
+        place = self.placement
+        with torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32"):
+            images, texts = self.embed(batch)
+        owners = batch.owners.to(place.device)
+        every = epoch < self.config.all_negatives_epochs
+        total = self._plain(images.unit.float(), texts.unit.float(), owners, every)
+        if self.relation is None or epoch < self.config.warmup_epochs:
+            return total
+        related = self.relation(images, texts)
+        return total + self._related_loss((images.unit, texts.unit), related, owners, every)
+
+    def _related_loss(
+        self, plain: tuple[torch.Tensor, torch.Tensor], related: Related, owners: torch.Tensor, every: bool
+    ) -> torch.Tensor:
+        images, texts = plain
+        total = self._enhanced(related.images, related.texts, owners, every)
+        if self.config.cross_loss:
+            total = total + self._enhanced(images, related.texts, owners, every)
+            total = total + self._enhanced(related.images, texts, owners, every)
+        if self.config.regularisation:
+            apart = regularisation(related.relevance, images, texts, self.config.temperature)
+            total = total + self.config.regularisation * apart
+        return total
+
+    def kept(self) -> Weights:
+        """Return a copy of all state, on the CPU; without a frozen transformer, which has not changed."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in self._state()}
+
+    def load(self, weights: Weights) -> None:
+        """Put what `kept` gave back."""
+        with torch.no_grad():
+            for name, value in self._state():
+                value.copy_(weights[name])
+
+    def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
+        for name, value in self.state_dict().items():
+            if not (self.frozen and _group(name) == "bert"):
+                yield name, value
+
+    def _ranking(self, kind: str) -> RankingLoss:
+        return RankingLoss(kind, self.config.margin, self.config.cutoff, self.config.distance_dim)
+
+    def _bert(self) -> Any:
+        words: Any = self.towers.text.words
+        return words.bert
+
+
+def _group(name: str) -> str:
+    if name.startswith("relation."):
+        return "relation"
+    return "bert" if name.startswith("towers.text.words.bert.") else "towers"

@@ -1,0 +1,1 @@
+"""The two towers of HREM over region features and words, and what they read."""

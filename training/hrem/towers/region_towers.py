@@ -1,0 +1,304 @@
+"""The two towers together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from encoders.errors import EncoderError
+
+from .bert import Bert
+from .tokens import Tokenizer, WordTokens
+
+_GPO_DIM = 32
+_GPO_TEMPERATURE = 0.1
+
+
+def masked_mean(fragments: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return (n, dim) means over the fragments of (n, m, dim)."""
+    weights = mask.unsqueeze(-1).to(fragments.dtype)
+    return (fragments * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+class MaxPooling(nn.Module):
+    """The mean of the k largest values of each dimension; of all of them where an item has fewer fragments than k."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.k = k
+
+    def forward(self, fragments: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (n, dim) for (n, m, dim) fragments."""
+        k = min(self.k, fragments.shape[1])
+        hidden = fragments.masked_fill(~mask.unsqueeze(-1), float("-inf"))
+        top = hidden.topk(k, dim=1).values
+        there = torch.isfinite(top)
+        return top.masked_fill(~there, 0.0).sum(1) / there.sum(1).clamp(min=1)
+
+
+class GeneralisedPooling(nn.Module):
+    """GPO (Chen et al. 2021): the sorted values of each dimension, weighted by a small network that sees only ranks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranks = nn.GRU(_GPO_DIM, _GPO_DIM, batch_first=True, bidirectional=True)
+        self.score = nn.Linear(_GPO_DIM, 1, bias=False)
+
+    def forward(self, fragments: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (n, dim) for (n, m, dim) fragments."""
+        count = fragments.shape[1]
+        lengths = mask.sum(1)
+        there = torch.arange(count, device=mask.device) < lengths.unsqueeze(1)
+        codes = rank_codes(count, _GPO_DIM).to(fragments.device).expand(len(fragments), -1, -1)
+        packed = nn.utils.rnn.pack_padded_sequence(codes, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.ranks(packed)[0], batch_first=True, total_length=count)
+        both = (states[..., :_GPO_DIM] + states[..., _GPO_DIM:]) / 2
+        scores = self.score(both).squeeze(-1).masked_fill(~there, float("-inf"))
+        weights = torch.softmax(scores / _GPO_TEMPERATURE, dim=1)
+        ordered = fragments.masked_fill(~mask.unsqueeze(-1), float("-inf")).sort(dim=1, descending=True).values
+        pooled: torch.Tensor = (ordered.masked_fill(~there.unsqueeze(-1), 0.0) * weights.unsqueeze(-1)).sum(1)
+        return pooled
+
+
+def rank_codes(count: int, dim: int) -> torch.Tensor:
+    """Return (count, dim) sine and cosine codes of the ranks (Vaswani et al. 2017)."""
+    steps = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
+    angles = torch.arange(count).unsqueeze(1) * steps
+    return torch.stack([angles.sin(), angles.cos()], dim=2).reshape(count, dim)
+
+
+Pooling = Literal["max", "gpo"]
+Words = Literal["bert", "bigru"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TowersConfig:
+    """What a checkpoint needs to be built again. The defaults are those of HREM's published code.
+
+    Attributes:
+        region_dim: Length of one region's features: 2048 of bottom-up attention, 320 or 1280 of `lite`'s trunk.
+        max_regions: Regions of a picture at most.
+        dim: Length of the embeddings; 256 to 1024. Time and memory grow with its square.
+        words: `bert`: a transformer from any folder or hub; `bigru`: word vectors and a recurrent network.
+        word_dim: Length of BERT's token states, or of the word vectors of `bigru` (300).
+        max_tokens: Tokens of a text at most, [CLS] and [SEP] included; the rest is cut.
+        fragment_relation: Whether the regions of a picture, and the words of a text, attend to each other.
+        residual_weight: Share of the embedding pooled before that attention; 0.8 of it and 0.2 of what comes after.
+        pooling: Before the attention: `max`, the mean of the `max_k` largest values of each dimension; `gpo`, learned
+            weights of the sorted values (Chen et al. 2021, "Learning the Best Pooling Strategy ...").
+        max_k: Values that `max` takes.
+        heads: Of each attention layer; must divide `dim`.
+        layers: Attention layers of a tower.
+        ff_dim: Width inside an attention layer; None for `dim`.
+        dropout: In the attention layers.
+    """
+
+    region_dim: int
+    max_regions: int
+    dim: int = 1024
+    words: Words = "bert"
+    word_dim: int = 768
+    max_tokens: int = 64
+    fragment_relation: bool = True
+    residual_weight: float = 0.8
+    pooling: Pooling = "max"
+    max_k: int = 2
+    heads: int = 16
+    layers: int = 1
+    ff_dim: int | None = None
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.dim < 1 or self.dim % self.heads:
+            raise EncoderError(f"dim {self.dim} cannot be cut into {self.heads} heads; give a multiple")
+        for name in ("region_dim", "max_regions", "word_dim", "max_k", "layers"):
+            if getattr(self, name) < 1:
+                raise EncoderError(f"{name} is {getattr(self, name)!r}; give 1 or more")
+        if self.max_tokens < 3:
+            raise EncoderError(f"max_tokens is {self.max_tokens}; give 3 or more, since two go to [CLS] and [SEP]")
+        if not 0 <= self.residual_weight <= 1:
+            raise EncoderError(f"residual_weight is {self.residual_weight!r}; give a share from 0 to 1")
+        if self.pooling not in ("max", "gpo") or self.words not in ("bert", "bigru"):
+            raise EncoderError(
+                f"pooling {self.pooling!r} or words {self.words!r} is unknown; choose max, gpo; bert, bigru"
+            )
+
+
+EPSILON = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """One tower's output for a batch.
+
+    Attributes:
+        unit: (n, dim) unit rows: the embeddings.
+        raw: (n, dim) before normalisation.
+        fragments: (n, m, dim) before attention and pooling.
+        mask: (n, m) True where there is a fragment.
+    """
+
+    unit: torch.Tensor
+    raw: torch.Tensor
+    fragments: torch.Tensor
+    mask: torch.Tensor
+
+
+def attention_layer(dim: int, heads: int, ff_dim: int, dropout: float) -> nn.TransformerEncoderLayer:
+    """Return one post-norm transformer encoder layer without positions (Vaswani et al. 2017)."""
+    return nn.TransformerEncoderLayer(dim, heads, ff_dim, dropout, activation="relu", batch_first=True)
+
+
+class FragmentHead(nn.Module):
+    """Pool; let fragments attend to each other and pool again; mix (HREM's fragment-level relation)."""
+
+    def __init__(self, config: TowersConfig) -> None:
+        super().__init__()
+        self.weight = config.residual_weight
+        self.pool = MaxPooling(config.max_k) if config.pooling == "max" else GeneralisedPooling()
+        layers = config.layers if config.fragment_relation else 0
+        ff_dim = config.ff_dim or config.dim
+        self.relation = nn.ModuleList(
+            attention_layer(config.dim, config.heads, ff_dim, config.dropout) for _ in range(layers)
+        )
+
+    def forward(self, fragments: torch.Tensor, mask: torch.Tensor) -> Embedded:
+        """Return the embeddings of (n, m, dim) fragments."""
+        raw = self.pool(fragments, mask)
+        if len(self.relation):
+            states = fragments
+            for layer in self.relation:
+                states = layer(states, src_key_padding_mask=~mask)
+            raw = self.weight * raw + (1 - self.weight) * masked_mean(states, mask)
+        return Embedded(unit=functional.normalize(raw, dim=-1, eps=EPSILON), raw=raw, fragments=fragments, mask=mask)
+
+
+HIDDEN = 512
+
+
+class RegionProjection(nn.Module):
+    """A linear map plus a small network: (n, m, region_dim) -> (n, m, dim)."""
+
+    def __init__(self, region_dim: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(region_dim, dim)
+        self.wide = nn.Linear(region_dim, HIDDEN)
+        self.norm = nn.BatchNorm1d(HIDDEN)
+        self.narrow = nn.Linear(HIDDEN, dim)
+        for layer in (self.linear, self.wide, self.narrow):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, regions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return the projected regions; rows of padding are zero and leave no trace in the norm's statistics."""
+        there = regions[mask]
+        if self.training and len(there) < 2:
+            raise ValueError("batch norm needs at least two regions in a training batch")
+        found: torch.Tensor = self.linear(there) + self.narrow(torch.relu(self.norm(self.wide(there))))
+        projected = found.new_zeros(*mask.shape, found.shape[-1])
+        projected[mask] = found
+        return projected
+
+
+class ImageTower(nn.Module):
+    """Regions to unit vectors."""
+
+    def __init__(self, config: TowersConfig) -> None:
+        super().__init__()
+        self.project = RegionProjection(config.region_dim, config.dim)
+        self.head = FragmentHead(config)
+
+    def forward(self, regions: torch.Tensor, mask: torch.Tensor) -> Embedded:
+        """Return the embeddings of (n, m, region_dim) regions."""
+        embedded: Embedded = self.head(self.project(regions, mask), mask)
+        return embedded
+
+
+class BertStates(nn.Module):
+    """The last hidden states of a transformer, mapped to the width of the towers."""
+
+    def __init__(self, bert: Any, dim: int) -> None:
+        super().__init__()
+        self.bert = bert
+        self.map = nn.Linear(bert.config.hidden_size, dim)
+
+    def states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (n, m, word_dim) states; they do not depend on what is trained where BERT is frozen."""
+        found: torch.Tensor = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return found
+
+    def project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (n, m, dim)."""
+        del mask
+        projected: torch.Tensor = self.map(states)
+        return projected
+
+
+class GruStates(nn.Module):
+    """Word vectors through a bidirectional GRU, its two directions averaged."""
+
+    def __init__(self, vocabulary: int, word_dim: int, dim: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, word_dim, padding_idx=0)
+        self.gru = nn.GRU(word_dim, dim, batch_first=True, bidirectional=True)
+        nn.init.uniform_(self.embed.weight, -0.1, 0.1)
+
+    def states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (n, m, word_dim) word vectors."""
+        del mask
+        vectors: torch.Tensor = self.embed(ids)
+        return vectors
+
+    def project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return (n, m, dim)."""
+        lengths = mask.sum(1).cpu()
+        packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
+        found, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
+        forward, backward = found.chunk(2, dim=-1)
+        return (forward + backward) / 2
+
+
+class TextTower(nn.Module):
+    """Token ids, or states that were computed before, to unit vectors."""
+
+    def __init__(self, words: BertStates | GruStates, config: TowersConfig) -> None:
+        super().__init__()
+        self.words = words
+        self.head = FragmentHead(config)
+
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> Embedded:
+        """Return the embeddings of (n, m) token ids."""
+        return self.from_states(self.words.states(ids, mask), mask)
+
+    def from_states(self, states: torch.Tensor, mask: torch.Tensor) -> Embedded:
+        """Return the embeddings of (n, m, word_dim) states."""
+        embedded: Embedded = self.head(self.words.project(states, mask), mask)
+        return embedded
+
+
+class RegionTowers(nn.Module):
+    """An image tower over regions, a text tower over words, and the tokenizer of the latter.
+
+    Attributes:
+        config: Their shape.
+        tokenizer: Texts to the ids that the text tower takes.
+    """
+
+    def __init__(self, config: TowersConfig, words: Bert | WordTokens) -> None:
+        super().__init__()
+        if isinstance(words, Bert):
+            config = replace(config, words="bert", word_dim=int(words.model.config.hidden_size))
+            source: BertStates | GruStates = BertStates(words.model, config.dim)
+            self.tokenizer: Tokenizer = words.tokenizer
+        else:
+            config = replace(config, words="bigru")
+            source = GruStates(words.size, config.word_dim, config.dim)
+            self.tokenizer = words
+        self.config = config
+        self.image = ImageTower(config)
+        self.text = TextTower(source, config)

@@ -1,0 +1,1 @@
+"""The commands of `twinlens`, one module a command."""

@@ -1,0 +1,101 @@
+"""The command `fit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from training.config import MODES, FitConfig
+from training.errors import TrainingError
+
+from ..console import emit, output_option
+
+if TYPE_CHECKING:
+    from training.loop import FitProgress, Listener
+
+_SETTINGS = (
+    "mode",
+    "epochs",
+    "batch_size",
+    "chunk_size",
+    "lr",
+    "head_lr",
+    "image_blocks",
+    "text_blocks",
+    "time_limit",
+    "device",
+    "precision",
+    "seed",
+)
+FILE = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("table", type=FILE)
+@click.option("--out", required=True, type=FILE, metavar="FOLDER", help="A new folder for the encoder.")
+@click.option("--encoder", default="lite", show_default=True, help="ARCH/TAG, hf-hub:NAME, local-dir:PATH or lite.")
+@click.option("--image", default="image", show_default=True, metavar="COLUMN", help="Column with image paths or bytes.")
+@click.option("--text", default="captions", show_default=True, metavar="COLUMN", help="Column with captions.")
+@click.option("--split", help="Learn from the rows of this split.  [default: from all]")
+@click.option("--val-split", help="Choose weights by this split.  [default: some of the images are held back]")
+@click.option("--mode", type=click.Choice(MODES), default="auto", show_default=True, help="What is trained.")
+@click.option("--epochs", type=int, help="Times that each image is seen.")
+@click.option("--batch-size", type=int, help="Distinct images a step.")
+@click.option("--chunk-size", type=int, help="Images in one forward pass; lower it where memory runs out.")
+@click.option("--lr", type=float, help="Learning rate of the last block.")
+@click.option("--head-lr", type=float, help="Learning rate of the heads.")
+@click.option("--image-blocks", type=int, help="Last blocks of the image tower that are trained.")
+@click.option("--text-blocks", type=int, help="Last blocks of the text tower that are trained.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="For everything; 0 saves the encoder untrained.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--plot", type=FILE, metavar="FILE", help="Draw loss and recall, e.g. fit.png.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
+@output_option
+@click.pass_context
+def fit(context: click.Context, /, table: Path, output: str, **options: Any) -> None:
+    """Fine-tune an encoder on the captioned images of TABLE.
+
+    A killed run goes on when the same command is run again; Ctrl-C and the time limit keep the best weights so far.
+
+    \b
+      twinlens fit captions.jsonl --split train --val-split dev --encoder lite --out my-encoder
+      build-index photos/ --encoder local-dir:my-encoder --out photos.index
+    """
+    plot: Path | None = options["plot"]
+    if plot is not None and not plot.parent.is_dir():
+        raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
+    # The slow imports wait until the command line has been read.
+    from training.examples import read_captions
+    from training.fit import fit_encoder
+
+    config = FitConfig(**{name: options[name] for name in _SETTINGS})
+    columns = (options["image"], options["text"])
+    train = read_captions(table, *columns, split=options["split"])
+    val = None if options["val_split"] is None else read_captions(table, *columns, split=options["val_split"])
+    listen = None if options["quiet"] else line_listener()
+    report = fit_encoder(options["encoder"], train, val, options["out"], config, listen)
+    if plot is not None and report.curve:
+        from training.report import save_plot
+
+        save_plot(report, plot)
+    emit(output, report.to_json(), report.to_text())
+    if report.stopped_by == "interrupted":
+        context.exit(130)
+
+
+def line_listener() -> Listener:
+    """Return what prints progress to stderr: each line, and on a terminal how far the stage is."""
+    terminal = sys.stderr.isatty()
+
+    def listen(progress: FitProgress) -> None:
+        if progress.text:
+            click.echo(("\r\033[K" if terminal else "") + progress.text, err=True)
+        elif terminal and progress.total:
+            click.echo(f"\r\033[K{progress.stage} {progress.done}/{progress.total}", err=True, nl=False)
+
+    return listen

@@ -1,0 +1,46 @@
+"""The command `verify`; it lives here because `--repair` trains what the storage layer can only check."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from storage import IndexStore
+from storage.verify import verification_json, verification_text
+
+from ..console import emit, output_option
+
+
+@click.command()
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option("--version", "number", type=int, help="Which version; the current one by default.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Rebuild damaged ANN files from intact vectors, and publish the result as a new version, which is then "
+    "current. Damage to vectors, catalog or manifest is refused, unless another version holds the same bytes.",
+)
+@output_option
+def verify(index: Path, number: int | None, repair: bool, output: str) -> None:
+    """Read every file of INDEX and compare it with what was published; exit with 1 when one differs."""
+    if repair:
+        _repair(index, number, output)
+        return
+    found = IndexStore.open(index).verify(number)
+    emit(output, verification_json(index, found), verification_text(index, found))
+    if not found.ok:
+        raise click.exceptions.Exit(1)
+
+
+def _repair(index: Path, number: int | None, output: str) -> None:
+    from indexer.progress import console_progress
+    from indexer.repair import repair_index
+
+    with console_progress(sys.stderr) as progress:
+        report = repair_index(index, number, progress)
+    found = IndexStore.open(index).verify(report.published or report.version)
+    value = {**verification_json(index, found), "repair": asdict(report)}
+    emit(output, value, "\n".join([verification_text(index, found), report.sentence()]))

@@ -1,0 +1,159 @@
+"""What all commands share: the `twinlens` group, `--output text|json`, one-line errors and exit codes.
+
+Results go to stdout, progress to stderr. Exit codes: 0 it worked, 1 the user can mend it, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import packages_distributions
+from importlib.util import find_spec
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from storage.errors import TwinlensError
+
+PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training", "twinlens")
+
+
+def check_origins() -> None:
+    """Raise `TwinlensError` unless every package of ours lies in the folder that holds this one.
+
+    The message names the foreign file, the distribution that owns it, and the command that mends it.
+    """
+    home = Path(__file__).resolve().parents[1]
+    for name in PACKAGES:
+        spec = find_spec(name)
+        origin = Path(spec.origin).resolve() if spec and spec.origin else None
+        if origin is None or origin.parents[1] != home:
+            raise TwinlensError(_foreign(name, origin, home))
+
+
+def _foreign(name: str, origin: Path | None, home: Path) -> str:
+    if origin is None:
+        return f"the package {name!r} is missing beside the others in {home}; install twinlens again"
+    owners = [owner for owner in packages_distributions().get(name, []) if owner != "twinlens"]
+    cure = f"run `pip uninstall {owners[0]}`" if owners else "remove it"
+    return (
+        f"the package {name!r} should come from {home} but comes from {origin}; "
+        f"{cure}, or install twinlens in a clean virtual environment"
+    )
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+output_option: Callable[[F], F] = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Print results for people or for programs.",
+)
+
+
+def emit(output: str, value: Any, text: str) -> None:
+    """Print the result of a command to stdout: `value` as JSON, or `text`.
+
+    A reader that has gone (`| head -1`) is not an error.
+    """
+    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    try:
+        click.echo(json.dumps(value, ensure_ascii=plain, indent=2, allow_nan=False) if output == "json" else text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence_stdout()
+
+
+COMMANDS = {
+    "build": "build:build",
+    "evaluate": "evaluate:evaluate",
+    "evaluate-hrem": "hrem:evaluate_hrem",
+    "export": "export:export",
+    "fit": "fit:fit",
+    "fit-hrem": "hrem:fit_hrem",
+    "info": "index:info",
+    "match": "match:match",
+    "regions": "hrem:regions",
+    "rollback": "index:rollback",
+    "search": "search:search",
+    "serve": "serve:serve",
+    "serve-ray": "serve_ray:serve_ray",
+    "vacuum": "index:vacuum",
+    "verify": "verify_index:verify",
+    "versions": "index:versions",
+}
+"""Each command of `twinlens`: its module in `twinlens.commands`, and its function there."""
+
+
+class CommandGroup(click.Group):
+    """Commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of all commands, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return one command, or None where there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(import_module(f".commands.{module}", __package__), name)
+        return command
+
+
+@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="twinlens")
+def twinlens() -> None:
+    """Search pictures and words by meaning, in an index built beforehand."""
+
+
+def run(command: click.Command) -> None:
+    """Run a command as a program and exit: errors are one line on stderr, never a traceback."""
+    _accept_all_signs()
+    try:
+        check_origins()
+        code = command.main(standalone_mode=False)
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = _fail("interrupted; what was published has not changed, a build goes on when it is run again", 130)
+    except click.UsageError as error:
+        code = _fail(f"{error.format_message().rstrip('.')}. See `{_path(error)} --help`.", 1)
+    except click.ClickException as error:
+        code = _fail(error.format_message(), 1)
+    except (TwinlensError, OSError, MemoryError) as error:
+        code = _fail(str(error) or type(error).__name__, 1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo("error: " + " ".join(message.split()), err=True)
+    return code
+
+
+def _path(error: click.UsageError) -> str:
+    return error.ctx.command_path if error.ctx else "twinlens"
+
+
+def _accept_all_signs() -> None:
+    """Let a terminal that knows few signs show the others as escapes, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence_stdout() -> None:
+    # Python would complain when it flushes at exit.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def main() -> None:
+    """Run the `twinlens` command."""
+    run(twinlens)
