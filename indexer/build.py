@@ -26,7 +26,7 @@ from .ann.build_ann import build_approximate
 from .ann.memory import say_memory
 from .config import DEFAULT_ENCODER, BuildConfig, options_json, prompting, recorded_config, recorded_options
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
-from .corpus.item import is_utf8, printable, registered_layouts
+from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
@@ -315,7 +315,7 @@ def _seen_by(spec: str | None, options: SourceOptions | None, config: BuildConfi
     family = family_of(spec)
     if family is not None and family.layout is not None:
         return replace(options or SourceOptions(), layout=family.layout) if layout == "auto" else options
-    if layout in registered_layouts() and not config.update:
+    if layout not in LAYOUTS and not config.update:
         raise BuildError(
             f"encoder {spec or DEFAULT_ENCODER!r} sees photographs, and layout {layout!r} has none; "
             "give an encoder that reads this layout, or another layout"

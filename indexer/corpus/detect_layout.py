@@ -39,8 +39,9 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
         SourceError: Nothing is there, it is of no known kind, or it does not fit `options`.
     """
     chosen = options or SourceOptions()
-    layouts = (*LAYOUTS, *registered_layouts())
-    if chosen.layout not in layouts:
+    # Registered layouts are looked up only for a name that is not built in.
+    if chosen.layout not in LAYOUTS and chosen.layout not in (registered := registered_layouts()):
+        layouts = (*LAYOUTS, *registered)
         raise SourceError(f"layout {chosen.layout!r} is unknown; choose one of {', '.join(layouts)}")
     if not corpus.exists():
         if is_pattern(corpus) and chosen.layout in ("auto", "webdataset"):
@@ -58,7 +59,7 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
 def _open_folder(corpus: Path, options: SourceOptions) -> Source:
     if options.layout in ("table", "lines"):
         raise SourceError(f"layout {options.layout!r} needs a file, but {str(corpus)!r} is a folder; name the file")
-    if options.layout in registered_layouts():
+    if options.layout not in LAYOUTS:
         _refuse(options, (*COLUMN_OPTIONS, "root"), f"a folder of layout {options.layout!r}", corpus)
         return open_registered(options.layout, corpus, options)
     if options.layout == "webdataset":
@@ -102,7 +103,7 @@ def _open_file(corpus: Path, options: SourceOptions) -> Source:
     wanted = options.layout
     if not is_utf8(str(corpus)):
         raise SourceError(f"the path {printable(str(corpus))!r} is not UTF-8, which the readers need; rename the file")
-    if wanted in ("folder", "precomp", "split-tables", *registered_layouts()):
+    if wanted in ("folder", "precomp", "split-tables") or wanted not in LAYOUTS:
         raise SourceError(f"layout {wanted!r} needs a folder, but {str(corpus)!r} is a file")
     if wanted in ("karpathy", "coco") or (wanted == "auto" and _is_json_object(corpus)):
         data = _json_data(corpus)

@@ -135,5 +135,5 @@ def test_the_installed_command_tells_errors_in_one_line(tmp_path: Path, home: Pa
 
 
 def test_help_and_bad_calls_load_no_torch(home: Path) -> None:
-    code = "import sys, matcher.cli; sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, twinlens.commands.match; sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=home, check=False).returncode == 0

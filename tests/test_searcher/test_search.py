@@ -168,5 +168,5 @@ def test_a_closed_searcher_says_so(corpus: Any, encoder: Any) -> None:
 
 
 def test_importing_the_package_imports_no_torch(home: Path) -> None:
-    code = "import sys, searcher, searcher.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, searcher, twinlens.commands.search; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=home, check=False).returncode == 0

@@ -163,7 +163,7 @@ def test_ids_that_are_paths_are_warned_about(home: Path, tmp_path: Path) -> None
 
 def test_neither_the_library_nor_the_command_imports_a_server_before_it_must(home: Path) -> None:
     code = (
-        "import sys, searcher, searcher.server, searcher.server.cli;"
+        "import sys, searcher, searcher.server, twinlens.commands.serve;"
         "sys.exit(bool({'fastapi', 'uvicorn', 'torch', 'pydantic'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=home, check=False).returncode == 0
