@@ -1,6 +1,7 @@
-"""What all commands share: the `twinlens` group, `--output text|json`, one-line errors and exit codes.
+"""The command group `twinlens`, and what its commands share: output as text or JSON, one-line errors, exit codes.
 
-Results go to stdout, progress to stderr. Exit codes: 0 it worked, 1 the user can mend it, 130 interrupted.
+Results go to stdout, progress to stderr. Exit codes: 0 it worked, 1 it did not and the message says why, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
@@ -26,7 +27,7 @@ PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage
 def check_origins() -> None:
     """Raise `TwinlensError` unless every package of ours lies in the folder that holds this one.
 
-    The message names the foreign file, the distribution that owns it, and the command that mends it.
+    The message names the foreign file, the distribution that owns it, and the command that fixes it.
     """
     home = Path(__file__).resolve().parents[1]
     for name in PACKAGES:
@@ -40,10 +41,10 @@ def _foreign(name: str, origin: Path | None, home: Path) -> str:
     if origin is None:
         return f"the package {name!r} is missing beside the others in {home}; install twinlens again"
     owners = [owner for owner in packages_distributions().get(name, []) if owner != "twinlens"]
-    cure = f"run `pip uninstall {owners[0]}`" if owners else "remove it"
+    remedy = f"run `pip uninstall {owners[0]}`" if owners else "remove it"
     return (
         f"the package {name!r} should come from {home} but comes from {origin}; "
-        f"{cure}, or install twinlens in a clean virtual environment"
+        f"{remedy}, or install twinlens in a clean virtual environment"
     )
 
 
@@ -56,6 +57,9 @@ output_option: Callable[[F], F] = click.option(
     show_default=True,
     help="Print results for people or for programs.",
 )
+
+
+index_argument: Callable[[F], F] = click.argument("index", type=click.Path(path_type=Path))
 
 
 def emit(output: str, value: Any, text: str) -> None:
@@ -71,6 +75,21 @@ def emit(output: str, value: Any, text: str) -> None:
         _silence_stdout()
 
 
+def format_counts(counts: Mapping[str, Any]) -> str:
+    """Return how many images, texts, pairs and rejected items there are, as one line."""
+    return ", ".join(f"{counts[name]:,} {name}" for name in ("images", "texts", "pairs", "rejected"))
+
+
+def align_columns(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows as lines, their columns padded to one width, the last one left as it is."""
+    if not rows:
+        return ""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]) for row in rows
+    )
+
+
 COMMANDS = {
     "build": "build:build",
     "evaluate": "evaluate:evaluate",
@@ -78,16 +97,16 @@ COMMANDS = {
     "export": "export:export",
     "fit": "fit:fit",
     "fit-hrem": "hrem:fit_hrem",
-    "info": "index:info",
+    "info": "info:info",
     "match": "match:match",
     "regions": "hrem:regions",
-    "rollback": "index:rollback",
+    "rollback": "versions:rollback",
     "search": "search:search",
     "serve": "serve:serve",
     "serve-ray": "serve_ray:serve_ray",
-    "vacuum": "index:vacuum",
-    "verify": "verify_index:verify",
-    "versions": "index:versions",
+    "vacuum": "versions:vacuum",
+    "verify": "verify:verify",
+    "versions": "versions:versions",
 }
 """Each command of `twinlens`: its module in `twinlens.commands`, and its function there."""
 
@@ -111,12 +130,12 @@ class CommandGroup(click.Group):
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="twinlens")
 def twinlens() -> None:
-    """Search pictures and words by meaning, in an index built beforehand."""
+    """Search images and texts by meaning, in an index built beforehand."""
 
 
 def run(command: click.Command) -> None:
     """Run a command as a program and exit: errors are one line on stderr, never a traceback."""
-    _accept_all_signs()
+    _escape_unknown_characters()
     try:
         check_origins()
         code = command.main(standalone_mode=False)
@@ -142,8 +161,8 @@ def _path(error: click.UsageError) -> str:
     return error.ctx.command_path if error.ctx else "twinlens"
 
 
-def _accept_all_signs() -> None:
-    """Let a terminal that knows few signs show the others as escapes, in place of an error."""
+def _escape_unknown_characters() -> None:
+    """Print characters that the terminal cannot show as escapes, in place of an error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -38,8 +38,8 @@ from searcher.filters import Filters
 from storage import IndexStore
 from storage.version import IndexVersion
 from twinlens.commands.build import build
-from twinlens.commands.index import rollback, vacuum
-from twinlens.commands.verify_index import verify
+from twinlens.commands.verify import verify
+from twinlens.commands.versions import rollback, vacuum
 from twinlens.console import run
 
 # Looks at a child before it counts as hung: some minutes, of which a machine that stands still counts none.

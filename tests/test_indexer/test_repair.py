@@ -22,7 +22,7 @@ from indexer.repair import repair_index
 from searcher import Searcher
 from storage import IndexStore
 from storage.errors import IndexLockedError, IndexNotFoundError
-from twinlens.commands.verify_index import verify
+from twinlens.commands.verify import verify
 
 KINDS = ("hnsw", "ivf-flat", "ivf-pq", "ivf-pq4", "ivf-rabitq")
 QUERY = np.array([[0.5, 0.5, -0.5, 0.5]], np.float32)

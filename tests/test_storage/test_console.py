@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from small_index import publish
 
 from storage import IndexStore
-from twinlens.commands import index as cli
+from twinlens.commands.versions import versions
 
 
 def command(home: Path, body: str, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -72,7 +72,7 @@ def test_versions_are_listed_when_current_is_damaged(tmp_path: Path) -> None:
     store = IndexStore.create(tmp_path / "index")
     publish(store, 3)
     (store.path / "CURRENT").write_text("nonsense", encoding="utf-8")
-    done = CliRunner().invoke(cli.versions, [str(store.path), "--output", "json"])
+    done = CliRunner().invoke(versions, [str(store.path), "--output", "json"])
     assert done.exit_code == 0
     assert [row["version"] for row in json.loads(done.stdout)["versions"]] == [1]
     assert "warning: " in done.stderr

@@ -3,20 +3,24 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
 from click.testing import CliRunner
-from small_index import publish
+from small_index import ENCODER, collections, counts, fill, publish
 
-from storage import IndexStore
-from twinlens.commands import index as cli
-from twinlens.commands.verify_index import verify
+from storage import IndexStore, OperatingPoint
+from storage.schema import Tuning
+from twinlens.commands.info import info
+from twinlens.commands.verify import verify
+from twinlens.commands.versions import rollback, vacuum, versions
 from twinlens.console import run
 
-COMMANDS: tuple[click.Command, ...] = (cli.info, verify, cli.versions, cli.rollback, cli.vacuum)
+COMMANDS: tuple[click.Command, ...] = (info, verify, versions, rollback, vacuum)
 
 
 def text(command: click.Command, *arguments: str | Path) -> str:
@@ -30,7 +34,7 @@ def json_of(command: click.Command, *arguments: str | Path) -> Any:
 
 
 def test_info_tells_what_the_current_version_holds(index: Path) -> None:
-    found = json_of(cli.info, index)
+    found = json_of(info, index)
     assert found["encoder"]["spec"] == "test"
     assert {name: found[name] for name in ("version", "images", "texts", "pairs", "rejected", "versions")} == {
         "version": 2,
@@ -45,7 +49,7 @@ def test_info_tells_what_the_current_version_holds(index: Path) -> None:
 
 
 def test_info_tells_the_plan_and_the_operating_points(index: Path) -> None:
-    images = json_of(cli.info, index)["ann"]["images"]
+    images = json_of(info, index)["ann"]["images"]
     assert images["factory"] == "HNSW32_SQfp16"
     assert images["operating_points"]["text_to_image"] == [
         {"k": 10, "nprobe": 16, "oversample": 1, "ann_recall": 0.5, "ms_per_query": 0.25}
@@ -54,17 +58,54 @@ def test_info_tells_the_plan_and_the_operating_points(index: Path) -> None:
 
 
 def test_info_reads_well(index: Path) -> None:
-    lines = text(cli.info, index).splitlines()
+    lines = text(info, index, "--points").splitlines()
     assert lines[0].startswith(f"index     {index}, version 2 of 20")
-    assert "encoder   test (8-d)" in lines
+    assert "encoder   test (8-d), fingerprint ffffffffffff..." in lines
     assert "text_to_image: ann_recall@10 0.500 in 0.25 ms a query (nprobe 16, oversample 1)" in lines[4]
-    assert lines[-1] == "versions  versions 1, 2"
+    assert lines[-1] == "versions  1, 2"
+
+
+def publish_measured(path: Path, recalls: Sequence[float]) -> None:
+    """Publish a version whose operating points for 10 hits have these recalls, each dearer than the one before."""
+    store = IndexStore.open(path)
+    points = tuple(
+        OperatingPoint(k=k, nprobe=2**step, oversample=4, ann_recall=recall, ms_per_query=1.0 + step)
+        for k in (1, 10, 100)
+        for step, recall in enumerate(recalls)
+    )
+    with store.lock():
+        draft = store.draft()
+        halves = collections(5, fill(draft, 5))
+        tuning = {"text_to_image": Tuning(query_source="bank", queries=5, points=points)}
+        halves["images"] = replace(halves["images"], tuning=tuning)
+        store.publish(draft, encoder=ENCODER, collections=halves, counts=counts(5), build={})
+
+
+def test_info_shows_the_cheapest_points_for_the_usual_recalls_and_all_of_them_on_request(index: Path) -> None:
+    publish_measured(index, [step / 100 for step in range(60, 100)])
+    lines = [line.strip() for line in text(info, index).splitlines() if "text_to_image" in line]
+    assert lines == [
+        "text_to_image: ann_recall@10 0.900 in 31.00 ms a query (nprobe 1073741824, oversample 4)",
+        "text_to_image: ann_recall@10 0.950 in 36.00 ms a query (nprobe 34359738368, oversample 4)",
+        "text_to_image: ann_recall@10 0.990 in 40.00 ms a query (nprobe 549755813888, oversample 4)",
+    ]
+    assert text(info, index, "--points").count("text_to_image: ") == 3 * 40
+    assert len(json_of(info, index)["ann"]["images"]["operating_points"]["text_to_image"]) == 3 * 40
+
+
+def test_info_names_a_point_once_and_says_which_recall_only_an_exact_search_reaches(index: Path) -> None:
+    publish_measured(index, [0.5, 0.96])
+    lines = [line.strip() for line in text(info, index).splitlines() if "text_to_image" in line]
+    assert lines == [
+        "text_to_image: ann_recall@10 0.960 in 2.00 ms a query (nprobe 2, oversample 4)",
+        "text_to_image: ann_recall@10 0.99 and more by comparing every vector",
+    ]
 
 
 def test_info_lists_what_was_rejected_and_why(index: Path) -> None:
-    (row,) = json_of(cli.info, index, "--rejected")["rejected_items"]
+    (row,) = json_of(info, index, "--rejected")["rejected_items"]
     assert set(row) == {"item_id", "collection", "uri", "stage", "reason", "detail"}
-    last = text(cli.info, index, "--rejected").splitlines()[-1]
+    last = text(info, index, "--rejected").splitlines()[-1]
     assert last.startswith(f"rejected  {row['uri']}: {row['reason']} ({row['stage']})")
 
 
@@ -87,27 +128,27 @@ def test_verify_fails_and_names_the_damaged_file(index: Path) -> None:
 
 def test_versions_marks_the_current_one_and_names_damage(index: Path) -> None:
     (index / "versions" / "00000001" / "manifest.json").write_bytes(b"x")
-    found = json_of(cli.versions, index)
+    found = json_of(versions, index)
     assert found["current"] == 2
     assert [row["current"] for row in found["versions"]] == [False, True]
     assert "is damaged" in found["versions"][0]["problem"]
     assert found["versions"][1]["images"] == 6
-    first, second = text(cli.versions, index).splitlines()
+    first, second = text(versions, index).splitlines()
     assert "is damaged" in first
     assert second.startswith("* 2  20")
 
 
 def test_versions_of_an_empty_index(tmp_path: Path) -> None:
     store = IndexStore.create(tmp_path / "index")
-    assert text(cli.versions, store.path) == "nothing published yet\n"
+    assert text(versions, store.path) == "nothing published yet\n"
 
 
 def test_rollback_and_vacuum(index: Path) -> None:
     publish(IndexStore.open(index), 7)
-    assert json_of(cli.rollback, index) == {"path": str(index), "current": 2}
-    assert text(cli.rollback, index, "--to", "3") == f"version 3 of {index} is current\n"
-    assert json_of(cli.vacuum, index, "--keep", "1") == {"path": str(index), "removed": [1, 2], "kept": [3]}
-    assert text(cli.vacuum, index) == f"removed nothing of {index}; kept version 3\n"
+    assert json_of(rollback, index) == {"path": str(index), "current": 2}
+    assert text(rollback, index, "--to", "3") == f"version 3 of {index} is current\n"
+    assert json_of(vacuum, index, "--keep", "1") == {"path": str(index), "removed": [1, 2], "kept": [3]}
+    assert text(vacuum, index) == f"removed nothing of {index}; kept version 3\n"
 
 
 @pytest.mark.parametrize("command", COMMANDS)

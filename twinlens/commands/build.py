@@ -1,4 +1,4 @@
-"""The command `build-index`, also `twinlens build`."""
+"""The command `build-index`, also `twinlens build`: builds or updates an index from a corpus."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from storage.schema import ANN_KINDS
 
 from ..console import emit, output_option, run
 
-LAYOUT_NAMES = (*LAYOUTS, *registered_layouts())
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

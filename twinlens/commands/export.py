@@ -1,4 +1,4 @@
-"""The command `export`."""
+"""The command `export`: writes an index to Parquet, Lance or `.npy` files, or into Milvus or Qdrant."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import click
 
-from ..console import emit, output_option
+from ..console import emit, index_argument, output_option
 
 SECONDS_BETWEEN_LINES = 5.0
 
 
 @click.command()
-@click.argument("index", type=click.Path(path_type=Path))
+@index_argument
 @click.option(
     "--to",
     "target",
@@ -28,21 +28,21 @@ SECONDS_BETWEEN_LINES = 5.0
     type=click.Choice(["parquet", "npy", "lance"]),
     default="parquet",
     show_default=True,
-    help="Kind of files in the folder.",
+    help="File format in the folder.",
 )
 @click.option(
     "--collection",
     "collections",
     multiple=True,
     type=click.Choice(["images", "texts"]),
-    help="Which half.  [default: both]",
+    help="Which of the two.  [default: both]",
 )
 @click.option("--where", help='Only items that satisfy a condition on columns, e.g. "width >= 640".')
-@click.option("--column", "columns", multiple=True, help="Catalog column to take along.  [default: all]")
+@click.option("--column", "columns", multiple=True, help="Catalog column to export.  [default: all]")
 @click.option(
     "--dtype",
     type=click.Choice(["float16", "float32"]),
-    help="Numbers of a vector.  [default: float16, as stored, for files; float32 for engines]",
+    help="Number type of the vectors.  [default: float16, as stored, for files; float32 for engines]",
 )
 @click.option("--version", type=int, help="Which version of the index.  [default: the current one]")
 @click.option("--name", default="twinlens", show_default=True, help="Prefix of an engine's collections: NAME_images.")
@@ -71,12 +71,12 @@ def export(index: Path, target: str, output: str, quiet: bool, **options: Any) -
     from storage.export.export import ExportOptions, export_index
 
     chosen = ExportOptions(**{**options, "columns": options["columns"] or None})
-    report = export_index(index, target, chosen, None if quiet else _Lines())
+    report = export_index(index, target, chosen, None if quiet else _ProgressLines())
     emit(output, report.to_json(), report.to_text())
 
 
-class _Lines:
-    """Writes a line to stderr when a collection begins, now and then, and when it is out."""
+class _ProgressLines:
+    """Progress on stderr: a line when a collection begins, every few seconds, and at its end."""
 
     def __init__(self) -> None:
         self._started = self._last = time.monotonic()

@@ -1,4 +1,4 @@
-"""The command `verify`; it lives here because `--repair` trains what the storage layer can only check."""
+"""The command `verify`: checks the files of a version; `--repair` trains damaged ANN files again."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import click
 from storage import IndexStore
 from storage.verify import verification_json, verification_text
 
-from ..console import emit, output_option
+from ..console import emit, index_argument, output_option
 
 
 @click.command()
-@click.argument("index", type=click.Path(path_type=Path))
-@click.option("--version", "number", type=int, help="Which version; the current one by default.")
+@index_argument
+@click.option("--version", "number", type=int, help="Version to check.  [default: the current one]")
 @click.option(
     "--repair",
     is_flag=True,
@@ -29,9 +29,9 @@ def verify(index: Path, number: int | None, repair: bool, output: str) -> None:
     if repair:
         _repair(index, number, output)
         return
-    found = IndexStore.open(index).verify(number)
-    emit(output, verification_json(index, found), verification_text(index, found))
-    if not found.ok:
+    result = IndexStore.open(index).verify(number)
+    emit(output, verification_json(index, result), verification_text(index, result))
+    if not result.ok:
         raise click.exceptions.Exit(1)
 
 
@@ -41,6 +41,6 @@ def _repair(index: Path, number: int | None, output: str) -> None:
 
     with console_progress(sys.stderr) as progress:
         report = repair_index(index, number, progress)
-    found = IndexStore.open(index).verify(report.published or report.version)
-    value = {**verification_json(index, found), "repair": asdict(report)}
-    emit(output, value, "\n".join([verification_text(index, found), report.sentence()]))
+    result = IndexStore.open(index).verify(report.published or report.version)
+    value = {**verification_json(index, result), "repair": asdict(report)}
+    emit(output, value, "\n".join([verification_text(index, result), report.sentence()]))

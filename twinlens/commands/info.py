@@ -1,0 +1,125 @@
+"""The command `info`: what an index holds, the encoder that made it, and how well its searches find things."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from storage.files.canonical_json import to_plain
+from storage.files.layout import MANIFEST
+from storage.manifest import Manifest
+from storage.store import IndexStore
+
+from ..console import align_columns, emit, format_counts, index_argument, output_option
+
+# What people ask of `--ann-recall`, and the number of hits that a search returns unless told otherwise.
+RECALLS = (0.9, 0.95, 0.99)
+USUAL_K = 10
+
+
+@click.command()
+@index_argument
+@click.option("--points", "with_points", is_flag=True, help="Show every measured operating point.")
+@click.option("--rejected", "with_rejected", is_flag=True, help="List the items that could not be indexed, and why.")
+@output_option
+def info(index: Path, with_points: bool, with_rejected: bool, output: str) -> None:
+    """Show what the current version of INDEX holds, and the cheapest settings for the usual recalls.
+
+    The JSON holds every measured operating point.
+    """
+    store = IndexStore.open(index)
+    summary = summarize(store, store.manifest())
+    text = _info_text(summary, with_points)
+    if with_rejected:
+        summary["rejected_items"] = rows = _rejected_items(store)
+        text = "\n".join([text, *(_rejected_line(row) for row in rows)])
+    emit(output, summary, text)
+
+
+def summarize(store: IndexStore, manifest: Manifest) -> dict[str, Any]:
+    """Return what `info` prints, as JSON values."""
+    counts = manifest.counts
+    size = (store.version_path(manifest.version) / MANIFEST).stat().st_size
+    return {
+        "path": str(store.path),
+        "version": manifest.version,
+        "parent": manifest.parent,
+        "created_at": manifest.created_at,
+        "images": counts.images,
+        "texts": counts.texts,
+        "pairs": counts.pairs,
+        "rejected": counts.rejected,
+        "encoder": to_plain(manifest.encoder),
+        "ann": {name: _ann(to_plain(info)) for name, info in manifest.collections.items()},
+        "bytes": size + sum(entry.bytes for entry in manifest.files.values()),
+        "versions": store.versions(),
+    }
+
+
+def _ann(info: dict[str, Any]) -> dict[str, Any]:
+    tunings = info["tuning"].items()
+    return {
+        **info["ann"],
+        "operating_points": {direction: tuning["points"] for direction, tuning in tunings},
+        "queries": {
+            direction: {"source": tuning["query_source"], "count": tuning["queries"]} for direction, tuning in tunings
+        },
+    }
+
+
+def _rejected_items(store: IndexStore) -> list[dict[str, Any]]:
+    with store.open_version(verify="size") as version:
+        rows: list[dict[str, Any]] = version.catalog.table("rejected").to_pylist()
+        return rows
+
+
+def _rejected_line(row: Mapping[str, Any]) -> str:
+    return f"rejected  {row['uri']}: {row['reason']} ({row['stage']}), {row['detail']}"
+
+
+def _info_text(summary: Mapping[str, Any], with_points: bool) -> str:
+    lines = [
+        ("index", f"{summary['path']}, version {summary['version']} of {summary['created_at']}"),
+        ("holds", f"{format_counts(summary)}, {summary['bytes'] / 1e6:,.1f} MB"),
+        ("encoder", _encoder_text(summary["encoder"])),
+    ]
+    for name, ann in summary["ann"].items():
+        lines.append((name, " ".join(filter(None, (ann["kind"], ann["factory"])))))
+        for direction, points in ann["operating_points"].items():
+            if with_points:
+                lines += [("", f"{direction}: {_point_text(point)}") for point in points]
+            elif points:
+                lines += [("", f"{direction}: {line}") for line in _cheapest_lines(points)]
+    return align_columns([*lines, ("versions", ", ".join(map(str, summary["versions"])))])
+
+
+def _encoder_text(encoder: Mapping[str, Any] | None) -> str:
+    if encoder is None:
+        return "unknown: ready-made embeddings"
+    fingerprint = f", fingerprint {encoder['fingerprint'][:12]}..." if encoder["fingerprint"] else ""
+    return f"{encoder['spec']} ({encoder['dim']}-d){fingerprint}"
+
+
+def _cheapest_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line for each setting that a search for `USUAL_K` hits takes at one of the `RECALLS`."""
+    depths = sorted({point["k"] for point in points})
+    k = next((depth for depth in depths if depth >= USUAL_K), depths[-1])
+    measured = sorted((point for point in points if point["k"] == k), key=lambda point: float(point["ms_per_query"]))
+    lines: list[str] = []
+    for recall in RECALLS:
+        point = next((point for point in measured if point["ann_recall"] >= recall), None)
+        if point is None:
+            return [*lines, f"ann_recall@{k} {recall:g} and more by comparing every vector"]
+        if (line := _point_text(point)) not in lines:
+            lines.append(line)
+    return lines
+
+
+def _point_text(point: Mapping[str, Any]) -> str:
+    return (
+        f"ann_recall@{point['k']} {point['ann_recall']:.3f} in {point['ms_per_query']:.2f} ms a query "
+        f"(nprobe {point['nprobe']}, oversample {point['oversample']})"
+    )
