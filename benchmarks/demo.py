@@ -72,7 +72,7 @@ def package_folder(name: str) -> Path:
     # The package itself is not imported: its files are all that is wanted.
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        sys.exit(f"error: the photographs of {name!r} are not installed; run `pip install 'twinlens[demo]'`")
+        sys.exit(f"error: the photographs of {name!r} are absent; run `pip install '.[demo]'` in the project's folder")
     return Path(spec.origin).parent
 
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from storage.errors import install_hint
+
 from .errors import TrainingError
 from .examples import Kind, first_few
 from .selection import Recall
@@ -110,7 +112,7 @@ def _figure_type() -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise TrainingError("a plot needs matplotlib; install it: pip install 'twinlens[plot]'") from error
+        raise TrainingError(f"a plot needs matplotlib; {install_hint('plot')}") from error
     return Figure
 
 

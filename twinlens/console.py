@@ -39,12 +39,12 @@ def check_origins() -> None:
 
 def _foreign(name: str, origin: Path | None, home: Path) -> str:
     if origin is None:
-        return f"the package {name!r} is missing beside the others in {home}; install twinlens again"
+        return f"the package {name!r} is missing beside the others in {home}; install Twinlens again"
     owners = [owner for owner in packages_distributions().get(name, []) if owner != "twinlens"]
     remedy = f"run `pip uninstall {owners[0]}`" if owners else "remove it"
     return (
         f"the package {name!r} should come from {home} but comes from {origin}; "
-        f"{remedy}, or install twinlens in a clean virtual environment"
+        f"{remedy}, or install Twinlens in a clean virtual environment"
     )
 
 

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from storage.errors import TwinlensError, first_words
+from storage.errors import TwinlensError, first_words, install_hint
 
 SECONDS_TO_ANSWER = 5.0
 
@@ -27,7 +27,7 @@ def connect_ray(address: str | None, wanted_by: str) -> tuple[Any, bool]:
     try:
         ray: Any = import_module("ray")
     except ImportError as error:
-        raise TwinlensError(f'{wanted_by} needs Ray: {error}; pip install "twinlens[ray]"') from error
+        raise TwinlensError(f"{wanted_by} needs Ray: {error}; {install_hint('ray')}") from error
     if ray.is_initialized():
         return ray, False
     # Nothing is reported to anybody unless the user wants it.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluation.protocol import Protocol
 from evaluation.published import PublishedRow
+from storage.errors import install_hint
 
 from ..errors import EvaluationError
 from .scorecard import DIRECTIONS, searched_exactly
@@ -49,7 +50,7 @@ def check_plot(path: Path) -> None:
     if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
         raise EvaluationError(f"cannot write {str(path)!r}: it is a folder or write-protected; name another file")
     if find_spec("matplotlib") is None:
-        raise EvaluationError('plots need matplotlib, which is not installed; pip install "twinlens[plot]"')
+        raise EvaluationError(f"plots need matplotlib, which is not installed; {install_hint('plot')}")
 
 
 def save_recall_plot(path: Path, result: Mapping[str, Any], rows: Sequence[PublishedRow] = ()) -> None:

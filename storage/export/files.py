@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import StorageError
+from ..errors import StorageError, install_hint
 from ..files import atomic
 from .rows import PAIR_SCHEMA, Pairs, Rows
 
@@ -70,7 +70,7 @@ def extra(module: str, name: str, package: str) -> Any:
     try:
         return import_module(module)
     except ImportError as error:
-        raise StorageError(f'this export needs {package}: {error}; pip install "twinlens[{name}]"') from error
+        raise StorageError(f"this export needs {package}: {error}; {install_hint(name)}") from error
 
 
 def _parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:

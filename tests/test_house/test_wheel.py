@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -52,3 +53,14 @@ def test_every_module_and_data_file_is_in_the_wheel(names: list[str], home: Path
         for path in (home / package).rglob("*"):
             if path.is_file() and "__pycache__" not in path.parts:
                 assert str(path.relative_to(home)) in names
+
+
+def test_nobody_is_told_to_install_twinlens_from_a_package_index(home: Path) -> None:
+    """The name there belongs to somebody else."""
+    texts = [home / "README.md", *(home / "docs").glob("*.md")]
+    for folder in [*PACKAGES, "benchmarks"]:
+        texts += (home / folder).rglob("*.py")
+    for path in texts:
+        assert not re.search(r"install[^\n]{0,40}[ '\"]twinlens(\[|`|\"|'|$)", path.read_text("utf-8"), re.MULTILINE), (
+            path
+        )

@@ -125,7 +125,7 @@ def test_without_ray_the_error_is_one_line_with_the_way_to_get_it(photos: Path, 
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: --executor ray needs Ray")
-    assert 'pip install "twinlens[ray]"' in done.stderr
+    assert 'pip install ".[cpu,ray]"' in done.stderr
     assert done.stderr.count("\n") == 1
 
 

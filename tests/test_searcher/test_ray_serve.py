@@ -241,7 +241,7 @@ def test_without_ray_the_error_is_one_line_with_the_way_to_get_it(whole: Path, h
         [sys.executable, "-c", code, str(whole)], cwd=home, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert 'pip install "twinlens[ray]"' in done.stderr
+    assert 'pip install ".[cpu,ray]"' in done.stderr
     assert done.stderr.count("\n") == 1
 
 

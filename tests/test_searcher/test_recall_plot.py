@@ -144,5 +144,5 @@ def test_a_full_disk_is_one_line(flat_result: Any, tmp_path: Path) -> None:
 
 def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(EvaluationError, match=r'pip install "twinlens\[plot\]"'):
+    with pytest.raises(EvaluationError, match=r'pip install "\.\[cpu,plot\]"'):
         check_plot(tmp_path / "a.png")

@@ -127,7 +127,7 @@ def test_a_start_that_cannot_be_is_one_line(home: Path, ready_made: Path, tmp_pa
 
 def test_without_the_extra_it_names_what_to_install(home: Path, ready_made: Path) -> None:
     code = "import sys; sys.modules['uvicorn'] = None; " + CODE
-    assert 'pip install "twinlens[server]"' in refused(home, ready_made, code=code)
+    assert 'pip install ".[cpu,server]"' in refused(home, ready_made, code=code)
 
 
 def test_ids_that_are_paths_are_warned_about(home: Path, tmp_path: Path) -> None:

@@ -59,6 +59,6 @@ def test_a_missing_package_is_named_with_its_extra(
         check=False,
     )
     assert done.returncode == 1
-    assert f'pip install "twinlens[{package}]"' in done.stderr
+    assert f'pip install ".[cpu,{package}]"' in done.stderr
     assert done.stderr.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == {"index"}

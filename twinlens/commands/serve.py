@@ -14,6 +14,7 @@ import click
 
 from searcher.server.errors import ServerError
 from searcher.server.settings import LOOPBACK_HOSTS, ServerSettings
+from storage.errors import install_hint
 
 from ..console import emit, output_option
 
@@ -137,7 +138,7 @@ def _check_packages() -> None:
         import python_multipart
         import uvicorn
     except ImportError as error:
-        raise ServerError(f'serving needs the extra server: {error}; pip install "twinlens[server]"') from error
+        raise ServerError(f"serving needs the extra server: {error}; {install_hint('server')}") from error
     del fastapi, prometheus_client, python_multipart, uvicorn
 
 
