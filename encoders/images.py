@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
+
+from storage.schema import ImageInfo
 
 from .base import Encoder
 from .errors import ImageError
@@ -98,23 +100,21 @@ class DecodeLimits:
     formats: tuple[str, ...] = FORMATS
 
 
+Pixels = TypeVar("Pixels")
+
+
 @dataclass(frozen=True, kw_only=True)
-class DecodedImage:
-    """One upright RGB picture and where its bytes came from.
+class DecodedImage(Generic[Pixels]):
+    """One image that was read and checked.
 
     Attributes:
-        pixels: Mode RGB, fully loaded; smaller than width and height say where it was decoded small.
-        width: Pixels across in the file, as displayed (after EXIF orientation).
-        height: Pixels down in the file, as displayed.
-        sha256: Of the file's bytes; of mode, size and pixels where a PIL image was given.
-        file_bytes: Length of the file; 0 where a PIL image was given.
+        pixels: What the encoder's `preprocess` takes; of `decode_image` an upright RGB image, fully loaded, smaller
+            than `info` says where it was decoded small.
+        info: What is known of it, as far as its bytes tell.
     """
 
-    pixels: Image.Image
-    width: int
-    height: int
-    sha256: str
-    file_bytes: int
+    pixels: Pixels
+    info: ImageInfo
 
 
 DEFAULT_LIMITS = DecodeLimits()
@@ -122,7 +122,7 @@ DEFAULT_LIMITS = DecodeLimits()
 
 def decode_image(
     source: Path | str | bytes | Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, *, shrink: Shrink | None = None
-) -> DecodedImage:
+) -> DecodedImage[Image.Image]:
     """Return the first frame of a picture as upright RGB; safe on hostile bytes and from many threads.
 
     Args:
@@ -143,7 +143,7 @@ def decode_image(
     return _decoded(picture, size, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage:
+def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Image.Image]:
     with quiet_pillow(), _damage_as_error():
         picture, size = _finish(image, limits)
         digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
@@ -151,8 +151,9 @@ def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage:
     return _decoded(picture, size, digest.hexdigest(), 0)
 
 
-def _decoded(picture: Image.Image, size: tuple[int, int], sha256: str, file_bytes: int) -> DecodedImage:
-    return DecodedImage(pixels=picture, width=size[0], height=size[1], sha256=sha256, file_bytes=file_bytes)
+def _decoded(pixels: Image.Image, size: tuple[int, int], sha256: str, file_bytes: int) -> DecodedImage[Image.Image]:
+    info = ImageInfo(width=size[0], height=size[1], sha256=sha256, file_bytes=file_bytes, mtime_ns=None)
+    return DecodedImage(pixels=pixels, info=info)
 
 
 def _read(path: Path, max_bytes: int) -> bytes:
@@ -249,37 +250,14 @@ def _words(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-class OpenedImage(Protocol):
-    """A picture that was read and checked.
-
-    Attributes:
-        pixels: What the encoder's `preprocess` takes.
-        width: Pixels across; None where there are none.
-        height: Pixels down; None where there are none.
-        sha256: Of the content.
-        file_bytes: Length of the file; 0 where it was none of its own.
-    """
-
-    @property
-    def pixels(self) -> Any: ...  # noqa: D102
-    @property
-    def width(self) -> int | None: ...  # noqa: D102
-    @property
-    def height(self) -> int | None: ...  # noqa: D102
-    @property
-    def sha256(self) -> str: ...  # noqa: D102
-    @property
-    def file_bytes(self) -> int: ...  # noqa: D102
-
-
-def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIMITS) -> OpenedImage:
+def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Any]:
     """Return a picture as an encoder takes it: most take what `decode_image` gives, encoders of regions open their own.
 
     Raises:
         ImageError: It cannot be used with this encoder.
     """
     own: Any = getattr(encoder, "open_image", None)
-    opened: OpenedImage = decode_image(source, limits) if own is None else own(source, limits)
+    opened: DecodedImage[Any] = decode_image(source, limits) if own is None else own(source, limits)
     return opened
 
 

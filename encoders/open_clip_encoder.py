@@ -68,7 +68,7 @@ class ClipEncoder:
         """What an index remembers of this encoder; device and precision are not part of it."""
         return EncoderInfo(spec=self.spec, dim=self.dim, fingerprint=self.fingerprint, details=self.details)
 
-    def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage:
+    def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Image.Image]:
         """Return a picture decoded as large as this encoder needs it; its width and height are those of the file.
 
         Raises:

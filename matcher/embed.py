@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder, ImageError
-from encoders.images import OpenedImage, open_image
+from encoders.images import DecodedImage, open_image
 
 from .errors import DataError
 from .tables import CellError, Kind, Picture, all_picture_paths, pictures_of, text_of
@@ -144,17 +144,18 @@ class CellEncoder:
                 self._encode_part(part, list(pool.map(self._opened, part)), pool)
 
     def _encode_part(
-        self, part: Sequence[Picture], decoded: Sequence[OpenedImage | str], pool: ThreadPoolExecutor
+        self, part: Sequence[Picture], decoded: Sequence[DecodedImage[Any] | str], pool: ThreadPoolExecutor
     ) -> None:
-        new = {one.sha256: one for one in decoded if not isinstance(one, str) and one.sha256 not in self._contents}
+        opened = [one for one in decoded if not isinstance(one, str) and one.info.sha256 not in self._contents]
+        new = {one.info.sha256: one for one in opened}
         if new:
             pixels = np.stack(list(pool.map(lambda one: self.encoder.preprocess(one.pixels), new.values())))
             self._contents.update(zip(new, self.encoder.encode_pixels(pixels), strict=True))
             self.images_encoded += len(new)
         for picture, one in zip(part, decoded, strict=True):
-            self._pictures[picture.key] = one if isinstance(one, str) else self._contents[one.sha256]
+            self._pictures[picture.key] = one if isinstance(one, str) else self._contents[one.info.sha256]
 
-    def _opened(self, picture: Picture) -> OpenedImage | str:
+    def _opened(self, picture: Picture) -> DecodedImage[Any] | str:
         try:
             return open_image(self.encoder, picture.source)
         except ImageError as error:

@@ -13,13 +13,14 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.catalog_writer import ITEM_COLUMNS
 from storage.schema import Collection
 
 from .operating_points import Choice
 from .request import Query
 
 # Kept out of `Hit.metadata`, since they have fields of their own.
-OWN_COLUMNS = ("row_id", "item_id", "uri", "caption")
+OWN_COLUMNS = tuple(ITEM_COLUMNS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .catalog_writer import (
     IMAGE_COLUMNS,
+    ITEM_COLUMNS,
     PAIR_COLUMNS,
     REJECTED_COLUMNS,
     RESERVED_NAMES,
@@ -28,11 +29,12 @@ from .catalog_writer import (
 )
 from .errors import CorruptIndexError, SearchParameterError, StorageError
 from .files.layout import open_regular
-from .schema import Collection
+from .schema import Collection, ImageInfo
 from .where import parse_predicate, shortened
 
 __all__ = [
     "IMAGE_COLUMNS",
+    "ITEM_COLUMNS",
     "PAIR_COLUMNS",
     "REJECTED_COLUMNS",
     "RESERVED_NAMES",
@@ -216,11 +218,14 @@ class Catalog:
         with self._cursor() as cursor:
             for table, name, kind in cursor.execute(sql).fetchall():
                 found.setdefault(table, []).append((name, kind))
-        for table, expected in TABLES.items():
+        later = ImageInfo.later_columns()
+        for table in TABLES:
+            present = {name for name, _ in found[table]}
+            expected = [name for name in TABLES[table] if name in present or name not in later]
             own = [name for name, _ in found[table][: len(expected)]]
-            if own != list(expected):
+            if own != expected:
                 raise CorruptIndexError(
-                    f"{self.path} has columns {own} in table {table!r} where {list(expected)} are expected; build again"
+                    f"{self.path} has columns {own} in table {table!r} where {expected} are expected; build again"
                 )
         return found
 

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from .errors import DuplicateItemError, StorageError
 from .files.atomic import checkpoint, explained, sync_file
-from .schema import COLLECTIONS
+from .schema import COLLECTIONS, ImageInfo
 
 _TOLD = "Query interrupted"
 _INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
@@ -30,21 +30,24 @@ def keeping_ctrl_c() -> Iterator[None]:
         raise KeyboardInterrupt from error
 
 
-IMAGE_COLUMNS: Mapping[str, pa.DataType] = {
+def _image_columns() -> dict[str, pa.DataType]:
+    columns: dict[str, pa.DataType] = dict(ITEM_COLUMNS)
+    for name, kind in ImageInfo.columns().items():
+        columns[name] = pa.type_for_alias(kind)
+        if name == "sha256":
+            columns["split"] = pa.string()
+    return columns
+
+
+# What every item has: a hit shows these in fields of their own.
+ITEM_COLUMNS: Mapping[str, pa.DataType] = {
     "row_id": pa.int64(),
     "item_id": pa.string(),
     "uri": pa.string(),
     "caption": pa.string(),
-    "width": pa.int32(),
-    "height": pa.int32(),
-    "sha256": pa.string(),
-    "split": pa.string(),
-    "file_bytes": pa.int64(),
-    "mtime_ns": pa.int64(),
 }
-TEXT_COLUMNS: Mapping[str, pa.DataType] = {
-    name: IMAGE_COLUMNS[name] for name in ("row_id", "item_id", "uri", "caption", "sha256", "split")
-}
+IMAGE_COLUMNS: Mapping[str, pa.DataType] = _image_columns()
+TEXT_COLUMNS: Mapping[str, pa.DataType] = {name: IMAGE_COLUMNS[name] for name in (*ITEM_COLUMNS, "sha256", "split")}
 PAIR_COLUMNS: Mapping[str, pa.DataType] = {"image_row": pa.int64(), "text_row": pa.int64()}
 REJECTED_COLUMNS: Mapping[str, pa.DataType] = {
     name: pa.string() for name in ("item_id", "collection", "uri", "stage", "reason", "detail")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 Collection = Literal["images", "texts"]
 Direction = Literal["text_to_image", "image_to_text", "image_to_image", "text_to_text"]
@@ -35,6 +35,39 @@ class EncoderInfo:
     dim: int
     fingerprint: str | None
     details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageInfo:
+    """What is known of one image; each field is a column of the catalog, of the Arrow type that stands beside it.
+
+    Whoever opens images fills it in, and it travels unchanged to the catalog. A new field goes to the end and gets a
+    default, which also says that catalogs written before it have no such column.
+
+    Attributes:
+        width: Pixels across in the file, as displayed (after EXIF orientation); None where there are no pixels.
+        height: Pixels down in the file, as displayed; None where there are no pixels.
+        sha256: Of the file's bytes; of the pixels or features where there is no file.
+        file_bytes: Length of the file; 0 where there is no file, None where it is not known.
+        mtime_ns: When the file was last modified; None where it is not known.
+    """
+
+    width: Annotated[int | None, "int32"]
+    height: Annotated[int | None, "int32"]
+    sha256: Annotated[str, "string"]
+    file_bytes: Annotated[int | None, "int64"]
+    mtime_ns: Annotated[int | None, "int64"]
+
+    @classmethod
+    def columns(cls) -> dict[str, str]:
+        """Return the Arrow type of each field, in order."""
+        hints = get_type_hints(cls, include_extras=True)
+        return {one.name: hints[one.name].__metadata__[0] for one in fields(cls)}
+
+    @classmethod
+    def later_columns(cls) -> frozenset[str]:
+        """Return the columns that an older catalog may lack."""
+        return frozenset(one.name for one in fields(cls) if one.default is not MISSING)
 
 
 @dataclass(frozen=True, kw_only=True)

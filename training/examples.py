@@ -206,6 +206,6 @@ def first_few(problems: Sequence[str]) -> str:
 def _image_key(content: Content) -> str | ImageError:
     source: ImageLike = content
     try:
-        return decode_image(source).sha256
+        return decode_image(source).info.sha256
     except ImageError as error:
         return error

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from encoders import DecodeLimits, Encoder, ImageError
 from encoders.images import open_image, pixels_for
+from storage.schema import ImageInfo
 
 from ..corpus.item import Item, LazyBytes, Rejection
 from ..corpus.remote.fetch import WebImage
@@ -25,9 +26,9 @@ FETCHES = 16
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image that is ready: its facts, and either pixels for the encoder or a vector known already."""
+    """An image that is ready: what is known of it, and either pixels for the encoder or a vector known already."""
 
-    facts: KnownItem
+    info: ImageInfo
     pixels: np.ndarray | None = None
     vector: np.ndarray | None = None
 
@@ -70,12 +71,12 @@ class ImageReader:
             image = open_image(self.encoder, self._read(item) if content is None else content, self.limits)
         except (ImageError, ContentError) as error:
             return item.rejected("decode" if isinstance(error, ImageError) else "read", error.reason, error.detail)
-        size, mtime = _state(item) or (image.file_bytes, None)
-        facts = KnownItem(-1, item.uri, image.sha256, image.width, image.height, size, mtime)
-        known = self.reuse.same_bytes(item, image.sha256)
+        file_bytes, mtime_ns = _state(item) or (image.info.file_bytes, None)
+        info = replace(image.info, file_bytes=file_bytes, mtime_ns=mtime_ns)
+        known = self.reuse.same_bytes(item, info.sha256)
         if known is not None:
-            return Prepared(facts, vector=self.reuse.vector("images", known.row_id))
-        return Prepared(facts, pixels=pixels_for(self.encoder, image.pixels))
+            return Prepared(info, vector=self.reuse.vector("images", known.row_id))
+        return Prepared(info, pixels=pixels_for(self.encoder, image.pixels))
 
     def _read(self, item: Item) -> Path | bytes:
         if isinstance(item.content, LazyBytes):
@@ -83,7 +84,7 @@ class ImageReader:
         return item.content if isinstance(item.content, bytes | Path) else Path(item.content)
 
     def _known(self, known: KnownItem) -> Prepared:
-        return Prepared(known, vector=self.reuse.vector("images", known.row_id))
+        return Prepared(known.info, vector=self.reuse.vector("images", known.row_id))
 
 
 def _state(item: Item) -> tuple[int | None, int | None] | None:

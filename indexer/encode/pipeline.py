@@ -276,7 +276,7 @@ class ShardEncoder:
             table.reject(prepared)
             self.progress.advance(1)
             return
-        place = table.add_image(item, prepared.facts)
+        place = table.add_image(item, prepared.info)
         if prepared.pixels is not None:
             images.append((place, prepared.pixels))
         elif prepared.vector is not None:

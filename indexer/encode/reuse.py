@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from storage import IndexVersion
-from storage.schema import COLLECTIONS, Collection
+from storage.schema import COLLECTIONS, Collection, ImageInfo
 
 from ..config import recorded_prompt
 from ..corpus.item import Item, LazyBytes
@@ -19,15 +20,11 @@ from .shards import file_state
 
 @dataclass(frozen=True, slots=True)
 class KnownItem:
-    """What the current version says of one item."""
+    """One item of the current version; of a text only the checksum in `info` is known."""
 
     row_id: int
     uri: str | None
-    sha256: str
-    width: int | None = None
-    height: int | None = None
-    file_bytes: int | None = None
-    mtime_ns: int | None = None
+    info: ImageInfo
 
 
 class Reuse(Protocol):
@@ -75,17 +72,17 @@ class VersionReuse:
         if known is None or isinstance(item.content, bytes):
             return None
         if isinstance(item.content, LazyBytes):
-            same = item.content.is_unchanged(known.file_bytes, known.mtime_ns) and known.uri == item.uri
+            same = item.content.is_unchanged(known.info.file_bytes, known.info.mtime_ns) and known.uri == item.uri
             return known if same else None
         if isinstance(item.content, Path):
-            same = file_state(item.content) == (known.file_bytes, known.mtime_ns) and known.uri == item.uri
+            same = file_state(item.content) == (known.info.file_bytes, known.info.mtime_ns) and known.uri == item.uri
             return known if same else None
-        return known if text_sha256(item.content) == known.sha256 else None
+        return known if text_sha256(item.content) == known.info.sha256 else None
 
     def same_bytes(self, item: Item, sha256: str) -> KnownItem | None:
         """Compare checksums."""
         known = self._known[item.collection].get(item.item_id)
-        return known if known is not None and known.sha256 == sha256 else None
+        return known if known is not None and known.info.sha256 == sha256 else None
 
     def vector(self, collection: Collection, row_id: int) -> np.ndarray:
         """Read one vector of the version."""
@@ -99,9 +96,12 @@ def text_sha256(text: str) -> str:
 
 
 def _known_items(version: IndexVersion, collection: Collection) -> dict[str, KnownItem]:
-    names = ["row_id", "uri", "sha256"]
-    if collection == "images":
-        names += ["width", "height", "file_bytes", "mtime_ns"]
-    table = version.catalog.table(collection).select(["item_id", *names])
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return {row.pop("item_id"): KnownItem(**row) for row in rows}
+    columns = ImageInfo.columns()
+    table = version.catalog.table(collection)
+    present = [name for name in columns if name in table.column_names]
+    rows: list[dict[str, Any]] = table.select(["item_id", "row_id", "uri", *present]).to_pylist()
+    return {row["item_id"]: KnownItem(row["row_id"], row["uri"], _info(row, columns)) for row in rows}
+
+
+def _info(row: Mapping[str, Any], columns: Iterable[str]) -> ImageInfo:
+    return ImageInfo(**{name: row.get(name) for name in columns})  # type: ignore[arg-type]

@@ -8,23 +8,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from storage.catalog_writer import IMAGE_COLUMNS
+from storage.schema import ImageInfo
+
 from ..corpus.item import Item, Rejection
 from ..errors import BuildError
-from .reuse import KnownItem, text_sha256
+from .reuse import text_sha256
 
 DIGEST_KEY = b"twinlens.shard.digest"
 
 ITEM_FIELDS = (
     pa.field("collection", pa.string()),
-    pa.field("item_id", pa.string()),
-    pa.field("uri", pa.string()),
-    pa.field("caption", pa.string()),
-    pa.field("width", pa.int32()),
-    pa.field("height", pa.int32()),
-    pa.field("sha256", pa.string()),
-    pa.field("split", pa.string()),
-    pa.field("file_bytes", pa.int64()),
-    pa.field("mtime_ns", pa.int64()),
+    *(pa.field(name, kind) for name, kind in IMAGE_COLUMNS.items() if name != "row_id"),
     pa.field("image_ids", pa.list_(pa.string())),
     pa.field("stage", pa.string()),
     pa.field("reason", pa.string()),
@@ -42,20 +37,12 @@ class ShardTable:
         self._rows: list[dict[str, Any]] = []
         self._vectors: dict[int, np.ndarray] = {}
 
-    def add_image(self, item: Item, facts: KnownItem) -> int:
-        """Append an image and return its place in the shard."""
-        return self._append(
-            item,
-            caption=None,
-            width=facts.width,
-            height=facts.height,
-            sha256=facts.sha256,
-            file_bytes=facts.file_bytes,
-            mtime_ns=facts.mtime_ns,
-        )
+    def add_image(self, item: Item, info: ImageInfo) -> int:
+        """Append an image and return its position in the shard."""
+        return self._append(item, **{name: getattr(info, name) for name in ImageInfo.columns()})
 
     def add_text(self, item: Item) -> int:
-        """Append a text and return its place in the shard."""
+        """Append a text and return its position in the shard."""
         text = str(item.content)
         return self._append(item, caption=text, sha256=text_sha256(text), image_ids=list(item.image_ids))
 

@@ -34,14 +34,14 @@ PHOTO = file_of(smooth(640, 480))
 def test_a_photograph_is_decoded_as_small_as_allowed_and_no_smaller(most: float, size: tuple[int, int]) -> None:
     decoded = decode_image(PHOTO, shrink=lambda width, height: most)
     assert decoded.pixels.size == size
-    assert (decoded.width, decoded.height) == (640, 480)
+    assert (decoded.info.width, decoded.info.height) == (640, 480)
 
 
 @settings(max_examples=60, deadline=None)
 @given(width=st.integers(1, 300), height=st.integers(1, 300), most=st.floats(1, 10))
 def test_no_side_shrinks_by_more_than_was_allowed(width: int, height: int, most: float) -> None:
     decoded = decode_image(file_of(smooth(width, height)), shrink=lambda *_: most)
-    assert (decoded.width, decoded.height) == (width, height)
+    assert (decoded.info.width, decoded.info.height) == (width, height)
     assert decoded.pixels.width >= width / most - 1e-9
     assert decoded.pixels.height >= height / most - 1e-9
 
@@ -64,8 +64,8 @@ def test_a_turned_photograph_is_upright_and_has_the_size_that_is_shown(orientati
     exif[0x0112] = orientation
     data = file_of(smooth(640, 480), exif=exif)
     small, whole = decode_image(data, shrink=lambda *_: 4), decode_image(data)
-    assert (small.width, small.height) == (whole.width, whole.height) == whole.pixels.size
-    assert small.pixels.size == (whole.width // 4, whole.height // 4)
+    assert (small.info.width, small.info.height) == (whole.info.width, whole.info.height) == whole.pixels.size
+    assert small.pixels.size == (whole.info.width // 4, whole.info.height // 4)
     near = np.asarray(whole.pixels.resize(small.pixels.size, Image.Resampling.BOX)).astype(int)
     assert np.abs(np.asarray(small.pixels) - near).mean() < 2
 
@@ -85,7 +85,7 @@ def test_pictures_of_telephones_with_further_ones_behind_are_decoded_small_too()
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "BMP"])
 def test_other_formats_stay_whole(format: str) -> None:
     decoded = decode_image(file_of(smooth(64, 48), format), shrink=lambda *_: 4)
-    assert decoded.pixels.size == (64, 48) == (decoded.width, decoded.height)
+    assert decoded.pixels.size == (64, 48) == (decoded.info.width, decoded.info.height)
 
 
 def test_limits_are_those_of_the_file_and_not_of_what_is_decoded() -> None:
@@ -113,4 +113,4 @@ def test_damage_is_told_exactly_as_of_a_whole_decode(data: st.DataObject) -> Non
 def test_a_photograph_from_a_path_has_the_digest_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(PHOTO)
     small, whole = decode_image(tmp_path / "a.jpg", shrink=lambda *_: 8), decode_image(PHOTO)
-    assert (small.sha256, small.file_bytes) == (whole.sha256, whole.file_bytes)
+    assert (small.info.sha256, small.info.file_bytes) == (whole.info.sha256, whole.info.file_bytes)

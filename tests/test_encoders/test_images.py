@@ -65,7 +65,7 @@ def test_a_lossless_picture_keeps_every_pixel(format: str) -> None:
     decoded = decode_image(file_of(smooth(), format))
     assert decoded.pixels.mode == "RGB"
     assert decoded.pixels.tobytes() == smooth().tobytes()
-    assert (decoded.width, decoded.height) == (90, 60)
+    assert (decoded.info.width, decoded.info.height) == (90, 60)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "WEBP", "AVIF", "GIF", "MPO"])
@@ -80,7 +80,7 @@ def test_the_digest_and_size_are_those_of_the_file(tmp_path: Path) -> None:
     path.write_bytes(data)
     for source in (data, path, str(path)):
         decoded = decode_image(source)
-        assert (decoded.sha256, decoded.file_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+        assert (decoded.info.sha256, decoded.info.file_bytes) == (hashlib.sha256(data).hexdigest(), len(data))
 
 
 def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
@@ -101,12 +101,12 @@ def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
     stored = shown if orientation == 1 else shown.transpose(Image.Transpose(back[orientation]))
     decoded = decode_image(file_of(stored, format, exif=exif))
     assert decoded.pixels.tobytes() == shown.tobytes()
-    assert (decoded.width, decoded.height) == (2, 3)
+    assert (decoded.info.width, decoded.info.height) == (2, 3)
 
 
 def test_a_damaged_exif_block_does_not_cost_the_picture() -> None:
     data = file_of(smooth(), "JPEG", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
-    assert decode_image(data).width == 90
+    assert decode_image(data).info.width == 90
 
 
 def test_transparency_lies_on_white() -> None:
@@ -152,7 +152,7 @@ def test_values_that_are_not_numbers_are_black() -> None:
 def test_every_usual_mode_becomes_rgb(mode: str) -> None:
     image = Image.new(mode, (5, 4))
     decoded = decode_image(image)
-    assert (decoded.pixels.mode, decoded.width, decoded.height) == ("RGB", 5, 4)
+    assert (decoded.pixels.mode, decoded.info.width, decoded.info.height) == ("RGB", 5, 4)
 
 
 def test_a_mode_without_a_way_to_rgb_is_an_unsupported_format() -> None:
@@ -179,8 +179,8 @@ def test_a_pil_image_is_taken_as_it_is(tmp_path: Path) -> None:
     with Image.open(path) as lazy:
         decoded = decode_image(lazy)
     assert decoded.pixels.tobytes() == smooth().tobytes()
-    assert decoded.file_bytes == 0
-    assert decoded.sha256 == decode_image(smooth()).sha256 != decode_image(smooth(60, 90)).sha256
+    assert decoded.info.file_bytes == 0
+    assert decoded.info.sha256 == decode_image(smooth()).info.sha256 != decode_image(smooth(60, 90)).info.sha256
 
 
 def test_a_missing_file_says_so(tmp_path: Path) -> None:
@@ -212,7 +212,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
         assert reason(png_header(width, height)) == "too_many_pixels"
     assert reason(file_of(smooth(), "PNG"), max_pixels=5399) == "too_many_pixels"
     assert reason(smooth(), max_pixels=5399) == "too_many_pixels"
-    assert decode_image(file_of(smooth(), "PNG"), DecodeLimits(max_pixels=5400)).width == 90
+    assert decode_image(file_of(smooth(), "PNG"), DecodeLimits(max_pixels=5400)).info.width == 90
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "AVIF", "PPM"])
@@ -303,7 +303,7 @@ def test_pillow_warnings_do_not_leak_from_any_thread() -> None:
 
 def _outcome(data: bytes) -> str:
     try:
-        return decode_image(data).sha256
+        return decode_image(data).info.sha256
     except ImageError as error:
         return error.reason
 

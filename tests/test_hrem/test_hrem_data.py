@@ -120,7 +120,7 @@ def test_one_picture_is_a_row_a_file_bytes_or_an_array(precomp: Path, tmp_path: 
     np.save(tmp_path / "one.npy", features)
     sources = [f"{precomp / 'dev_ims.npy'}#4", tmp_path / "one.npy", (tmp_path / "one.npy").read_bytes(), features]
     found = [read_regions(source) for source in sources]
-    assert len({one.sha256 for one in found}) == 1
+    assert len({one.info.sha256 for one in found}) == 1
     np.testing.assert_array_equal(found[0].pixels, features)
 
 

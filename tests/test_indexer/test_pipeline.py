@@ -52,7 +52,7 @@ class Bytes(ColourEncoder):
         self.sizes: set[tuple[int, int]] = set()
         self.kinds: set[str] = set()
 
-    def open_image(self, source: Any, limits: DecodeLimits) -> DecodedImage:
+    def open_image(self, source: Any, limits: DecodeLimits) -> DecodedImage[Image.Image]:
         return decode_image(source, limits, shrink=lambda width, height: 8)
 
     def byte_pixels(self, image: Image.Image) -> np.ndarray:

@@ -11,8 +11,8 @@ import pytest
 from indexer import BuildError
 from indexer.corpus import Item
 from indexer.corpus.item import Rejection
-from indexer.encode.reuse import KnownItem
 from indexer.encode.shard_table import ShardTable
+from storage.schema import ImageInfo
 
 
 def item(number: int, **facts: Any) -> Item:
@@ -37,7 +37,7 @@ def test_a_vector_that_is_not_finite_becomes_a_rejection() -> None:
 def test_rejections_and_images_keep_their_facts() -> None:
     table = ShardTable(2, pa.schema([]), "digest")
     image = Item(item_id="a.jpg", collection="images", content=b"", uri="a.jpg", place="a.jpg", split="train")
-    table.add_image(image, KnownItem(-1, "a.jpg", "f" * 64, 640, 480, 1000, 5))
+    table.add_image(image, ImageInfo(width=640, height=480, sha256="f" * 64, file_bytes=1000, mtime_ns=5))
     table.reject(Rejection(item_id="b", collection="images", uri="b", stage="decode", reason="corrupt", detail="cut"))
     rows = table.finish().to_pylist()
     assert (rows[0]["width"], rows[0]["height"], rows[0]["split"], rows[0]["reason"]) == (640, 480, "train", None)

@@ -191,13 +191,13 @@ def test_metadata_columns_can_be_chosen(tmp_path: Path) -> None:
 
 
 def test_metadata_that_the_catalog_has_already_is_renamed_and_said(tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "t.jsonl", {"image": "a", "Width": 3, "uri": "u", "price": 1, "Price": 2})
+    path = jsonl(tmp_path / "t.jsonl", {"image": "a", "Width": 3, "uri": "u", "price": 1, "Price": 2, "rowid": 7})
     source = open_source(path)
-    assert source.metadata_schema.names == ["Width_meta", "uri_meta", "price", "Price_2"]
+    assert source.metadata_schema.names == ["Width_meta", "uri_meta", "price", "Price_2", "rowid_meta"]
     assert any("'Width' is called 'Width_meta'" in note for note in source.notes)
     (item,) = source.items()
     assert isinstance(item, Item)
-    assert item.metadata == {"Width_meta": 3, "uri_meta": "u", "price": 1, "Price_2": 2}
+    assert item.metadata == {"Width_meta": 3, "uri_meta": "u", "price": 1, "Price_2": 2, "rowid_meta": 7}
 
 
 def test_too_many_metadata_columns_are_refused(tmp_path: Path) -> None:

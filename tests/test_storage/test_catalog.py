@@ -16,6 +16,7 @@ from small_index import tables
 from storage.catalog import RESERVED_NAMES, Catalog, write_catalog
 from storage.catalog_writer import keeping_ctrl_c
 from storage.errors import CorruptIndexError, DuplicateItemError, SearchParameterError, StorageError
+from storage.schema import ImageInfo
 
 ROWS = 20
 
@@ -275,6 +276,19 @@ def test_a_metadata_column_may_not_have_a_name_of_ours(tmp_path: Path, name: str
     assert name.lower() in RESERVED_NAMES
     with pytest.raises(StorageError, match=f"metadata column '{name}' of 'images' has a name of Twinlens's own"):
         write_changed(tmp_path / "c", "images", with_column(name, pa.nulls(ROWS)))
+
+
+def test_a_catalog_may_lack_a_column_that_came_later_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_catalog(tmp_path / "c", **tables(ROWS))
+    with duckdb.connect(str(tmp_path / "c")) as connection:
+        connection.execute("ALTER TABLE images DROP COLUMN mtime_ns")
+    with pytest.raises(CorruptIndexError, match=r"in table 'images' where .*'mtime_ns'\] are expected"):
+        Catalog.open(tmp_path / "c")
+    monkeypatch.setattr(ImageInfo, "later_columns", lambda: frozenset({"mtime_ns"}))
+    with Catalog.open(tmp_path / "c") as catalog:
+        assert [name for name, _ in catalog.columns("images")][-2:] == ["file_bytes", "Year"]
 
 
 def test_metadata_names_are_told_apart_without_case(tmp_path: Path) -> None:

@@ -9,16 +9,14 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from storage.catalog_writer import RESERVED_NAMES
+
 from ...errors import SourceError
 from ..item import SourceOptions
 
 # Guessed only by these exact names, in this order of preference.
 IMAGE_NAMES = ("image", "image_path", "filepath", "path", "file_name")
 TEXT_NAMES = ("caption", "captions", "text", "title")
-# The catalog's own columns; DuckDB compares names without case.
-RESERVED = frozenset(
-    ("row_id", "item_id", "uri", "caption", "width", "height", "sha256", "split", "file_bytes", "mtime_ns")
-)
 MAX_COLUMNS = 1000
 
 
@@ -79,11 +77,11 @@ def catalog_names(columns: Iterable[str], place: str) -> dict[str, str]:
         SourceError: There are more than 1,000 columns.
     """
     names: dict[str, str] = {}
-    taken = set(RESERVED)
+    taken = set(RESERVED_NAMES)
     for column in columns:
         if not column.strip():
             continue
-        name = f"{column}_meta" if column.lower() in RESERVED else column
+        name = f"{column}_meta" if column.lower() in RESERVED_NAMES else column
         base, number = name, 1
         while name.lower() in taken:
             number += 1

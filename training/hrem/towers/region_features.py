@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.errors import ImageError
+from encoders.images import DecodedImage
 from indexer.corpus.item import ROW_MARK, file_of
+from storage.schema import ImageInfo
 
 from ...errors import RegionError
 
@@ -27,23 +29,8 @@ _FEW = 8
 WAY_OUT = "make them from pictures with: twinlens regions"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Regions:
-    """The regions of one picture, in the place of its pixels; the fields are those of `encoders.DecodedImage`.
-
-    Attributes:
-        pixels: (regions, dim) float32.
-        width: None, since features have no pixels.
-        height: None.
-        sha256: Of the features.
-        file_bytes: 0: a row of a file.
-    """
-
-    pixels: Features
-    sha256: str
-    width: int | None = None
-    height: int | None = None
-    file_bytes: int = 0
+Regions = DecodedImage[Features]
+"""The regions of one image, (regions, dim) float32, in the place of its pixels; they have no width and no height."""
 
 
 def open_features(path: Path) -> NDArray[np.floating]:
@@ -99,7 +86,9 @@ def read_regions(source: object) -> Regions:
     features = np.array(array, dtype=np.float32, order="C")
     if not np.isfinite(features).all():
         raise ImageError("corrupt", f"a region feature of {_name(source)} is NaN or infinite")
-    return Regions(pixels=features, sha256=hashlib.sha256(features.tobytes()).hexdigest())
+    sha256 = hashlib.sha256(features.tobytes()).hexdigest()
+    info = ImageInfo(width=None, height=None, sha256=sha256, file_bytes=0, mtime_ns=None)
+    return DecodedImage(pixels=features, info=info)
 
 
 def _array(source: object) -> NDArray[np.generic]:
