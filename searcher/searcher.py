@@ -160,7 +160,7 @@ class Searcher(Directions):
         self._filters = Filters(version.catalog)
         self._choices: dict[tuple[Any, ...], Choice] = {}
         manifest = version.manifest
-        prompt = (manifest.build.get("config") or {}).get("prompt")
+        prompt = manifest.encoding.prompt
         self._embedder = Embedder(choice, manifest.encoder, version.dim, place, prompt=prompt)
 
     @classmethod

@@ -62,9 +62,9 @@ class Generation:
         choice = EncoderChoice(encoder=encoder)
         self.searcher = Searcher(version, choice, place)
         manifest = version.manifest
-        prompt = (manifest.build.get("config") or {}).get("prompt")
+        prompt = manifest.encoding.prompt
         self.embedder = Embedder(choice, manifest.encoder, version.dim, place, prompt=prompt)
-        self.root = corpus_root(manifest.build, root)
+        self.root = corpus_root(manifest.corpus, root)
         self.dim = version.dim
         self.place = place
         self._version = version
@@ -84,8 +84,7 @@ class Generation:
     @property
     def text_key(self) -> tuple[str, str]:
         """Versions with the same key turn a text into the same vector."""
-        config = self.searcher.manifest.build.get("config") or {}
-        return (self.encoder.fingerprint if self.encoder else "", config.get("prompt") or "")
+        return (self.encoder.fingerprint if self.encoder else "", self.searcher.manifest.encoding.prompt or "")
 
     def count(self, collection: Collection) -> int:
         """Return how many items a collection holds; 0 where there is none."""

@@ -66,7 +66,7 @@ def search(index: Path, output: str, **options: Any) -> None:
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify")}
     with Searcher.open(index, **opening) as searcher:
         found = _ask(searcher, options)
-        root = corpus_root(searcher.manifest.build, options["root"])
+        root = corpus_root(searcher.manifest.corpus, options["root"])
     _draw(found, root, options)
     answers = [hits.to_json() for hits in found]
     emit(output, answers[0] if len(answers) == 1 else answers, table(found))
