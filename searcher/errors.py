@@ -2,7 +2,9 @@
 
 TwinlensError                    storage/errors.py
 `-- SearchError                  a search that cannot be answered as it was asked
+    |-- ParameterError           an option, or a name that is none: a wrong type, out of range
     |-- QueryError               the query itself: a missing file, a wrong dim, a vector of zeros
+    |   `-- ItemNotFoundError    an item to search with, or to show, that the index has not
     |-- FilterError              a `where` that is no predicate on the columns of the catalog
     |-- EncoderMismatchError     the encoder given is not the one that made the index
     |-- EvaluationError          an index that cannot be scored as it was asked: no pairs, no such split, k too large
@@ -16,8 +18,16 @@ class SearchError(TwinlensError):
     """A search that cannot be answered as it was asked."""
 
 
+class ParameterError(SearchError):
+    """An option of a search is of the wrong type or out of range, or there is none of that name."""
+
+
 class QueryError(SearchError):
     """The query cannot be turned into a vector of this index."""
+
+
+class ItemNotFoundError(QueryError):
+    """The index has no item of this id."""
 
 
 class FilterError(SearchError):

@@ -1,215 +1,17 @@
-"""From a `where` to the rows that it lets through; a version never changes, so the last answers are kept."""
+"""Filters of a search: from a `where` to the rows that it lets through, the last ones remembered."""
 
 from __future__ import annotations
-
-import re
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
-from threading import Lock
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.catalog import Catalog
 from storage.errors import SearchParameterError
+from storage.lru import Lru
 from storage.schema import Collection
+from storage.where import check_predicate
 
 from .errors import FilterError
-
-_OPERATORS = (
-    "! !~~ !~~* % & * ** + - -> ->> / // < << <@ ^@ > >> @> ^ | || ~ ~~ ~~* ~~~"
-    " ilike_escape like_escape not_ilike_escape not_like_escape"
-)
-
-_NUMBERS = (
-    "abs add bit_count ceil ceiling divide even exp fdiv floor fmod greatest isfinite isinf isnan least ln log"
-    " log10 log2 mod multiply pow power round round_even sign signbit sqrt subtract trunc"
-)
-
-_TEXT = (
-    "ascii bit_length char_length character_length concat contains damerau_levenshtein editdist3 ends_with hamming"
-    " instr jaccard jaro_similarity jaro_winkler_similarity lcase left len length length_grapheme levenshtein lower"
-    " ltrim mismatches nfc_normalize octet_length ord parse_dirname parse_dirpath parse_filename parse_path position"
-    " prefix regexp_extract regexp_extract_all regexp_full_match regexp_matches regexp_split_to_array reverse right"
-    " rtrim split split_part starts_with str_split string_split string_to_array strip_accents strlen strpos substr"
-    " substring suffix translate trim ucase unicode upper"
-)
-
-_TIME = (
-    "century date_add date_diff date_part date_sub date_trunc datediff datepart datesub datetrunc day dayname"
-    " dayofmonth dayofweek dayofyear decade epoch epoch_ms epoch_ns epoch_us era hour isodow isoyear julian last_day"
-    " make_date make_time make_timestamp microsecond millennium millisecond minute month monthname quarter second"
-    " strftime strptime time_bucket to_days to_hours to_minutes to_months to_seconds to_timestamp to_weeks to_years"
-    " try_strptime week weekday weekofyear year yearweek"
-)
-
-_NESTED = (
-    "array_contains array_has array_has_all array_has_any array_length array_position array_value cardinality"
-    " element_at flatten json_array_length json_contains json_exists json_extract json_extract_path"
-    " json_extract_path_text json_extract_string json_keys json_type json_valid json_value list_any_value list_avg"
-    " list_contains list_count list_distinct list_element list_extract list_first list_has list_has_all list_has_any"
-    " list_indexof list_last list_max list_median list_min list_pack list_position list_sort list_sum list_unique"
-    " list_value map map_contains map_extract map_extract_value map_keys map_values row struct_extract struct_pack"
-)
-
-_OTHERS = "constant_or_null if ifnull nullif typeof"
-
-ALLOWED_FUNCTIONS = frozenset(" ".join((_OPERATORS, _NUMBERS, _TEXT, _TIME, _NESTED, _OTHERS)).split())
-
-
-_MAX_LENGTH = 50_000
-_MAX_NODES = 5_000
-_MAX_DEPTH = 32
-_SHOWN = 80
-
-# Classes of DuckDB's expression tree. What is missing here is refused.
-_ALLOWED = {
-    "BETWEEN",
-    "CASE",
-    "CAST",
-    "COLLATE",
-    "COLUMN_REF",
-    "COMPARISON",
-    "CONJUNCTION",
-    "CONSTANT",
-    "OPERATOR",
-    "TYPE",
-}
-_REFUSED = {
-    "SUBQUERY": "a subquery",
-    "WINDOW": "a window function",
-    "PARAMETER": "a parameter",
-    "STAR": "a star expression",
-    "LAMBDA": "a lambda",
-    "POSITIONAL_REFERENCE": "a column by position",
-    "DEFAULT": "the word DEFAULT",
-}
-
-Tree = dict[str, Any]
-Parse = Callable[[str], Tree]
-
-
-def check_predicate(where: str, columns: Sequence[str], parse: Parse) -> None:
-    """Return where the predicate may be run as it stands, in parentheses, a newline before the closing one.
-
-    Args:
-        where: What the caller wrote, e.g. `width >= 640 and caption ilike '%dog%'`.
-        columns: Names of the columns that it may use.
-        parse: DuckDB's parser, from the text of an expression to its tree; see `Catalog.parse_predicate`.
-
-    Raises:
-        FilterError: It is no single expression, uses something that is not allowed, or names an unknown column.
-        SearchParameterError: From `parse`, where it is no SQL.
-    """
-    if not isinstance(where, str) or not where.strip():
-        raise FilterError(f'where={where!r} is empty; give a condition such as "width >= 640", or leave it out')
-    if len(where) > _MAX_LENGTH or "\0" in where:
-        raise FilterError(f"where has {len(where)} characters; give at most {_MAX_LENGTH}, and no NUL: {shown(where)}")
-    tree = _parsed(where, columns, parse)
-    known = {name.lower() for name in columns}
-    for count, (node, depth) in enumerate(_walk(tree)):
-        if count >= _MAX_NODES or depth > _MAX_DEPTH:
-            raise FilterError(f"where is larger than {_MAX_NODES} parts or deeper than {_MAX_DEPTH}: {shown(where)}")
-        _check_node(node, where, known, columns)
-    _check_whole(where, tree, parse)
-
-
-def _parsed(where: str, columns: Sequence[str], parse: Parse) -> Tree:
-    try:
-        where.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise FilterError(f"where={shown(where)} is not Unicode text: {error.reason}; decode it first") from error
-    try:
-        return parse(where)
-    except SearchParameterError as error:
-        raise FilterError(f"{error}{_to_be_quoted(where, columns, parse)}") from error
-
-
-def _to_be_quoted(where: str, columns: Sequence[str], parse: Parse) -> str:
-    """A hint where a column that SQL cannot read bare, such as `my col` or `select`, may be what was meant."""
-    named = [name for name in columns if re.search(rf"(?<![\w\"']){re.escape(name)}(?![\w\"'])", where, re.IGNORECASE)]
-    odd = [f'"{name}"' for name in named if not _stands_bare(name, parse)]
-    return f"; the column {' and '.join(odd)} must stand in double quotes" if odd else ""
-
-
-def _stands_bare(name: str, parse: Parse) -> bool:
-    try:
-        tree = parse(f"{name} IS NULL")
-    except SearchParameterError:
-        return False
-    return bool(tree["children"][0]["class"] == "COLUMN_REF") if tree.get("children") else False
-
-
-def _check_whole(where: str, tree: Tree, parse: Parse) -> None:
-    problem = FilterError(f"where must be one whole expression: {shown(where)}; mind its parentheses and commas")
-    try:
-        call = parse(f"coalesce(\n{where}\n)")
-    except SearchParameterError as error:
-        raise problem from error
-    if call["type"] != "OPERATOR_COALESCE" or _without_places(call["children"]) != [_without_places(tree)]:
-        raise problem
-
-
-def shown(where: str) -> str:
-    """Return a predicate as error messages show it: on one line, cut to 80 characters."""
-    line = " ".join(where.split())
-    return repr(line if len(line) <= _SHOWN else line[: _SHOWN - 3] + "...")
-
-
-def _without_places(value: Any) -> Any:
-    """The same tree without where in the text each part stood."""
-    if isinstance(value, list):
-        return [_without_places(part) for part in value]
-    if isinstance(value, dict):
-        return {name: _without_places(part) for name, part in value.items() if not name.startswith("query_location")}
-    return value
-
-
-def _walk(tree: Tree) -> Iterator[tuple[Tree, int]]:
-    """Every expression of a tree, whatever it hangs from, with its depth; no recursion, it may be hostile."""
-    waiting: list[tuple[Any, int]] = [(tree, 0)]
-    while waiting:
-        value, depth = waiting.pop()
-        if isinstance(value, dict) and "class" in value:
-            depth += 1
-            yield value, depth
-        if isinstance(value, dict):
-            waiting.extend((part, depth) for part in reversed(value.values()))
-        elif isinstance(value, list):
-            waiting.extend((part, depth) for part in reversed(value))
-
-
-def _check_node(node: Tree, where: str, known: set[str], columns: Sequence[str]) -> None:
-    kind = node["class"]
-    if kind == "FUNCTION":
-        _check_function(node, where)
-    elif kind == "COLUMN_REF":
-        _check_column(node["column_names"], where, known, columns)
-    elif kind not in _ALLOWED or node["type"] == "GROUPING_FUNCTION":
-        what = _REFUSED.get(kind, f"an expression of the kind {node['type']}")
-        raise FilterError(f"where may not use {what}: {shown(where)}; give a condition on columns and values")
-
-
-def _check_function(node: Tree, where: str) -> None:
-    name = str(node["function_name"])
-    special = node.get("schema") or node.get("catalog") or node.get("distinct") or node.get("filter")
-    if name.lower() not in ALLOWED_FUNCTIONS or special or node.get("order_bys", {}).get("orders"):
-        near = [one for one in get_close_matches(name.lower(), ALLOWED_FUNCTIONS, cutoff=0.75) if one != name.lower()]
-        hint = f"do you mean {' or '.join(near)}?" if near else "use plain functions of numbers, texts, times and lists"
-        raise FilterError(f"where may not call {name!r}: {shown(where)}; {hint}")
-
-
-def _check_column(path: Sequence[str], where: str, known: set[str], columns: Sequence[str]) -> None:
-    # Further parts of the path are fields of a struct column.
-    if path[0].lower() in known:
-        return
-    near = get_close_matches(path[0].lower(), known, cutoff=0.7)
-    hint = f"; do you mean {' or '.join(near)}?" if near else ""
-    hint += "; values stand in single quotes" if f'"{path[0]}"' in where and not near else ""
-    raise FilterError(f"where names no column {'.'.join(path)!r}{hint}; there are: {', '.join(columns)}")
-
 
 _KEPT = 16
 _TIMEOUT_SECONDS = 10.0
@@ -218,38 +20,41 @@ RowIds = NDArray[np.int64]
 
 
 class Filters:
-    """Evaluates predicates on the catalog of one version. Safe from many threads."""
+    """Evaluates predicates on the catalog of one version, which never changes. Safe from many threads."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._lock = Lock()
-        self._kept: OrderedDict[tuple[Collection, str], RowIds] = OrderedDict()
+        self._rows: Lru[tuple[Collection, str], RowIds] = Lru(_KEPT)
 
     def columns(self, collection: Collection) -> list[str]:
         """Return the names of the columns that a predicate may use."""
         return [name for name, _ in self._catalog.columns(collection)]
 
-    def rows(self, collection: Collection, where: str) -> RowIds:
+    def __contains__(self, key: tuple[Collection, str]) -> bool:
+        """Whether the rows of a predicate are remembered, so that `rows` takes no time."""
+        return key in self._rows
+
+    def rows(self, collection: Collection, where: str, *, hidden: frozenset[str] = frozenset()) -> RowIds:
         """Return the ids of the rows that pass, ascending, as a read-only int64 array.
+
+        Args:
+            collection: The collection to filter.
+            where: The predicate.
+            hidden: Columns that it may not use; what is remembered was checked by the call that brought it.
 
         Raises:
             FilterError: `where` is not one condition on the columns of this collection, or it cannot be evaluated.
         """
-        key = (collection, where)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        rows = self._evaluate(collection, where)
-        with self._lock:
-            self._kept[key] = rows
-            while len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
+        rows = self._rows.get((collection, where))
+        if rows is None:
+            rows = self._evaluate(collection, where, hidden)
+            self._rows.put((collection, where), rows)
         return rows
 
-    def _evaluate(self, collection: Collection, where: str) -> RowIds:
+    def _evaluate(self, collection: Collection, where: str, hidden: frozenset[str]) -> RowIds:
+        columns = [name for name in self.columns(collection) if name not in hidden]
         try:
-            check_predicate(where, self.columns(collection), self._catalog.parse_predicate)
+            check_predicate(where, columns, self._catalog.parse_predicate)
             rows = self._catalog.filter_rows(collection, where, timeout=_TIMEOUT_SECONDS)
         except SearchParameterError as error:
             raise FilterError(str(error)) from error

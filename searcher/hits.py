@@ -17,7 +17,7 @@ from storage.catalog_writer import ITEM_COLUMNS
 from storage.schema import Collection
 
 from .operating_points import Choice
-from .request import Query
+from .request import QueryPart
 
 # Kept out of `Hit.metadata`, since they have fields of their own.
 OWN_COLUMNS = tuple(ITEM_COLUMNS)
@@ -62,7 +62,7 @@ class Hits(Sequence[Hit]):
     """The hits of one query, best first; equal scores in the order of the index.
 
     Attributes:
-        query: What was asked.
+        query: What was searched with.
         collection: The half of the index that was searched.
         row_ids: (n,) int64, positions in the index; n is smaller than k where fewer items pass.
         scores: (n,) float32, exact cosines.
@@ -70,7 +70,7 @@ class Hits(Sequence[Hit]):
         where: The filter, or None.
     """
 
-    query: Query
+    query: QueryPart
     collection: Collection
     row_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
@@ -92,8 +92,8 @@ class Hits(Sequence[Hit]):
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"query", "hits", "ann"}` made of JSON's own types, and `where` where there was one."""
-        asked = {} if self.where is None else {"where": self.where}
-        return {"query": self.query.label, **asked, "hits": [hit.to_json() for hit in self.hits], "ann": self.ann}
+        filtered = {} if self.where is None else {"where": self.where}
+        return {"query": self.query.label, **filtered, "hits": [hit.to_json() for hit in self.hits], "ann": self.ann}
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -102,13 +102,13 @@ class Hits(Sequence[Hit]):
         return iter(self.hits)
 
     @overload
-    def __getitem__(self, place: int) -> Hit: ...
+    def __getitem__(self, index: int) -> Hit: ...
 
     @overload
-    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+    def __getitem__(self, index: slice) -> tuple[Hit, ...]: ...
 
-    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
-        return self.hits[place]
+    def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[index]
 
 
 def plain(value: Any) -> Any:
@@ -129,7 +129,6 @@ def plain(value: Any) -> Any:
 
 
 _LABEL_WIDTH = 200
-_ID_WIDTH = 32
 _CAPTION_WIDTH = 72
 
 
@@ -154,23 +153,23 @@ def about(hits: Hits) -> str:
     return f"{count}{filtered}, {choice.kind} nprobe {choice.nprobe} oversample {choice.oversample}{recall}"
 
 
-def table(found: Sequence[Hits]) -> str:
+def table(results: Sequence[Hits]) -> str:
     """Return the hits of one or more queries as aligned lines, a heading before each query's."""
-    return "\n\n".join(_section(hits) for hits in found)
+    return "\n\n".join(_section(hits) for hits in results)
 
 
 def _section(hits: Hits) -> str:
     heading = f"{cut(hits.query.label, _LABEL_WIDTH)}  ({about(hits)})"
     rows = [("rank", "score", "item_id", "caption")]
-    rows += [(str(hit.rank), shown_score(hit.score), cut(hit.item_id, _ID_WIDTH), _words(hit)) for hit in hits]
+    rows += [(str(hit.rank), shown_score(hit.score), clean(hit.item_id), _words(hit)) for hit in hits]
     wide = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [f"{row[0]:>{wide[0]}}  {row[1]:>{wide[1]}}  {row[2]:<{wide[2]}}  {row[3]}".rstrip() for row in rows]
     return "\n".join([heading, *(lines if len(hits) else ["nothing passes"])])
 
 
 def _words(hit: Hit) -> str:
-    place = hit.uri if hit.uri != hit.item_id else None
-    return cut(hit.caption or place or "", _CAPTION_WIDTH)
+    location = hit.uri if hit.uri != hit.item_id else None
+    return cut(hit.caption or location or "", _CAPTION_WIDTH)
 
 
 def cut(text: str, width: int) -> str:

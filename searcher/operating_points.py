@@ -9,7 +9,7 @@ from typing import Any
 
 from storage.schema import CollectionInfo, Direction, OperatingPoint, Tuning
 
-from .request import SearchParams
+from .request import SearchRequest
 
 _NARROW_ROWS = 5_000
 _NARROW_SHARE = 0.01
@@ -55,7 +55,7 @@ class Choice:
 
 
 def choose(
-    info: CollectionInfo, direction: Direction | None, params: SearchParams, filtered_rows: int | None = None
+    info: CollectionInfo, direction: Direction | None, request: SearchRequest, filtered_rows: int | None = None
 ) -> Choice:
     """Return the setting for one search.
 
@@ -69,14 +69,14 @@ def choose(
     Args:
         info: The collection that is searched.
         direction: What is searched with what; None for vectors of unknown origin, which take the weakest direction.
-        params: What the caller asked for.
+        request: What the caller asked for.
         filtered_rows: Rows that pass the filter; None without one.
     """
-    reason = _why_exact(info, params, filtered_rows)
-    if reason is None and params.nprobe is None and params.oversample is None:
-        choice = _measured(info, direction, params, filtered_rows)
+    reason = _why_exact(info, request, filtered_rows)
+    if reason is None and request.nprobe is None and request.oversample is None:
+        choice = _measured(info, direction, request, filtered_rows)
     elif reason is None:
-        choice = _given(info, direction, params)
+        choice = _given(info, direction, request)
     else:
         choice = _exact(info, reason)
     return replace(choice, filtered_rows=filtered_rows)
@@ -86,8 +86,8 @@ def _exact(info: CollectionInfo, reason: str) -> Choice:
     return Choice(kind=info.ann.kind, exact=True, ann_recall=1.0, reason=reason)
 
 
-def _why_exact(info: CollectionInfo, params: SearchParams, filtered_rows: int | None) -> str | None:
-    if params.exact:
+def _why_exact(info: CollectionInfo, request: SearchRequest, filtered_rows: int | None) -> str | None:
+    if request.exact:
         return "asked for"
     if info.ann.kind == "flat":
         return "a flat index compares every vector"
@@ -97,17 +97,17 @@ def _why_exact(info: CollectionInfo, params: SearchParams, filtered_rows: int | 
 
 
 def _measured(
-    info: CollectionInfo, direction: Direction | None, params: SearchParams, filtered_rows: int | None
+    info: CollectionInfo, direction: Direction | None, request: SearchRequest, filtered_rows: int | None
 ) -> Choice:
     tunings = _tunings(info.tuning, direction)
     if not tunings:
         return _exact(info, f"{direction or 'no direction'} was never measured in this index")
     share = 1.0 if filtered_rows is None else filtered_rows / info.rows
-    depth = math.ceil(params.k / share)
-    found = [_cheapest(tuning, depth, params.wanted_recall) for tuning in tunings]
-    points = [point for point in found if point]
+    depth = math.ceil(request.k / share)
+    cheapest = [_cheapest(tuning, depth, request.expected_recall) for tuning in tunings]
+    points = [point for point in cheapest if point]
     if len(points) < len(tunings):
-        return _exact(info, f"no measured setting reaches ann_recall {params.wanted_recall:g}")
+        return _exact(info, f"no measured setting reaches ann_recall {request.expected_recall:g}")
     point = max(points, key=lambda point: point.ms_per_query)
     return Choice(
         kind=info.ann.kind,
@@ -116,13 +116,13 @@ def _measured(
         oversample=point.oversample,
         ann_recall=point.ann_recall if filtered_rows is None else None,
         k=point.k,
-        reason=f"the cheapest measured setting that reaches ann_recall {params.wanted_recall:g}",
+        reason=f"the cheapest measured setting that reaches ann_recall {request.expected_recall:g}",
     )
 
 
 def _tunings(tuning: Mapping[Direction, Tuning], direction: Direction | None) -> list[Tuning]:
-    wanted = list(tuning.values()) if direction is None else [tuning[direction]] if direction in tuning else []
-    return [one for one in wanted if one.points]
+    measured = list(tuning.values()) if direction is None else [tuning[direction]] if direction in tuning else []
+    return [one for one in measured if one.points]
 
 
 def _at(tuning: Tuning, k: int) -> list[OperatingPoint]:
@@ -143,11 +143,11 @@ def _widened(info: CollectionInfo, point: OperatingPoint, depth: int, filtered_r
     return min(math.ceil(point.nprobe * depth / point.k), info.ann.nlist or info.rows)
 
 
-def _given(info: CollectionInfo, direction: Direction | None, params: SearchParams) -> Choice:
-    points = [point for tuning in _tunings(info.tuning, direction) for point in _at(tuning, params.k)]
+def _given(info: CollectionInfo, direction: Direction | None, request: SearchRequest) -> Choice:
+    points = [point for tuning in _tunings(info.tuning, direction) for point in _at(tuning, request.k)]
     best = max(points, key=lambda point: (point.ann_recall, -point.ms_per_query), default=None)
-    nprobe = params.nprobe or (best.nprobe if best else info.ann.nlist or 64)
-    oversample = params.oversample or (best.oversample if best else _DEFAULT_OVERSAMPLE)
+    nprobe = request.nprobe or (best.nprobe if best else info.ann.nlist or 64)
+    oversample = request.oversample or (best.oversample if best else _DEFAULT_OVERSAMPLE)
     same = [point for point in points if (point.nprobe, point.oversample) == (nprobe, oversample)]
     return Choice(
         kind=info.ann.kind,

@@ -1,42 +1,59 @@
-"""The encoder of a searcher: loaded when a query first needs it, held to the one that made the index."""
+"""Queries to unit vectors: the encoder of an index, loaded when a query first needs it, refused if it is another."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encoders.errors import ImageError
 from encoders.images import decode_image
+from storage.lru import Lru
 from storage.schema import EncoderInfo
 
 from .errors import EncoderMismatchError, QueryError
-from .request import Query, Vectors, unit_rows
+from .request import QueryPart
 
 if TYPE_CHECKING:
     from encoders import Encoder
+    from storage.manifest import Manifest
 
-_KEPT_TEXTS = 1024
+Vectors = NDArray[np.float32]
+
+_SMALLEST = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderChoice:
-    """Which encoder to use: one that is there already, or the spec of one to load, or None for that of the index."""
+    """Which encoder to use: one that is there already, or the spec of one to load, or None for that of the index.
+
+    Attributes:
+        encoder: The encoder or its spec.
+        device: Where queries are encoded: `auto`, `cpu`, `cuda`.
+        precision: `auto`, `fp32`, `bf16`, `fp16`.
+        kept_texts: Texts whose vectors are kept for when they are asked again.
+    """
 
     encoder: Encoder | str | None = None
     device: str = "auto"
     precision: str = "auto"
+    kept_texts: int = 1024
 
 
-class Embedder:
-    """Turns queries into unit vectors of one index. Safe from many threads."""
+class QueryEncoder:
+    """Turns queries into unit vectors of one index. Safe from many threads.
+
+    Attributes:
+        dim: Length of the index's vectors.
+        prompt: The template that texts go through; None for none.
+    """
 
     def __init__(
-        self, choice: EncoderChoice, info: EncoderInfo | None, dim: int, place: str, *, prompt: str | None = None
+        self, choice: EncoderChoice, info: EncoderInfo | None, dim: int, location: str, *, prompt: str | None = None
     ) -> None:
         """Hold an encoder, or how to load it.
 
@@ -44,7 +61,7 @@ class Embedder:
             choice: The encoder to use.
             info: The encoder that made the index; None where nobody knows.
             dim: Length of the index's vectors.
-            place: The index, for messages.
+            location: The index, for messages.
             prompt: The template that the index's texts were encoded with, so that text queries are measured alike: its
                 one `{}` stands for the text. None leaves queries as they are.
 
@@ -54,61 +71,70 @@ class Embedder:
         self.dim = dim
         self._choice = choice
         self._info = info
-        self._place = place
-        self._prompt = "{}" if prompt is None else prompt
+        self._location = location
+        self.prompt = prompt
         self._lock = Lock()
         self._encoder: Encoder | None = None
-        self._texts: OrderedDict[str, Vectors] = OrderedDict()
+        self._texts: Lru[str, Vectors] = Lru(choice.kept_texts)
         if choice.encoder is not None and not isinstance(choice.encoder, str):
             self._encoder = self._checked(choice.encoder)
 
-    def embed(self, queries: Sequence[Query]) -> Vectors:
-        """Return (n, dim) float32 unit rows in the order given.
+    @classmethod
+    def of(cls, choice: EncoderChoice, manifest: Manifest, dim: int, location: str) -> QueryEncoder:
+        """Return the query encoder of a version.
 
         Raises:
-            QueryError: A vector does not fit, a picture cannot be decoded, or no encoder is known.
+            EncoderMismatchError: An encoder was given and is not the one that made the index.
+        """
+        prompt = (manifest.build.get("config") or {}).get("prompt")
+        return cls(choice, manifest.encoder, dim, location, prompt=prompt)
+
+    def encode(self, parts: Sequence[QueryPart]) -> Vectors:
+        """Return (n, dim) float32 unit rows in the order given; items of the index are not for an encoder.
+
+        Raises:
+            QueryError: A vector does not fit, an image cannot be decoded, or no encoder is known.
             EncoderMismatchError: The encoder is not the one that made the index.
             EncoderError: The encoder cannot be loaded.
         """
-        found = np.empty((len(queries), self.dim), dtype=np.float32)
-        for kind, embed in (("text", self._texts_of), ("image", self._images_of), ("vector", self._vectors_of)):
-            places = [place for place, query in enumerate(queries) if query.kind == kind]
-            if places:
-                found[places] = embed([queries[place] for place in places])
-        return found
+        vectors = np.empty((len(parts), self.dim), dtype=np.float32)
+        for kind, encode in (("text", self._encode_texts), ("image", self._encode_images), ("vector", self._unit)):
+            positions = [position for position, part in enumerate(parts) if part.kind == kind]
+            if positions:
+                vectors[positions] = encode([parts[position] for position in positions])
+        return vectors
 
-    def _vectors_of(self, queries: Sequence[Query]) -> Vectors:
-        for query in queries:
-            if query.content.shape != (self.dim,):
-                raise QueryError(f"a query vector has shape {query.content.shape}; this index takes ({self.dim},)")
-        return unit_rows(np.stack([query.content for query in queries]), self.dim)
+    def known_text(self, text: str) -> Vectors | None:
+        """Return the vector (dim,) of a text that was encoded lately; None for any other."""
+        return self._texts.get(text)
 
-    def _images_of(self, queries: Sequence[Query]) -> Vectors:
+    def _unit(self, parts: Sequence[QueryPart]) -> Vectors:
+        for part in parts:
+            if part.content.shape != (self.dim,):
+                raise QueryError(f"a query vector has shape {part.content.shape}; this index takes ({self.dim},)")
+        return unit_rows(np.stack([part.content for part in parts]), self.dim)
+
+    def _encode_images(self, parts: Sequence[QueryPart]) -> Vectors:
         with self._lock:
             encoder = self._loaded()
             try:
-                return unit_rows(encoder.encode_images([query.content for query in queries]), self.dim)
+                return unit_rows(encoder.encode_images([part.content for part in parts]), self.dim)
             except ImageError as error:
-                raise QueryError(f"{_broken(queries)} cannot be used: {error}; search with another picture") from error
+                raise QueryError(f"{_broken(parts)} cannot be used: {error}; search with another image") from error
 
-    def _texts_of(self, queries: Sequence[Query]) -> Vectors:
-        texts = [query.content for query in queries]
+    def _encode_texts(self, parts: Sequence[QueryPart]) -> Vectors:
+        texts = [part.content for part in parts]
         # One at a time: a model uses all cores by itself, and fast tokenizers refuse to be borrowed twice.
         with self._lock:
-            known = {text: self._texts[text] for text in texts if text in self._texts}
-            new = list(dict.fromkeys(text for text in texts if text not in known))
+            vectors = {text: vector for text in texts if (vector := self._texts.get(text)) is not None}
+            new = list(dict.fromkeys(text for text in texts if text not in vectors))
             if new:
-                asked = [self._prompt.replace("{}", text) for text in new]
-                known.update(zip(new, unit_rows(self._loaded().encode_texts(asked), self.dim), strict=True))
-            self._keep(known)
-        return np.stack([known[text] for text in texts])
-
-    def _keep(self, known: dict[str, Vectors]) -> None:
-        for text, vector in list(known.items())[-_KEPT_TEXTS:]:
-            self._texts[text] = vector.copy()
-            self._texts.move_to_end(text)
-        while len(self._texts) > _KEPT_TEXTS:
-            self._texts.popitem(last=False)
+                prompted = [text if self.prompt is None else self.prompt.replace("{}", text) for text in new]
+                encoded = unit_rows(self._loaded().encode_texts(prompted), self.dim)
+                for text, vector in zip(new, encoded, strict=True):
+                    vectors[text] = vector.copy()  # a row alone keeps no batch in memory
+                    self._texts.put(text, vectors[text])
+        return np.stack([vectors[text] for text in texts])
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:
@@ -123,7 +149,7 @@ class Embedder:
             return self._choice.encoder
         if self._info is None or self._info.fingerprint is None:
             raise QueryError(
-                f"the index {self._place} was built from ready-made vectors and does not know its encoder; "
+                f"the index {self._location} was built from ready-made vectors and does not know its encoder; "
                 "pass encoder= (--encoder), or search by vector"
             )
         return self._info.spec
@@ -136,23 +162,68 @@ class Embedder:
             )
         if self._info is not None and self._info.fingerprint not in (None, encoder.fingerprint):
             raise EncoderMismatchError(
-                f"the index {self._place} was made with {self._info.spec!r} (fingerprint {self._info.fingerprint}), "
+                f"the index {self._location} was made with {self._info.spec!r} (fingerprint {self._info.fingerprint}), "
                 f"and the encoder given is {encoder.spec!r} (fingerprint {encoder.fingerprint}); "
                 "search with the former, or build the index again"
             )
         if encoder.dim != self.dim:
             raise EncoderMismatchError(
-                f"the index {self._place} has vectors of {self.dim} values, and the encoder {encoder.spec!r} gives "
+                f"the index {self._location} has vectors of {self.dim} values, and the encoder {encoder.spec!r} gives "
                 f"{encoder.dim}; pass the encoder that made the index"
             )
         return encoder
 
 
-def _broken(queries: Sequence[Query]) -> str:
-    """The first query picture that cannot be decoded: the encoder does not say which of a batch it was."""
-    for query in queries:
+def _broken(parts: Sequence[QueryPart]) -> str:
+    """The first query image that cannot be decoded: the encoder does not say which of a batch it was."""
+    for part in parts:
         try:
-            decode_image(query.content)
+            decode_image(part.content)
         except ImageError:
-            return f"the query picture {query.label!r}"
-    return "a query picture"
+            return f"the query image {part.label!r}"
+    return "a query image"
+
+
+def unit_rows(vectors: Any, dim: int) -> Vectors:
+    """Return (n, dim) float32 rows of unit length, one row for a single vector (dim,).
+
+    Raises:
+        QueryError: Not numbers, not (n, dim), not finite, or a row of zeros.
+    """
+    if (quick := _quick_unit_rows(vectors, dim)) is not None:
+        return quick
+    try:
+        array = np.atleast_2d(np.asarray(vectors))
+    except ValueError as error:
+        raise QueryError(f"the query vectors are no array: {error}; give an array (n, {dim})") from error
+    if array.ndim != 2 or array.shape[1] != dim:
+        raise QueryError(f"the query vectors have shape {array.shape}; this index takes (n, {dim})")
+    if array.dtype.kind not in "fiu":
+        raise QueryError(f"the query vectors are of type {array.dtype}; give numbers, e.g. float32")
+    wide = array.astype(np.float64)
+    _check_rows(np.asarray(np.isfinite(wide).all(axis=1)), "has a value that is not finite (NaN or infinite)")
+    # By the largest value first: squares of huge or tiny values would overflow or vanish.
+    peak = np.abs(wide).max(axis=1, initial=0.0)
+    _check_rows(peak > 0, "is all zeros, so it points nowhere")
+    wide /= peak[:, None]
+    wide /= np.maximum(np.sqrt(np.vecdot(wide, wide)), _SMALLEST)[:, None]
+    return np.ascontiguousarray(wide, dtype=np.float32)
+
+
+def _quick_unit_rows(vectors: Any, dim: int) -> Vectors | None:
+    """Return what nearly all vectors become, in a third of the time; None for those that need a closer look."""
+    if type(vectors) is not np.ndarray or vectors.dtype != np.float32 or vectors.ndim != 2:
+        return None
+    if vectors.shape[1] != dim or not vectors.size:
+        return None
+    wide = vectors.astype(np.float64)
+    squares = np.vecdot(wide, wide)
+    if not (squares.min() > _SMALLEST and squares.max() < np.inf):  # NaN fails the first
+        return None
+    wide /= np.sqrt(squares)[:, None]
+    return wide.astype(np.float32)
+
+
+def _check_rows(good: NDArray[np.bool_], what: str) -> None:
+    if not good.all():
+        raise QueryError(f"query vector {int(np.flatnonzero(~good)[0])} {what}; encode it again")

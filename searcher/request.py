@@ -1,175 +1,118 @@
-"""From what a caller asks with (text, file, bytes, picture, vector) to unit vectors."""
+"""One search request from every surface: command line, page, API, Ray and Python; and its one parser.
+
+`SearchRequest` holds what to search with (`parts`) and the options of the search. An option is one field of it: its
+type, range and help text stand in the field's metadata, from which `parse_request`, the options of the command line,
+the schema of the API and the fields of the page derive.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import QueryError, SearchError
+from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collection, Modality
 
-Modality = Literal["text", "image"]
-Vectors = NDArray[np.float32]
-QueryLike = str | Path | bytes | Image.Image | NDArray[Any]
-
-_URL = re.compile(r"^(https?|ftp|s3|gs|data|file):", re.IGNORECASE)
-_MAX_TEXT = 100_000
-_SMALLEST = 1e-12
-
-
-@dataclass(frozen=True, kw_only=True)
-class Query:
-    """One query as it was asked.
-
-    Attributes:
-        kind: `text`, `image` or `vector`.
-        label: For people: the text, the file's name, or what it is.
-        content: The text, the path, the bytes, the picture or the vector.
-    """
-
-    kind: Literal["text", "image", "vector"]
-    label: str
-    content: Any
-
-
-def split_queries(query: Any) -> tuple[list[Any], bool]:
-    """Return the single queries, and whether there was one that stood alone (not in a list, not a row of an array)."""
-    if isinstance(query, np.ndarray):
-        if query.ndim not in (1, 2):
-            raise QueryError(f"a query array has shape {query.shape}; give one vector (dim,) or several (n, dim)")
-        return ([query], True) if query.ndim == 1 else (list(query), False)
-    if isinstance(query, Sequence) and not isinstance(query, (str, bytes)):
-        return list(query), False
-    return [query], True
-
-
-def understand(query: Any, modality: Modality) -> Query:
-    """Return one query with its kind; files are looked for, not read.
-
-    Raises:
-        QueryError: It is nothing that can be searched with in this direction.
-    """
-    if isinstance(query, np.ndarray):
-        return Query(kind="vector", label=f"a vector of {query.size} values", content=query)
-    return _text(query) if modality == "text" else _image(query)
-
-
-def _text(query: Any) -> Query:
-    if not isinstance(query, str):
-        raise QueryError(
-            f"this direction searches with text or a vector, and a query is of type {type(query).__name__}; "
-            "search with a picture by image_to_image or image_to_text"
-        )
-    if not query.strip() or len(query) > _MAX_TEXT:
-        raise QueryError(
-            f"the query text {query[:40]!r} has {len(query)} characters; give 1 to {_MAX_TEXT:,} with words"
-        )
-    try:
-        query.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise QueryError(
-            f"the query text {query[:40]!r} is not Unicode text: {error.reason}; decode it first"
-        ) from error
-    return Query(kind="text", label=query, content=query)
-
-
-def _image(query: Any) -> Query:
-    if isinstance(query, (str, Path)):
-        return _image_file(query)
-    if isinstance(query, bytes):
-        return Query(kind="image", label=f"a picture of {len(query)} bytes", content=query)
-    if isinstance(query, Image.Image):
-        return Query(kind="image", label=f"a picture of {query.width} x {query.height}", content=query)
-    raise QueryError(
-        "this direction searches with a path, bytes, a PIL image or a vector, "
-        f"and a query is of type {type(query).__name__}"
-    )
-
-
-def _image_file(query: str | Path) -> Query:
-    name = str(query)
-    if _URL.match(name):
-        raise QueryError(
-            f"the query {name[:80]!r} is a URL, and nothing is fetched; save the picture and give its path"
-        )
-    try:
-        found = bool(name) and "\0" not in name and Path(name).is_file()
-    except OSError as error:
-        raise QueryError(f"the query picture {name[:80]!r} cannot be read: {error.strerror}; give a path") from error
-    if not found:
-        raise QueryError(
-            f"there is no query picture at {name[:200]!r}; give the path of a file, "
-            "or search with words by text_to_image"
-        )
-    return Query(kind="image", label=_shown_name(name), content=Path(name))
-
-
-def _shown_name(name: str) -> str:
-    """The last part of a path; bytes that are no UTF-8 show as the replacement sign, since results are Unicode."""
-    return os.fsencode(Path(name).name).decode("utf-8", errors="replace")
-
-
-def unit_rows(vectors: Any, dim: int) -> Vectors:
-    """Return (n, dim) float32 rows of unit length, one row for a single vector (dim,).
-
-    Raises:
-        QueryError: Not numbers, not (n, dim), not finite, or a row of zeros.
-    """
-    if (quick := _quick_unit_rows(vectors, dim)) is not None:
-        return quick
-    try:
-        array = np.atleast_2d(np.asarray(vectors))
-    except ValueError as error:
-        raise QueryError(f"the query vectors are no array: {error}; give an array (n, {dim})") from error
-    if array.ndim != 2 or array.shape[1] != dim:
-        raise QueryError(f"the query vectors have shape {array.shape}; this index takes (n, {dim})")
-    if array.dtype.kind not in "fiu":
-        raise QueryError(f"the query vectors are of type {array.dtype}; give numbers, e.g. float32")
-    wide = array.astype(np.float64)
-    _check_rows(np.asarray(np.isfinite(wide).all(axis=1)), "has a value that is not finite (NaN or infinite)")
-    # By the largest value first: squares of huge or tiny values would overflow or vanish.
-    peak = np.abs(wide).max(axis=1, initial=0.0)
-    _check_rows(peak > 0, "is all zeros, so it points nowhere")
-    wide /= peak[:, None]
-    wide /= np.maximum(np.sqrt(np.vecdot(wide, wide)), _SMALLEST)[:, None]
-    return np.ascontiguousarray(wide, dtype=np.float32)
-
-
-def _quick_unit_rows(vectors: Any, dim: int) -> Vectors | None:
-    """Return what nearly all vectors become, in a third of the time; None for those that need a closer look."""
-    if type(vectors) is not np.ndarray or vectors.dtype != np.float32 or vectors.ndim != 2:
-        return None
-    if vectors.shape[1] != dim or not vectors.size:
-        return None
-    wide = vectors.astype(np.float64)
-    squares = np.vecdot(wide, wide)
-    if not (squares.min() > _SMALLEST and squares.max() < np.inf):  # NaN fails the first
-        return None
-    wide /= np.sqrt(squares)[:, None]
-    return wide.astype(np.float32)
-
-
-def _check_rows(good: NDArray[np.bool_], what: str) -> None:
-    if not good.all():
-        raise QueryError(f"query vector {int(np.flatnonzero(~good)[0])} {what}; encode it again")
-
+from .errors import ParameterError, QueryError
 
 MAX_K = 10_000
 DEFAULT_ANN_RECALL = 0.95
-_MAX_NPROBE = 1 << 24
-_MAX_OVERSAMPLE = 10_000
+_MAX_TEXT = 100_000
+_MAX_ITEM = 10_000
+_MAX_VALUES = 100_000
+_URL = re.compile(r"^(https?|ftp|s3|gs|data|file):", re.IGNORECASE)
+_SHOWN = 60
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QueryPart:
+    """One thing to search with.
+
+    Attributes:
+        kind: `text`, `image`, `item` (of the index) or `vector`.
+        label: For people: the text, the file's name, or what it is.
+        content: The text; the path, bytes or PIL image; the item id; the vector (dim,).
+        modality: What a text or an image is, and what a vector or an item stands for; None where that is not said.
+        collection: Where an item is; None for among the images, else among the texts.
+    """
+
+    kind: Literal["text", "image", "item", "vector"]
+    label: str
+    content: Any
+    modality: Modality | None = None
+    collection: Collection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """How a value is given by name, on every surface alike.
+
+    Attributes:
+        type: `int`, `float`, `bool`, `str`, or `list` for several texts (separated by commas where they come as one).
+        help: One sentence for people.
+        most: The largest number; a whole number is at least 1, a fraction above 0.
+        choices: The texts that a `str` may be; empty for any.
+        hint: What an error adds.
+    """
+
+    type: type
+    help: str
+    most: int = 1
+    choices: tuple[str, ...] = ()
+    hint: str = ""
+
+    def parse(self, name: str, value: Any) -> Any:
+        """Return a value of this type from one that came as text, as JSON or typed.
+
+        Raises:
+            ParameterError: It is none, or out of range.
+        """
+        typed = _TYPES[self.type].parse(value)
+        if typed is None or not _TYPES[self.type].is_valid(typed, self):
+            raise self._refusal(name, value)
+        return typed
+
+    def check(self, name: str, value: Any) -> None:
+        """Refuse a value that is of another type, or out of range.
+
+        Raises:
+            ParameterError: It is.
+        """
+        if not _TYPES[self.type].is_valid(value, self):
+            raise self._refusal(name, value)
+
+    def _refusal(self, name: str, value: Any) -> ParameterError:
+        must = f"must be one of {', '.join(self.choices)}" if self.choices else _TYPES[self.type].must_be
+        return ParameterError(
+            f"{name}={_shown(value)} {must.format(most=self.most, name=name, value=value)}{self.hint}"
+        )
+
+    def json_schema(self) -> dict[str, Any]:
+        """Return the JSON schema of a value."""
+        schema: dict[str, Any] = {"type": _TYPES[self.type].json_name, "description": self.help}
+        if self.type is int:
+            schema |= {"minimum": 1, "maximum": self.most}
+        elif self.type is float:
+            schema |= {"exclusiveMinimum": 0, "maximum": self.most}
+        elif self.choices:
+            schema["enum"] = list(self.choices)
+        return schema | ({"items": {"type": "string"}} if self.type is list else {})
+
+
+def _option(kind: type, help: str, **limits: Any) -> dict[str, Option]:
+    return {"option": Option(type=kind, help=help, **limits)}
 
 
 class SearchOptions(TypedDict, total=False):
-    """The keyword arguments of every search; `SearchParams` says what they mean."""
+    """The keyword arguments of a searcher's methods; `SearchRequest` says what they mean."""
 
     where: str | None
     ann_recall: float | None
@@ -180,11 +123,13 @@ class SearchOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SearchParams:
-    """One search, as asked.
+class SearchRequest:
+    """One search.
 
     Attributes:
-        k: Hits wanted a query, 1 to 10,000; fewer come back where the collection or the filter has fewer.
+        parts: What to search with: today one part.
+        into: The collection to search; None for images where the index has any, else texts.
+        k: Hits wanted, 1 to 10,000; fewer come back where the collection or the filter has fewer.
         where: A DuckDB predicate on catalog columns, e.g. `width >= 640`; None for all items.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
@@ -195,48 +140,355 @@ class SearchParams:
         columns: Metadata columns to bring back with each hit; None for all.
     """
 
-    k: int = 10
-    where: str | None = None
-    ann_recall: float | None = None
-    nprobe: int | None = None
-    oversample: int | None = None
-    exact: bool = False
-    columns: Sequence[str] | None = None
+    parts: tuple[QueryPart, ...] = ()
+    into: Collection | None = field(
+        default=None,
+        metadata=_option(
+            str,
+            "What to look for: images or texts.  [default: images where the index has any, else texts]",
+            choices=COLLECTIONS,
+        ),
+    )
+    k: int = field(default=10, metadata=_option(int, "Hits wanted a query.", most=MAX_K))
+    where: str | None = field(
+        default=None, metadata=_option(str, 'A condition on columns of the catalog, e.g. "width >= 640".')
+    )
+    ann_recall: float | None = field(
+        default=None,
+        metadata=_option(
+            float,
+            "Share of the exact top k to find; the cheapest measured setting that does is used.  [default: 0.95]",
+            hint=", e.g. 0.95; use exact=True to miss nothing",
+        ),
+    )
+    nprobe: int | None = field(
+        default=None, metadata=_option(int, "Lists to visit, in place of the measured setting.", most=1 << 24)
+    )
+    oversample: int | None = field(
+        default=None, metadata=_option(int, "Candidates a hit, in place of the measured setting.", most=10_000)
+    )
+    exact: bool = field(default=False, metadata=_option(bool, "Compare every vector."))
+    columns: Sequence[str] | None = field(
+        default=None, metadata=_option(list, "Columns of the catalog to bring back.  [default: all]")
+    )
 
     def __post_init__(self) -> None:
         """Refuse what no index can do.
 
         Raises:
-            SearchError: A value is outside its range; the message names both.
+            ParameterError: A value is outside its range; the message names both.
         """
-        _check_whole("k", self.k, MAX_K)
-        if self.nprobe is not None:
-            _check_whole("nprobe", self.nprobe, _MAX_NPROBE)
-        if self.oversample is not None:
-            _check_whole("oversample", self.oversample, _MAX_OVERSAMPLE)
-        if self.ann_recall is not None:
-            _check_share(self.ann_recall)
-        if isinstance(self.columns, str):
-            raise SearchError(
-                f"columns={self.columns!r} is one string; give a list of names: columns=[{self.columns!r}]"
-            )
+        for name, option, default in _FIELDS:
+            value = getattr(self, name)
+            if value is not default:
+                option.check(name, value)
 
     @property
-    def wanted_recall(self) -> float:
+    def part(self) -> QueryPart:
+        """The part of a request that has one.
+
+        Raises:
+            QueryError: It has none, or several.
+        """
+        if len(self.parts) == 1:
+            return self.parts[0]
+        if not self.parts:
+            raise QueryError("there is nothing to search with; give text, item, or by POST an image or a vector")
+        kinds = " and ".join(part.kind for part in self.parts)
+        raise QueryError(f"a search takes one of text, item, image and vector; {kinds} were given")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Everything but the parts, by name."""
+        return {name: getattr(self, name) for name in OPTIONS}
+
+    @property
+    def expected_recall(self) -> float:
         """The `ann_recall` asked for, or the default."""
         return DEFAULT_ANN_RECALL if self.ann_recall is None else float(self.ann_recall)
 
 
-def _check_whole(name: str, value: Any, most: int) -> None:
-    if type(value) is int and 1 <= value <= most:
-        return  # almost always, and ten times as quick
-    if not isinstance(value, Integral) or isinstance(value, bool) or not 1 <= int(value) <= most:
-        raise SearchError(f"{name}={value!r} must be a whole number from 1 to {most:,}")
+OPTIONS: Mapping[str, Option] = {one.name: one.metadata["option"] for one in fields(SearchRequest) if one.metadata}
+_FIELDS = [(one.name, one.metadata["option"], one.default) for one in fields(SearchRequest) if one.metadata]
+
+# What a request searches with, by name; `direction` and `collection` say more of it.
+PARTS: Mapping[str, Option] = {
+    "text": Option(type=str, help="Search with words."),
+    "item": Option(type=str, help="Search with an item of the index, by its id."),
+    "collection": Option(
+        type=str, help="Where `item` is; by default among the images, else among the texts.", choices=COLLECTIONS
+    ),
+    "direction": Option(
+        type=str, help="What is searched with what: `into`, and what a vector stands for.", choices=DIRECTIONS
+    ),
+}
+PARAMETERS: Mapping[str, Option] = {**PARTS, **OPTIONS}
+_VECTOR_SCHEMA = {
+    "type": "array",
+    "items": {"type": "number"},
+    "minItems": 1,
+    "maxItems": _MAX_VALUES,
+    "description": "Search with a ready vector of the index's dimension.",
+}
 
 
-def _check_share(value: Any) -> None:
-    # `not 0 < x <= 1` also refuses NaN.
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < float(value) <= 1:
-        raise SearchError(
-            f"ann_recall={value!r} must be above 0 and at most 1, e.g. 0.95; use exact=True to miss nothing"
+def body_schema(*, vector: bool) -> dict[str, Any]:
+    """Return the JSON schema of a request's named values."""
+    properties: dict[str, Any] = {name: option.json_schema() for name, option in PARAMETERS.items()}
+    return {"type": "object", "properties": {**properties, **({"vector": _VECTOR_SCHEMA} if vector else {})}}
+
+
+def parse_request(values: Mapping[str, Any], image: bytes | None = None) -> SearchRequest:
+    """Return the request that named values ask for: those of a URL, a form, a JSON object or a command line.
+
+    Args:
+        values: By the names of `PARAMETERS`, and `vector`; texts, or JSON's types. None stands for not given.
+        image: The bytes of an image file to search with.
+
+    Raises:
+        ParameterError: A name is unknown, or its value is of the wrong type or out of range.
+        QueryError: There is not exactly one thing to search with, or it does not fit the direction.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    typed = {name: _parsed(name, value) for name, value in given.items()}
+    parts = [make(typed) for name, make in _PART_MAKERS.items() if name in typed]
+    parts += [] if image is None else [image_part(image)]
+    request = SearchRequest(
+        parts=tuple(parts),
+        **{name: value for name, value in typed.items() if name in OPTIONS and name != "into"},
+        into=_target(typed),
+    )
+    part = request.part  # there is one
+    if "collection" in typed and part.kind != "item":
+        raise QueryError(f"collection={typed['collection']!r} says where an item is; give item too, or direction")
+    if "direction" in typed and part.modality is not None:
+        check_modality(typed["direction"], part.modality)
+    return request
+
+
+def _parsed(name: str, value: Any) -> Any:
+    if name == "vector":
+        return _vector(value)
+    if name not in PARAMETERS:
+        raise ParameterError(f"there is no parameter {name[:80]!r}; there are {', '.join([*PARAMETERS, 'vector'])}")
+    return PARAMETERS[name].parse(name, value)
+
+
+def _vector(value: Any) -> NDArray[np.float64]:
+    is_list = isinstance(value, list) and 1 <= len(value) <= _MAX_VALUES
+    try:
+        if is_list and all(type(number) in (int, float) for number in value):
+            return np.array(value, dtype=np.float64)
+    except OverflowError:
+        pass
+    raise ParameterError(f"vector={_shown(value)} must be a list of 1 to {_MAX_VALUES:,} numbers")
+
+
+def _target(typed: Mapping[str, Any]) -> Collection | None:
+    into: Collection | None = typed.get("into")
+    if "direction" not in typed:
+        return into
+    target = SIDES[typed["direction"]][1]
+    if into not in (None, target):
+        raise QueryError(f"direction={typed['direction']!r} does not search {into}; leave one of the two out")
+    return target
+
+
+def check_modality(direction: str, modality: Modality) -> None:
+    """Refuse a direction that starts from another modality than the query's.
+
+    Raises:
+        QueryError: It does.
+    """
+    names = [name for name, (start, _) in SIDES.items() if start == modality]
+    if direction not in names:
+        kind = "a text" if modality == "text" else "an image"
+        raise QueryError(f"direction={direction!r} does not start from {kind}; give {' or '.join(names)}")
+
+
+def text_part(text: Any) -> QueryPart:
+    """Return a text to search with.
+
+    Raises:
+        QueryError: It is no text, has no words, or is too long.
+    """
+    if not isinstance(text, str):
+        raise QueryError(
+            f"this direction searches with text or a vector, and a query is of type {type(text).__name__}; "
+            "search with an image by image_to_image or image_to_text"
         )
+    if not text.strip() or len(text) > _MAX_TEXT:
+        raise QueryError(f"the query text {text[:40]!r} has {len(text)} characters; give 1 to {_MAX_TEXT:,} with words")
+    if (reason := _not_unicode(text)) is not None:
+        raise QueryError(f"the query text={text[:40]!r} is not Unicode text: {reason}; decode it first")
+    return QueryPart(kind="text", label=text, content=text, modality="text")
+
+
+def image_part(image: Any) -> QueryPart:
+    """Return an image to search with: the path of a file, which is looked for but not read, its bytes, or a PIL image.
+
+    Raises:
+        QueryError: There is no such file, or it is none of these.
+    """
+    if isinstance(image, (str, Path)):
+        name = str(image)
+        _check_file(name)
+        # Bytes of a name that are no UTF-8 show as the replacement sign, since results are Unicode.
+        shown = os.fsencode(Path(name).name).decode("utf-8", errors="replace")
+        return QueryPart(kind="image", label=shown, content=Path(name), modality="image")
+    if isinstance(image, bytes):
+        return QueryPart(kind="image", label=f"an image of {len(image)} bytes", content=image, modality="image")
+    if isinstance(image, Image.Image):
+        size = f"{image.width} x {image.height}"
+        return QueryPart(kind="image", label=f"an image of {size}", content=image, modality="image")
+    raise QueryError(
+        "this direction searches with a path, bytes, a PIL image or a vector, "
+        f"and a query is of type {type(image).__name__}"
+    )
+
+
+def vector_part(vector: NDArray[Any], modality: Modality | None) -> QueryPart:
+    """Return a ready vector to search with, and what it stands for."""
+    return QueryPart(kind="vector", label=f"a vector of {np.size(vector)} values", content=vector, modality=modality)
+
+
+def item_part(item_id: str, collection: Collection | None = None, modality: Modality | None = None) -> QueryPart:
+    """Return an item of the index to search with, by its id.
+
+    Raises:
+        ParameterError: The id is longer than any.
+    """
+    if len(item_id) > _MAX_ITEM or (reason := _not_unicode(item_id)) is not None:
+        why = f"has {len(item_id)} characters" if len(item_id) > _MAX_ITEM else f"is not Unicode text: {reason}"
+        raise ParameterError(f"item={_shown(item_id)} {why}; give an item id of the index")
+    known = MODALITIES[collection] if collection else modality
+    return QueryPart(kind="item", label=item_id, content=item_id, modality=known, collection=collection)
+
+
+def split_queries(query: Any) -> tuple[list[Any], bool]:
+    """Return the single queries, and whether it was one alone (not in a list, not a row of an array)."""
+    if isinstance(query, np.ndarray):
+        if query.ndim not in (1, 2):
+            raise QueryError(f"a query array has shape {query.shape}; give one vector (dim,) or several (n, dim)")
+        return ([query], True) if query.ndim == 1 else (list(query), False)
+    if isinstance(query, Sequence) and not isinstance(query, (str, bytes)):
+        return list(query), False
+    return [query], True
+
+
+def query_part(query: Any, modality: Modality) -> QueryPart:
+    """Return one query of a direction that starts from `modality`.
+
+    Raises:
+        QueryError: It is nothing that can be searched with in this direction.
+    """
+    if isinstance(query, np.ndarray):
+        return vector_part(query, modality)
+    return text_part(query) if modality == "text" else image_part(query)
+
+
+def _direction_modality(typed: Mapping[str, Any], default: Modality | None) -> Modality | None:
+    return SIDES[typed["direction"]][0] if "direction" in typed else default
+
+
+_PART_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], QueryPart]] = {
+    "text": lambda typed: text_part(typed["text"]),
+    "item": lambda typed: item_part(typed["item"], typed.get("collection"), _direction_modality(typed, None)),
+    # Nobody says what a vector stands for; text queries need the most probing, so that holds for images too.
+    "vector": lambda typed: vector_part(typed["vector"], _direction_modality(typed, "text")),
+}
+
+
+def _check_file(name: str) -> None:
+    if _URL.match(name):
+        raise QueryError(f"the query {name[:80]!r} is a URL, and nothing is fetched; save the image and give its path")
+    try:
+        is_file = bool(name) and "\0" not in name and Path(name).is_file()
+    except OSError as error:
+        raise QueryError(f"the query image {name[:80]!r} cannot be read: {error.strerror}; give a path") from error
+    if not is_file:
+        raise QueryError(
+            f"there is no query image at {name[:200]!r}; give the path of a file, or search with words by text_to_image"
+        )
+
+
+def _not_unicode(text: str) -> str | None:
+    """Why a text cannot be encoded; None where it can."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return error.reason
+    return None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
+
+
+def _whole(value: Any) -> int | None:
+    if isinstance(value, str):
+        digits = value.strip().removeprefix("+")
+        return int(digits) if digits.isascii() and digits.removeprefix("-").isdecimal() and len(digits) < 20 else None
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)
+    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
+
+
+def _fraction(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        return None
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return None
+
+
+_TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def _truth(value: Any) -> bool | None:
+    return value if isinstance(value, bool) else _TRUTH.get(value.lower()) if isinstance(value, str) else None
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+    return tuple(names) if is_list else None
+
+
+def _is_whole(value: Any, option: Option) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= option.most
+
+
+def _is_share(value: Any, option: Option) -> bool:
+    # NaN is not in the range either.
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) <= option.most
+
+
+def _is_choice(value: Any, option: Option) -> bool:
+    return not option.choices or (isinstance(value, str) and value in option.choices)
+
+
+class _Type(NamedTuple):
+    """What values of a type are: read, checked, refused with words, and described in JSON's terms."""
+
+    parse: Callable[[Any], Any]
+    is_valid: Callable[[Any, Option], bool]
+    must_be: str
+    json_name: str
+
+
+_TYPES: Mapping[type, _Type] = {
+    int: _Type(_whole, _is_whole, "must be a whole number from 1 to {most:,}", "integer"),
+    float: _Type(_fraction, _is_share, "must be above 0 and at most {most:g}", "number"),
+    bool: _Type(_truth, lambda value, option: True, "must be true or false", "boolean"),
+    # What else a text must be is for those who read it.
+    str: _Type(lambda value: value if isinstance(value, str) else None, _is_choice, "must be a text", "string"),
+    list: _Type(
+        _names,
+        lambda value, option: not isinstance(value, str),
+        "is one string; give a list of names: {name}=[{value!r}]",
+        "array",
+    ),
+}

@@ -1,9 +1,9 @@
-"""Top-k search in one version of an index."""
+"""Top-k search in one version of an index: open, request, candidates, exact re-rank, hits."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Condition
 from types import TracebackType
@@ -14,15 +14,25 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from storage.exact_search import exact_search
-from storage.schema import COLLECTIONS, TARGETS, Collection, CollectionInfo, Direction
+from storage.lru import Lru
+from storage.schema import (
+    COLLECTIONS,
+    MODALITIES,
+    TARGETS,
+    Collection,
+    CollectionInfo,
+    Direction,
+    Modality,
+    direction_of,
+)
 from storage.store import IndexStore
 
-from .errors import SearcherClosedError, SearchError
+from .errors import ItemNotFoundError, QueryError, SearcherClosedError, SearchError
 from .filters import Filters, RowIds
 from .hits import OWN_COLUMNS, Hit, Hits
 from .operating_points import Choice, choose
-from .query_encoder import Embedder, EncoderChoice
-from .request import Modality, Query, SearchOptions, SearchParams, Vectors, split_queries, understand, unit_rows
+from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
+from .request import MAX_K, QueryPart, SearchOptions, SearchRequest, query_part, split_queries
 
 if TYPE_CHECKING:
     from encoders import Encoder
@@ -31,114 +41,29 @@ if TYPE_CHECKING:
 
 
 Vector = NDArray[Any]
-Picture = str | Path | bytes | Image.Image
+ImageQuery = str | Path | bytes | Image.Image
 Many = list[Any] | tuple[Any, ...]
 
-
-class Directions(ABC):
-    """The four methods of a searcher, with what each takes and gives."""
-
-    @overload
-    def text_to_image(self, query: str, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
-    @overload
-    def text_to_image(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
-    @overload
-    def text_to_image(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def text_to_image(self, query: str | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
-        """Return the images that a text describes best.
-
-        Args:
-            query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
-            k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
-            **options: `where`, `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; `SearchParams` says what they
-                mean.
-
-        Returns:
-            `Hits` for one query, a list of `Hits` for several, in their order.
-
-        Raises:
-            SearchError: The query, an option or the filter cannot be used; the message says why.
-        """
-        return self._search("text_to_image", query, k, options)
-
-    @overload
-    def image_to_text(self, query: Picture, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
-    @overload
-    def image_to_text(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
-    @overload
-    def image_to_text(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def image_to_text(self, query: Picture | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
-        """Return the texts that describe a picture best; see `text_to_image`.
-
-        A query is a path, the bytes of a file, a PIL image or a vector; a `str` is a path, and nothing is fetched.
-        """
-        return self._search("image_to_text", query, k, options)
-
-    @overload
-    def image_to_image(self, query: Picture, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
-    @overload
-    def image_to_image(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
-    @overload
-    def image_to_image(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def image_to_image(self, query: Picture | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
-        """Return the images most like a picture; queries as in `image_to_text`, the rest as in `text_to_image`."""
-        return self._search("image_to_image", query, k, options)
-
-    @overload
-    def text_to_text(self, query: str, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
-    @overload
-    def text_to_text(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
-    @overload
-    def text_to_text(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def text_to_text(self, query: str | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
-        """Return the texts nearest in meaning to a text; see `text_to_image`."""
-        return self._search("text_to_text", query, k, options)
-
-    @abstractmethod
-    def _search(self, direction: Direction, query: Any, k: int, options: SearchOptions) -> Hits | list[Hits]:
-        """Answer one query or several."""
+_KEPT_CHOICES = 1024
 
 
-class Gate:
-    """Counts the searches under way, so that closing waits for them: unmapping a file under a reader kills it."""
+class ResolvedQuery(NamedTuple):
+    """A query as a vector of the index.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._changed = Condition()
-        self._inside = 0
-        self._closed = False
+    Attributes:
+        part: What was asked with.
+        vector: (dim,) float32, unit length.
+        modality: What it stands for; None where that is not known.
+        row: Collection and row of the item that it is, which is no hit of its own; None for one from outside.
+    """
 
-    def __enter__(self) -> None:
-        """Hold the gate open for one search.
-
-        Raises:
-            SearcherClosedError: It was closed already.
-        """
-        with self._changed:
-            if self._closed:
-                raise SearcherClosedError(f"the searcher of {self._name!r} is closed; open another with Searcher.open")
-            self._inside += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._changed:
-            self._inside -= 1
-            if self._closed:
-                self._changed.notify_all()
-
-    def close(self) -> bool:
-        """Let nobody in any more and wait until all are out; return False where it was closed before."""
-        with self._changed:
-            first, self._closed = not self._closed, True
-            self._changed.wait_for(lambda: self._inside == 0)
-        return first
+    part: QueryPart
+    vector: NDArray[np.float32]
+    modality: Modality | None
+    row: tuple[Collection, int] | None = None
 
 
-_MOST_CHOICES = 1024
-
-
-class _Answer(NamedTuple):
+class _Ranking(NamedTuple):
     """Row ids (n, k) padded with -1, scores (n, k) padded with -inf, and how they were found."""
 
     row_ids: NDArray[np.int64]
@@ -146,22 +71,56 @@ class _Answer(NamedTuple):
     choice: Choice
 
 
-class Searcher(Directions):
+class InFlight:
+    """Blocks `close()` until running searches finish: unmapping a file that a search reads would kill the process."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._changed = Condition()
+        self._running = 0
+        self._closed = False
+
+    def __enter__(self) -> None:
+        """Count a search in.
+
+        Raises:
+            SearcherClosedError: The searcher was closed already.
+        """
+        with self._changed:
+            if self._closed:
+                raise SearcherClosedError(f"the searcher of {self._name!r} is closed; open another with Searcher.open")
+            self._running += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._running -= 1
+            if self._closed:
+                self._changed.notify_all()
+
+    def close(self) -> bool:
+        """Admit no further searches and wait for running ones; return False where it was closed before."""
+        with self._changed:
+            first, self._closed = not self._closed, True
+            self._changed.wait_for(lambda: self._running == 0)
+        return first
+
+
+class Searcher:
     """Answers queries from one version of an index, the current one when it was opened, and keeps it.
 
     Safe from many threads. Close it, or use it in `with`.
     """
 
-    def __init__(self, version: IndexVersion, choice: EncoderChoice, place: str) -> None:
+    def __init__(self, version: IndexVersion, encoder: QueryEncoder, location: str) -> None:
         """Use an open version of an index, which the searcher then owns; see `open`."""
         self._version = version
-        self._place = place
-        self._gate = Gate(place)
+        self._location = location
+        self._encoder = encoder
+        self._in_flight = InFlight(location)
         self._filters = Filters(version.catalog)
-        self._choices: dict[tuple[Any, ...], Choice] = {}
-        manifest = version.manifest
-        prompt = manifest.encoding.prompt
-        self._embedder = Embedder(choice, manifest.encoder, version.dim, place, prompt=prompt)
+        self._choices: Lru[tuple[Any, ...], Choice] = Lru(_KEPT_CHOICES)
 
     @classmethod
     def open(
@@ -193,7 +152,7 @@ class Searcher(Directions):
         opened = IndexStore.open(Path(path)).open_version(version, verify=verify)
         choice = EncoderChoice(encoder=encoder, device=device, precision=precision)
         try:
-            return cls(opened, choice, str(path))
+            return cls(opened, QueryEncoder.of(choice, opened.manifest, opened.dim, str(path)), str(path))
         except BaseException:
             opened.close()
             raise
@@ -207,6 +166,71 @@ class Searcher(Directions):
     def collections(self) -> tuple[Collection, ...]:
         """The halves that this index has, `images` before `texts`."""
         return tuple(name for name in COLLECTIONS if name in self.manifest.collections)
+
+    @overload
+    def text_to_image(self, query: str, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    @overload
+    def text_to_image(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    @overload
+    def text_to_image(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
+    def text_to_image(self, query: str | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+        """Return the images that a text describes best.
+
+        Args:
+            query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
+            k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
+            **options: `where`, `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what
+                they mean.
+
+        Returns:
+            `Hits` for one query, a list of `Hits` for several, in their order.
+
+        Raises:
+            SearchError: The query, an option or the filter cannot be used; the message says why.
+        """
+        return self._search_with(query, "text", SearchRequest(into="images", k=k, **options))
+
+    @overload
+    def image_to_text(self, query: ImageQuery, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    @overload
+    def image_to_text(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    @overload
+    def image_to_text(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
+    def image_to_text(self, query: ImageQuery | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+        """Return the texts that describe an image best; see `text_to_image`.
+
+        A query is a path, the bytes of a file, a PIL image or a vector; a `str` is a path, and nothing is fetched.
+        """
+        return self._search_with(query, "image", SearchRequest(into="texts", k=k, **options))
+
+    @overload
+    def image_to_image(self, query: ImageQuery, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    @overload
+    def image_to_image(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    @overload
+    def image_to_image(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
+    def image_to_image(self, query: ImageQuery | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+        """Return the images most like an image; queries as in `image_to_text`, the rest as in `text_to_image`."""
+        return self._search_with(query, "image", SearchRequest(into="images", k=k, **options))
+
+    @overload
+    def text_to_text(self, query: str, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    @overload
+    def text_to_text(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    @overload
+    def text_to_text(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
+    def text_to_text(self, query: str | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+        """Return the texts nearest in meaning to a text; see `text_to_image`."""
+        return self._search_with(query, "text", SearchRequest(into="texts", k=k, **options))
+
+    def search(self, request: SearchRequest) -> Hits:
+        """Return the hits of one request; an item is no hit of its own.
+
+        Raises:
+            SearchError: The query, an option or the filter cannot be used; the message says why.
+        """
+        with self._in_flight:
+            return self.answer(request, self._resolve([request.part]))[0]
 
     def search_vectors(
         self,
@@ -234,25 +258,90 @@ class Searcher(Directions):
         Raises:
             SearchError: The vectors, an option or the filter cannot be used.
         """
-        params = SearchParams(k=k, **options)
+        request = SearchRequest(k=k, **options)
         self._check_direction(into, direction)
-        with self._gate:
-            queries = unit_rows(vectors, self._embedder.dim)
-            answer = self._answer(into, direction, queries, params)
-            names = self._version.vectors(into)
-            if answer.row_ids.shape[1] == params.k and answer.row_ids.min(initial=0) >= 0:
-                return names.item_ids(answer.row_ids), answer.scores
-            found = answer.row_ids >= 0
-            item_ids = np.full((len(queries), params.k), None, dtype=object)
+        with self._in_flight:
+            queries = unit_rows(vectors, self._encoder.dim)
+            ranking = self._rank(into, direction, queries, request)
+            table = self._version.vectors(into)
+            if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0:
+                return table.item_ids(ranking.row_ids), ranking.scores
+            filled = ranking.row_ids >= 0
+            item_ids = np.full((len(queries), request.k), None, dtype=object)
             scores = np.full(item_ids.shape, -np.inf, dtype=np.float32)
-            width = answer.row_ids.shape[1]
-            item_ids[:, :width][found] = names.item_ids(answer.row_ids[found])
-            scores[:, :width] = answer.scores
+            width = ranking.row_ids.shape[1]
+            item_ids[:, :width][filled] = table.item_ids(ranking.row_ids[filled])
+            scores[:, :width] = ranking.scores
         return item_ids, scores
 
+    def answer(self, request: SearchRequest, queries: Sequence[ResolvedQuery]) -> list[Hits]:
+        """Return the hits of queries that are vectors already: all by the options of one request, of one modality.
+
+        Raises:
+            SearchError: An option or the filter cannot be used.
+        """
+        with self._in_flight:
+            into = request.into or self.collections[0]
+            columns = self._metadata_columns(into, request)
+            if not queries:
+                return []
+            modality = queries[0].modality
+            direction = None if modality is None else direction_of(modality, into)
+            own = [query.row[1] if query.row and query.row[0] == into else None for query in queries]
+            # An item finds itself first, and is dropped again.
+            deeper = request if own.count(None) == len(own) else replace(request, k=min(request.k + 1, MAX_K))
+            ranking = self._rank(into, direction, np.stack([query.vector for query in queries]), deeper)
+            entries = self._entries(into, ranking, columns)
+            return [
+                _hits(request, into, query, own_row, ids, scores, entries, ranking.choice)
+                for query, own_row, ids, scores in zip(queries, own, ranking.row_ids, ranking.scores, strict=True)
+            ]
+
+    def find_item(self, item_id: str, collection: Collection | None = None) -> tuple[Collection, int]:
+        """Return collection and row of an item: among the images first, where no collection is named.
+
+        Raises:
+            ItemNotFoundError: There is no such item.
+        """
+        for name in (collection,) if collection else self.collections:
+            row = self._find_row(name, item_id)
+            if row >= 0:
+                return name, row
+        where = collection or " or ".join(self.collections)
+        raise ItemNotFoundError(f"there is no item {item_id[:200]!r} among the {where} of this index")
+
+    def item_query(self, part: QueryPart, collection: Collection, row: int) -> ResolvedQuery:
+        """Return an item of the index, found before, as a query.
+
+        Raises:
+            QueryError: It is of another modality than the request says.
+        """
+        modality = MODALITIES[collection]
+        if part.modality not in (None, modality):
+            raise QueryError(
+                f"the item {part.label[:200]!r} is among the {collection}, and the direction starts from "
+                f"{'a text' if part.modality == 'text' else 'an image'}; leave it out, or name another item"
+            )
+        vector = self._version.vectors(collection).gather(np.array([row]))
+        return ResolvedQuery(part, unit_rows(vector, self._encoder.dim)[0], modality, (collection, row))
+
+    def has_filter(self, into: Collection, where: str) -> bool:
+        """Whether the rows of a filter are remembered: a search with it then takes no longer than one without."""
+        return (into, where) in self._filters
+
+    def prepare_filter(self, into: Collection, where: str, *, hidden: frozenset[str] = frozenset()) -> None:
+        """Check a filter, evaluate it, which may take seconds, and remember the rows for the searches that follow.
+
+        Raises:
+            SearchError: It is no condition on the columns that are not `hidden`, or cannot be evaluated.
+        """
+        with self._in_flight:
+            self._info(into)
+            self._filters.rows(into, where, hidden=hidden)
+
     def close(self) -> None:
-        """Wait for the searches under way and let go of the files; closing again does nothing."""
-        if self._gate.close():
+        """Wait for running searches and close the files; closing again does nothing."""
+        if self._in_flight.close():
             self._version.close()
 
     def __enter__(self) -> Self:
@@ -263,26 +352,38 @@ class Searcher(Directions):
     ) -> None:
         self.close()
 
-    def _search(self, direction: Direction, query: Any, k: int, options: SearchOptions) -> Hits | list[Hits]:
-        params = SearchParams(k=k, **options)
-        into = TARGETS[direction]
-        modality: Modality = "text" if direction.startswith("text_") else "image"
-        with self._gate:
-            columns = self._wanted_columns(into, params)
-            asked, alone = split_queries(query)
-            queries = [understand(one, modality) for one in asked]
-            self._info(into)
-            if not queries:
-                return []
-            answer = self._answer(into, direction, self._embedder.embed(queries), params)
-            found = self._hits(into, queries, answer, columns, params.where)
-        return found[0] if alone else found
+    def _search_with(self, query: Any, modality: Modality, request: SearchRequest) -> Hits | list[Hits]:
+        """Answer one query or several of a modality by the options of one request."""
+        with self._in_flight:
+            self._metadata_columns(request.into or self.collections[0], request)
+            queries, alone = split_queries(query)
+            hits = self.answer(request, self._resolve([query_part(one, modality) for one in queries]))
+        return hits[0] if alone else hits
 
-    def _answer(self, into: Collection, direction: Direction | None, queries: Vectors, params: SearchParams) -> _Answer:
+    def _resolve(self, parts: Sequence[QueryPart]) -> list[ResolvedQuery]:
+        vectors = self._encoder.encode(parts)
+        return [
+            self.item_query(part, *self.find_item(part.content, part.collection))
+            if part.kind == "item"
+            else ResolvedQuery(part, vector, part.modality)
+            for part, vector in zip(parts, vectors, strict=True)
+        ]
+
+    def _find_row(self, collection: Collection, item_id: str) -> int:
+        if collection not in self.collections:
+            return -1
+        try:
+            return int(self._version.vectors(collection).find([item_id])[0])
+        except UnicodeEncodeError:
+            return -1  # half of a surrogate pair: no id of ours
+
+    def _rank(
+        self, into: Collection, direction: Direction | None, queries: Vectors, request: SearchRequest
+    ) -> _Ranking:
         info = self._info(into)
-        rows = None if params.where is None else self._filters.rows(into, params.where)
-        choice = self._choose(into, direction, params, None if rows is None else len(rows))
-        k = min(params.k, info.rows if rows is None else len(rows))
+        rows = None if request.where is None else self._filters.rows(into, request.where)
+        choice = self._choose(into, direction, request, None if rows is None else len(rows))
+        k = min(request.k, info.rows if rows is None else len(rows))
         vectors = self._version.vectors(into)
         if choice.exact:
             ids, scores = exact_search(vectors, queries, k, rows)
@@ -295,60 +396,39 @@ class Searcher(Directions):
         np.minimum(scores, 1, out=scores)
         if (low := scores < -1).any():
             scores[low & (ids >= 0)] = -1
-        return _Answer(ids, scores, choice)
+        return _Ranking(ids, scores, choice)
 
     def _choose(
-        self, into: Collection, direction: Direction | None, params: SearchParams, filtered_rows: int | None
+        self, into: Collection, direction: Direction | None, request: SearchRequest, filtered_rows: int | None
     ) -> Choice:
         """`choose`, remembered: it takes as long as the re-rank of a query, and the same is asked again and again."""
-        key = (into, direction, params.k, params.ann_recall, params.nprobe, params.oversample, params.exact)
+        key = (into, direction, request.k, request.ann_recall, request.nprobe, request.oversample, request.exact)
         choice = self._choices.get(key) if filtered_rows is None else None
         if choice is None:
-            choice = choose(self._info(into), direction, params, filtered_rows)
-            if filtered_rows is None and len(self._choices) < _MOST_CHOICES:
-                self._choices[key] = choice
+            choice = choose(self._info(into), direction, request, filtered_rows)
+            if filtered_rows is None:
+                self._choices.put(key, choice)
         return choice
 
-    def _hits(
-        self, into: Collection, queries: Sequence[Query], answer: _Answer, columns: list[str], where: str | None
-    ) -> list[Hits]:
-        known = np.unique(answer.row_ids[answer.row_ids >= 0])
-        entries = dict(zip(known.tolist(), self._version.catalog.rows(into, known, columns), strict=True))
-        found = []
-        for query, ids, scores in zip(queries, answer.row_ids, answer.scores, strict=True):
-            ids, scores = ids[ids >= 0], scores[ids >= 0]
-            hits = tuple(
-                _hit(rank, float(score), entries[row])
-                for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=1)
-            )
-            found.append(
-                Hits(
-                    query=query,
-                    collection=into,
-                    row_ids=ids,
-                    scores=scores,
-                    choice=answer.choice,
-                    where=where,
-                    hits=hits,
-                )
-            )
-        return found
+    def _entries(self, into: Collection, ranking: _Ranking, columns: list[str]) -> dict[int, dict[str, Any]]:
+        rows = np.unique(ranking.row_ids[ranking.row_ids >= 0])
+        return dict(zip(rows.tolist(), self._version.catalog.rows(into, rows, columns), strict=True))
 
-    def _wanted_columns(self, into: Collection, params: SearchParams) -> list[str]:
+    def _metadata_columns(self, into: Collection, request: SearchRequest) -> list[str]:
         self._info(into)
         known = self._filters.columns(into)
-        wanted = known if params.columns is None else list(params.columns)
-        unknown = [name for name in wanted if name not in known]
+        requested = known if request.columns is None else list(request.columns)
+        unknown = [name for name in requested if name not in known]
         if unknown:
             raise SearchError(f"columns names no column {unknown[0]!r}; {into} have {', '.join(known)}")
         needed = [name for name in OWN_COLUMNS if name in known]
-        return list(dict.fromkeys([*needed, *wanted]))
+        return list(dict.fromkeys([*needed, *requested]))
 
     def _info(self, into: Collection) -> CollectionInfo:
         if into not in self.manifest.collections:
             held = " and ".join(f"{self.manifest.collections[name].rows} {name}" for name in self.collections)
             raise SearchError(
-                f"the index {self._place} has no {into}, it has {held}; search those, or build it with {into}"
+                f"the index {self._location} has no {into}, it has {held}; search those, or build it with {into}"
             )
         return self.manifest.collections[into]
 
@@ -363,6 +443,34 @@ class Searcher(Directions):
 def _all_in(ids: NDArray[np.int64], rows: RowIds) -> bool:
     """Whether every id but the padding is among `rows`, which ascend."""
     return bool(np.isin(ids[ids >= 0], rows).all())
+
+
+def _hits(
+    request: SearchRequest,
+    into: Collection,
+    query: ResolvedQuery,
+    own_row: int | None,
+    ids: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    entries: dict[int, dict[str, Any]],
+    choice: Choice,
+) -> Hits:
+    """Return the best k of a ranking that are rows, and not the query's own."""
+    kept = ids >= 0 if own_row is None else (ids >= 0) & (ids != own_row)
+    ids, scores = ids[kept][: request.k], scores[kept][: request.k]
+    hits = tuple(
+        _hit(rank, float(score), entries[row])
+        for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=1)
+    )
+    return Hits(
+        query=query.part,
+        collection=into,
+        row_ids=ids,
+        scores=scores,
+        choice=choice,
+        where=request.where,
+        hits=hits,
+    )
 
 
 def _hit(rank: int, score: float, entry: dict[str, Any]) -> Hit:

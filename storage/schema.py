@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 Collection = Literal["images", "texts"]
+Modality = Literal["text", "image"]
 Direction = Literal["text_to_image", "image_to_text", "image_to_image", "text_to_text"]
 AnnKind = Literal["flat", "ivf-flat", "ivf-pq", "ivf-pq4", "ivf-rabitq", "hnsw"]
 
@@ -14,13 +15,20 @@ COLLECTIONS: tuple[Collection, ...] = get_args(Collection)
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 ANN_KINDS: tuple[AnnKind, ...] = get_args(AnnKind)
 
-# The collection that each direction searches.
-TARGETS: Mapping[Direction, Collection] = {
-    "text_to_image": "images",
-    "image_to_image": "images",
-    "image_to_text": "texts",
-    "text_to_text": "texts",
+# What each direction searches with, and the collection that it searches.
+SIDES: Mapping[Direction, tuple[Modality, Collection]] = {
+    "text_to_image": ("text", "images"),
+    "image_to_image": ("image", "images"),
+    "image_to_text": ("image", "texts"),
+    "text_to_text": ("text", "texts"),
 }
+TARGETS: Mapping[Direction, Collection] = {direction: target for direction, (_, target) in SIDES.items()}
+MODALITIES: Mapping[Collection, Modality] = {"images": "image", "texts": "text"}
+
+
+def direction_of(modality: Modality, target: Collection) -> Direction:
+    """Return the direction that searches a collection with queries of a modality."""
+    return next(direction for direction, sides in SIDES.items() if sides == (modality, target))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,39 +76,6 @@ class ImageInfo:
     def later_columns(cls) -> frozenset[str]:
         """Return the columns that an older catalog may lack."""
         return frozenset(one.name for one in fields(cls) if one.default is not MISSING)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EncodingInfo:
-    """How a build had the encoder compute the vectors; None wherever that is unknown.
-
-    Attributes:
-        prompt: The template that every text went through, as `a photo of {}`; None where texts were encoded as they
-            are. Text queries go through the same one, since it changes every score.
-        backend: The library that ran the model, e.g. `torch`.
-        device: Where it ran, e.g. `cpu` or `cuda`.
-        precision: `fp32`, `bf16` or `fp16`. An update may have taken over vectors that were computed in another.
-    """
-
-    prompt: str | None = None
-    backend: str | None = None
-    device: str | None = None
-    precision: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CorpusInfo:
-    """The corpus that an encoder read for a version; ready-made embeddings have none.
-
-    Attributes:
-        root: The folder that relative image paths start from.
-        digest: SHA-256 over all items as the build saw them; an update compares it to see that nothing has changed.
-        staging: The fingerprint of the build, by which its folder below `staging/` is named; None where unknown.
-    """
-
-    root: str
-    digest: str
-    staging: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

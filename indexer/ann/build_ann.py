@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from storage import AnnPlan, CollectionInfo, VectorTable
 from storage.ann import AnnIndex
 from storage.exact_search import widen
-from storage.schema import TARGETS, Collection, Direction, Tuning
+from storage.schema import SIDES, TARGETS, Collection, Direction, Tuning
 
 from ..config import BuildConfig
 from ..errors import BuildError
@@ -178,8 +178,8 @@ def _learned_from(
 def _queries(
     direction: Direction, tables: Mapping[Collection, VectorTable], seed: int, encode_texts: EncodeTexts | None
 ) -> Queries | None:
-    source: Collection = "texts" if direction.startswith("text") else "images"
-    target = TARGETS[direction]
+    modality, target = SIDES[direction]
+    source: Collection = "texts" if modality == "text" else "images"
     if source in tables:
         rows = _sample(tables[source].rows, seed)
         vectors = tables[source].gather(rows).astype(np.float32)

@@ -16,7 +16,7 @@ from storage.schema import TARGETS, Collection, Direction, OperatingPoint
 from storage.version import IndexVersion
 
 from ..operating_points import choose
-from ..request import SearchOptions, SearchParams
+from ..request import SearchOptions, SearchRequest
 from ..searcher import Searcher
 from .ground_truth import GroundTruth, Rows
 
@@ -51,8 +51,8 @@ class Trial:
             SearchError: A k is above what a search may ask for.
         """
         depth = min(max(*self.k, DEPTH), len(self.gallery))
-        params = SearchParams(k=depth, ann_recall=self.ann_recall, where=self.where)
-        choice = choose(self._info, self.direction, params, None if self.where is None else len(self.gallery))
+        request = SearchRequest(k=depth, ann_recall=self.ann_recall, where=self.where)
+        choice = choose(self._info, self.direction, request, None if self.where is None else len(self.gallery))
         asked: SearchOptions = {"ann_recall": self.ann_recall}
         found = self._ranked(self.queries, depth, asked)
         told = evaluate_ranking(found, self.relevant, self.k)

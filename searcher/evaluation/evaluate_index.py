@@ -17,8 +17,8 @@ from storage.store import IndexStore
 from storage.version import IndexVersion
 
 from ..errors import EvaluationError
-from ..query_encoder import EncoderChoice
-from ..request import SearchParams
+from ..query_encoder import EncoderChoice, QueryEncoder
+from ..request import SearchRequest
 from ..searcher import Searcher
 from .ann_trial import through_index
 from .ground_truth import GroundTruth
@@ -79,7 +79,7 @@ class EvaluateOptions:
             raise EvaluationError(
                 f"hub correction from split {self.hub_split!r} is not measured in folds; leave out folds={self.folds}"
             )
-        SearchParams(ann_recall=self.ann_recall)
+        SearchRequest(ann_recall=self.ann_recall)
 
 
 def evaluate_index(path: str | Path, options: EvaluateOptions | None = None) -> dict[str, Any]:
@@ -106,7 +106,8 @@ def evaluate_index(path: str | Path, options: EvaluateOptions | None = None) -> 
     """
     options = options or EvaluateOptions()
     version = IndexStore.open(Path(path)).open_version(options.version)
-    with Searcher(version, EncoderChoice(), str(path)) as searcher:
+    encoder = QueryEncoder.of(EncoderChoice(), version.manifest, version.dim, str(path))
+    with Searcher(version, encoder, str(path)) as searcher:
         truth = GroundTruth.read(version, str(path), options.split)
         known: dict[str, Any] = {"place": str(path), "searcher": searcher, "version": version, "truth": truth}
         return _Evaluation(**known, options=options).result()
@@ -141,6 +142,7 @@ class _Evaluation:
 
     def _protocol(self) -> Protocol:
         images, texts = (len(self.truth.rows[name]) for name in COLLECTIONS)
+        build = self.version.manifest.build
         return Protocol.of_pairs(
             self.truth.pairs,
             images,
@@ -148,7 +150,7 @@ class _Evaluation:
             name=self.options.protocol,
             split=self.options.split,
             k=needed_depths(self.options.protocol, tuple(int(k) for k in self.options.k)),
-            prompt=self.version.manifest.encoding.prompt,
+            prompt=build.get("prompt") or (build.get("config") or {}).get("prompt"),
             folds=int(self.options.folds),
         )
 

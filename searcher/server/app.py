@@ -1,4 +1,4 @@
-"""The application: routes, errors as JSON, and the index followed while it runs."""
+"""The ASGI application: routes, errors as JSON, and the index followed while it runs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from starlette.types import ASGIApp
 from storage.errors import TwinlensError
 
 from .api import item_routes, search_routes, state_routes
-from .engine import Service
+from .engine import Engine, Service
 from .errors import RefusedError
 from .live_index import LiveIndex
-from .middleware import Guard
+from .metrics import Metrics
+from .middleware import Middleware
 from .page import error_page, page_routes, wants_page
 from .responses import error_answer, status_of
 from .settings import ServerSettings
@@ -35,11 +36,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ABOUT = 'Search pictures with words and words with pictures. Every error is one line: {"error": "..."}.'
+_ABOUT = 'Search images with words and words with images. Every error is one line: {"error": "..."}.'
 
 
 def create_app(
-    index: str | Path | LiveIndex, settings: ServerSettings | None = None, *, encoder: Encoder | None = None
+    index: str | Path | LiveIndex,
+    settings: ServerSettings | None = None,
+    *,
+    encoder: Encoder | None = None,
+    engine: Callable[[ServerSettings, Metrics], Engine] = Engine,
 ) -> ASGIApp:
     """Return an ASGI application that serves an index, and follows it when versions are published.
 
@@ -50,13 +55,14 @@ def create_app(
         index: The folder of the index, or one that is open already.
         settings: Limits and the rest; by default those of `ServerSettings`.
         encoder: An encoder that is there already.
+        engine: Makes what answers searches.
 
     Raises:
         TwinlensError: The index or its encoder cannot be opened.
     """
     settings = settings or ServerSettings()
     live = index if isinstance(index, LiveIndex) else LiveIndex(Path(index), settings, encoder)
-    service = Service(live, settings)
+    service = Service(live, settings, engine)
     # The pages that document the API would load scripts from elsewhere; /openapi.json says the same.
     app = FastAPI(
         title="Twinlens",
@@ -70,7 +76,7 @@ def create_app(
     for routes in (search_routes, item_routes, state_routes, page_routes):
         app.include_router(routes(service))
     _add_errors(app, service)
-    return Guard(app, settings, service.metrics)
+    return Middleware(app, settings, service.metrics)
 
 
 def _lifespan(service: Service) -> Callable[[FastAPI], Any]:

@@ -1,4 +1,4 @@
-"""Concurrent questions answered together: one call of the encoder or of the index for all that wait."""
+"""Batching of concurrent requests: one call of the encoder or of the index for all that wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MEMORY_SECONDS = 0.02
 
 
 class Batcher(Generic[T, R]):
-    """Collects what is asked while a call is under way, and asks it in the next.
+    """Collects the items that arrive while a call is running, and gives them to the next call together.
 
     One that comes alone is worked on at once. When the last batches held several, a batch waits up to `wait` seconds
     for as many to come again: callers that were answered together come back together, but not in the same instant.
@@ -30,37 +30,37 @@ class Batcher(Generic[T, R]):
         *,
         most: int,
         wait: float,
-        seen: Callable[[int], object] = lambda size: None,
+        on_batch: Callable[[int], object] = lambda size: None,
     ) -> None:
         """Set up a batcher.
 
         Args:
-            work: From the questions of a batch to one answer each, in order; an exception as answer is raised for its
+            work: From the items of a batch to one answer each, in order; an exception as answer is raised for its
                 caller alone, one that is raised for all of them.
             pool: Where the work runs, one batch at a time.
-            most: Questions a batch at most.
+            most: Items a batch at most.
             wait: Seconds to wait at most for the callers of the last batches.
-            seen: Told the size of each batch.
+            on_batch: Called with the size of each batch.
         """
         self._work = work
         self._pool = pool
         self._most = most
         self._wait = wait
-        self._seen = seen
+        self._on_batch = on_batch
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._recent = (1, 1)
         self._ended = 0.0
 
-    async def ask(self, question: T) -> R:
-        """Return the answer to one question.
+    async def submit(self, item: T) -> R:
+        """Return the answer to one item.
 
         Raises:
             BaseException: What `work` gave or raised for it.
         """
         answer: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, answer))
+        self._waiting.append((item, answer))
         self._arrived.set()
         if self._task is None:
             self._task = asyncio.create_task(self._run())
@@ -91,23 +91,23 @@ class Batcher(Generic[T, R]):
     def _take(self) -> list[tuple[T, asyncio.Future[R]]]:
         taken: list[tuple[T, asyncio.Future[R]]] = []
         while self._waiting and len(taken) < self._most:
-            question, answer = self._waiting.popleft()
+            item, answer = self._waiting.popleft()
             if not answer.done():  # its caller may have gone meanwhile
-                taken.append((question, answer))
+                taken.append((item, answer))
         return taken
 
     async def _answer(self, taken: list[tuple[T, asyncio.Future[R]]]) -> None:
         if not taken:
             return
-        self._seen(len(taken))
+        self._on_batch(len(taken))
         loop = asyncio.get_running_loop()
-        found: Sequence[R | BaseException]
+        results: Sequence[R | BaseException]
         try:
-            found = await loop.run_in_executor(self._pool, self._work, [question for question, _ in taken])
-        except Exception as error:  # noqa: BLE001 - it belongs to those who asked, and is raised there
-            found = [error] * len(taken)
+            results = await loop.run_in_executor(self._pool, self._work, [item for item, _ in taken])
+        except Exception as error:  # noqa: BLE001 - it belongs to the callers, and is raised there
+            results = [error] * len(taken)
         self._recent, self._ended = (self._recent[1], len(taken)), loop.time()
-        for (_, answer), value in zip(taken, found, strict=True):
+        for (_, answer), value in zip(taken, results, strict=True):
             _settle(answer, value)
 
 

@@ -1,14 +1,12 @@
-"""Small pictures of indexed items, by item; never the files themselves."""
+"""Thumbnails of indexed images and of query images, remembered; never the files themselves."""
 
 from __future__ import annotations
 
 import io
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from threading import Lock
 from typing import Literal
 
 import numpy as np
@@ -17,10 +15,11 @@ from PIL import Image
 
 from encoders import DecodeLimits, decode_image
 from encoders.errors import ImageError
+from storage.lru import Lru
 
-from ..render.image_files import picture_source, thumbnail
+from ..render.image_files import thumbnail
 from .errors import RefusedError
-from .live_index import Generation
+from .snapshot import Snapshot
 
 Size = Literal["small", "large"]
 BOXES: dict[Size, tuple[int, int]] = {"small": (480, 360), "large": (1280, 960)}
@@ -31,52 +30,48 @@ _MARGIN = 2.0
 
 
 @dataclass(frozen=True)
-class Picture:
+class Jpeg:
     """A JPEG file in memory, and the name by which a browser knows that it has it already."""
 
     data: bytes
     etag: str
 
 
-class Pictures:
-    """Makes small pictures, and keeps the last ones: 64 MiB of them. Safe from many threads."""
+class Thumbnails:
+    """Makes thumbnails, and keeps the last ones: 64 MiB of them. Safe from many threads."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
-        self._lock = Lock()
-        self._kept: OrderedDict[tuple[int, int, Size], Picture] = OrderedDict()
-        self._bytes = 0
+        self._made: Lru[tuple[int, int, Size], Jpeg] = Lru(_KEPT_BYTES, lambda jpeg: len(jpeg.data))
 
-    def of_item(self, generation: Generation, item_id: str, size: Size) -> Picture:
-        """Return the small picture of an image item.
+    def of_item(self, snapshot: Snapshot, item_id: str, size: Size) -> Jpeg:
+        """Return the thumbnail of an image item.
 
         Raises:
             RefusedError: 404, there is no such image, or its file is gone or cannot be shown; the message says which.
         """
-        if "images" not in generation.collections:
+        if "images" not in snapshot.collections:
             raise RefusedError(404, "this index has no images, so there are no thumbnails")
-        _, row = generation.find(item_id, "images")
-        key = (generation.number, row, size)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        picture = self._made(generation, item_id, row, size)
-        self._keep(key, picture)
-        return picture
+        _, row = snapshot.find(item_id, "images")
+        key = (snapshot.number, row, size)
+        jpeg = self._made.get(key)
+        if jpeg is None:
+            jpeg = self._make(snapshot, item_id, row, size)
+            self._made.put(key, jpeg)
+        return jpeg
 
-    def of_query(self, data: bytes) -> Picture:
-        """Return the small picture of a query picture.
+    def of_query(self, data: bytes) -> Jpeg:
+        """Return the thumbnail of a query image.
 
         Raises:
             RefusedError: 415, it cannot be shown.
         """
-        return _jpeg(self._small(data, "small", "the query picture cannot be shown", 415))
+        return _jpeg(self._small(data, "small", "the query image cannot be shown", 415))
 
-    def _made(self, generation: Generation, item_id: str, row: int, size: Size) -> Picture:
-        (entry,) = generation.entries("images", [row])
-        source = picture_source(entry["uri"], generation.root)
-        name = f"the picture of {item_id[:200]!r} cannot be shown"
+    def _make(self, snapshot: Snapshot, item_id: str, row: int, size: Size) -> Jpeg:
+        (entry,) = snapshot.entries("images", [row])
+        source = snapshot.image_source(row, entry["uri"])
+        name = f"the image {item_id[:200]!r} cannot be shown"
         if source is None:
             raise RefusedError(404, f"{name}: the index names no file for it")
         return _jpeg(self._small(source, size, name, 404))
@@ -95,20 +90,11 @@ class Pictures:
             raise RefusedError(status, f"{name}: {small.problem}")
         return small.image
 
-    def _keep(self, key: tuple[int, int, Size], picture: Picture) -> None:
-        with self._lock:
-            if key not in self._kept:
-                self._bytes += len(picture.data)
-            self._kept[key] = picture
-            while self._bytes > _KEPT_BYTES:
-                _, gone = self._kept.popitem(last=False)
-                self._bytes -= len(gone.data)
-
 
 _REASONS = {
     "missing": "its file is not where the index was built; start the server with --root",
     "unreadable": "its file cannot be read",
-    "not_an_image": "its file is no picture",
+    "not_an_image": "its file is no image",
     "unsupported_format": "its format is not supported",
     "corrupt": "its file is damaged",
     "too_large": "its file is too large",
@@ -121,19 +107,19 @@ def _shrink(width: int, height: int, box: tuple[int, int]) -> float:
     return max(1.0, max(width / box[0], height / box[1]) / _MARGIN)
 
 
-def _jpeg(image: Image.Image) -> Picture:
+def _jpeg(image: Image.Image) -> Jpeg:
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=_QUALITY)
     data = file.getvalue()
-    return Picture(data, f'"{sha256(data).hexdigest()[:32]}"')
+    return Jpeg(data, f'"{sha256(data).hexdigest()[:32]}"')
 
 
-_KEPT = 512
+_KEPT_QUERIES = 512
 
 
 @dataclass(frozen=True, kw_only=True)
-class QueryPicture:
-    """A picture that was searched with.
+class QueryImage:
+    """An image that was searched with.
 
     Attributes:
         vector: (dim,), unit length.
@@ -143,23 +129,21 @@ class QueryPicture:
 
     vector: NDArray[np.float32]
     fingerprint: str
-    thumbnail: Picture
+    thumbnail: Jpeg
 
 
-class QueryPictures:
-    """The last 512 query pictures, in memory alone. Belongs to one event loop."""
+class QueryImages:
+    """The last 512 query images, in memory alone."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, QueryPicture] = OrderedDict()
+        self._images: Lru[str, QueryImage] = Lru(_KEPT_QUERIES)
 
-    def keep(self, picture: QueryPicture) -> str:
-        """Return a new name for a picture; nobody can guess it."""
+    def keep(self, image: QueryImage) -> str:
+        """Return a new name for an image; nobody can guess it."""
         name = secrets.token_urlsafe(12)
-        self._kept[name] = picture
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
+        self._images.put(name, image)
         return name
 
-    def find(self, name: str) -> QueryPicture | None:
-        """Return a picture by its name, or None where it is no longer known."""
-        return self._kept.get(name)
+    def find(self, name: str) -> QueryImage | None:
+        """Return an image by its name, or None where it is no longer known."""
+        return self._images.get(name)

@@ -1,4 +1,4 @@
-"""What the server counts, in the form that Prometheus reads."""
+"""Metrics of the server, in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from storage.schema import COLLECTIONS
 
-from .live_index import Generation
+from .snapshot import Snapshot
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -45,17 +45,17 @@ class Metrics:
             "twinlens_batch_queries", "Queries that went through one call", ["stage"], buckets=_SIZES, registry=registry
         )
         self.known_texts = Counter("twinlens_known_texts", "Text queries that needed no encoder", registry=registry)
-        self._version = Gauge("twinlens_index_version", "Version of the index in front", registry=registry)
+        self._version = Gauge("twinlens_index_version", "Version of the index that is current", registry=registry)
         self._items = Gauge("twinlens_index_items", "Items in the index", ["collection"], registry=registry)
-        self._swaps = Counter("twinlens_index_swaps", "Versions put in front", registry=registry)
+        self._swaps = Counter("twinlens_index_swaps", "Versions that became current", registry=registry)
         self._failures = Counter("twinlens_index_swap_failures", "Versions that could not be opened", registry=registry)
 
-    def swapped(self, generation: Generation) -> None:
-        """Count a version that was put in front."""
-        self._version.set(generation.number)
+    def swapped(self, snapshot: Snapshot) -> None:
+        """Count a version that became the current one."""
+        self._version.set(snapshot.number)
         self._swaps.inc()
         for collection in COLLECTIONS:
-            self._items.labels(collection).set(generation.count(collection))
+            self._items.labels(collection).set(snapshot.count(collection))
 
     def failed(self) -> None:
         """Count a version that could not be opened."""

@@ -1,4 +1,4 @@
-"""What stands before every request: who may ask, how much, how long, how many at once; and the answers' headers."""
+"""ASGI middleware: host, token and origin checks, limits of body, time and concurrency, and the answers' headers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _HEADERS = {
 }
 
 
-class Guard:
+class Middleware:
     """The outermost layer of the application."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings, metrics: Metrics) -> None:
@@ -74,7 +74,7 @@ class Guard:
             if scope["path"] in _UNCOUNTED:
                 await self._app(scope, receive, answer)
                 return
-            with self._place(headers):
+            with self._slot(headers):
                 await self._timed(scope, receive, answer)
         except RefusedError as error:
             if not answer.status:
@@ -102,8 +102,8 @@ class Guard:
             given = _password(given)
         return hmac.compare_digest(sha256(given).digest(), self._token or b"")
 
-    def _place(self, headers: Headers) -> _Place:
-        """Return a place among the requests under way, and room for the body that it announces."""
+    def _slot(self, headers: Headers) -> _Slot:
+        """Return a slot among the running requests, and room for the body that it announces."""
         size = self._size(headers)
         if self._held + size > _BODIES * self._settings.max_body:
             raise self._refused("full", 503, f"{_BODIES} large bodies are under way; try again in a second", _RETRY)
@@ -111,16 +111,16 @@ class Guard:
             raise self._refused(
                 "full", 503, f"{self._settings.concurrency} requests are under way; try again in a second", _RETRY
             )
-        return _Place(self, size)
+        return _Slot(self, size)
 
     def _size(self, headers: Headers) -> int:
         """Return the bytes that a body may take; one that does not say counts as the largest there may be."""
-        most = self._settings.max_body
+        limit = self._settings.max_body
         if "transfer-encoding" in headers:
-            return most
+            return limit
         stated = headers.get("content-length", "")
-        if stated.isdecimal() and int(stated[:20]) > most:
-            raise self._refused("body", 413, _too_large(most))
+        if stated.isdecimal() and int(stated[:20]) > limit:
+            raise self._refused("body", 413, _too_large(limit))
         return int(stated) if stated.isdecimal() else 0
 
     def enter(self, size: int) -> None:
@@ -160,18 +160,18 @@ class Guard:
         return RefusedError(status, message, headers)
 
 
-class _Place:
-    """One request's place among those under way."""
+class _Slot:
+    """One request's slot among those running."""
 
-    def __init__(self, guard: Guard, size: int) -> None:
-        self._guard = guard
+    def __init__(self, middleware: Middleware, size: int) -> None:
+        self._middleware = middleware
         self._size = size
 
     def __enter__(self) -> None:
-        self._guard.enter(self._size)
+        self._middleware.enter(self._size)
 
     def __exit__(self, *problem: object) -> None:
-        self._guard.leave(self._size)
+        self._middleware.leave(self._size)
 
 
 class _Answer:
@@ -198,9 +198,9 @@ class _Answer:
 class _Body:
     """Receives a body up to a limit."""
 
-    def __init__(self, receive: Receive, most: int) -> None:
+    def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
-        self._most = most
+        self._limit = limit
         self._seen = 0
         self.asked = False
         self.whole = False
@@ -212,14 +212,14 @@ class _Body:
         if message["type"] == "http.request":
             self._seen += len(message.get("body", b""))
             self.whole = not message.get("more_body", False)
-            if self._seen > self._most:
+            if self._seen > self._limit:
                 self.over = True
-                raise RefusedError(413, _too_large(self._most))
+                raise RefusedError(413, _too_large(self._limit))
         return message
 
 
-def _too_large(most: int) -> str:
-    return f"the body has more than {most} bytes, which is this server's limit; send a smaller picture"
+def _too_large(limit: int) -> str:
+    return f"the body has more than {limit} bytes, which is this server's limit; send a smaller image"
 
 
 def _host(header: str) -> str:

@@ -1,4 +1,4 @@
-"""The page: one address, rendered here, which works without a script."""
+"""The web page: one address, rendered on the server, which works without a script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
-from typing import Any, Literal, cast
+from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request
@@ -18,16 +18,18 @@ from fastapi.responses import RedirectResponse, Response
 from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 
 from storage.errors import TwinlensError
-from storage.schema import Collection, Direction
+from storage.schema import Collection
 
 from ..hits import Hit, Hits, about, plain, shown_score
-from .api import picture_answer
-from .engine import Plan, Seed, Service
+from ..request import OPTIONS, SearchRequest, image_part, item_part, text_part
+from ..searcher import ResolvedQuery
+from .api import image_answer
+from .engine import Service
 from .errors import RefusedError
-from .image_cache import QueryPicture
-from .live_index import DULL_COLUMNS, HIDDEN_COLUMNS, Generation
-from .requests import MOST_K, PageQuery, Question, page_query, read_form
+from .image_cache import QueryImage
+from .requests import MOST_K, PageQuery, page_query, read_form
 from .responses import status_of
+from .snapshot import DULL_COLUMNS, HIDDEN_COLUMNS, Snapshot
 
 # A banner or a tower may not take a row for itself; inside its frame it keeps its shape.
 _NARROWEST, _WIDEST = 0.5, 2.6
@@ -68,7 +70,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What was searched with, where it is more than words: an item or a picture."""
+    """What was searched with, where it is more than words: an item or an image."""
 
     title: str
     card: Card | None = None
@@ -87,9 +89,9 @@ class View:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-def hit_section(generation: Generation, hits: Hits, title: str, more: str, query: PageQuery) -> Section:
+def hit_section(snapshot: Snapshot, hits: Hits, title: str, more: str, query: PageQuery) -> Section:
     """Return a section of search results."""
-    cards = [_hit_card(generation, hits.collection, hit, query) for hit in hits]
+    cards = [_hit_card(snapshot, hits.collection, hit, query) for hit in hits]
     return Section(
         title=title,
         collection=hits.collection,
@@ -100,24 +102,24 @@ def hit_section(generation: Generation, hits: Hits, title: str, more: str, query
     )
 
 
-def sample_section(generation: Generation, count: int) -> Section:
+def sample_section(snapshot: Snapshot, count: int) -> Section:
     """Return a section of items from all over the index, for a start."""
-    collection = generation.collections[0]
-    total = generation.count(collection)
-    rows = sorted({place * total // count for place in range(min(count, total))})
-    entries = generation.entries(collection, rows)
-    generation.remember(collection, [entry["item_id"] for entry in entries], rows)
-    cards = [entry_card(generation, collection, entry) for entry in entries]
+    collection = snapshot.collections[0]
+    total = snapshot.count(collection)
+    rows = sorted({position * total // count for position in range(min(count, total))})
+    entries = snapshot.entries(collection, rows)
+    snapshot.remember(collection, [entry["item_id"] for entry in entries], rows)
+    cards = [entry_card(snapshot, collection, entry) for entry in entries]
     return Section(title="From this index", collection=collection, cards=cards)
 
 
-def entry_card(generation: Generation, collection: Collection, entry: Mapping[str, Any], size: str = "small") -> Card:
+def entry_card(snapshot: Snapshot, collection: Collection, entry: Mapping[str, Any], size: str = "small") -> Card:
     """Return the card of a catalog entry."""
     hidden = {*HIDDEN_COLUMNS, *DULL_COLUMNS, "rank", "score"}
     facts = [(name, str(plain(value))) for name, value in entry.items() if name not in hidden and value is not None]
     width, height = entry.get("width"), entry.get("height")
     item_id, caption = entry["item_id"], entry["caption"]
-    shown = {"id": item_id, "v": generation.number} | ({} if size == "small" else {"size": size})
+    shown = {"id": item_id, "v": snapshot.number} | ({} if size == "small" else {"size": size})
     return Card(
         key=f"{collection[0]}{entry['row_id']}",
         item_id=item_id,
@@ -132,18 +134,18 @@ def entry_card(generation: Generation, collection: Collection, entry: Mapping[st
     )
 
 
-def columns_of(generation: Generation, collection: Collection) -> list[tuple[str, str, str]]:
+def columns_of(snapshot: Snapshot, collection: Collection) -> list[tuple[str, str, str]]:
     """Return name, type and an example of each column that a filter may use."""
-    first = generation.first(collection)
+    first = snapshot.first(collection)
     # What people filter by comes first.
-    ordered = sorted(generation.columns(collection), key=lambda column: column[0] in _LAST)
+    ordered = sorted(snapshot.columns(collection), key=lambda column: column[0] in _LAST)
     return [(name, kind.lower(), _example(first[name])) for name, kind in ordered]
 
 
-def _hit_card(generation: Generation, collection: Collection, hit: Hit, query: PageQuery) -> Card:
+def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQuery) -> Card:
     entry = {"row_id": f"-{hit.rank}", "item_id": hit.item_id, "caption": hit.caption, **hit.metadata}
-    card = entry_card(generation, collection, entry)
-    link = PageQuery(item=hit.item_id, of=collection, where=query.where, into=query.into).link()
+    card = entry_card(snapshot, collection, entry)
+    link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None)
     return Card(**{**vars(card), "link": link, "rank": hit.rank, "score": shown_score(hit.score)})
 
 
@@ -225,15 +227,15 @@ def page_routes(service: Service) -> APIRouter:
         return await _page(service, request)
 
     @router.post("/")
-    async def picture_given(request: Request) -> Response:
+    async def image_given(request: Request) -> Response:
         return await _remember(service, request)
 
     @router.get("/pictures/{name}")
-    async def query_picture(request: Request, name: str) -> Response:
-        picture = service.remembered.find(name)
-        if picture is None:
+    async def query_image(request: Request, name: str) -> Response:
+        image = service.query_images.find(name)
+        if image is None:
             raise RefusedError(404, _GONE)
-        return picture_answer(request, picture.thumbnail, lasting=True)
+        return image_answer(request, image.thumbnail, lasting=True)
 
     router.include_router(asset_routes())
     return router
@@ -247,125 +249,126 @@ def wants_page(request: Request) -> bool:
 def error_page(service: Service, request: Request, status: int, message: str) -> Response:
     """Return the page with nothing on it but an error."""
     del request
-    with service.live.borrow() as generation:
-        return _rendered(service, generation, PageQuery(), View(), status, message)
+    with service.live.acquire() as snapshot:
+        return _rendered(service, snapshot, PageQuery(), View(), status, message)
 
 
 async def _page(service: Service, request: Request) -> Response:
     query, status, message = PageQuery(), 200, ""
     view = View()
     started = time.perf_counter()
-    with service.live.borrow() as generation:
+    with service.live.acquire() as snapshot:
         try:
             query = page_query(request.query_params)
-            view = await _view(service, generation, query)
+            view = await _view(service, snapshot, query)
         except TwinlensError as error:
             status, message, _ = status_of(error)
         view = View(**{**vars(view), "seconds": time.perf_counter() - started})
-        return _rendered(service, generation, query, view, status, message)
+        return _rendered(service, snapshot, query, view, status, message)
 
 
 async def _remember(service: Service, request: Request) -> Response:
-    """Take a picture, and send the browser to the address that shows what it finds."""
-    fields, picture = await read_form(request)
-    with service.live.borrow() as generation:
+    """Take an image, and send the browser to the address that shows what it finds."""
+    fields, image = await read_form(request)
+    with service.live.acquire() as snapshot:
         query = PageQuery()
         try:
-            query = page_query({name: value for name, value in fields.items() if name in ("into", "where", "k")})
-            if picture is None:
-                raise RefusedError(400, "no picture came with the form; drop, paste or choose one")
-            name = await _remembered(service, generation, picture)
+            query = page_query({name: value for name, value in fields.items() if name in OPTIONS})
+            if image is None:
+                raise RefusedError(400, "no image came with the form; drop, paste or choose one")
+            name = await _keep(service, snapshot, image)
         except TwinlensError as error:
             status, message, _ = status_of(error)
-            return _rendered(service, generation, query, View(), status, message)
+            return _rendered(service, snapshot, query, View(), status, message)
     return RedirectResponse(query.link(picture=name), status_code=303)
 
 
-async def _remembered(service: Service, generation: Generation, data: bytes) -> str:
-    seed = await service.engine.seed(generation, Question(picture=data))
-    thumbnail = await service.engine.run("picture", service.pictures.of_query, data)
-    fingerprint = generation.encoder.fingerprint if generation.encoder else ""
-    return service.remembered.keep(QueryPicture(vector=seed.vector, fingerprint=fingerprint, thumbnail=thumbnail))
+async def _keep(service: Service, snapshot: Snapshot, data: bytes) -> str:
+    query = await service.engine.resolve(snapshot, image_part(data))
+    thumbnail = await service.engine.run("image", service.thumbnails.of_query, data)
+    fingerprint = snapshot.encoder.fingerprint if snapshot.encoder else ""
+    return service.query_images.keep(QueryImage(vector=query.vector, fingerprint=fingerprint, thumbnail=thumbnail))
 
 
-async def _view(service: Service, generation: Generation, query: PageQuery) -> View:
+async def _view(service: Service, snapshot: Snapshot, query: PageQuery) -> View:
     if query.kind == "nothing":
-        sample = await service.engine.run("look-up", sample_section, generation, _SAMPLE)
+        sample = await service.engine.run("look-up", sample_section, snapshot, _SAMPLE)
         return View(sections=[sample])
-    seed, subject = await _seed(service, generation, query)
-    into = query.into or generation.collections[0]
-    wanted = [(query, into)]
+    resolved, subject = await _resolve(service, snapshot, query)
+    into = query.into or snapshot.collections[0]
+    searches = [(query, into)]
     other: Collection = "texts" if into == "images" else "images"
-    if subject is not None and other in generation.collections:
-        wanted.append((PageQuery(**{**vars(query), "k": _BESIDE, "where": ""}), other))
-    sections = await asyncio.gather(*(_section(service, generation, one, seed, half) for one, half in wanted))
+    if subject is not None and other in snapshot.collections:
+        searches.append((query.with_options(k=_BESIDE, where=None), other))
+    sections = await asyncio.gather(*(_section(service, snapshot, one, resolved, half) for one, half in searches))
     return View(sections=sections, subject=subject, said=_said(sections[0], query))
 
 
-async def _seed(service: Service, generation: Generation, query: PageQuery) -> tuple[Seed, Subject | None]:
+async def _resolve(service: Service, snapshot: Snapshot, query: PageQuery) -> tuple[ResolvedQuery, Subject | None]:
     if query.kind == "text":
-        return await service.engine.seed(generation, Question(text=query.q)), None
+        return await service.engine.resolve(snapshot, text_part(query.q)), None
     if query.kind == "item":
-        seed = await service.engine.seed(generation, Question(item=query.item, collection=query.of))
-        return seed, await service.engine.run("look-up", _item_subject, generation, seed)
-    picture = service.remembered.find(query.picture)
-    fingerprint = generation.encoder.fingerprint if generation.encoder else ""
-    if picture is None or picture.fingerprint != fingerprint:
+        resolved = await service.engine.resolve(snapshot, item_part(query.item, query.of))
+        return resolved, await service.engine.run("look-up", _item_subject, snapshot, resolved)
+    image = service.query_images.find(query.picture)
+    fingerprint = snapshot.encoder.fingerprint if snapshot.encoder else ""
+    if image is None or image.fingerprint != fingerprint:
         raise RefusedError(404, _GONE)
+    part = image_part(image.thumbnail.data)
     shown = Subject(title="Your picture", picture=f"pictures/{query.picture}")
-    return Seed(vector=picture.vector, modality="image"), shown
+    return ResolvedQuery(part, image.vector, "image"), shown
 
 
-def _item_subject(generation: Generation, seed: Seed) -> Subject:
+def _item_subject(snapshot: Snapshot, query: ResolvedQuery) -> Subject:
     """Return an item as the page shows it above what is like it, with what the corpus pairs it with."""
-    collection, row = seed.origin or ("images", 0)
-    (entry,) = generation.entries(collection, [row])
-    card = entry_card(generation, collection, entry, "large")
+    collection, row = query.row or ("images", 0)
+    (entry,) = snapshot.entries(collection, [row])
+    card = entry_card(snapshot, collection, entry, "large")
     if collection == "texts":
         return Subject(title="This text", card=card)
-    partners = generation.partners(collection, row)[:_CAPTIONS]
-    captions = [one["caption"] for one in (generation.entries("texts", partners) if partners else [])]
+    partners = snapshot.partners(collection, row)[:_CAPTIONS]
+    captions = [one["caption"] for one in (snapshot.entries("texts", partners) if partners else [])]
     return Subject(title="This picture", card=card, captions=[text for text in captions if text])
 
 
-async def _section(service: Service, generation: Generation, query: PageQuery, seed: Seed, into: Collection) -> Section:
-    modality: Literal["text", "image"] = seed.modality or "image"
-    direction = cast("Direction", f"{modality}_to_{into.removesuffix('s')}")
-    most = min(MOST_K, service.settings.max_k)
-    plan = Plan(direction=direction, k=min(query.k, most), where=query.where or None)
-    hits = await service.engine.hits(generation, seed, plan)
+async def _section(
+    service: Service, snapshot: Snapshot, query: PageQuery, resolved: ResolvedQuery, into: Collection
+) -> Section:
+    limit = min(MOST_K, service.settings.max_k)
+    request = SearchRequest(**{**query.options, "into": into, "k": min(query.k, limit)})
+    hits = await service.engine.hits(snapshot, request, resolved)
     title = {"images": "Pictures", "texts": "Texts"}[into] if query.kind == "text" else _TITLES[into]
-    if modality == "text" and query.kind == "item":
+    if resolved.modality == "text" and query.kind == "item":
         title = {"images": "Matching pictures", "texts": "Texts like this"}[into]
-    whole = len(hits) == plan.k and plan.k < most and query.k != _BESIDE
-    return hit_section(generation, hits, title, query.link(k=min(2 * plan.k, most)) if whole else "", query)
+    has_more = len(hits) == request.k and request.k < limit and query.k != _BESIDE
+    return hit_section(snapshot, hits, title, query.link(k=min(2 * request.k, limit)) if has_more else "", query)
 
 
 def _said(section: Section, query: PageQuery) -> str:
     """Return what was found, in words; a screen reader says it first."""
     count = len(section.cards)
     what = {"images": "picture", "texts": "text"}[section.collection] + ("" if count == 1 else "s")
-    asked = {"text": f" for “{query.q}”", "item": " like this", "picture": " like yours"}[query.kind]
-    return f"{count} {what}{asked}"
+    subject = {"text": f" for “{query.q}”", "item": " like this", "picture": " like yours"}[query.kind]
+    return f"{count} {what}{subject}"
 
 
 def _rendered(
-    service: Service, generation: Generation, query: PageQuery, view: View, status: int, message: str
+    service: Service, snapshot: Snapshot, query: PageQuery, view: View, status: int, message: str
 ) -> Response:
-    into = query.into if query.into in generation.collections else generation.collections[0]
+    into = query.into if query.into in snapshot.collections else snapshot.collections[0]
     nonce = secrets.token_urlsafe(12)
     context: dict[str, Any] = {
         "name": service.live.name,
-        "version": generation.number,
+        "version": snapshot.number,
         "query": query,
         "view": view,
         "nonce": nonce,
         "error": service.hide(" ".join(message.split())),
         "into": into,
-        "collections": generation.collections,
-        "counts": {name: generation.count(name) for name in generation.collections},
-        "columns": {name: columns_of(generation, name) for name in generation.collections},
-        "can_encode": generation.encoder is not None,
+        "collections": snapshot.collections,
+        "counts": {name: snapshot.count(name) for name in snapshot.collections},
+        "columns": {name: columns_of(snapshot, name) for name in snapshot.collections},
+        "can_encode": snapshot.encoder is not None,
     }
     headers = {"Content-Security-Policy": _POLICY.format(nonce=nonce), "Cache-Control": "private, no-cache"}
     body = page_template().render(context).encode("utf-8", errors="replace")

@@ -19,13 +19,13 @@ import numpy as np
 
 from storage.errors import TwinlensError, first_words
 from storage.files.layout import MANIFEST
-from storage.schema import COLLECTIONS, Collection, EncoderInfo
+from storage.schema import COLLECTIONS, Collection, EncoderInfo, Modality, direction_of
 from storage.store import IndexStore
 
 from ..errors import QueryError, SearchError
 from ..hits import Hits
-from ..query_encoder import Embedder, EncoderChoice
-from ..request import Modality, understand
+from ..query_encoder import EncoderChoice, QueryEncoder
+from ..request import query_part
 from ..searcher import Searcher
 
 APPLICATION = "twinlens"
@@ -75,7 +75,7 @@ class Served:
             dim=dim,
             encoder=manifest.encoder,
             manifest_sha256=_manifest_sha256(store, manifest.version),
-            prompt=manifest.encoding.prompt,
+            prompt=(manifest.build.get("config") or {}).get("prompt"),
             collections=tuple(name for name in COLLECTIONS if name in manifest.collections),
         )
 
@@ -106,7 +106,7 @@ class Replica:
     def _search(
         self, into: Collection, modality: Modality, vectors: np.ndarray, k: int, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        ask = getattr(self._searcher, f"{modality}_to_{into.removesuffix('s')}")
+        ask = getattr(self._searcher, direction_of(modality, into))
         try:
             found: list[Hits] = ask(vectors, k, **options)
         except TwinlensError as error:
@@ -120,7 +120,7 @@ class Front:
     def __init__(self, served: Sequence[Served], choice: EncoderChoice, *replicas: Any) -> None:
         self._served, self._replicas = served, replicas
         first = served[0]
-        self._embedder = Embedder(choice, first.encoder, first.dim, first.path, prompt=first.prompt)
+        self._encoder = QueryEncoder(choice, first.encoder, first.dim, first.path, prompt=first.prompt)
 
     async def __call__(self, request: Any) -> Any:
         """Answer `GET /search?text=...`, or `POST /search` with JSON or with a picture; and `GET /healthz`."""
@@ -148,8 +148,8 @@ class Front:
         options |= {"where": asked["where"]} if asked.get("where") else {}
         options |= {"exact": True} if str(asked.get("exact", "")).lower() in ("1", "true") else {}
         k = _number("k", asked.get("k", 10))
-        understood = understand(query, modality)
-        vectors = await asyncio.to_thread(self._embedder.embed, [understood])
+        understood = query_part(query, modality)
+        vectors = await asyncio.to_thread(self._encoder.encode, [understood])
         answers = await asyncio.gather(
             *(self._ask(replica, into, modality, vectors, k, options) for replica in self._replicas)
         )

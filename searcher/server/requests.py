@@ -1,162 +1,61 @@
-"""What a request asks for, as the API takes it and as the engine understands it."""
+"""Reading requests: the search that a URL, a form, a JSON object or an image asks for, and the views of the page."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal, Never
+from dataclasses import dataclass, field, replace
+from typing import Any, Never
 from urllib.parse import urlencode
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 from starlette.requests import Request
 
-from storage.schema import COLLECTIONS, Collection, Direction
+from storage.schema import Collection
 
+from ..request import OPTIONS, PARTS, SearchRequest, parse_request
 from .errors import RefusedError
 from .settings import ServerSettings
 
-Kind = Literal["text", "image", "item", "vector"]
-
-
-def _no_bool(value: Any) -> Any:
-    """Refuse true and false where a number is wanted: they would pass for 1 and 0."""
-    if isinstance(value, bool):
-        raise ValueError("true and false are no numbers")
-    return value
-
-
-Whole = Annotated[int, BeforeValidator(_no_bool)]
-# A whole number or a fraction, and nothing that could be taken for one; checked without a call of Python's.
-Number = Annotated[float, Field(strict=True)]
-Share = Annotated[float, BeforeValidator(_no_bool)]
-
-
-class SearchQuery(BaseModel):
-    """The parameters of a search; a name that is not among them is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    text: str | None = Field(None, max_length=100_000, description="Search with words.")
-    item: str | None = Field(None, max_length=10_000, description="Search with an item of the index, by its id.")
-    collection: Collection | None = Field(
-        None, description="Where `item` is; by default among the images, else among the texts."
-    )
-    direction: Direction | None = Field(
-        None, description="What is searched with what; by default into images where the index has any, else texts."
-    )
-    k: Whole = Field(10, ge=1, le=9_999, description="Hits wanted; the server has a limit of its own, 1,000 as a rule.")
-    where: str | None = Field(
-        None, min_length=1, max_length=50_000, description="A condition on catalog columns, e.g. `width >= 640`."
-    )
-    ann_recall: Share | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="Share of the exact top k to find; the cheapest measured setting that does is used.",
-    )
-
-
-class SearchBody(SearchQuery):
-    """The body of a search by POST: the same, or a ready vector."""
-
-    vector: list[Number] | None = Field(
-        None, min_length=1, max_length=100_000, description="Search with a ready vector of the index's dimension."
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One search: exactly one of `text`, `picture`, `item` and `vector` is set.
-
-    Attributes:
-        text: Words.
-        picture: The bytes of a picture file.
-        item: An item id.
-        vector: As many numbers as the index has dimensions.
-        collection: Where `item` is.
-        direction: What is searched with what; None for the usual.
-        k: Hits wanted.
-        where: A filter.
-        ann_recall: Share of the exact top k to find.
-    """
-
-    text: str | None = None
-    picture: bytes | None = None
-    item: str | None = None
-    vector: tuple[float, ...] | None = None
-    collection: Collection | None = None
-    direction: Direction | None = None
-    k: int = 10
-    where: str | None = None
-    ann_recall: float | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """What is searched with."""
-        if self.text is not None:
-            return "text"
-        if self.picture is not None:
-            return "image"
-        return "item" if self.item is not None else "vector"
-
-
-def question_of(asked: SearchQuery, max_k: int, picture: bytes | None = None) -> Question:
-    """Return what a request asks for.
-
-    Raises:
-        RefusedError: Not exactly one thing to search with, or `k` is above the server's limit.
-    """
-    vector = asked.vector if isinstance(asked, SearchBody) else None
-    given = {"text": asked.text, "image": picture, "item": asked.item, "vector": vector}
-    names = [name for name, value in given.items() if value is not None]
-    if not names:
-        raise RefusedError(400, "there is nothing to search with; give text, item, or by POST an image or a vector")
-    if len(names) > 1:
-        raise RefusedError(400, f"a search takes one of text, item, image and vector; {' and '.join(names)} were given")
-    if asked.k > max_k:
-        raise RefusedError(400, f"k={asked.k} is above this server's limit of {max_k}; ask for fewer")
-    if asked.collection is not None and asked.item is None:
-        raise RefusedError(400, f"collection={asked.collection!r} says where an item is; give item too, or direction")
-    return Question(
-        text=asked.text,
-        picture=picture,
-        item=asked.item,
-        vector=None if vector is None else tuple(vector),
-        collection=asked.collection,
-        direction=asked.direction,
-        k=asked.k,
-        where=asked.where,
-        ann_recall=asked.ann_recall,
-    )
-
-
 FIELDS = 20
-_WAYS = "send application/json, multipart/form-data with a file named image, or the picture itself as image/*"
+_WAYS = "send application/json, multipart/form-data with a file named image, or the image itself as image/*"
 
 
-async def read_question(request: Request, settings: ServerSettings) -> Question:
-    """Return what a search by POST asks for; where the body is the picture, the rest stands in the URL.
+def read_url(request: Request, settings: ServerSettings) -> SearchRequest:
+    """Return what a search by GET asks for.
 
     Raises:
-        RefusedError: 400, 413, 415 or 422, with what is wrong.
+        SearchError: A parameter is unknown or has no such value, or there is nothing to search with.
+    """
+    return _limited(parse_request(dict(request.query_params)), settings)
+
+
+async def read_body(request: Request, settings: ServerSettings) -> SearchRequest:
+    """Return what a search by POST asks for; where the body is the image, the rest stands in the URL.
+
+    Raises:
+        SearchError: As by GET; and RefusedError for a body that cannot be read.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return question_of(_model(_json(await request.body()), SearchBody), settings.max_k)
+        return _limited(parse_request(_json(await request.body())), settings)
     if kind == "multipart/form-data":
-        fields, picture = await read_form(request)
-        return question_of(_model(fields, SearchQuery), settings.max_k, picture)
+        fields, image = await read_form(request)
+        return _limited(parse_request(fields, image), settings)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        asked = _model(dict(request.query_params), SearchQuery)
-        return question_of(asked, settings.max_k, await request.body())
+        return _limited(parse_request(dict(request.query_params), await request.body()), settings)
     raise RefusedError(415, f"a search cannot have a body of type {kind[:80]!r}; {_WAYS}")
 
 
+def _limited(search: SearchRequest, settings: ServerSettings) -> SearchRequest:
+    if search.k > settings.max_k:
+        raise RefusedError(400, f"k={search.k} is above this server's limit of {settings.max_k}; ask for fewer")
+    return search
+
+
 async def read_form(request: Request) -> tuple[dict[str, str], bytes | None]:
-    """Return the fields of a form, empty ones left out, and the picture; None where none was chosen.
+    """Return the fields of a form, empty ones left out, and the image; None where none was chosen.
 
     Raises:
         RefusedError: 400, it is no whole form, has too many fields, or a file under another name than `image`.
@@ -164,13 +63,13 @@ async def read_form(request: Request) -> tuple[dict[str, str], bytes | None]:
     body = await request.body()
     form = await _parsed(request.headers.get("content-type", ""), body)
     fields: dict[str, str] = {}
-    picture: bytes | None = None
+    image: bytes | None = None
     for name, value in form.multi_items():
         if isinstance(value, UploadFile):
-            picture = await _file(name, value, picture)
+            image = await _file(name, value, image)
         elif value:
             fields[name] = value
-    return fields, picture
+    return fields, image
 
 
 async def _file(name: str, file: UploadFile, before: bytes | None) -> bytes | None:
@@ -179,7 +78,7 @@ async def _file(name: str, file: UploadFile, before: bytes | None) -> bytes | No
     if not data and not file.filename:
         return before  # what a browser sends where no file was chosen
     if name != "image" or before is not None:
-        raise RefusedError(400, f"the form has a file {name[:80]!r}; give one picture, under the name image")
+        raise RefusedError(400, f"the form has a file {name[:80]!r}; give one image, under the name image")
     return data
 
 
@@ -215,58 +114,28 @@ def _no_constant(name: str) -> Never:
     raise ValueError(f"{name} is no number of JSON")
 
 
-def _model(fields: dict[str, Any], model: type[SearchQuery]) -> SearchQuery:
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        raise RefusedError(422, wrong_fields(error.errors(include_url=False), list(model.model_fields))) from error
-
-
-def wrong_fields(errors: Any, known: list[str]) -> str:
-    """Return what is wrong with parameters, on one line; the first three of them."""
-    return "; ".join(_wrong_field(error, known) for error in list(errors)[:3])
-
-
-def _wrong_field(error: dict[str, Any], known: list[str]) -> str:
-    place = [str(part) for part in error.get("loc", ()) if part not in ("query", "body", "path")]
-    name = ".".join(place)[:80] or "the request"
-    if error.get("type") == "extra_forbidden":
-        return f"there is no parameter {name!r}; there are {', '.join(known)}"
-    value = repr(error.get("input"))
-    shown = value if len(value) <= 60 else value[:57] + "..."
-    return f"{name}={shown}: {_lower(str(error.get('msg', 'cannot be used')))}"
-
-
-def _lower(sentence: str) -> str:
-    sentence = sentence.removeprefix("Value error, ")
-    return sentence[:1].lower() + sentence[1:]
-
-
 USUAL_K = 24
 MOST_K = 384
+_PARTS = ("q", "item", "of", "picture")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageQuery:
-    """One view of the page.
+    """One view of the page, as its address says it.
 
     Attributes:
-        q: Words to search with; they go before an item or a picture.
+        q: Words to search with; they go before an item or an image.
         item: An item id to search with.
         of: The collection of `item`.
-        picture: The name of a query picture that the server remembers.
-        into: What to look for; None for the usual.
-        where: A filter on what is looked for; empty for none.
-        k: Hits wanted.
+        picture: The name of a query image that the server remembers.
+        options: The options of the search, by their names in `SearchRequest`.
     """
 
     q: str = ""
     item: str = ""
     of: Collection | None = None
     picture: str = ""
-    into: Collection | None = None
-    where: str = ""
-    k: int = USUAL_K
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
@@ -275,11 +144,37 @@ class PageQuery:
             return "text"
         return "item" if self.item else "picture" if self.picture else "nothing"
 
+    @property
+    def into(self) -> Collection | None:
+        """What to look for; None for the usual."""
+        return self.options.get("into")
+
+    @property
+    def where(self) -> str:
+        """A filter on what is looked for; empty for none."""
+        return str(self.options.get("where", ""))
+
+    @property
+    def k(self) -> int:
+        """Hits wanted."""
+        return int(self.options.get("k", USUAL_K))
+
+    @property
+    def hidden_fields(self) -> list[tuple[str, str]]:
+        """Name and value of the options that a new search keeps and that have no field of their own on the page."""
+        return [(name, _as_text(self.options[name])) for name in self.options if name not in ("into", "where", "k")]
+
+    def with_options(self, **changes: Any) -> PageQuery:
+        """Return the view with some options changed; None or an empty text takes one away."""
+        options = {name: value for name, value in {**self.options, **changes}.items() if value not in (None, "")}
+        return replace(self, options=options)
+
     def link(self, **changes: Any) -> str:
-        """Return the relative address of this view with some things changed."""
-        changed = replace(self, **changes)
-        usual = PageQuery()
-        given = {name: value for name, value in vars(changed).items() if value != getattr(usual, name)}
+        """Return the relative address of this view with some things changed, an option or what is searched with."""
+        parts = {name: changes.pop(name) for name in _PARTS if name in changes}
+        view = replace(self, **parts).with_options(**changes)
+        values = {name: getattr(view, name) for name in _PARTS} | dict(view.options)
+        given = {name: _as_text(value) for name, value in values.items() if value and (name, value) != ("k", USUAL_K)}
         return "?" + urlencode(given, errors="replace") if given else "./"
 
 
@@ -287,29 +182,23 @@ def page_query(given: Mapping[str, str]) -> PageQuery:
     """Return the view that an address asks for; names that are not known are left out, links grow such.
 
     Raises:
-        RefusedError: A value cannot be used.
+        ParameterError: A value cannot be used.
+        RefusedError: More hits are wanted than the page shows.
     """
+    texts = {name: value.strip() for name, value in given.items() if value.strip()}
+    options = {name: option.parse(name, texts[name]) for name, option in OPTIONS.items() if name in texts}
+    if options.get("k", 1) > MOST_K:
+        raise RefusedError(400, f"k={options['k']} must be a whole number from 1 to {MOST_K} on the page")
     return PageQuery(
-        q=given.get("q", "").strip(),
+        q=texts.get("q", ""),
         item=given.get("item", ""),
         picture=given.get("picture", "")[:100],
-        of=_collection(given, "of"),
-        into=_collection(given, "into"),
-        where=given.get("where", "").strip(),
-        k=_whole(given.get("k", "")),
+        of=PARTS["collection"].parse("of", texts["of"]) if "of" in texts else None,
+        options=options,
     )
 
 
-def _collection(given: Mapping[str, str], name: str) -> Collection | None:
-    value = given.get(name, "")
-    if value and value not in COLLECTIONS:
-        raise RefusedError(400, f"{name}={value[:80]!r} is no collection; give images or texts")
-    return value if value else None
-
-
-def _whole(text: str) -> int:
-    if not text:
-        return USUAL_K
-    if not (text.isascii() and text.isdecimal() and len(text) < 6 and 1 <= int(text) <= MOST_K):
-        raise RefusedError(400, f"k={text[:80]!r} must be a whole number from 1 to {MOST_K} on the page")
-    return int(text)
+def _as_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "1" if value is True else str(value)

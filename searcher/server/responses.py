@@ -14,9 +14,14 @@ from starlette.responses import Response
 from encoders.errors import EncoderError
 from storage.errors import SearchParameterError
 
-from ..errors import EncoderMismatchError, SearcherClosedError, SearchError
+from ..errors import (
+    EncoderMismatchError,
+    ItemNotFoundError,
+    ParameterError,
+    SearcherClosedError,
+    SearchError,
+)
 from .errors import RefusedError
-from .requests import SearchQuery, wrong_fields
 
 _LONGEST = 600
 
@@ -47,7 +52,7 @@ def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
     if isinstance(error, RefusedError):
         return error.status, str(error), error.headers
     if isinstance(error, RequestValidationError):
-        return 422, wrong_fields(error.errors(), list(SearchQuery.model_fields)), {}
+        return 422, _wrong_fields(error.errors()), {}
     if isinstance(error, HTTPException):
         return error.status_code, _plain_words(error), dict(error.headers or {})
     if isinstance(error, SearcherClosedError):
@@ -56,6 +61,8 @@ def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
         return 400, "the body ended before it was whole", {}
     if isinstance(error, MemoryError):
         return 503, "not enough memory for this request; ask for less, or later", {"Retry-After": "1"}
+    if isinstance(error, (ParameterError, ItemNotFoundError)):
+        return (422 if isinstance(error, ParameterError) else 404), str(error), {}
     own_fault = isinstance(error, (EncoderError, EncoderMismatchError))
     if isinstance(error, (SearchError, SearchParameterError)) and not own_fault:
         return 400, str(error), {}
@@ -69,3 +76,16 @@ def _plain_words(error: HTTPException) -> str:
         allowed = dict(error.headers or {}).get("Allow", "GET")
         return f"this method does not work here; use {allowed}"
     return str(error.detail)
+
+
+def _wrong_fields(errors: Any) -> str:
+    """Return what is wrong with parameters, on one line; the first three of them."""
+    return "; ".join(_wrong_field(error) for error in list(errors)[:3])
+
+
+def _wrong_field(error: dict[str, Any]) -> str:
+    location = [str(part) for part in error.get("loc", ()) if part not in ("query", "body", "path")]
+    value = repr(error.get("input"))
+    shown = value if len(value) <= 60 else value[:57] + "..."
+    message = str(error.get("msg", "cannot be used"))
+    return f"{'.'.join(location)[:80] or 'the request'}={shown}: {message[:1].lower()}{message[1:]}"

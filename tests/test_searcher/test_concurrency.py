@@ -13,7 +13,7 @@ import pytest
 
 from searcher import Searcher
 from searcher.errors import SearcherClosedError
-from searcher.searcher import Gate
+from searcher.searcher import InFlight
 from storage.store import IndexStore
 
 SETTINGS: list[dict[str, Any]] = [
@@ -47,7 +47,7 @@ def test_threads_share_an_encoder(searcher: Searcher) -> None:
 
 
 def test_closing_waits_for_who_is_inside() -> None:
-    gate, order = Gate("x"), []
+    gate, order = InFlight("x"), []
     entered = threading.Event()
 
     def search() -> None:

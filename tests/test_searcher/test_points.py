@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from searcher import Searcher, SearchParams
+from searcher import Searcher, SearchRequest
 from searcher.operating_points import Choice, choose
 from storage.schema import AnnPlan, CollectionInfo, OperatingPoint, Tuning
 
@@ -30,7 +30,7 @@ INFO = CollectionInfo(
 
 
 def ask(direction: Any = "text_to_image", filtered_rows: int | None = None, **asked: Any) -> Choice:
-    return choose(INFO, direction, SearchParams(**asked), filtered_rows)
+    return choose(INFO, direction, SearchRequest(**asked), filtered_rows)
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_settings_given_by_the_caller_are_taken(given: Any, nprobe: int, oversam
 
 def test_settings_given_without_any_measurement_are_completed() -> None:
     bare = CollectionInfo(rows=9_000, ann=AnnPlan(kind="ivf-flat", factory="IVF50,SQfp16", nlist=50))
-    choice = choose(bare, "text_to_image", SearchParams(nprobe=7))
+    choice = choose(bare, "text_to_image", SearchRequest(nprobe=7))
     assert (choice.nprobe, choice.oversample, choice.exact) == (7, 16, False)
-    assert choose(bare, "text_to_image", SearchParams(oversample=7)).nprobe == 50
+    assert choose(bare, "text_to_image", SearchRequest(oversample=7)).nprobe == 50
 
 
 def test_a_narrow_filter_is_scanned() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from searcher import EncoderMismatchError, QueryError, Searcher
-from searcher.request import unit_rows
+from searcher.query_encoder import unit_rows
 from storage.errors import TwinlensError
 
 
@@ -68,7 +68,7 @@ def test_an_image_direction_takes_pictures_or_vectors(searcher: Searcher) -> Non
 
 @pytest.mark.parametrize("name", ["nowhere.jpg", "", ".", "a\0b.jpg", "x" * 5000])
 def test_a_missing_picture_is_named(searcher: Searcher, name: str) -> None:
-    with pytest.raises(QueryError, match=r"there is no query picture at|cannot be read"):
+    with pytest.raises(QueryError, match=r"there is no query image at|cannot be read"):
         searcher.image_to_text(name)
 
 
@@ -76,7 +76,7 @@ def test_a_missing_picture_is_named(searcher: Searcher, name: str) -> None:
     "url", ["http://localhost/a.jpg", "HTTPS://example.org/a.jpg", "file:///a.jpg", "s3://a/b.jpg"]
 )
 def test_nothing_is_fetched(searcher: Searcher, url: str) -> None:
-    with pytest.raises(QueryError, match="is a URL, and nothing is fetched; save the picture and give its path"):
+    with pytest.raises(QueryError, match="is a URL, and nothing is fetched; save the image and give its path"):
         searcher.image_to_text(url)
 
 

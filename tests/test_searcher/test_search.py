@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searcher import Searcher, SearchError
+from searcher import QueryError, Searcher, SearchError, SearchRequest
+from searcher.errors import ItemNotFoundError
+from searcher.request import image_part, item_part, text_part
 
 TEXTS = ["a red door", "a green boat with yellow", "purple sky", "number 17"]
 
@@ -170,3 +172,31 @@ def test_a_closed_searcher_says_so(corpus: Any, encoder: Any) -> None:
 def test_importing_the_package_imports_no_torch(home: Path) -> None:
     code = "import sys, searcher, twinlens.commands.search; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=home, check=False).returncode == 0
+
+
+def test_a_request_finds_what_the_method_of_its_direction_finds(searcher: Searcher, corpus: Any) -> None:
+    by_text = searcher.search(SearchRequest(parts=(text_part("a red door"),), into="texts", k=4))
+    assert by_text.row_ids.tolist() == searcher.text_to_text("a red door", 4).row_ids.tolist()
+    by_image = searcher.search(SearchRequest(parts=(image_part(corpus.picture(3)),), k=4))
+    assert by_image.row_ids.tolist() == searcher.image_to_image(corpus.picture(3), 4).row_ids.tolist()
+
+
+@pytest.mark.parametrize("into", ["images", "texts"])
+def test_an_item_finds_what_its_vector_finds_but_never_itself(searcher: Searcher, into: Any) -> None:
+    item = searcher.text_to_image("a red door", 1)[0].item_id
+    row = searcher.find_item(item, "images")[1]
+    hits = searcher.search(SearchRequest(parts=(item_part(item, "images"),), into=into, k=5))
+    vector = searcher.item_query(item_part(item), "images", row).vector
+    ids, _ = searcher.search_vectors(into, vector, 6)
+    assert hits.item_ids.tolist() == [other for other in ids[0] if into == "texts" or other != item][:5]
+
+
+def test_an_item_that_is_not_there_is_named(searcher: Searcher) -> None:
+    with pytest.raises(ItemNotFoundError, match="there is no item 'nothing' among the images or texts"):
+        searcher.search(SearchRequest(parts=(item_part("nothing"),)))
+
+
+@pytest.mark.parametrize(("count", "said"), [(0, "nothing to search with"), (2, "text and text were given")])
+def test_a_request_has_one_part(searcher: Searcher, count: int, said: str) -> None:
+    with pytest.raises(QueryError, match=said):
+        searcher.search(SearchRequest(parts=tuple(text_part("red") for _ in range(count))))

@@ -14,6 +14,7 @@ from PIL import Image
 
 from searcher import SearchError
 from searcher.hits import about, table
+from searcher.request import OPTIONS
 from storage.errors import TwinlensError
 from twinlens.commands.search import search
 
@@ -35,6 +36,27 @@ def test_one_text_gives_one_object(run: Any) -> None:
     assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
     assert {"rank", "item_id", "score", "uri", "caption", "width", "height"} <= set(answer["hits"][0])
     assert answer["ann"]["exact"] is True
+
+
+def test_words_may_stand_without_an_option(run: Any) -> None:
+    assert run("a red door", "-k", 3).stdout == run("--text", "a red door", "-k", 3).stdout
+
+
+def test_words_and_the_option_for_them_are_too_much(run: Any) -> None:
+    answer = run("a red door", "--text", "a blue door")
+    assert answer.exit_code == 2
+    assert "the words 'a red door' and --text were given" in answer.output
+
+
+@pytest.mark.parametrize("name", [*OPTIONS])
+def test_every_option_of_a_request_is_an_option_of_the_command(run: Any, name: str) -> None:
+    listed = run("--help").stdout
+    assert f"-{name} " in listed if len(name) == 1 else f"--{name.replace('_', '-')}" in listed
+
+
+def test_only_the_columns_asked_for_come_back(run: Any) -> None:
+    (hit,) = json.loads(run("red", "-k", 1, "--columns", "stars, width", "--output", "json").stdout)["hits"]
+    assert set(hit) == {"rank", "item_id", "score", "uri", "caption", "stars", "width"}
 
 
 def test_several_queries_give_a_list_in_their_order(run: Any, corpus: Any) -> None:
@@ -107,10 +129,10 @@ def test_a_corpus_that_was_moved_is_found_with_root(run: Any, corpus: Any, tmp_p
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], 'nothing to search with; give --text "a dog in the snow" or --image query.jpg'),
+        ([], 'nothing to search with; give "a dog in the snow" or --image query.jpg'),
         (["--text", "red", "-k", "0"], "k=0 must be a whole number from 1 to 10,000"),
         (["--text", "red", "--where", "wdith > 3"], "names no column 'wdith'; do you mean width"),
-        (["--image", "nowhere.jpg"], "there is no query picture at 'nowhere.jpg'"),
+        (["--image", "nowhere.jpg"], "there is no query image at 'nowhere.jpg'"),
         (["--text", "red", "--contact-sheet", "no/such/hits.png"], "there is no folder 'no/such'; make it first"),
         (["--text", "red", "--root", "no/such"], "--root 'no/such' is no folder"),
         (["--text", "red", "--version", "7"], "has no version 7"),

@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 from searcher import FilterError, QueryError, Searcher, SearchError
-from searcher.filters import check_predicate
 from searcher.hits import table
 from searcher.render.html_gallery import render_gallery
 from storage.catalog import Catalog
-from storage.errors import IndexNotFoundError, StorageError
+from storage.errors import IndexNotFoundError, SearchParameterError, StorageError
+from storage.where import check_predicate
 
 
 def test_the_broken_one_of_several_query_pictures_is_named(searcher: Searcher, corpus: Any, tmp_path: Path) -> None:
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff\xe0" + b"x" * 100)
-    with pytest.raises(QueryError, match=r"the query picture 'torn.jpg' cannot be used: corrupt.*; search with"):
+    with pytest.raises(QueryError, match=r"the query image 'torn.jpg' cannot be used: corrupt.*; search with"):
         searcher.image_to_text([corpus.picture(0), tmp_path / "torn.jpg"])
 
 
@@ -55,13 +55,13 @@ def test_something_that_is_no_encoder_is_refused(corpus: Any) -> None:
 @pytest.mark.parametrize("where", ["my col = 3", "select > 2", "width > 3 and AT < '2020-01-01'"])
 def test_a_column_that_needs_quotes_is_told(searcher: Searcher, where: str) -> None:
     parse = _catalog(searcher).parse_predicate
-    with pytest.raises(FilterError, match=r'; the column "(my col|select|at)" must stand in double quotes$'):
+    with pytest.raises(SearchParameterError, match=r'; the column "(my col|select|at)" must stand in double quotes$'):
         check_predicate(where, ["my col", "select", "at", "width"], parse)
 
 
 @pytest.mark.parametrize("where", ["width >", "'my col' = = 3", '"select" >'])
 def test_columns_that_were_written_well_are_not_blamed(searcher: Searcher, where: str) -> None:
-    with pytest.raises(FilterError, match="is not SQL") as caught:
+    with pytest.raises(SearchParameterError, match="is not SQL") as caught:
         check_predicate(where, ["my col", "select", "width"], _catalog(searcher).parse_predicate)
     assert "double quotes" not in str(caught.value)
 

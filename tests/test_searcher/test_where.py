@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from searcher import FilterError, Searcher
-from searcher.filters import ALLOWED_FUNCTIONS
 from storage.store import IndexStore
+from storage.where import ALLOWED_FUNCTIONS
 
 Row = dict[str, Any]
 

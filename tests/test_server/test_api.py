@@ -13,6 +13,7 @@ from PIL import Image
 from served_index import Served
 
 from searcher import Hits, Searcher
+from searcher.request import OPTIONS
 
 
 def same(answer: dict[str, Any], hits: Hits) -> None:
@@ -40,6 +41,18 @@ def test_a_filter_and_a_recall_reach_the_search(server: Served, direct: Searcher
     same(answer, direct.text_to_image("a red square", k=20, where=where, ann_recall=0.99))
     assert answer["where"] == where
     assert len(answer["hits"]) == 5
+
+
+def test_every_option_reaches_the_search_by_get_and_by_post(server: Served, direct: Searcher) -> None:
+    asked = {"into": "texts", "k": 3, "nprobe": 2, "oversample": 4, "exact": True, "columns": ["caption"]}
+    expected = direct.text_to_text("green", k=3, nprobe=2, oversample=4, exact=True)
+    for answer in (
+        server.ask(text="green", **{**asked, "columns": "caption"}),
+        server.post("/search", json={"text": "green", **asked}).json(),
+    ):
+        same(answer, expected)
+        assert answer["ann"]["reason"] == "asked for"
+        assert set(answer["hits"][0]) == {"rank", "item_id", "score", "caption"}
 
 
 @pytest.mark.parametrize("way", ["form", "raw"])
@@ -168,9 +181,11 @@ def test_openapi_describes_every_route_and_parameter(server: Served) -> None:
     described = json.loads(server.get("/openapi.json").text)
     assert {"/search", "/items", "/thumbnails", "/healthz", "/metrics"} <= set(described["paths"])
     names = {one["name"] for one in described["paths"]["/search"]["get"]["parameters"]}
-    assert names == {"text", "item", "collection", "direction", "k", "where", "ann_recall"}
+    assert names == {"text", "item", "collection", "direction", *OPTIONS}
     body = described["paths"]["/search"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data", "image/*"}
+    assert set(body["application/json"]["schema"]["properties"]) == {*names, "vector"}
+    assert set(body["multipart/form-data"]["schema"]["properties"]) == {*names, "image"}
 
 
 def test_every_answer_carries_the_headers_that_keep_it_safe(server: Served) -> None:

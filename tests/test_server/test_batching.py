@@ -93,7 +93,7 @@ def test_one_alone_is_answered_at_once_however_long_the_wait() -> None:
     async def scene(batcher: Batcher[int, int]) -> float:
         started = time.perf_counter()
         for number in range(5):
-            assert await batcher.ask(number) == 2 * number
+            assert await batcher.submit(number) == 2 * number
         return time.perf_counter() - started
 
     recorder = Recorder()
@@ -106,7 +106,7 @@ def test_one_alone_is_answered_at_once_however_long_the_wait() -> None:
 def test_callers_answered_together_are_waited_for_when_they_come_again() -> None:
     async def caller(batcher: Batcher[int, int], number: int) -> None:
         for _ in range(10):
-            await batcher.ask(number)
+            await batcher.submit(number)
             await asyncio.sleep(0.001 * number)
 
     async def scene(batcher: Batcher[int, int]) -> None:
@@ -121,7 +121,7 @@ def test_callers_answered_together_are_waited_for_when_they_come_again() -> None
 
 def test_a_batch_is_no_larger_than_allowed_and_keeps_the_order() -> None:
     async def scene(batcher: Batcher[int, int]) -> list[int]:
-        return await asyncio.gather(*(batcher.ask(number) for number in range(10)))
+        return await asyncio.gather(*(batcher.submit(number) for number in range(10)))
 
     recorder = Recorder()
     assert run(recorder, scene, most=4) == [2 * number for number in range(10)]
@@ -131,7 +131,7 @@ def test_a_batch_is_no_larger_than_allowed_and_keeps_the_order() -> None:
 
 def test_what_fails_for_one_fails_for_it_alone() -> None:
     async def scene(batcher: Batcher[int, int]) -> list[int | BaseException]:
-        return await asyncio.gather(*(batcher.ask(number) for number in (1, -1, 3)), return_exceptions=True)
+        return await asyncio.gather(*(batcher.submit(number) for number in (1, -1, 3)), return_exceptions=True)
 
     first, second, third = run(Recorder(), scene)  # type: ignore[misc]
     assert (first, third) == (2, 6)
@@ -140,22 +140,22 @@ def test_what_fails_for_one_fails_for_it_alone() -> None:
 
 def test_a_call_that_fails_as_a_whole_fails_for_all_and_the_next_one_works() -> None:
     async def scene(batcher: Batcher[int, int]) -> int:
-        for found in await asyncio.gather(*(batcher.ask(number) for number in (1, 666)), return_exceptions=True):
+        for found in await asyncio.gather(*(batcher.submit(number) for number in (1, 666)), return_exceptions=True):
             with pytest.raises(OSError, match="all of it"):
                 raise found  # type: ignore[misc]
-        return await batcher.ask(4)
+        return await batcher.submit(4)
 
     assert run(Recorder(), scene) == 8
 
 
 def test_a_caller_that_has_gone_is_left_out() -> None:
     async def scene(batcher: Batcher[int, int]) -> None:
-        first = asyncio.create_task(batcher.ask(1))
+        first = asyncio.create_task(batcher.submit(1))
         await asyncio.sleep(0.01)
-        gone = asyncio.create_task(batcher.ask(2))
+        gone = asyncio.create_task(batcher.submit(2))
         await asyncio.sleep(0)
         gone.cancel()
-        assert await batcher.ask(3) == 6
+        assert await batcher.submit(3) == 6
         assert await first == 2
 
     recorder = Recorder(0.05)

@@ -2,41 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from searcher.errors import SearchError
 from searcher.hits import Hits, table
 from searcher.render.image_files import corpus_root
+from searcher.request import OPTIONS, SearchRequest, image_part, text_part
 from searcher.searcher import Searcher
-from storage.schema import Collection
 
 from ..console import emit, output_option
 
-_SEARCH_OPTIONS = ("where", "ann_recall", "nprobe", "oversample", "exact")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def request_options(command: F) -> F:
+    """Add the options of a search request to a command: each by its name, type and help text in `SearchRequest`."""
+    for name, option in reversed([*OPTIONS.items()]):
+        flag = f"--{name.replace('_', '-')}" if len(name) > 1 else f"-{name}"
+        if option.type is bool:
+            command = click.option(flag, is_flag=True, default=None, help=option.help)(command)
+        else:
+            kind = click.Choice(option.choices) if option.choices else _CLICK_TYPES.get(option.type)
+            shown = f"{option.help}  [default: 10]" if name == "k" else option.help
+            command = click.option(flag, type=kind, help=shown)(command)
+    return command
+
+
+_CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 
 
 @click.command()
 @click.argument("index", type=click.Path(path_type=Path))
+@click.argument("words", required=False)
 @click.option("--text", "texts", multiple=True, help="Search with words; may be given several times.")
-@click.option("--image", "images", multiple=True, help="Search with a picture file; may be given several times.")
-@click.option(
-    "--into",
-    type=click.Choice(["images", "texts"]),
-    help="What to look for.  [default: images where the index has any, else texts]",
-)
-@click.option("-k", type=int, default=10, show_default=True, help="Hits wanted a query.")
-@click.option("--where", help='A condition on columns of the catalog, e.g. "width >= 640".')
-@click.option(
-    "--ann-recall",
-    type=float,
-    help="Share of the exact top k to find; the cheapest measured setting that does is used.  [default: 0.95]",
-)
-@click.option("--nprobe", type=int, help="Lists to visit, in place of the measured setting.")
-@click.option("--oversample", type=int, help="Candidates a hit, in place of the measured setting.")
-@click.option("--exact", is_flag=True, help="Compare every vector.")
+@click.option("--image", "images", multiple=True, help="Search with an image file; may be given several times.")
+@request_options
 @click.option("--version", type=int, help="Which version of the index.  [default: the current one]")
 @click.option(
     "--encoder", help="The encoder, for an index of ready-made vectors.  [default: the one that made the index]"
@@ -52,24 +56,32 @@ _SEARCH_OPTIONS = ("where", "ann_recall", "nprobe", "oversample", "exact")
 )
 @click.option("--contact-sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write the hits as a PNG.")
 @click.option("--gallery", type=click.Path(path_type=Path, dir_okay=False), help="Write the hits as an HTML page.")
-@click.option("--root", type=click.Path(path_type=Path), help="Where the pictures are, if the corpus was moved.")
+@click.option("--root", type=click.Path(path_type=Path), help="Where the images are, if the corpus was moved.")
 @output_option
-def search(index: Path, output: str, **options: Any) -> None:
-    """Search INDEX by words or by pictures.
+def search(index: Path, words: str | None, output: str, **options: Any) -> None:
+    """Search INDEX by WORDS, or by images.
+
+    \b
+      twinlens search photos.index "a dog in the snow"
+      twinlens search photos.index --image query.jpg --into texts
 
     Several --text and --image are answered in this order, first the texts. With --output json one query gives one
     object, several give a list of them.
     """
+    if words is not None and options["texts"]:
+        raise click.UsageError(f"the words {words[:40]!r} and --text were given; give each query by --text")
+    options["texts"] = options["texts"] if words is None else (words,)
     if not options["texts"] and not options["images"]:
-        raise SearchError('there is nothing to search with; give --text "a dog in the snow" or --image query.jpg')
+        raise SearchError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
+    requests = _requests(options)
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify")}
     with Searcher.open(index, **opening) as searcher:
-        found = _ask(searcher, options)
-        root = corpus_root(searcher.manifest.corpus, options["root"])
-    _draw(found, root, options)
-    answers = [hits.to_json() for hits in found]
-    emit(output, answers[0] if len(answers) == 1 else answers, table(found))
+        results = [searcher.search(request) for request in requests]
+        root = corpus_root(searcher.manifest.build, options["root"])
+    _draw(results, root, options)
+    answers = [hits.to_json() for hits in results]
+    emit(output, answers[0] if len(answers) == 1 else answers, table(results))
 
 
 def _check_files(options: dict[str, Any]) -> None:
@@ -79,24 +91,21 @@ def _check_files(options: dict[str, Any]) -> None:
         if path is not None and not path.parent.is_dir():
             raise SearchError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first")
     if options["root"] is not None and not options["root"].is_dir():
-        raise SearchError(f"--root {str(options['root'])!r} is no folder; name the one that the pictures are in")
+        raise SearchError(f"--root {str(options['root'])!r} is no folder; name the one that the images are in")
 
 
-def _ask(searcher: Searcher, options: dict[str, Any]) -> list[Hits]:
-    into: Collection = options["into"] or searcher.collections[0]
-    asked = {name: options[name] for name in _SEARCH_OPTIONS}
-    by_text = searcher.text_to_image if into == "images" else searcher.text_to_text
-    by_image = searcher.image_to_image if into == "images" else searcher.image_to_text
-    found = by_text(list(options["texts"]), options["k"], **asked) if options["texts"] else []
-    return found + (by_image(list(options["images"]), options["k"], **asked) if options["images"] else [])
+def _requests(options: dict[str, Any]) -> list[SearchRequest]:
+    given = {name: option.parse(name, options[name]) for name, option in OPTIONS.items() if options[name] is not None}
+    parts = [*map(text_part, options["texts"]), *map(image_part, options["images"])]
+    return [SearchRequest(parts=(part,), **given) for part in parts]
 
 
-def _draw(found: list[Hits], root: Path | None, options: dict[str, Any]) -> None:
+def _draw(results: list[Hits], root: Path | None, options: dict[str, Any]) -> None:
     if options["contact_sheet"]:
         from searcher.render.contact_sheet import save_contact_sheet
 
-        save_contact_sheet(options["contact_sheet"], found, root)
+        save_contact_sheet(options["contact_sheet"], results, root)
     if options["gallery"]:
         from searcher.render.html_gallery import save_gallery
 
-        save_gallery(options["gallery"], found, root)
+        save_gallery(options["gallery"], results, root)
