@@ -19,7 +19,7 @@ from encoders.load import family_of
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError
 from storage.files.canonical_json import to_plain
-from storage.schema import COLLECTIONS, Collection
+from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
 from .ann.build_ann import build_approximate
@@ -37,6 +37,7 @@ from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .report import BuildReport
 
+BACKEND = "torch"  # what every encoder of today runs its model with
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 
 
@@ -107,14 +108,13 @@ class Builder:
         if number is None:
             raise BuildError(f"{self.store.path} holds no version to update; build it first, without --update")
         with self.store.open_version(number) as parent:
-            if "corpus_digest" not in parent.manifest.build:
+            if parent.manifest.corpus is None:
                 raise BuildError(
                     f"version {number} of {self.store.path} was made of ready-made embeddings, which no encoder "
                     "can go on with; build without --update"
                 )
-            build = parent.manifest.build
-            options = recorded_options(build, options)
-            builder = replace(self, config=recorded_config(build, self.config, self.named))
+            options = recorded_options(parent.manifest.build, options)
+            builder = replace(self, config=recorded_config(parent.manifest, self.config, self.named))
             return builder._from_source(self._opened(corpus, options), options, parent)
 
     def from_embeddings(self, source: EmbeddingSource) -> BuildReport:
@@ -136,7 +136,7 @@ class Builder:
         chunks = EmbeddingTables(source, self.progress)
         limit = RejectionLimit(config=self.config, items=sum(source.rows(name) for name in source.collections))
         manifest = self._publish(
-            limit.counted(chunks.tables()), source.dim, encoder, {"source": source.name}, chunks.pairs
+            limit.counted(chunks.tables()), source.dim, encoder, {"source": source.name}, pairs=chunks.pairs
         )
         return self._report(manifest, notes=source.notes, rejected=dict(limit.reasons))
 
@@ -166,16 +166,17 @@ class Builder:
             rejected=RejectionLimit(config=self.config, items=corpus.items),
         )
         report = executor.encode(job, cut(source.items(), cost))
-        provenance = {
+        build_report = {
             "source": source.name,
-            "root": _root(source),
             "source_options": options_json(options or SourceOptions()),
-            "corpus_digest": corpus.digest,
-            "staging": fingerprint,
             "encode": report.to_json(),
         }
         shards = (staging.read(number) for number in range(report.shards))
-        manifest = self._publish(shards, encoder.dim, encoder, provenance)
+        encoding = EncodingInfo(
+            prompt=self.config.prompt, backend=BACKEND, device=report.device, precision=report.precision
+        )
+        corpus_info = CorpusInfo(root=_root(source), digest=corpus.digest, staging=fingerprint)
+        manifest = self._publish(shards, encoder.dim, encoder, build_report, encoding=encoding, corpus=corpus_info)
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
 
     def _done_before(self, fingerprint: str, corpus: Corpus) -> Manifest | None:
@@ -187,13 +188,14 @@ class Builder:
                 manifest = version.manifest
         except (CorruptIndexError, IncompatibleIndexError):
             return None  # a new version is the cure
-        mine = {"staging": fingerprint, "corpus_digest": corpus.digest, "config": to_plain(asdict(self.config))}
-        return manifest if all(manifest.build.get(name) == value for name, value in mine.items()) else None
+        known = manifest.corpus
+        same = known is not None and (known.staging, known.digest) == (fingerprint, corpus.digest)
+        return manifest if same and manifest.build.get("config") == to_plain(asdict(self.config)) else None
 
     def _unchanged(self, manifest: Manifest, source: Source) -> BuildReport:
         """Report the version that is there already, after what a build that was stopped has left undone."""
         self.store.confirm()
-        fingerprint, notes = manifest.build.get("staging"), source.notes
+        fingerprint, notes = manifest.corpus.staging if manifest.corpus else None, source.notes
         if fingerprint is not None and self.store.is_staged(fingerprint):
             notes = (
                 *notes,
@@ -227,8 +229,11 @@ class Builder:
         tables: Iterable[pa.Table],
         dim: int,
         encoder: Encoder | None,
-        provenance: dict[str, Any],
+        build_report: dict[str, Any],
+        *,
         pairs: Callable[[], np.ndarray] | None = None,
+        encoding: EncodingInfo | None = None,
+        corpus: CorpusInfo | None = None,
     ) -> Manifest:
         draft = self.store.draft()
         try:
@@ -236,9 +241,15 @@ class Builder:
             counts = merge(tables, draft.path, dim, pairs)
             infos = self._index(draft.path, encoder)
             self.progress.note("publishing")
-            build = {**provenance, "config": asdict(self.config), "machine": machine(), "seconds": self._seconds}
+            build = {**build_report, "config": asdict(self.config), "machine": machine(), "seconds": self._seconds}
             return self.store.publish(
-                draft, encoder=encoder.info if encoder else None, collections=infos, counts=counts, build=build
+                draft,
+                encoder=encoder.info if encoder else None,
+                encoding=encoding,
+                corpus=corpus,
+                collections=infos,
+                counts=counts,
+                build=build,
             )
         except BaseException:
             draft.discard()
@@ -346,13 +357,16 @@ def _root(source: Source) -> str:
 
 def _same(manifest: Manifest, source: Source, corpus: Corpus, config: BuildConfig) -> bool:
     """Whether an update would give the version that is there already; told without loading the encoder."""
-    if manifest.build.get("root") != _root(source) or manifest.counts.rejected > config.rejection_limit(corpus.items):
+    known = manifest.corpus
+    if known is None or (known.root, known.digest) != (_root(source), corpus.digest):
+        return False
+    if manifest.counts.rejected > config.rejection_limit(corpus.items):
         return False
     if manifest.counts.rejected and (manifest.build.get("source_options") or {}).get("allow_urls"):
         return False  # what could not be fetched then may be there now
-    before = manifest.build.get("config", {})
+    before = {**(manifest.build.get("config") or {}), "prompt": manifest.encoding.prompt}
     settings = ("ann", "prompt", "max_pixels", "max_file_bytes")
     encoder = manifest.encoder.spec if manifest.encoder else None
-    if config.encoder not in (None, encoder) or manifest.build.get("corpus_digest") != corpus.digest:
+    if config.encoder not in (None, encoder):
         return False
     return all(before.get(name) == getattr(config, name) for name in settings)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from encoders import DecodeLimits
+from storage import Manifest
 from storage.schema import AnnKind
 
 from .corpus import SourceOptions
@@ -150,7 +151,7 @@ class BuildConfig:
 
 
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
-KEPT_SETTINGS = ("ann", "prompt", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache")
+KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache")
 
 
 def options_json(options: SourceOptions) -> dict[str, Any]:
@@ -179,13 +180,14 @@ def recorded_options(build: Mapping[str, Any], given: SourceOptions | None = Non
     return replace(SourceOptions(**values), **changed)
 
 
-def recorded_prompt(build: Mapping[str, Any]) -> str | None:
-    """Return the template that the texts of a version went through; None where they were encoded as they are."""
-    prompt: str | None = (build.get("config") or {}).get("prompt")
-    return prompt
+def recorded_settings(manifest: Manifest) -> dict[str, Any]:
+    """Return the settings of a version that an update or a repair takes over, by the names of `BuildConfig`."""
+    config = manifest.build.get("config") or {}
+    kept = {name: config[name] for name in KEPT_SETTINGS if name in config}
+    return {**kept, "prompt": manifest.encoding.prompt}
 
 
-def recorded_config(build: Mapping[str, Any], config: BuildConfig, named: frozenset[str]) -> BuildConfig:
+def recorded_config(manifest: Manifest, config: BuildConfig, named: frozenset[str]) -> BuildConfig:
     """Return `config` with the settings of the version that is updated, where they are not in `named`."""
-    before = build.get("config") or {}
-    return replace(config, **{name: before[name] for name in KEPT_SETTINGS if name in before and name not in named})
+    kept = recorded_settings(manifest)
+    return replace(config, **{name: value for name, value in kept.items() if name not in named})

@@ -16,7 +16,7 @@ from storage.schema import Collection
 from storage.verify import Verification
 
 from .ann.build_ann import approximate
-from .config import KEPT_SETTINGS, BuildConfig
+from .config import BuildConfig, recorded_settings
 from .errors import BuildError
 from .progress import Progress, SilentProgress
 
@@ -116,6 +116,8 @@ class _Repair:
                 encoder=self.manifest.encoder,
                 collections=infos,
                 counts=self.manifest.counts,
+                encoding=self.manifest.encoding,
+                corpus=self.manifest.corpus,
                 build={**self.manifest.build, "repair": _provenance(report)},
             )
         except BaseException:
@@ -171,9 +173,7 @@ class _Repair:
     def _config(self, collection: Collection) -> BuildConfig:
         """What the version was built with; the kind is that of the file, also where `auto` had chosen it."""
         plan = self.manifest.collections[collection].ann
-        recorded = self.manifest.build.get("config") or {}
-        kept = {name: recorded[name] for name in KEPT_SETTINGS if name in recorded}
-        return BuildConfig(**{**kept, "ann": plan.kind, "seed": plan.seed})
+        return BuildConfig(**{**recorded_settings(self.manifest), "ann": plan.kind, "seed": plan.seed})
 
 
 def _provenance(report: RepairReport) -> dict[str, Any]:
@@ -189,7 +189,7 @@ def _refusal(store: IndexStore, found: Verification, name: str, manifest: Manife
     else:
         reason = "vectors come from the encoder alone"
     whole = [number for number in store.versions() if number != found.version and store.verify(number).ok]
-    root = (manifest.build.get("root") if manifest else None) or "CORPUS"
+    root = manifest.corpus.root if manifest and manifest.corpus else "CORPUS"
     back = f"go back with `twinlens rollback {store.path} --to {whole[-1]}`, or " if whole else ""
     return BuildError(
         f"{name} cannot be repaired: {_problem(found, name)}, and {reason}; whole versions: "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class BuildReport:
             "rejected_by_reason": self.rejected,
             "seconds": round(self.seconds, 2),
             "notes": list(self.notes),
+            "encoding": asdict(self.manifest.encoding),
+            "corpus": asdict(self.manifest.corpus) if self.manifest.corpus else None,
             "build": dict(self.manifest.build),
         }
 

@@ -86,7 +86,7 @@ class QueryEncoder:
         Raises:
             EncoderMismatchError: An encoder was given and is not the one that made the index.
         """
-        prompt = (manifest.build.get("config") or {}).get("prompt")
+        prompt = manifest.encoding.prompt
         return cls(choice, manifest.encoder, dim, location, prompt=prompt)
 
     def encode(self, parts: Sequence[QueryPart]) -> Vectors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from .errors import CorruptIndexError, IncompatibleIndexError, StorageError
@@ -12,18 +12,21 @@ from .files.canonical_json import build as build_value
 from .files.canonical_json import canonical, parse, to_plain
 from .files.checksum import FileEntry, sha256_of
 from .files.layout import CATALOG, FILE_NAMES, MAX_VERSION, ann_name, vectors_name
-from .schema import Collection, CollectionInfo, Counts, EncoderInfo
+from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]
 
 FORMAT_VERSION = 1
 # Features that this release knows; it refuses to read, or to write after, a version that names another.
-READER_FEATURES: frozenset[str] = frozenset()
+# `provenance`: the keys `encoding` and `corpus` are there; without it their values stand in the build report.
+PROVENANCE = "provenance"
+READER_FEATURES: frozenset[str] = frozenset({PROVENANCE})
 WRITER_FEATURES: frozenset[str] = frozenset()
 MAX_BYTES = 1 << 20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CHECKSUM = "checksum"
+_PROVENANCE_KEYS = frozenset({"encoding", "corpus"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +38,12 @@ class Manifest:
         parent: The version that was current when it was published; None for the first.
         created_at: When, UTC, ISO 8601.
         encoder: What made the vectors; None where that is unknown.
+        encoding: Prompt, backend, device and precision with which it made them.
+        corpus: What it was given to encode; None for ready-made embeddings.
         collections: The halves that it has.
         counts: Every item of the corpus, indexed or rejected.
-        build: Configuration and report of the build, as JSON values.
+        build: Configuration and report of the build, as JSON values, for people: nothing depends on it but the settings
+            that an update takes over.
         files: Size and SHA-256 of every file of the version but this one.
         format_version: Version of the whole layout.
         reader_features: Features that one must know to read it.
@@ -52,8 +58,10 @@ class Manifest:
     counts: Counts
     build: Mapping[str, Any]
     files: Mapping[str, FileEntry]
+    encoding: EncodingInfo = field(default_factory=EncodingInfo)
+    corpus: CorpusInfo | None = None
     format_version: int = FORMAT_VERSION
-    reader_features: tuple[str, ...] = ()
+    reader_features: tuple[str, ...] = (PROVENANCE,)
     writer_features: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
@@ -63,7 +71,7 @@ class Manifest:
             StorageError: A value is not JSON's, or the whole is larger than 1 MiB or contradicts itself.
         """
         try:
-            plain = to_plain(self)
+            plain = _without_provenance(to_plain(self))
             data = canonical({**plain, _CHECKSUM: sha256_of(canonical(plain))})
             self._check()
         except (TypeError, ValueError) as error:
@@ -93,7 +101,7 @@ class Manifest:
             checksum = plain.pop(_CHECKSUM, None)
             if checksum != sha256_of(canonical(plain)):
                 raise ValueError("its own checksum does not fit")
-            manifest: Self = build_value(cls, plain, "manifest")
+            manifest: Self = build_value(cls, _with_provenance(plain), "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:
             raise CorruptIndexError(
@@ -158,3 +166,44 @@ def _refuse_newer(plain: Mapping[str, Any], place: str) -> None:
             f"{place} needs the features {unknown}, and this release knows {sorted(READER_FEATURES)}; "
             "use a newer Twinlens"
         )
+
+
+def _without_provenance(plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave the keys of the feature `provenance` out of a manifest that was written without it."""
+    if PROVENANCE in plain["reader_features"]:
+        return plain
+    return {key: value for key, value in plain.items() if key not in _PROVENANCE_KEYS}
+
+
+def _with_provenance(plain: dict[str, Any]) -> dict[str, Any]:
+    """Fill in, from the build report, the keys that a manifest written before the feature `provenance` lacks."""
+    if PROVENANCE in plain["reader_features"]:
+        return plain
+    if given := sorted(_PROVENANCE_KEYS & plain.keys()):
+        raise ValueError(f"manifest has {given} without the feature {PROVENANCE!r}")
+    report = _object(plain.get("build"))
+    config = _object(report.get("config"))
+    root, digest = _text(report.get("root")), _text(report.get("corpus_digest"))
+    if root is None or digest is None:
+        return {**plain, "encoding": to_plain(EncodingInfo(prompt=_text(config.get("prompt")))), "corpus": None}
+    encoding = EncodingInfo(
+        prompt=_text(config.get("prompt")),
+        backend="torch",  # there was no other
+        device=_chosen(config.get("device")),
+        precision=_chosen(config.get("precision")),
+    )
+    corpus = CorpusInfo(root=root, digest=digest, staging=_text(report.get("staging")))
+    return {**plain, "encoding": to_plain(encoding), "corpus": to_plain(corpus)}
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _chosen(value: Any) -> str | None:
+    """Return a setting, but None for `auto`: what that came to was not recorded."""
+    return None if value == "auto" else _text(value)

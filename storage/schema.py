@@ -79,6 +79,39 @@ class ImageInfo:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncodingInfo:
+    """How a build had the encoder compute the vectors; None wherever that is unknown.
+
+    Attributes:
+        prompt: The template that every text went through, as `a photo of {}`; None where texts were encoded as they
+            are. Text queries go through the same one, since it changes every score.
+        backend: The library that ran the model, e.g. `torch`.
+        device: Where it ran, e.g. `cpu` or `cuda`.
+        precision: `fp32`, `bf16` or `fp16`. An update may have taken over vectors that were computed in another.
+    """
+
+    prompt: str | None = None
+    backend: str | None = None
+    device: str | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusInfo:
+    """The corpus that an encoder read for a version; ready-made embeddings have none.
+
+    Attributes:
+        root: The folder that relative image paths start from.
+        digest: SHA-256 over all items as the build saw them; an update compares it to see that nothing has changed.
+        staging: The fingerprint of the build, by which its folder below `staging/` is named; None where unknown.
+    """
+
+    root: str
+    digest: str
+    staging: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnnPlan:
     """How the approximate index of one collection was made.
 

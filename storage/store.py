@@ -25,7 +25,7 @@ from .files.layout import (
 from .files.lock import IndexLock
 from .manifest import Manifest, check_writable
 from .publish import Draft, Pointer, describe, read_manifest, read_pointer, seal, without_pointer, write_pointer
-from .schema import Collection, CollectionInfo, Counts, EncoderInfo
+from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
 from .staging import Staging
 from .verify import Verification, check_version, unreadable
 from .version import IndexVersion, check_files
@@ -190,6 +190,8 @@ class IndexStore:
         collections: Mapping[Collection, CollectionInfo],
         counts: Counts,
         build: Mapping[str, Any],
+        encoding: EncodingInfo | None = None,
+        corpus: CorpusInfo | None = None,
     ) -> Manifest:
         """Make a draft the current version and return its manifest; when this returns, the version is durable.
 
@@ -200,7 +202,8 @@ class IndexStore:
         self._require_lock("publish")
         parent = self.current()
         self._check_writable(parent)
-        described = {"encoder": encoder, "collections": collections, "counts": counts, "build": build}
+        described: dict[str, Any] = {"encoder": encoder, "collections": collections, "counts": counts, "build": build}
+        described |= {"encoding": encoding or EncodingInfo(), "corpus": corpus}
         with atomic.explained("publish", draft.path):
             manifest = describe(draft, parent, described)
             data = seal(draft, manifest)

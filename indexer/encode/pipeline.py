@@ -73,7 +73,10 @@ WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding image
 
 @dataclass
 class EncodeReport:
-    """What encoding did, and what the foreground waited for: the slowest stage is the one that it waits for most."""
+    """What encoding did, and what the foreground waited for: the slowest stage is the one that it waits for most.
+
+    `device` and `precision` are those of the encoder that ran, wherever it did; None where none was needed.
+    """
 
     shards: int = 0
     items: int = 0
@@ -84,6 +87,8 @@ class EncodeReport:
     stages: dict[str, float] = field(default_factory=lambda: dict.fromkeys((WAITING, IMAGES, TEXTS, WRITING), 0.0))
     reasons: dict[str, int] = field(default_factory=dict)
     executor: dict[str, Any] = field(default_factory=lambda: {"name": "local"})
+    device: str | None = None
+    precision: str | None = None
 
     @property
     def bottleneck(self) -> str:
@@ -194,6 +199,7 @@ class ShardEncoder:
             RejectedError: More items than `max_rejected` were rejected.
         """
         started = time.perf_counter()
+        self.report.device, self.report.precision = self.encoder.device, self.encoder.precision
         self.progress.stage("encode", self.corpus.items)
         with ThreadPoolExecutor(self.config.workers) as pool, ThreadPoolExecutor(1) as writer:
             try:

@@ -13,7 +13,6 @@ import numpy as np
 from storage import IndexVersion
 from storage.schema import COLLECTIONS, Collection, ImageInfo
 
-from ..config import recorded_prompt
 from ..corpus.item import Item, LazyBytes
 from .shards import file_state
 
@@ -63,7 +62,7 @@ class VersionReuse:
         """Hold what the version has; its texts count only where they went through the same `prompt`."""
         self._version = version
         self._known = {collection: _known_items(version, collection) for collection in COLLECTIONS}
-        if recorded_prompt(version.manifest.build) != prompt:
+        if version.manifest.encoding.prompt != prompt:
             self._known["texts"] = {}
 
     def unchanged(self, item: Item) -> KnownItem | None:

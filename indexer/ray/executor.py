@@ -273,6 +273,7 @@ class Crew:
         if others - {(info.precision, info.device)}:
             raise BuildError(f"node {info.node} would encode in {info.precision} and others do not; name a --precision")
         member.info = info
+        self.job.report.device, self.job.report.precision = info.device, info.precision
         self._stillborn = 0
         self.nodes.add(info.node)
         if not self.lost:

@@ -142,7 +142,6 @@ class _Evaluation:
 
     def _protocol(self) -> Protocol:
         images, texts = (len(self.truth.rows[name]) for name in COLLECTIONS)
-        build = self.version.manifest.build
         return Protocol.of_pairs(
             self.truth.pairs,
             images,
@@ -150,7 +149,7 @@ class _Evaluation:
             name=self.options.protocol,
             split=self.options.split,
             k=needed_depths(self.options.protocol, tuple(int(k) for k in self.options.k)),
-            prompt=build.get("prompt") or (build.get("config") or {}).get("prompt"),
+            prompt=self.version.manifest.encoding.prompt,
             folds=int(self.options.folds),
         )
 

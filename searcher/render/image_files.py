@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -15,6 +14,7 @@ from PIL import Image
 from encoders import DecodeLimits
 from encoders.errors import ImageError
 from encoders.images import decode_image
+from storage.schema import CorpusInfo
 
 from ..hits import Hit
 
@@ -50,12 +50,11 @@ def _members(shard: Path, _mtime_ns: int) -> dict[str, tuple[int, int]]:
         return {member.name.removeprefix("./"): (member.offset_data, member.size) for member in regular}
 
 
-def corpus_root(build: Mapping[str, Any], override: str | Path | None = None) -> Path | None:
+def corpus_root(corpus: CorpusInfo | None, override: str | Path | None = None) -> Path | None:
     """Return the folder that image paths are relative to: `override`, else the one the build recorded, else None."""
     if override is not None:
         return Path(override)
-    recorded = build.get("root")
-    return Path(recorded) if isinstance(recorded, str) and recorded else None
+    return Path(corpus.root) if corpus is not None and corpus.root else None
 
 
 def resolve_uri(uri: str | None, root: Path | None) -> Path | None:

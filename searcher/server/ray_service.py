@@ -75,7 +75,7 @@ class Served:
             dim=dim,
             encoder=manifest.encoder,
             manifest_sha256=_manifest_sha256(store, manifest.version),
-            prompt=(manifest.build.get("config") or {}).get("prompt"),
+            prompt=manifest.encoding.prompt,
             collections=tuple(name for name in COLLECTIONS if name in manifest.collections),
         )
 

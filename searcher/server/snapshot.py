@@ -50,7 +50,7 @@ class OpenVersion:
         self.name = name
         self.number = version.number
         self.searcher = Searcher(version, encoder, name)
-        self.root = corpus_root(version.manifest.build, root)
+        self.root = corpus_root(version.manifest.corpus, root)
         self._version = version
         self._lock = Lock()
         self._pairs: dict[Collection, Pairs] = {}

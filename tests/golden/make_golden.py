@@ -1,7 +1,8 @@
 """Builds the golden indexes of the current format: one for each kind of approximate index, packed into one archive.
 
-Run once for a format version, by the release that brings it: `python tests/golden/make_golden.py v1`. An archive that
-is there is never made anew, since what it holds is what that release wrote. Later releases open it for ever.
+Run once by each release that changes what is written, be it the format version or a feature of it:
+`python tests/golden/make_golden.py v2`. An archive that is there is never made anew, since what it holds is what that
+release wrote. Later releases open it for ever. v1: format 1; v2: with the feature `provenance`.
 """
 
 from __future__ import annotations
@@ -131,11 +132,11 @@ def _write(path: Path, lines: list[str]) -> None:
 def main() -> None:
     """Make the archive."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("name", help="v and the format version")
+    parser.add_argument("name", help="v and the number after that of the newest archive")
     given = parser.parse_args()
     archive = HERE / f"{given.name}.tar.xz"
     if archive.exists():
-        sys.exit(f"error: {archive} exists, and a golden archive is never made anew; name the next format version")
+        sys.exit(f"error: {archive} exists, and a golden archive is never made anew; name the next number")
     with tempfile.TemporaryDirectory() as scratch:
         told = {index.name: answers(index) for index in build_all(Path(scratch))}
         pack(Path(scratch), archive)

@@ -15,10 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from make_golden import answers, unpack
 
 from storage import IndexStore, Manifest
-from storage.schema import ANN_KINDS
+from storage.schema import ANN_KINDS, EncodingInfo
 
 HERE = Path(__file__).parent
-FORMATS = ("v1",)
+FORMATS = ("v1", "v2")
 ANSWERS = {name: json.loads((HERE / f"{name}.json").read_text("utf-8")) for name in FORMATS}
 
 
@@ -59,18 +59,31 @@ class TestEveryGoldenIndex:
             draft = store.draft()
             shutil.copytree(store.version_path(1), draft.path, dirs_exist_ok=True)
             (draft.path / "manifest.json").unlink()
-            said = {"collections": manifest.collections, "counts": manifest.counts, "build": manifest.build}
-            store.publish(draft, encoder=manifest.encoder, **said)  # type: ignore[arg-type]
+            names = ("encoder", "encoding", "corpus", "collections", "counts", "build")
+            store.publish(draft, **{name: getattr(manifest, name) for name in names})
         assert store.verify().ok
         assert store.rollback() == 1
 
 
-def test_every_kind_of_index_is_golden() -> None:
-    assert set(ANSWERS["v1"]) == {f"{kind}.index" for kind in ANN_KINDS}
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_kind_of_index_is_golden(name: str) -> None:
+    assert set(ANSWERS[name]) == {f"{kind}.index" for kind in ANN_KINDS}
 
 
-def test_the_golden_files_are_small() -> None:
-    assert sum(path.stat().st_size for path in HERE.glob("v1.*")) < 60_000
+def test_indexes_of_the_same_vectors_answer_the_same_in_every_format() -> None:
+    assert ANSWERS["v1"] == ANSWERS["v2"]
+
+
+@pytest.mark.parametrize(("name", "features"), [("v1", ()), ("v2", ("provenance",))])
+def test_every_format_has_the_features_it_was_written_with(golden: Path, name: str, features: tuple[str, ...]) -> None:
+    manifest = IndexStore.open(golden / name / "flat.index").manifest()
+    assert manifest.reader_features == features
+    assert (manifest.encoding, manifest.corpus) == (EncodingInfo(), None)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_golden_files_are_small(name: str) -> None:
+    assert sum(path.stat().st_size for path in HERE.glob(f"{name}.*")) < 60_000
 
 
 def test_a_golden_archive_is_never_made_anew(home: Path) -> None:

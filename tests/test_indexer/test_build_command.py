@@ -122,7 +122,7 @@ def test_an_update_of_a_corpus_that_has_moved_remembers_its_new_place(photos: Pa
     encoder = ColourEncoder()
     report = build_index(tmp_path / "moved", tmp_path / "out", encoder=encoder, update=True)
     assert (report.published, encoder.images_encoded) == (True, 0)
-    assert report.manifest.build["root"] == str((tmp_path / "moved").resolve())
+    assert report.manifest.corpus.root == str((tmp_path / "moved").resolve())
 
 
 def test_an_update_with_nothing_to_update_makes_no_folder(photos: Path, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_texts_are_encoded_with_the_prompt_and_kept_without_it(photos: Path, tmp
     assert kept[0] == "a black square, number 5"
     expected = ColourEncoder().encode_texts([f"a photo of {text}" for text in kept])
     np.testing.assert_allclose(vectors(tmp_path / "out", "texts"), expected, atol=1e-3)
-    assert report.manifest.build["config"]["prompt"] == PROMPT
+    assert report.manifest.encoding.prompt == PROMPT
 
 
 def test_images_do_not_depend_on_the_prompt(photos: Path, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_an_update_keeps_the_prompt(photos: Path, tmp_path: Path) -> None:
     (photos / "red" / "0000.txt").write_text("another red thing\n", encoding="utf-8")
     encoder = ColourEncoder()
     report = build_index(photos, tmp_path / "out", encoder=encoder, update=True)
-    assert report.manifest.build["config"]["prompt"] == PROMPT
+    assert report.manifest.encoding.prompt == PROMPT
     assert (encoder.images_encoded, encoder.texts_encoded) == (0, 1)
     row = captions(tmp_path / "out").index("another red thing")
     expected = ColourEncoder().encode_texts(["a photo of another red thing"])[0]

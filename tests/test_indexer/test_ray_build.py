@@ -138,6 +138,8 @@ def test_two_nodes_build_what_one_process_builds(
     said = report.manifest.build["encode"]
     assert (said["executor"]["name"], said["executor"]["workers"], said["executor"]["lost"]) == ("ray", 2, 0)
     assert said["items"] == 121
+    encoding = report.manifest.encoding
+    assert (encoding.backend, encoding.device, encoding.precision) == ("torch", "cpu", "fp32")
 
 
 def test_what_ray_has_finished_is_taken_over_by_any_build(

@@ -105,7 +105,7 @@ def test_the_root_of_the_corpus_is_recorded_for_every_working_directory(
 ) -> None:
     monkeypatch.chdir(photos.parent)
     report = build_index("photos", tmp_path / "out", encoder=ColourEncoder())
-    assert report.manifest.build["root"] == str(photos)
+    assert report.manifest.corpus.root == str(photos)
     monkeypatch.chdir(photos)
     _, again = update(Path(), tmp_path / "out")
     assert not again.published

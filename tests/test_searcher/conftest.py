@@ -17,7 +17,7 @@ from encoders import decode_image
 from searcher import Searcher
 from storage.catalog import IMAGE_COLUMNS, PAIR_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
 from storage.faiss_file import write_ann
-from storage.schema import AnnPlan, CollectionInfo, Counts, EncoderInfo, OperatingPoint, Tuning
+from storage.schema import AnnPlan, CollectionInfo, CorpusInfo, Counts, EncoderInfo, OperatingPoint, Tuning
 from storage.store import IndexStore
 from storage.vectors import VectorWriter
 
@@ -136,7 +136,9 @@ def publish(path: Path, tables: dict[str, pa.Table], vectors: dict[str, np.ndarr
             pairs=sizes["pairs"],
         )
         infos = {name: said["infos"][name] for name in vectors}
-        store.publish(draft, encoder=said["encoder"], collections=infos, counts=counts, build=said.get("build", {}))
+        store.publish(
+            draft, encoder=said["encoder"], collections=infos, counts=counts, build={}, corpus=said.get("corpus")
+        )
     return path
 
 
@@ -179,7 +181,7 @@ class Corpus:
             ann={},
             infos={name: CollectionInfo(rows=count, ann=AnnPlan(kind="flat")) for name in names},
             encoder=self.encoder.info,
-            build={"root": str(self.root)},
+            corpus=CorpusInfo(root=str(self.root), digest="d" * 64),
         )
 
     def picture(self, number: int) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from searcher.render.image_files import corpus_root, resolve_uri
+from storage.schema import CorpusInfo
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,8 @@ def test_a_uri_is_below_the_corpus_or_absolute(uri: str | None, root: Path | Non
 
 
 def test_the_root_is_the_given_one_else_the_recorded_one() -> None:
-    assert corpus_root({"root": "/corpus"}) == Path("/corpus")
-    assert corpus_root({"root": "/corpus"}, "moved") == Path("moved")
-    assert corpus_root({}) is None
-    assert corpus_root({"root": 3}) is None
+    recorded = CorpusInfo(root="/corpus", digest="d" * 64)
+    assert corpus_root(recorded) == Path("/corpus")
+    assert corpus_root(recorded, "moved") == Path("moved")
+    assert corpus_root(None) is None
+    assert corpus_root(None, "moved") == Path("moved")

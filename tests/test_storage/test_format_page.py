@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from storage.catalog import TABLES
 from storage.faiss_file import FOURCC
-from storage.manifest import FORMAT_VERSION, MAX_BYTES
-from storage.schema import ANN_KINDS
+from storage.manifest import FORMAT_VERSION, MAX_BYTES, READER_FEATURES, Manifest
+from storage.schema import ANN_KINDS, CorpusInfo, EncodingInfo
 from storage.staging import PLAN
 from storage.vectors import BATCH_ROWS
 
@@ -48,11 +49,14 @@ def test_the_page_names_every_column_of_the_catalog_in_order(page: str) -> None:
         assert re.findall(r"`(\w+)`", line) == [table, *columns]
 
 
-def test_the_page_names_every_key_of_a_golden_manifest(page: str, home: Path) -> None:
+def test_the_page_names_every_key_and_feature_of_a_manifest(page: str, home: Path) -> None:
     told = json.loads((home / "tests" / "golden" / "v1.json").read_text(encoding="utf-8"))
     assert set(told["flat.index"]["counts"]) == {"items", "indexed", "rejected", "images", "texts", "pairs"}
-    for key in ("format_version", "reader_features", "parent", "created_at", "encoder", "collections", "checksum"):
+    for key in (*(field.name for field in fields(Manifest)), "checksum"):
         assert f"`{key}`" in page
+    for kind in (EncodingInfo, CorpusInfo):
+        assert {field.name for field in fields(kind)} <= set(re.findall(r"`(\w+)`", page))
+    assert {f"`{name}`" for name in READER_FEATURES} <= set(re.findall(r"`\w+`", page))
 
 
 def test_every_test_that_the_promises_name_exists(promises: str, home: Path) -> None:

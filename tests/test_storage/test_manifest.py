@@ -14,7 +14,8 @@ from storage import AnnPlan, EncoderInfo, Manifest
 from storage.errors import CorruptIndexError, IncompatibleIndexError, StorageError
 from storage.files.canonical_json import canonical
 from storage.files.checksum import FileEntry, sha256_of
-from storage.manifest import MAX_BYTES, check_writable
+from storage.manifest import MAX_BYTES, PROVENANCE, check_writable
+from storage.schema import CorpusInfo, EncodingInfo
 
 ENTRY = FileEntry(bytes=3, sha256="a" * 64)
 FILES = ("catalog.duckdb", "images/vectors.arrow", "images/ann.faiss", "texts/vectors.arrow")
@@ -27,6 +28,8 @@ MANIFEST = Manifest(
     counts=counts(4),
     build={"seconds": 1.5, "nested": {"ü": [None, True, 10**18]}},
     files=dict.fromkeys(FILES, ENTRY),
+    encoding=EncodingInfo(prompt="a photo of {}", backend="torch", device="cuda", precision="fp16"),
+    corpus=CorpusInfo(root="/corpus", digest="c" * 64, staging="5" * 32),
 )
 
 
@@ -83,8 +86,52 @@ def test_a_newer_format_is_refused_saying_both() -> None:
         Manifest.from_json(changed(format_version=7, something_new=1, counts="absent"), "here")
 
 
+def before_provenance(**values: Any) -> bytes:
+    """The manifest's file as releases without the feature `provenance` wrote it."""
+    return changed(**{"reader_features": [], "encoding": "absent", "corpus": "absent", **values})
+
+
+def test_an_older_manifest_is_filled_in_from_its_build_report() -> None:
+    config = {"prompt": "a photo of {}", "device": "cuda", "precision": "fp16", "seed": 0}
+    build = {"config": config, "root": "/corpus", "corpus_digest": "c" * 64, "staging": "5" * 32}
+    data = before_provenance(build=build)
+    manifest = Manifest.from_json(data, "here")
+    assert (manifest.encoding, manifest.corpus) == (MANIFEST.encoding, MANIFEST.corpus)
+    assert manifest.build == build
+    assert manifest.to_json() == data
+
+
+@pytest.mark.parametrize(
+    ("build", "encoding", "corpus"),
+    [
+        ({}, EncodingInfo(), None),
+        ({"config": {"prompt": None, "device": "auto", "precision": "auto"}}, EncodingInfo(), None),
+        ({"config": {"prompt": "of {}"}, "corpus_digest": "c"}, EncodingInfo(prompt="of {}"), None),
+        ({"config": [], "root": 3, "corpus_digest": "c"}, EncodingInfo(), None),
+        (
+            {"config": {"device": "auto", "precision": "bf16"}, "root": "/a", "corpus_digest": "c"},
+            EncodingInfo(backend="torch", precision="bf16"),
+            CorpusInfo(root="/a", digest="c"),
+        ),
+    ],
+)
+def test_what_an_older_build_report_does_not_say_is_unknown(
+    build: dict[str, Any], encoding: EncodingInfo, corpus: CorpusInfo | None
+) -> None:
+    manifest = Manifest.from_json(before_provenance(build=build), "here")
+    assert (manifest.encoding, manifest.corpus) == (encoding, corpus)
+
+
+def test_a_manifest_is_written_with_the_feature_that_its_keys_need() -> None:
+    plain = json.loads(MANIFEST.to_json())
+    assert plain["reader_features"] == [PROVENANCE]
+    assert plain["encoding"]["prompt"] == "a photo of {}"
+    assert plain["corpus"] == {"root": "/corpus", "digest": "c" * 64, "staging": "5" * 32}
+
+
 def test_an_unknown_reader_feature_is_refused_saying_both() -> None:
-    with pytest.raises(IncompatibleIndexError, match=r"needs the features \['zip'\], and this release knows \[\]"):
+    message = r"needs the features \['zip'\], and this release knows \['provenance'\]"
+    with pytest.raises(IncompatibleIndexError, match=message):
         Manifest.from_json(changed(reader_features=["zip"]), "here")
 
 
@@ -98,6 +145,9 @@ def test_an_unknown_writer_feature_stops_writers_only() -> None:
 DAMAGES: dict[str, dict[str, Any]] = {
     r"lacks \['build'\]": {"build": "absent"},
     r"has \['more'\] unasked": {"more": 1},
+    r"lacks \['encoding'\]": {"encoding": "absent"},
+    r"has \['corpus', 'encoding'\] without the feature 'provenance'": {"reader_features": []},
+    "manifest.encoding.prompt is int and not str": {"encoding": {**asdict(EncodingInfo()), "prompt": 1}},
     "manifest.version is bool and not int": {"version": True},
     "manifest.version is str and not int": {"version": "2"},
     r"manifest.version is -1, which is not in \[0, 2\^63\)": {"version": -1},

@@ -78,7 +78,7 @@ def search(index: Path, words: str | None, output: str, **options: Any) -> None:
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify")}
     with Searcher.open(index, **opening) as searcher:
         results = [searcher.search(request) for request in requests]
-        root = corpus_root(searcher.manifest.build, options["root"])
+        root = corpus_root(searcher.manifest.corpus, options["root"])
     _draw(results, root, options)
     answers = [hits.to_json() for hits in results]
     emit(output, answers[0] if len(answers) == 1 else answers, table(results))
