@@ -1,16 +1,17 @@
-"""What a stopped run leaves behind, so that the same command goes on to the same result.
+"""What a run writes: checkpoints, from which the same command resumes to the same result, and the finished folder.
 
-    my-encoder.fit/
+    my-encoder.fit/                  until the run is over
       state.json                     replaced whole; names the files that count
       state-00000120.safetensors     weights in training and the optimiser's moments
       candidate-00000120.safetensors one of the best weights so far
 
-A file counts once `state.json` names it; others are remains of a kill and are removed.
+A file counts once `state.json` names it; others were left by a kill and are removed.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,21 +22,21 @@ from safetensors.torch import load_file, save_file
 
 from storage.files import atomic
 
-from .errors import CheckpointError
+from .errors import CheckpointError, TrainingError
 
 STATE = "state.json"
 Weights = dict[str, torch.Tensor]
 
 
 @dataclass(kw_only=True)
-class Progress:
-    """How far a run has come.
+class RunState:
+    """How far a run has come; `state.json` holds the same.
 
     Attributes:
-        run: Digest of settings and examples; a run goes on only from a checkpoint with the same one.
+        run: Digest of settings and examples; a run resumes only from a checkpoint with the same one.
         step: Steps done, over all epochs.
-        candidates: (mean recall, step) of the weights that are kept, best first.
-        curve: A row each evaluation.
+        candidates: (score, step) of the weights that are kept, best first.
+        curve: One row for each evaluation.
         stale: Evaluations since the best one.
     """
 
@@ -45,6 +46,14 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
     stale: int = 0
 
+    def rank(self, score: float, keep: int) -> bool:
+        """Add the weights of this step to the candidates, of which the `keep` best stay; return whether they lead."""
+        best = not self.candidates or score > self.candidates[0][0]
+        self.stale = 0 if best else self.stale + 1
+        ranked = sorted([*self.candidates, (score, self.step)], key=lambda one: (-one[0], one[1]))
+        self.candidates = ranked[:keep]
+        return best
+
 
 class Checkpoints:
     """The folder of a run's checkpoints."""
@@ -52,26 +61,26 @@ class Checkpoints:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def load(self, run: str) -> Progress | None:
-        """Return where a run of this digest stopped; None where there is nothing to go on from.
+    def load(self, run: str) -> RunState:
+        """Return where a run of this digest stopped, or the beginning where there is no checkpoint.
 
         Raises:
             CheckpointError: The folder belongs to another run, or is damaged.
         """
         path = self.folder / STATE
         if not path.is_file():
-            return None
+            return RunState(run=run)
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            progress = Progress(**{**found, "candidates": [tuple(pair) for pair in found["candidates"]]})
+            value = json.loads(path.read_text(encoding="utf-8"))
+            state = RunState(**{**value, "candidates": [tuple(pair) for pair in value["candidates"]]})
         except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{str(path)!r} is damaged; remove the folder to start anew") from error
-        if progress.run != run:
+        if state.run != run:
             raise CheckpointError(
                 f"{str(self.folder)!r} holds a stopped run with other examples or settings; "
                 "give the same ones again to go on, or remove the folder to start anew"
             )
-        return progress
+        return state
 
     def tensors(self, name: str, step: int) -> Weights:
         """Return the tensors that were saved as `name` at a step.
@@ -87,16 +96,16 @@ class Checkpoints:
                 f"checkpoint {str(path)!r} cannot be read; remove its folder to start anew"
             ) from error
 
-    def save(self, progress: Progress, state: Weights, candidate: Weights) -> None:
-        """Keep a run's state, and its present weights where they are among the best."""
+    def save(self, state: RunState, tensors: Weights, candidate: Weights) -> None:
+        """Save a run's state, and its present weights where they are among the best."""
         with atomic.explained("save a checkpoint in", self.folder):
             atomic.make_folder(self.folder)
-            if any(step == progress.step for _, step in progress.candidates):
-                self._write("candidate", progress.step, candidate)
-            self._write("state", progress.step, state)
-            data = json.dumps(asdict(progress), indent=1).encode()
+            if any(step == state.step for _, step in state.candidates):
+                self._write("candidate", state.step, candidate)
+            self._write("state", state.step, tensors)
+            data = json.dumps(asdict(state), indent=1).encode()
             atomic.replace_file(self.folder / STATE, data, "checkpoint")()
-            self._clean(progress)
+            self._clean(state)
 
     def remove(self) -> None:
         """Remove the folder: the run is over."""
@@ -107,12 +116,52 @@ class Checkpoints:
         save_file({key: value.contiguous() for key, value in tensors.items()}, path)
         atomic.sync_file(path)
 
-    def _clean(self, progress: Progress) -> None:
-        counting = {self._path("state", progress.step), self.folder / STATE}
-        counting |= {self._path("candidate", step) for _, step in progress.candidates}
+    def _clean(self, state: RunState) -> None:
+        current = {self._path("state", state.step), self.folder / STATE}
+        current |= {self._path("candidate", step) for _, step in state.candidates}
         for path in self.folder.iterdir():
-            if path not in counting:
+            if path not in current:
                 path.unlink()
 
     def _path(self, name: str, step: int) -> Path:
         return self.folder / f"{name}-{step:08d}.safetensors"
+
+
+def new_folder(out: Path) -> Path:
+    """Return the absolute path of a folder that a result can be published as.
+
+    Raises:
+        TrainingError: Something is there already.
+    """
+    folder = out.expanduser().absolute()
+    if folder.is_dir() and not any(folder.iterdir()):
+        return folder
+    if folder.exists() or folder.is_symlink():
+        what = "is not empty" if folder.is_dir() else "is a file"
+        raise TrainingError(f"output folder {str(out)!r} {what}; give a new one")
+    return folder
+
+
+def publish_folder(folder: Path, content: str, write: Callable[[Path], None]) -> None:
+    """Let `write` fill an empty folder beside, make it durable, and give it its name as the last step.
+
+    Args:
+        folder: As `new_folder` returned it.
+        content: What the folder holds, for messages and crash points: `encoder`, `towers`.
+        write: Writes into the folder that it is given.
+
+    Raises:
+        StorageError: The disk is full or cannot be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    with atomic.explained(f"save the {content} to", folder):
+        atomic.remove_folder(partial)
+        atomic.make_folder(partial)
+        write(partial)
+        for path in partial.rglob("*"):
+            if path.is_file():
+                atomic.sync_file(path)
+            else:
+                atomic.sync_directory(path)
+        atomic.sync_directory(partial)
+        atomic.rename(partial, folder, content)

@@ -1,8 +1,8 @@
-"""How to fine-tune: what the caller may set."""
+"""Settings of fine-tuning: `FitConfig`, what a caller may set; `Recipe`, the same with every value filled in."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from .errors import TrainingError
@@ -16,15 +16,17 @@ MODES: tuple[Mode, ...] = ("auto", "full", "upper", "head", "lora")
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig:
-    """Settings of one fine-tuning. None means: what suits the encoder, the mode and the device (`training.recipe`).
+    """Settings of one fine-tuning. None means: what suits the encoder, the mode and the device (see `Recipe`).
 
     Attributes:
         mode: What is trained. `head`: the projections only, seconds with cached features. `upper`: also the last blocks
             of each tower; the frozen ones below are computed once. `full`: everything; for a GPU or a small model.
             `lora`: low-rank adapters in the blocks, and the heads; a tenth of the optimiser's memory. `auto`: `upper`
             for `lite`, otherwise `full` on a GPU and `head` on a CPU.
-        image_blocks: How many of the last blocks of the image tower `upper` and `lora` train.
+        image_blocks: How many of the last blocks of the image tower `upper` and `lora` train; None for all.
         text_blocks: The same for the text tower.
+        lora_rank: Rank of the adapters; 4 to 64.
+        lora_alpha: Adapters are scaled by alpha / rank.
         epochs: Times that each image is seen; 5 to 30. Early stopping takes the best of them.
         batch_size: Distinct images a step, which compete with each other: more is better and, with `chunk_size`, costs
             no memory.
@@ -35,19 +37,17 @@ class FitConfig:
         layer_decay: What the learning rate is multiplied by from one block to the one below it; 0.65 to 1.
         weight_decay: AdamW's, on matrices and filters only; 0 to 0.2.
         warmup: Share of the steps in which the learning rate rises; then it falls as a cosine to 0.
-        smoothing: Share of the target spread over the wrong answers; 0 to 0.1.
+        clip_norm: Largest norm of the gradient; 0 for any.
+        smoothing: Share of the target that goes evenly to the negatives; 0 to 0.1.
         dropout: Share of the features that the heads of `lite` do not see in a step; other models have none. 0.5 to 0.8
             for some thousand images, less for more.
         block_dropout: Of the dropout layers in trained blocks, where a model has any; None leaves the model's own.
         temperature: 1 / logit scale to start from; None keeps the encoder's.
-        looks: Augmented looks at each image that are cached beside the plain one; without a cache each epoch draws a
+        looks: Augmented views of each image that are cached beside the plain one; without a cache each epoch draws a
             fresh one where this is above 0.
-        clip_norm: Largest length of the gradient.
-        lora_rank: Rank of the adapters; 4 to 64.
-        lora_alpha: Adapters are scaled by alpha / rank.
         time_limit: Seconds for everything; the schedule ends when the time does. 0 saves the encoder untrained.
-        patience: Evaluations without gain after which training stops; None never stops early.
         evaluations: How many times in all validation recall is measured; 0.5 to 2 an epoch is usual.
+        patience: Evaluations without gain after which training stops; None never stops early.
         val_share: Share of the images held back for validation where none are given.
         soup: How many of the best checkpoints are averaged, greedily; 1 takes the best one.
         interpolate: Whether to try weights between the untrained and the trained model, on the validation images.
@@ -57,9 +57,13 @@ class FitConfig:
         seed: The same seed gives the same encoder on the same machine.
     """
 
+    # What is trained.
     mode: Mode = "auto"
     image_blocks: int | None = None
     text_blocks: int | None = None
+    lora_rank: int | None = None
+    lora_alpha: float | None = None
+    # Steps and learning rates.
     epochs: int | None = None
     batch_size: int | None = None
     chunk_size: int | None = None
@@ -69,20 +73,21 @@ class FitConfig:
     layer_decay: float | None = None
     weight_decay: float | None = None
     warmup: float = 0.1
+    clip_norm: float = 1.0
+    # Regularisation and augmentation.
     smoothing: float | None = None
     dropout: float | None = None
     block_dropout: float | None = None
     temperature: float | None = None
     looks: int | None = None
-    clip_norm: float = 1.0
-    lora_rank: int | None = None
-    lora_alpha: float | None = None
+    # When to stop, and which weights to keep.
     time_limit: float | None = None
-    patience: int | None = 5
     evaluations: int | None = None
+    patience: int | None = 5
     val_share: float = 0.1
     soup: int = 3
     interpolate: bool = True
+    # Where to run.
     cache_bytes: int = 4 * 2**30
     device: str = "auto"
     precision: str = "auto"
@@ -126,82 +131,59 @@ _SHARES = ("warmup", "smoothing", "dropout", "block_dropout", "val_share")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """A `FitConfig` without open ends; see there. `image_blocks` and `text_blocks` are None for a whole tower."""
+class Recipe(FitConfig):
+    """A `FitConfig` without open ends, which a run follows from then on; see there for the fields.
 
-    mode: Mode
-    image_blocks: int | None
-    text_blocks: int | None
-    epochs: int
-    batch_size: int
-    chunk_size: int
-    captions: int
-    lr: float
-    head_lr: float
-    layer_decay: float
-    weight_decay: float
-    smoothing: float
-    dropout: float
-    block_dropout: float | None
-    temperature: float | None
-    looks: int
-    evaluations: int
-    lora_rank: int
-    lora_alpha: float
+    The defaults are those of mode `full`: the usual values of AutoMM and open_clip for pretrained CLIP models.
+    `image_blocks` and `text_blocks` are None for a whole tower; device and precision are those of the run.
+    """
+
+    mode: Mode = "full"
+    lora_rank: int = 8
+    lora_alpha: float = 16.0
+    epochs: int = 10
+    batch_size: int = 128
+    chunk_size: int = 32
+    captions: int = 1
+    lr: float = 1e-5
+    head_lr: float = 1e-5
+    layer_decay: float = 0.9
+    weight_decay: float = 0.05
+    smoothing: float = 0.0
+    dropout: float = 0.0
+    looks: int = 1
+    evaluations: int = 10
 
 
-FEWEST_IN_BATCH = 32
-# Found on parts of Flickr8k's train split; benchmarks/fine_tune.py measures them on its dev split.
+# What the other modes have otherwise than `full`.
+_MODES: dict[Mode, dict[str, Any]] = {
+    "full": {},
+    "upper": {"image_blocks": 2, "text_blocks": 2, "lr": 2e-5, "head_lr": 5e-5},
+    "head": {"image_blocks": 0, "text_blocks": 0, "head_lr": 1e-4, "looks": 2, "batch_size": 512},
+    "lora": {"lr": 2e-4, "head_lr": 1e-4},
+}
+# What `lite` has otherwise than large pretrained models, in every mode; chosen on parts of Flickr8k's train split.
+# benchmarks/fine_tune.py measures them on its dev split.
 _LITE: dict[str, Any] = {
-    "mode": "upper",
-    "image_blocks": 0,
-    "text_blocks": 1,
     "epochs": 40,
     "batch_size": 500,
     "chunk_size": 128,
-    "captions": 1,
     "lr": 2e-4,
     "head_lr": 3e-4,
     "layer_decay": 1.0,
-    "weight_decay": 0.05,
-    "smoothing": 0.0,
     "dropout": 0.8,
     "block_dropout": 0.3,
     "temperature": 0.05,
     "looks": 1,
-    "evaluations": 10,
 }
-# AutoMM's and open_clip's usual values for pretrained CLIP models.
-_FULL: dict[str, Any] = {
-    "image_blocks": None,
-    "text_blocks": None,
-    "epochs": 10,
-    "batch_size": 128,
-    "chunk_size": 32,
-    "captions": 1,
-    "lr": 1e-5,
-    "head_lr": 1e-5,
-    "layer_decay": 0.9,
-    "weight_decay": 0.05,
-    "smoothing": 0.0,
-    "dropout": 0.0,
-    "block_dropout": None,
-    "temperature": None,
-    "looks": 1,
-    "evaluations": 10,
-    "lora_rank": 8,
-    "lora_alpha": 16.0,
-}
-_OTHERS: dict[Mode, dict[str, Any]] = {
-    "full": _FULL,
-    "upper": {**_FULL, "image_blocks": 2, "text_blocks": 2, "lr": 2e-5, "head_lr": 5e-5},
-    "head": {**_FULL, "image_blocks": 0, "text_blocks": 0, "head_lr": 1e-4, "looks": 2, "batch_size": 512},
-    "lora": {**_FULL, "lr": 2e-4, "head_lr": 1e-4},
-}
+# In mode `upper`: the heads over pooled features, and the last block of the text tower.
+_LITE_UPPER: dict[str, Any] = {"image_blocks": 0, "text_blocks": 1}
+FEWEST_IN_BATCH = 32
+GPU_CHUNK = 128
 
 
 def recipe_for(config: FitConfig, family: str, placement: Placement, count: int) -> Recipe:
-    """Return the settings of a run.
+    """Return the settings of a run: the caller's where given, else those of mode and encoder.
 
     Args:
         config: What the caller set.
@@ -210,16 +192,18 @@ def recipe_for(config: FitConfig, family: str, placement: Placement, count: int)
         count: How many distinct items there are to learn from; few of them make smaller batches, so that an epoch has
             at least a handful of steps.
     """
+    lite, on_gpu = family == "lite", placement.kind == "cuda"
     mode = config.mode
     if mode == "auto":
-        mode = "upper" if family == "lite" else "full" if placement.kind == "cuda" else "head"
-    values: dict[str, Any] = {**_OTHERS[mode], "mode": mode}
-    if family == "lite":
-        values |= {name: value for name, value in _LITE.items() if name not in ("mode", "image_blocks", "text_blocks")}
-        if mode == "upper":
-            values |= _LITE
-    if placement.kind == "cuda":
-        values["chunk_size"] = max(values["chunk_size"], 128)
-    values["batch_size"] = min(values["batch_size"], max(FEWEST_IN_BATCH, -(-count // 4)))
-    own = {name: value for name, value in asdict(config).items() if name in values and value is not None}
-    return Recipe(**{**values, **own, "mode": mode})
+        mode = "upper" if lite else "full" if on_gpu else "head"
+    values = _MODES[mode] | (_LITE if lite else {}) | (_LITE_UPPER if lite and mode == "upper" else {})
+    usual = Recipe(**values)
+    usual = replace(
+        usual,
+        chunk_size=max(usual.chunk_size, GPU_CHUNK) if on_gpu else usual.chunk_size,
+        batch_size=min(usual.batch_size, max(FEWEST_IN_BATCH, -(-count // 4))),
+    )
+    open_ends = {field.name for field in fields(FitConfig) if field.default is None}
+    own = {field.name: getattr(config, field.name) for field in fields(FitConfig)}
+    own = {name: value for name, value in own.items() if value is not None or name not in open_ends}
+    return replace(usual, **{**own, "mode": mode, "device": placement.device, "precision": placement.precision})

@@ -17,6 +17,7 @@ from encoders.lite import TwinlensMappedMeanPooler
 from encoders.two_towers import TwoTowers
 
 from .batches import Batch
+from .checkpoint import Weights
 from .config import Recipe
 from .errors import TrainingError
 from .examples import Kind
@@ -157,7 +158,6 @@ def _names(module: nn.Module) -> tuple[str, ...]:
 
 # CLIP's clamp (Radford et al. 2021): a scale above 100 made training unstable.
 MAX_SCALE = math.log(100)
-Weights = dict[str, torch.Tensor]
 
 
 class Learner:
@@ -193,12 +193,14 @@ class Learner:
         return Part(tower=tower, cut=self._cut(kind), placement=self.placement)
 
     def optimizer(self) -> torch.optim.AdamW:
-        """Return a fresh AdamW over all that is trained."""
+        """Return a fresh AdamW over all that is trained; each step keeps the logit scale between 1 and 100."""
         recipe = self.recipe
         rates = (recipe.head_lr, recipe.lr, recipe.layer_decay)
-        return torch.optim.AdamW(groups(self.model, self.trained, rates, recipe.weight_decay))
+        optimizer = torch.optim.AdamW(groups(self.model, self.trained, rates, recipe.weight_decay))
+        optimizer.register_step_post_hook(self._clamp_scale)
+        return optimizer
 
-    def training(self, on: bool) -> None:
+    def training_mode(self, on: bool) -> None:
         """Switch dropout in the trained blocks; norms keep the statistics that they came with."""
         self.model.eval()
         if not on:
@@ -225,15 +227,20 @@ class Learner:
 
         return float(backward(left, right, loss))
 
-    def clamp_scale(self) -> None:
-        """Keep the logit scale between 1 and 100."""
-        with torch.no_grad():
-            self.model.logit_scale.clamp_(0, MAX_SCALE)
-
     def weights(self) -> Weights:
         """Return a copy of what was trained, adapters merged, on the CPU."""
         values = {name: self._value(name) for name in self.start}
         return {name: value.detach().to("cpu", copy=True) for name, value in values.items()}
+
+    def state(self) -> Weights:
+        """Return the trained parameters as they are, adapters apart, on the CPU."""
+        return {name: parameter.detach().cpu() for name, parameter in self.trained.items()}
+
+    def restore(self, state: Weights) -> None:
+        """Put back what `state` returned."""
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(state[name])
 
     def load(self, weights: Mapping[str, torch.Tensor]) -> None:
         """Put weights in place; adapters, if there are any, are merged first."""
@@ -242,6 +249,10 @@ class Learner:
         with torch.no_grad():
             for name, value in weights.items():
                 parameters[name].copy_(value)
+
+    def _clamp_scale(self, *_: Any) -> None:
+        with torch.no_grad():
+            self.model.logit_scale.clamp_(0, MAX_SCALE)
 
     def _chunks(self, feed: Feed, rows: np.ndarray, looks: np.ndarray, seed: tuple[int, ...]) -> list[Chunk]:
         count = max(1, -(-len(rows) // self.recipe.chunk_size))
@@ -309,8 +320,3 @@ class Learner:
         module = self.model.get_submodule(module_name)
         value: torch.Tensor = getattr(module, leaf)
         return value
-
-
-def is_adapted(model: nn.Module) -> bool:
-    """Return whether a model has adapters on it."""
-    return any(parametrize.is_parametrized(module) for module in model.modules())

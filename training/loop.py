@@ -1,42 +1,66 @@
-"""The loop: steps, evaluations, checkpoints, and when to stop."""
+"""The training loop: steps, evaluations, checkpoints, and when to stop. Fine-tuning and HREM both run in it."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import torch
 from torch import nn
 
-from .batches import Sampler
-from .checkpoint import Checkpoints, Progress
-from .config import FitConfig
+from encoders.device import Placement, place
+
+from .checkpoint import Checkpoints, RunState, Weights, new_folder
 from .errors import TrainingError
-from .features import Feed
-from .learner import Learner
-from .selection import Recall
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitProgress:
+    """One progress event of a run.
+
+    Attributes:
+        stage: `features`, `train`, `evaluate` or `choose`; of HREM also what is computed before training.
+        done: Units of the stage done.
+        total: Units of the stage in all.
+        text: A line for people; empty where only the count has moved.
+    """
+
+    stage: str
+    done: int
+    total: int
+    text: str = ""
+
+
+Listener = Callable[[FitProgress], None]
+Stop = Literal["finished", "early", "time_limit", "interrupted"]
+
+
+def ignore_progress(progress: FitProgress) -> None:
+    """The listener of a run without one: does nothing."""
 
 
 class Clock:
-    """Counts from its making.
+    """The time budget of a run, counted from the construction of the object.
 
     Args:
-        limit: Seconds allowed; None for any.
+        limit: Seconds allowed; None for no limit.
     """
 
     def __init__(self, limit: float | None) -> None:
         self._limit = limit
         self._began = time.monotonic()
         self._training_from = self._began
-        # What is still to come when training ends: evaluations of candidates, saving.
+        # For what comes after training: evaluations of candidates, saving.
         self._reserve = 0.0
 
     @property
     def seconds(self) -> float:
-        """Since the beginning."""
+        """Seconds since the run began."""
         return time.monotonic() - self._began
 
     @property
@@ -51,185 +75,291 @@ class Clock:
 
     @property
     def share(self) -> float:
-        """How much of the training time is gone, 0 to 1; 0 without a limit."""
+        """Share of the training time that has passed, 0 to 1; 0 without a limit."""
         if self._limit is None:
             return 0.0
         whole = self._limit - self._reserve - (self._training_from - self._began)
         return min(1.0, (time.monotonic() - self._training_from) / whole) if whole > 0 else 1.0
 
     def start_training(self) -> None:
-        """Note that what follows is training."""
+        """Mark the beginning of training, from which `share` counts."""
         self._training_from = time.monotonic()
 
     def keep_back(self, seconds: float) -> None:
-        """Reserve time for what comes after training."""
+        """Reserve at least so many seconds for what comes after training."""
         self._reserve = max(self._reserve, seconds)
 
 
-Stop = Literal["finished", "early", "time_limit", "interrupted"]
-
-
 @dataclass(frozen=True, kw_only=True)
-class FitProgress:
-    """What a run tells while it works.
+class RunContext:
+    """What a run has around its model: output folder, device, time budget, listener, checkpoints.
 
     Attributes:
-        stage: `features`, `train`, `evaluate` or `choose`.
-        done: Units of the stage done.
-        total: Units of the stage in all.
-        text: A line for people; empty where only the count has moved.
+        folder: Where the result appears, as a whole or not at all.
+        placement: Device and precision.
+        clock: The time budget.
+        listen: Hears of the progress.
+        checkpoints: Beside the output folder, `NAME.fit`.
     """
 
-    stage: str
-    done: int
-    total: int
-    text: str = ""
+    folder: Path
+    placement: Placement
+    clock: Clock
+    listen: Listener
+    checkpoints: Checkpoints
+
+    @classmethod
+    def begin(
+        cls, out: str | Path, listen: Listener | None, *, device: str, precision: str, time_limit: float | None
+    ) -> RunContext:
+        """Return the context of a run that starts now.
+
+        Raises:
+            EncoderError: The device is not there.
+            TrainingError: There is something at `out` already, or the precision is fp16.
+        """
+        folder = new_folder(Path(out))
+        return cls(
+            folder=folder,
+            placement=training_placement(device, precision),
+            clock=Clock(time_limit),
+            listen=listen or ignore_progress,
+            checkpoints=Checkpoints(folder.with_name(f"{folder.name}.fit")),
+        )
+
+    @contextmanager
+    def seeded(self, seed: int) -> Iterator[None]:
+        """Seed torch's random numbers, and put the caller's back afterwards."""
+        devices = [torch.device(self.placement.device)] if self.placement.kind == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            yield
 
 
-Listener = Callable[[FitProgress], None]
+def training_placement(device: str, precision: str) -> Placement:
+    """Return the device and precision of a run; `auto` never gives fp16, whose exponent is too small for gradients.
+
+    Raises:
+        EncoderError: The device is not there.
+        TrainingError: The precision is fp16.
+    """
+    if precision == "fp16":
+        raise TrainingError("precision 'fp16' overflows in training; choose bf16 or fp32")
+    placement = place(device, precision)
+    return Placement(device=placement.device, precision="fp32") if placement.precision == "fp16" else placement
 
 
-def rate(progress: float, warmup: float) -> float:
+def warmup_cosine(progress: float, warmup: float) -> float:
     """Return the factor of the learning rate: a linear rise over the warm-up, then a cosine to 0.
 
     Args:
         progress: Share of the run that is done, 0 to 1.
-        warmup: Share of the run in which it rises.
+        warmup: Share of the run in which the rate rises.
     """
     if progress < warmup:
         return progress / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - warmup) / (1 - warmup))))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trainer:
-    """Trains a learner from where a run stopped, or from its beginning.
+def step_decay(epoch: int, epochs: Sequence[int], decay: float) -> float:
+    """Return the factor of the learning rate in an epoch, counted from 0: times `decay` at each of `epochs` passed."""
+    return decay ** sum(epoch >= step for step in epochs)
 
-    Attributes:
-        learner: The model.
-        sampler: Its batches.
-        feeds: What the batches' rows are taken from.
-        measure: Gives the validation recall of the learner as it is.
-        config: Of the run.
-        clock: Of the run.
-        checkpoints: Where to keep them.
-        listen: Hears of the progress.
-    """
 
-    learner: Learner
-    sampler: Sampler
-    feeds: tuple[Feed, Feed]
-    measure: Callable[[], Recall]
-    config: FitConfig
-    clock: Clock
-    checkpoints: Checkpoints
-    listen: Listener
+class Learner(Protocol):
+    """A model in training, as the loop sees it."""
 
     @property
-    def total(self) -> int:
-        """Steps of the whole run."""
-        return self.learner.recipe.epochs * self.sampler.steps
+    def trained(self) -> Mapping[str, nn.Parameter]:
+        """The parameters that are optimised, by name."""
 
-    def run(self, progress: Progress) -> Stop:
-        """Train until the end, the time limit, an interrupt or no more gain; `progress` is kept up to date.
+    def optimizer(self) -> torch.optim.AdamW:
+        """Return a fresh optimiser; each group holds its highest learning rate as `peak`."""
+
+    def training_mode(self, on: bool) -> None:
+        """Switch dropout and the like on or off."""
+
+    def state(self) -> Weights:
+        """Return the tensors that a resumed run needs beside the optimiser's."""
+
+    def restore(self, state: Weights) -> None:
+        """Put back what `state` returned."""
+
+    def weights(self) -> Weights:
+        """Return a copy of the weights that may be kept in the end, on the CPU."""
+
+
+BatchT = TypeVar("BatchT")
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
+class Batches(Protocol[BatchT_co]):
+    """The batches of a run; those of an epoch depend on nothing but a seed and the epoch's number."""
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[BatchT_co]:
+        """Yield the batches of an epoch from step `start` on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long a run is, how its learning rate goes, and when it is evaluated.
+
+    Attributes:
+        epochs: At most.
+        evaluate_every: Steps between evaluations; the last step is evaluated too.
+        rate: The factor of the learning rate at a step, counted from 0.
+        clip_norm: Largest norm of the gradient; 0 for any.
+        keep: How many of the best weights are kept.
+        patience: Evaluations without gain after which the run stops; None never stops early.
+        patient_until: Steps up to which it does not stop early.
+    """
+
+    epochs: int
+    evaluate_every: int
+    rate: Callable[[int], float]
+    clip_norm: float
+    keep: int = 1
+    patience: int | None
+    patient_until: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """One evaluation: the score that weights are chosen by, the figures of the curve, and a line for people."""
+
+    score: float
+    figures: Mapping[str, Any]
+    text: str
+
+
+class TrainingLoop(Generic[BatchT]):
+    """Trains a learner from where a run stopped, or from its beginning.
+
+    Args:
+        learner: The model.
+        batches: What it learns from.
+        backward: Adds the gradients of a batch at a step to the parameters, and returns the loss. It must depend on
+            the batch, the step and the weights alone: a resumed run then gives the same result.
+        measure: Evaluates the learner as it is.
+        schedule: Length, rates, evaluations.
+        context: The surroundings of the run.
+        state: How far the run has come; kept up to date.
+    """
+
+    def __init__(
+        self,
+        *,
+        learner: Learner,
+        batches: Batches[BatchT],
+        backward: Callable[[BatchT, int], float],
+        measure: Callable[[], Measurement],
+        schedule: Schedule,
+        context: RunContext,
+        state: RunState,
+    ) -> None:
+        self._learner, self._batches, self._backward, self._measure = learner, batches, backward, measure
+        self._schedule, self._context, self._state = schedule, context, state
+        self._total = schedule.epochs * batches.steps
+        self._optimizer = learner.optimizer()
+        # Of the steps since the last evaluation.
+        self._losses: list[float] = []
+
+    def run(self) -> Stop:
+        """Train until the end, the time limit, an interrupt (Ctrl-C) or no more gain.
 
         Raises:
             TrainingError: The loss is not finite.
+            CheckpointError: What a stopped run left cannot be read.
         """
-        optimizer = self.learner.optimizer()
-        if progress.step:
-            self._restore(optimizer, progress)
-        self.clock.start_training()
+        if self._state.step:
+            self._restore()
+        self._context.clock.start_training()
         try:
-            return self._steps(optimizer, progress)
+            return self._epochs()
         except KeyboardInterrupt:
-            self.listen(FitProgress(stage="train", done=progress.step, total=self.total, text="interrupted: saving"))
+            self._tell("train", "interrupted: saving")
             return "interrupted"
 
-    def _steps(self, optimizer: torch.optim.AdamW, progress: Progress) -> Stop:
-        every = max(1, round(self.total / self.learner.recipe.evaluations))
-        losses: list[float] = []
-        while progress.step < self.total:
-            epoch, start = divmod(progress.step, self.sampler.steps)
-            for batch in self.sampler.epoch(epoch, start):
-                if self.clock.over:
-                    return self._stopped(optimizer, progress, losses)
-                losses.append(self._step(optimizer, batch, progress.step))
-                progress.step += 1
-                self.listen(FitProgress(stage="train", done=progress.step, total=self.total))
-                if progress.step % every == 0 or progress.step == self.total:
-                    self._evaluate(optimizer, progress, losses)
-                    losses.clear()
-                    if self.config.patience is not None and progress.stale >= self.config.patience:
+    def evaluate(self) -> None:
+        """Measure the learner as it is, and save a checkpoint."""
+        state, clock = self._state, self._context.clock
+        began = clock.seconds
+        measured = self._measure()
+        # After training: the candidates, the interpolations, and one more for the report.
+        clock.keep_back((clock.seconds - began) * 2 + 1)
+        best = state.rank(measured.score, self._schedule.keep)
+        epoch = state.step / self._batches.steps
+        loss = sum(self._losses) / len(self._losses) if self._losses else None
+        self._losses.clear()
+        state.curve.append({"step": state.step, "epoch": epoch, "loss": loss, **measured.figures})
+        self._context.checkpoints.save(state, self._tensors(), self._learner.weights())
+        mark = "  best so far" if best else ""
+        said = "-" if loss is None else f"{loss:.3f}"
+        self._tell("evaluate", f"epoch {epoch:.1f}  loss {said}  {measured.text}{mark}")
+
+    def _epochs(self) -> Stop:
+        state, schedule = self._state, self._schedule
+        while state.step < self._total:
+            epoch, start = divmod(state.step, self._batches.steps)
+            for batch in self._batches.epoch(epoch, start):
+                if self._context.clock.over:
+                    if self._losses:
+                        self.evaluate()
+                    return "time_limit"
+                self._losses.append(self._step(batch, state.step))
+                state.step += 1
+                self._tell("train")
+                if state.step % schedule.evaluate_every == 0 or state.step == self._total:
+                    self.evaluate()
+                    if self._out_of_patience():
                         return "early"
         return "finished"
 
-    def _stopped(self, optimizer: torch.optim.AdamW, progress: Progress, losses: list[float]) -> Stop:
-        if losses:
-            self._evaluate(optimizer, progress, losses)
-        return "time_limit"
+    def _out_of_patience(self) -> bool:
+        patience, patient_until = self._schedule.patience, self._schedule.patient_until
+        return patience is not None and self._state.stale >= patience and self._state.step > patient_until
 
-    def _step(self, optimizer: torch.optim.AdamW, batch: Any, step: int) -> float:
-        self.learner.training(True)
-        factor = rate(max((step + 1) / self.total, self.clock.share), self.config.warmup)
-        for group in optimizer.param_groups:
+    def _step(self, batch: BatchT, step: int) -> float:
+        self._learner.training_mode(True)
+        factor = self._schedule.rate(step)
+        for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        optimizer.zero_grad()
-        loss = self.learner.backward(batch, self.feeds, (self.config.seed, step))
+        self._optimizer.zero_grad()
+        loss = self._backward(batch, step)
         if not math.isfinite(loss):
-            raise TrainingError(f"the loss is {loss} at step {step + 1}; lower lr and head_lr, or use precision fp32")
-        nn.utils.clip_grad_norm_(self.learner.trained.values(), self.config.clip_norm or math.inf)
-        optimizer.step()
-        self.learner.clamp_scale()
+            raise TrainingError(
+                f"the loss is {loss} at step {step + 1}; lower the learning rates, or use precision fp32"
+            )
+        nn.utils.clip_grad_norm_(self._learner.trained.values(), self._schedule.clip_norm or math.inf)
+        self._optimizer.step()
         return loss
 
-    def _evaluate(self, optimizer: torch.optim.AdamW, progress: Progress, losses: list[float]) -> None:
-        began = self.clock.seconds
-        recall = self.measure()
-        took = self.clock.seconds - began
-        # After training: the candidates, the interpolations, and one more for the report.
-        self.clock.keep_back(took * 2 + 1)
-        best = not progress.candidates or recall.mean > progress.candidates[0][0]
-        progress.stale = 0 if best else progress.stale + 1
-        progress.candidates = sorted([*progress.candidates, (recall.mean, progress.step)], key=_best_first)
-        progress.candidates = progress.candidates[: self.config.soup]
-        loss = sum(losses) / len(losses)
-        row = {"step": progress.step, "epoch": progress.step / self.sampler.steps, "loss": loss, **recall.to_json()}
-        progress.curve.append(row)
-        self.checkpoints.save(progress, self._state(optimizer), self.learner.weights())
-        self.listen(FitProgress(stage="evaluate", done=progress.step, total=self.total, text=line(row, best)))
-
-    def _state(self, optimizer: torch.optim.AdamW) -> dict[str, torch.Tensor]:
-        tensors = {}
-        for name, parameter in self.learner.trained.items():
-            moments = optimizer.state[parameter]
-            tensors[f"value/{name}"] = parameter.detach().cpu()
-            tensors[f"first/{name}"] = moments["exp_avg"].cpu()
-            tensors[f"second/{name}"] = moments["exp_avg_sq"].cpu()
+    def _tensors(self) -> Weights:
+        tensors = {f"value/{name}": value for name, value in self._learner.state().items()}
+        for name, parameter in self._learner.trained.items():
+            # Without an entry a parameter has had no gradient yet, such as HREM's relations during its warm-up.
+            moments = self._optimizer.state.get(parameter)
+            if moments:
+                tensors[f"first/{name}"] = moments["exp_avg"].cpu()
+                tensors[f"second/{name}"] = moments["exp_avg_sq"].cpu()
+                tensors[f"steps/{name}"] = moments["step"].cpu()
         return tensors
 
-    def _restore(self, optimizer: torch.optim.AdamW, progress: Progress) -> None:
-        tensors = self.checkpoints.tensors("state", progress.step)
-        for name, parameter in self.learner.trained.items():
-            with torch.no_grad():
-                parameter.copy_(tensors[f"value/{name}"])
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(progress.step)),
-                "exp_avg": tensors[f"first/{name}"].to(parameter.device),
-                "exp_avg_sq": tensors[f"second/{name}"].to(parameter.device),
-            }
+    def _restore(self) -> None:
+        tensors = self._context.checkpoints.tensors("state", self._state.step)
+        values = {name.removeprefix("value/"): value for name, value in tensors.items() if name.startswith("value/")}
+        self._learner.restore(values)
+        for name, parameter in self._learner.trained.items():
+            if f"first/{name}" in tensors:
+                self._optimizer.state[parameter] = {
+                    "step": tensors[f"steps/{name}"],
+                    "exp_avg": tensors[f"first/{name}"].to(parameter.device),
+                    "exp_avg_sq": tensors[f"second/{name}"].to(parameter.device),
+                }
 
-
-def line(row: dict[str, Any], best: bool) -> str:
-    """Return one evaluation as a line: epoch, loss, recall of both directions."""
-    left, right = (_figures(row[side]) for side in ("left_to_right", "right_to_left"))
-    mark = "  best so far" if best else ""
-    return f"epoch {row['epoch']:.1f}  loss {row['loss']:.3f}  recall {row['mean']:.3f}  ({left}; {right}){mark}"
-
-
-def _figures(recall: dict[str, float]) -> str:
-    return " / ".join(f"{value:.3f}" for value in recall.values())
-
-
-def _best_first(candidate: tuple[float, int]) -> tuple[float, int]:
-    return -candidate[0], candidate[1]
+    def _tell(self, stage: str, text: str = "") -> None:
+        self._context.listen(FitProgress(stage=stage, done=self._state.step, total=self._total, text=text))

@@ -17,9 +17,9 @@ import torch
 from evaluation import evaluate_embeddings, evaluate_ranking
 
 from .batches import Pairing
+from .checkpoint import Weights
 from .features import Feed, embed
 
-Weights = dict[str, torch.Tensor]
 Score = Callable[[Weights], float]
 ALPHAS = (0.9, 0.8, 0.65, 0.5, 0.3)
 

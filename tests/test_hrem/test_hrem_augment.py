@@ -7,9 +7,9 @@ import pytest
 
 from encoders.errors import EncoderError
 from training.hrem.hrem_batches import altered, kept_regions, kept_words
-from training.hrem.hrem_loop import rate
 from training.hrem.towers.bert import load_bert
 from training.hrem.towers.tokens import Tokens, WordTokens, load_vocabulary
+from training.loop import step_decay
 
 TEXTS = ["a red dog runs", "a dog", "the dog's red boat!"]
 
@@ -79,4 +79,4 @@ def test_a_text_encoder_that_is_not_there_is_one_clear_line() -> None:
 
 
 def test_the_learning_rate_falls_at_its_steps() -> None:
-    assert [rate(epoch, (2, 4), 0.1) for epoch in (0, 2, 4)] == pytest.approx([1.0, 0.1, 0.01])
+    assert [step_decay(epoch, (2, 4), 0.1) for epoch in (0, 2, 4)] == pytest.approx([1.0, 0.1, 0.01])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training import FitConfig, TrainingError
-from training.loop import Clock, rate
+from training.loop import Clock, warmup_cosine
 from training.selection import blend, greedy_soup, interpolated
 
 
@@ -53,10 +53,10 @@ def test_blending_keeps_the_type_and_loses_no_precision() -> None:
 
 
 def test_the_rate_rises_in_a_line_and_falls_as_a_cosine() -> None:
-    assert [rate(share, 0.1) for share in (0.0, 0.05, 0.1, 1.0)] == pytest.approx([0.0, 0.5, 1.0, 0.0])
-    assert rate(0.55, 0.1) == pytest.approx(0.5)
-    assert rate(0.0, 0.0) == 1.0
-    shares = [rate(step / 100, 0.1) for step in range(10, 101)]
+    assert [warmup_cosine(share, 0.1) for share in (0.0, 0.05, 0.1, 1.0)] == pytest.approx([0.0, 0.5, 1.0, 0.0])
+    assert warmup_cosine(0.55, 0.1) == pytest.approx(0.5)
+    assert warmup_cosine(0.0, 0.0) == 1.0
+    shares = [warmup_cosine(step / 100, 0.1) for step in range(10, 101)]
     assert shares == sorted(shares, reverse=True)
 
 

@@ -23,12 +23,11 @@ from encoders.checkpoints import load_towers
 from encoders.device import Placement, place
 from encoders.lite import ConseTrunk
 from encoders.preprocess import Preprocess
-from storage.files import atomic
 
+from ..checkpoint import new_folder, publish_folder
 from ..errors import ExamplesError, TrainingError
 from ..examples import MAX_UNREADABLE, SPLIT_COLUMN, CaptionedImages, first_few, read_captions
-from ..fit import free_folder, partial_folder
-from ..loop import FitProgress, Listener
+from ..loop import FitProgress, Listener, ignore_progress
 from ..table_file import read_table_file
 from .towers.region_features import CAPTIONS, FEATURES, IDS, NAMES
 
@@ -197,23 +196,20 @@ def write_regions(
         ExamplesError: The table cannot be used, or more than 5 % of its pictures.
         EncoderError: The trunk cannot be loaded.
     """
-    folder, file, listen = free_folder(Path(out)), Path(table).expanduser(), progress or _ignore
+    folder, file = new_folder(Path(out)), Path(table).expanduser()
     splits = {name or "train": read_captions(file, *columns, split=name) for name in _splits(file)}
     trunk = load_trunk(config.encoder, place(config.device, config.precision))
-    partial = partial_folder(folder)
-    with atomic.explained("write region features to", folder):
-        atomic.remove_folder(partial)
-        atomic.make_folder(partial)
-        writer = _Writer(partial, file.parent, trunk, config, listen)
-        facts = {name: writer.write(name, examples) for name, examples in splits.items()}
-        value = {**asdict(config), "splits": facts, "left_out": writer.left_out}
-        (partial / REGIONS_FILE).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
+    facts: dict[str, Any] = {**asdict(config)}
+
+    def write(partial: Path) -> None:
+        writer = _Writer(partial, file.parent, trunk, config, progress or ignore_progress)
+        facts["splits"] = {name: writer.write(name, examples) for name, examples in splits.items()}
+        facts["left_out"] = writer.left_out
+        (partial / REGIONS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         (partial / NAMES).write_text(json.dumps(writer.names, indent=1) + "\n", encoding="utf-8")
-        for path in partial.iterdir():
-            atomic.sync_file(path)
-        atomic.sync_directory(partial)
-        atomic.rename(partial, folder, "regions")
-    return {"folder": str(folder), **value}
+
+    publish_folder(folder, "regions", write)
+    return {"folder": str(folder), **facts}
 
 
 class _Writer:
@@ -295,7 +291,3 @@ def _shorten(path: Path, rows: int) -> None:
         target[start:stop] = whole[start:stop]
     target.flush()
     short.replace(path)
-
-
-def _ignore(progress: FitProgress) -> None:
-    """Tell nobody."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from encoders import load_encoder
@@ -17,11 +18,15 @@ from evaluation.evaluate import evaluate_folds
 
 from ..errors import TrainingError
 from .family import PREFIX
-from .hrem_report import REPORT_FILE
+from .hrem_batches import Feed
+from .hrem_learner import Learner
+from .hrem_report import DIRECTIONS, REPORT_FILE
 from .towers.region_features import RegionSplit, open_split
 from .towers.regions_encoder import RegionEncoder
 
 BATCH = 512
+DEV_BATCH = 256
+CUTOFFS = (1, 5, 10)
 Vectors = NDArray[np.float32]
 
 
@@ -44,7 +49,7 @@ class EvaluateHremOptions:
     data: Path | None = None
     images: int | None = None
     folds: int = 1
-    k: tuple[int, ...] = (1, 5, 10)
+    k: tuple[int, ...] = CUTOFFS
     device: str = "auto"
     precision: str = "fp32"
     similarities: Path | None = None
@@ -149,3 +154,32 @@ def _learned_from(folder: Path) -> Path:
         return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{str(path)!r} does not say what was learned from; name the folder with --data") from error
+
+
+def dev_recall(learner: Learner, feed: Feed) -> dict[str, Any]:
+    """Return R@k of both directions in [0, 1], and rsum."""
+    images, texts = embed_split(learner, feed)
+    depths = tuple(k for k in CUTOFFS if k <= min(len(images), len(texts)))
+    found = evaluate_embeddings(images, texts, feed.split.pairs, depths)
+    sides = {name: {f"R@{k}": found[name][f"R@{k}"] for k in depths} for name in DIRECTIONS}
+    return {**sides, "rsum": found["rsum"]}
+
+
+def embed_split(learner: Learner, feed: Feed) -> tuple[Vectors, Vectors]:
+    """Return unit rows of all pictures and all captions of a split, nothing augmented."""
+    learner.training_mode(False)
+    device = learner.placement.device
+    images, texts = [], np.empty((len(feed.tokens), learner.config.dim), dtype=np.float32)
+    with torch.inference_mode():
+        for rows in _parts(np.arange(len(feed.split))):
+            regions = torch.from_numpy(feed.split.regions(rows)).to(device)
+            mask = torch.ones(regions.shape[:2], dtype=torch.bool, device=device)
+            images.append(learner.towers.image(regions, mask).unit.float().cpu().numpy())
+        # Neighbours of like length share a batch.
+        for rows in _parts(np.argsort([len(one.ids) for one in feed.tokens], kind="stable")):
+            texts[rows] = learner.embed_words(*feed.plain_words(rows)).unit.float().cpu().numpy()
+    return np.concatenate(images), texts
+
+
+def _parts(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [rows[start : start + DEV_BATCH] for start in range(0, len(rows), DEV_BATCH)]

@@ -12,22 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
 
-from encoders.device import Placement, place
-from storage.files import atomic
+from encoders.device import Placement
 
-from ..checkpoint import Checkpoints, Progress
-from ..errors import ExamplesError, TrainingError
-from ..fit import free_folder, partial_folder
-from ..loop import Clock, FitProgress, Listener
+from ..checkpoint import RunState, publish_folder
+from ..errors import ExamplesError
+from ..loop import FitProgress, Listener, Measurement, RunContext, Schedule, TrainingLoop, step_decay
 from .family import PREFIX
-from .hrem_batches import Feed, TokenStates, token_states
+from .hrem_batches import Batch, Feed, TokenStates, token_states
 from .hrem_config import HremConfig
+from .hrem_evaluation import dev_recall
 from .hrem_learner import Learner
-from .hrem_loop import DIRECTIONS, HremTrainer, measure
-from .hrem_report import HremReport
+from .hrem_report import DIRECTIONS, HremReport
 from .towers.bert import Bert, load_bert
 from .towers.region_features import RegionSplit, open_split
 from .towers.region_towers import BertStates, RegionTowers, TowersConfig
@@ -172,36 +169,33 @@ def fit_hrem(
         TrainingError: The settings or the folder do not allow it; no checkpoint is left behind.
         EncoderError: The text transformer cannot be loaded.
     """
-    folder, clock, listen = free_folder(Path(out)), Clock(config.time_limit), progress or _ignore
-    placement = _placement(config)
+    precision = "fp32" if config.precision == "auto" else config.precision
+    context = RunContext.begin(out, progress, device=config.device, precision=precision, time_limit=config.time_limit)
     source = Path(data).expanduser()
     splits = _open_splits(source, train, dev, config.dev_images)
-    checkpoints = Checkpoints(folder.with_name(f"{folder.name}.fit"))
-    digest = run_digest(splits, config)
-    reached = checkpoints.load(digest) or Progress(run=digest)
-    devices = [torch.device(placement.device)] if placement.kind == "cuda" else []
-    cache = Path(config.cache).expanduser() if config.cache else folder.with_name("token-states")
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(config.seed)
-        parts = parts_of(splits, config, placement, cache, listen)
-        listen(FitProgress(stage="train", done=0, total=0, text=_plan(parts, placement)))
-        prepared = clock.seconds
-        trainer = _trainer(parts, clock, checkpoints, listen)
-        stopped_by = trainer.run(reached)
-    seconds = {"preparing": prepared, "training": clock.seconds - prepared}
-    parts.learner.load(checkpoints.tensors("candidate", reached.candidates[0][1]))
-    seconds["all"] = clock.seconds
+    state = context.checkpoints.load(run_digest(splits, config))
+    cache = Path(config.cache).expanduser() if config.cache else context.folder.with_name("token-states")
+    with context.seeded(config.seed):
+        parts = parts_of(splits, config, context.placement, cache, context.listen)
+        context.listen(FitProgress(stage="train", done=0, total=0, text=_plan(parts, context.placement)))
+        prepared = context.clock.seconds
+        loop = _loop(parts, context, state)
+        stopped_by = loop.run()
+        if not state.candidates:
+            loop.evaluate()
+    seconds = {"preparing": prepared, "training": context.clock.seconds - prepared}
+    parts.learner.load(context.checkpoints.tensors("candidate", state.candidates[0][1]))
+    seconds["all"] = context.clock.seconds
     report = HremReport(
-        encoder=f"{PREFIX}{folder}",
+        encoder=f"{PREFIX}{context.folder}",
         data=str(source.resolve()),
         bert=parts.bert,
         stopped_by=stopped_by,
         seconds=seconds,
-        settings={**asdict(config), **asdict(placement)},
-        **_outcome(parts, reached),
+        settings={**asdict(config), **asdict(context.placement)},
+        **_outcome(parts, state),
     )
-    _publish(parts, report, folder)
-    checkpoints.remove()
+    _publish(parts, report, context)
     return report
 
 
@@ -211,20 +205,38 @@ def _open_splits(source: Path, train: str, dev: str, dev_images: int | None) -> 
     return learned, chosen if dev_images is None else chosen.first(dev_images)
 
 
-def _trainer(parts: Parts, clock: Clock, checkpoints: Checkpoints, listen: Listener) -> HremTrainer:
-    return HremTrainer(
-        learner=parts.learner,
-        feed=parts.train,
-        measure=lambda: measure(parts.learner, parts.dev),
-        clock=clock,
-        checkpoints=checkpoints,
-        listen=listen,
+def _loop(parts: Parts, context: RunContext, state: RunState) -> TrainingLoop[Batch]:
+    learner, config, steps = parts.learner, parts.learner.config, parts.train.steps
+    schedule = Schedule(
+        epochs=config.epochs,
+        evaluate_every=steps,
+        rate=lambda step: step_decay(step // steps, config.steps, config.lr_decay),
+        clip_norm=config.clip_norm,
+        patience=config.patience,
+        # Before the instance relations are at work, a standstill says nothing.
+        patient_until=0.0 if config.interaction == "none" else config.warmup_epochs * steps,
+    )
+    return TrainingLoop(
+        learner=learner,
+        batches=parts.train,
+        backward=lambda batch, step: learner.backward(batch, step, step / steps),
+        measure=lambda: _measured(learner, parts.dev),
+        schedule=schedule,
+        context=context,
+        state=state,
     )
 
 
-def _outcome(parts: Parts, progress: Progress) -> dict[str, Any]:
-    step = progress.candidates[0][1]
-    best = next(row for row in progress.curve if row["step"] == step)
+def _measured(learner: Learner, dev: Feed) -> Measurement:
+    recall = dev_recall(learner, dev)
+    t2i, i2t = (" / ".join(f"{value:.3f}" for value in recall[name].values()) for name in DIRECTIONS)
+    text = f"dev rsum {recall['rsum']:.1f}  (t2i {t2i}; i2t {i2t})"
+    return Measurement(score=recall["rsum"], figures=recall, text=text)
+
+
+def _outcome(parts: Parts, state: RunState) -> dict[str, Any]:
+    step = state.candidates[0][1]
+    best = next(row for row in state.curve if row["step"] == step)
     relation = parts.learner.relation
     counts = {
         "train_images": len(parts.train.split),
@@ -235,13 +247,7 @@ def _outcome(parts: Parts, progress: Progress) -> dict[str, Any]:
         "relation_parameters": 0 if relation is None else sum(value.numel() for value in relation.parameters()),
     }
     dev = {name: best[name] for name in (*DIRECTIONS, "rsum")}
-    return {"dev": dev, "kept_epoch": best["epoch"], "curve": progress.curve, "counts": counts}
-
-
-def _placement(config: HremConfig) -> Placement:
-    if config.precision == "fp16":
-        raise TrainingError("precision 'fp16' overflows in training; choose bf16 or fp32")
-    return place(config.device, "fp32" if config.precision == "auto" else config.precision)
+    return {"dev": dev, "kept_epoch": best["epoch"], "curve": state.curve, "counts": counts}
 
 
 def _plan(parts: Parts, placement: Placement) -> str:
@@ -254,24 +260,16 @@ def _plan(parts: Parts, placement: Placement) -> str:
     )
 
 
-def _publish(parts: Parts, report: HremReport, folder: Path) -> None:
-    """Save towers, relation and report durably, and give the folder its name as the last step."""
-    partial = partial_folder(folder)
-    with atomic.explained("save the towers to", folder):
-        atomic.remove_folder(partial)
-        atomic.make_folder(partial)
-        learner = parts.learner.cpu().eval()
-        save_towers(learner.towers, partial)
+def _publish(parts: Parts, report: HremReport, context: RunContext) -> None:
+    """Save towers, relation and report."""
+    learner = parts.learner.cpu().eval()
+
+    def write(folder: Path) -> None:
+        save_towers(learner.towers, folder)
         if learner.relation is not None:
             weights = {name: value.contiguous() for name, value in learner.relation.state_dict().items()}
-            save_file(weights, partial / RELATION_FILE)
-        report.write(partial)
-        for path in partial.rglob("*"):
-            if path.is_file():
-                atomic.sync_file(path)
-        atomic.sync_directory(partial)
-        atomic.rename(partial, folder, "towers")
+            save_file(weights, folder / RELATION_FILE)
+        report.write(folder)
 
-
-def _ignore(progress: FitProgress) -> None:
-    """Tell nobody."""
+    publish_folder(context.folder, "towers", write)
+    context.checkpoints.remove()

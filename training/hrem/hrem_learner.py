@@ -6,12 +6,14 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
 from encoders.device import Placement
 
+from ..checkpoint import Weights
 from .hrem_batches import Batch
 from .hrem_config import HremConfig
 from .relations import Blocks, InstanceRelation, Related
@@ -112,9 +114,6 @@ def regularisation(
     )
 
 
-Weights = dict[str, torch.Tensor]
-
-
 class Learner(nn.Module):
     """Everything that has parameters.
 
@@ -171,6 +170,14 @@ class Learner(nn.Module):
         embedded: Embedded = text.from_states(words, mask) if words.is_floating_point() else text(words, mask)
         return embedded
 
+    def backward(self, batch: Batch, step: int, epoch: float) -> float:
+        """Add a batch's gradients to the parameters; return its loss."""
+        # The same dropout and the same negatives whether the run was stopped before or not.
+        torch.manual_seed(int(np.random.SeedSequence((self.config.seed, step)).generate_state(1)[0]))
+        loss = self.loss(batch, epoch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
     def loss(self, batch: Batch, epoch: float) -> torch.Tensor:
         """Return the loss of a batch at so many epochs from the start: plain at first, then with the relations."""
         place = self.placement
@@ -197,17 +204,20 @@ class Learner(nn.Module):
             total = total + self.config.regularisation * apart
         return total
 
-    def kept(self) -> Weights:
-        """Return a copy of all state, on the CPU; without a frozen transformer, which has not changed."""
-        return {name: value.detach().to("cpu", copy=True) for name, value in self._state()}
+    def weights(self) -> Weights:
+        """Return a copy of all weights and statistics, on the CPU; not of a frozen transformer."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in self._tensors()}
 
     def load(self, weights: Weights) -> None:
-        """Put what `kept` gave back."""
+        """Put back what `weights` returned."""
         with torch.no_grad():
-            for name, value in self._state():
+            for name, value in self._tensors():
                 value.copy_(weights[name])
 
-    def _state(self) -> Iterator[tuple[str, torch.Tensor]]:
+    # What is kept in the end is all that a resumed run needs beside the optimiser.
+    state, restore = weights, load
+
+    def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         for name, value in self.state_dict().items():
             if not (self.frozen and _group(name) == "bert"):
                 yield name, value

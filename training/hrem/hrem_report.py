@@ -9,9 +9,9 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..report import _figure_type as figure_type
-from .hrem_loop import DIRECTIONS
 
 REPORT_FILE = "training.json"
+DIRECTIONS = ("text_to_image", "image_to_text")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,217 @@
+"""One fine-tuning run: features of frozen blocks, training, the choice among the best weights, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from encoders.preprocess import Preprocess
+from encoders.two_towers import TwoTowers
+
+from .batches import Items, Pairing, Sampler
+from .checkpoint import RunState, Weights
+from .features import Feed, ImageFeed, TextFeed
+from .learner import Learner
+from .loop import FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
+from .report import FitReport
+from .selection import Choice, Recall, greedy_soup, interpolated, measure
+from .tower_split import ConseTower
+
+# Items a forward pass without gradients.
+FEATURE_BATCH = {"cpu": 32, "cuda": 256}
+# Images whose features give the wide head of `lite` its scales.
+STANDARDISED_ON = 512
+Feeds = tuple[Feed, Feed]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """A learner with the examples of its run.
+
+    Attributes:
+        towers: The model; the learner trains it in place.
+        learner: What is trained of it.
+        train: What to learn from.
+        val: What to choose weights by.
+        unreadable: Images that were left out of both, a line each.
+        context: Output folder, device, time budget, listener, checkpoints.
+    """
+
+    towers: TwoTowers
+    learner: Learner
+    train: Pairing
+    val: Pairing
+    unreadable: tuple[str, ...]
+    context: RunContext
+
+    def run(self) -> FitReport:
+        """Train, and leave the learner with the weights that are to be saved.
+
+        Raises:
+            TrainingError: There is a checkpoint of another run, or the loss is not finite.
+        """
+        clock, state = self.context.clock, self.context.checkpoints.load(self._digest())
+        began = clock.seconds
+        try:
+            feeds = self._feeds(self.train, self.learner.recipe.looks + 1)
+            val_feeds = self._feeds(self.val, 1)
+        except _OutOfTimeError:
+            return self._report(state, stopped_by="time_limit", seconds={"features": clock.seconds - began})
+        self._standardise(feeds)
+        seconds = {"features": clock.seconds - began}
+        before = self._recall(val_feeds)
+        began = clock.seconds
+        stopped_by = self._loop(feeds, val_feeds, state).run()
+        seconds["training"] = clock.seconds - began
+        choice = self._choose(state, before, val_feeds)
+        self.learner.load(choice.weights if choice else self.learner.start)
+        after = self._recall(val_feeds) if choice else before
+        return self._report(state, stopped_by=stopped_by, seconds=seconds, before=before, after=after, choice=choice)
+
+    def _digest(self) -> str:
+        """Return a hash of all that the result depends on, the time limit left aside."""
+        examples = [
+            [list(side.left.keys), list(side.right.keys), side.positives.tolist(), side.negatives.tolist()]
+            for side in (self.train, self.val)
+        ]
+        settings = {**asdict(self.learner.recipe), "time_limit": None}
+        return hashlib.sha256(json.dumps([settings, self.towers.spec, examples]).encode()).hexdigest()
+
+    def _feeds(self, pairing: Pairing, looks: int) -> Feeds:
+        left = self._feed(pairing.left, looks)
+        return left, left if pairing.families is not None else self._feed(pairing.right, looks)
+
+    def _feed(self, items: Items, looks: int) -> Feed:
+        recipe, part = self.learner.recipe, self.learner.part(items.kind)
+        batch = FEATURE_BATCH[self.context.placement.kind]
+        if items.kind == "image":
+            images = ImageFeed(items, part, Preprocess(self.towers.preprocess), recipe.seed)
+            self._watch(images.fill(recipe.cache_bytes, batch, looks), items, looks)
+            return images
+        texts = TextFeed(items, part, self.learner.text, self.towers.tokenizer)
+        self._watch(texts.fill(recipe.cache_bytes, 4 * batch), items, 1)
+        return texts
+
+    def _watch(self, filling: Iterator[int], items: Items, looks: int) -> None:
+        clock, listen, total = self.context.clock, self.context.listen, len(items) * looks
+        text = f"features of {len(items)} {items.kind}s" + (f", {looks} looks each" if looks > 1 else "")
+        if clock.over:
+            raise _OutOfTimeError
+        listen(FitProgress(stage="features", done=0, total=total, text=text))
+        for done in filling:
+            if clock.over:
+                raise _OutOfTimeError
+            listen(FitProgress(stage="features", done=done, total=total))
+
+    def _standardise(self, feeds: Feeds) -> None:
+        images = [feed for feed in feeds if isinstance(feed, ImageFeed)]
+        if images and isinstance(self.learner.image, ConseTower) and len(images[0]) > 1:
+            rows = np.arange(min(len(images[0]), STANDARDISED_ON))
+            hidden, _ = images[0].fetch(rows, np.zeros_like(rows))
+            self.learner.image.standardise(hidden, images[0].part.cut or 0)
+
+    def _loop(self, feeds: Feeds, val_feeds: Feeds, state: RunState) -> TrainingLoop[Any]:
+        recipe, clock = self.learner.recipe, self.context.clock
+        images = [feed for feed in feeds if isinstance(feed, ImageFeed)]
+        sampler = Sampler(
+            pairing=self.train,
+            batch_size=recipe.batch_size,
+            captions=recipe.captions,
+            looks=recipe.looks if images else 0,
+            fresh=not any(feed.cached_looks for feed in images),
+            seed=recipe.seed,
+        )
+        total = recipe.epochs * sampler.steps
+        schedule = Schedule(
+            epochs=recipe.epochs,
+            evaluate_every=max(1, round(total / recipe.evaluations)),
+            rate=lambda step: warmup_cosine(max((step + 1) / total, clock.share), recipe.warmup),
+            clip_norm=recipe.clip_norm,
+            keep=recipe.soup,
+            patience=recipe.patience,
+        )
+        return TrainingLoop(
+            learner=self.learner,
+            batches=sampler,
+            backward=lambda batch, step: self.learner.backward(batch, feeds, (recipe.seed, step)),
+            measure=lambda: _measurement(self._recall(val_feeds)),
+            schedule=schedule,
+            context=self.context,
+            state=state,
+        )
+
+    def _recall(self, feeds: Feeds) -> Recall:
+        self.learner.training_mode(False)
+        return measure(self.val, feeds, FEATURE_BATCH[self.context.placement.kind])
+
+    def _choose(self, state: RunState, before: Recall, feeds: Feeds) -> Choice | None:
+        """Return the weights to keep; None where nothing was trained."""
+        if not state.candidates:
+            return None
+        context = self.context
+        text = "choosing among averages of the best weights"
+        context.listen(FitProgress(stage="choose", done=0, total=1, text=text))
+
+        def score(weights: Weights) -> float:
+            if context.clock.left < 0:
+                return -1.0
+            self.learner.load(weights)
+            return self._recall(feeds).mean
+
+        tensors = context.checkpoints.tensors
+        choice = greedy_soup([(mean, step, tensors("candidate", step)) for mean, step in state.candidates], score)
+        if not self.learner.recipe.interpolate:
+            return choice
+        # The temperature plays no part in ranking: interpolated weights keep the trained one.
+        start = {**choice.weights, **self.learner.start}
+        return interpolated(start, choice, before.mean, score)
+
+    def _report(
+        self,
+        state: RunState,
+        *,
+        stopped_by: str,
+        seconds: dict[str, float],
+        before: Recall | None = None,
+        after: Recall | None = None,
+        choice: Choice | None = None,
+    ) -> FitReport:
+        return FitReport(
+            encoder=f"local-dir:{self.context.folder}",
+            base=self.towers.spec,
+            sides=(self.train.left.kind, self.train.right.kind),
+            before=before,
+            after=after,
+            curve=state.curve,
+            stopped_by=stopped_by,
+            averaged=choice.steps if choice else (),
+            alpha=choice.alpha if choice else 0.0,
+            counts=self._counts(),
+            seconds={**seconds, "all": self.context.clock.seconds},
+            settings=asdict(self.learner.recipe),
+            unreadable=self.unreadable,
+        )
+
+    def _counts(self) -> dict[str, int]:
+        return {
+            f"{role}_{name}": count
+            for role, side in (("train", self.train), ("val", self.val))
+            for name, count in (("left", len(side.left)), ("right", len(side.right)), ("pairs", len(side.positives)))
+        }
+
+
+def _measurement(recall: Recall) -> Measurement:
+    left, right = (
+        " / ".join(f"{value:.3f}" for value in side.values()) for side in (recall.left_to_right, recall.right_to_left)
+    )
+    text = f"recall {recall.mean:.3f}  ({left}; {right})"
+    return Measurement(score=recall.mean, figures=recall.to_json(), text=text)
+
+
+class _OutOfTimeError(Exception):
+    """The time limit came before the features were ready."""
