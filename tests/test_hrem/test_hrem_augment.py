@@ -73,6 +73,12 @@ def test_bert_tokens_know_their_words() -> None:
     assert bert.tokenizer.mask not in bert.tokenizer.ordinary
 
 
+def test_two_loads_of_a_tokenizer_exchange_words_alike() -> None:
+    """The vocabulary has no order of its own, and a run that is repeated loads it anew."""
+    first, second = (load_bert("lite", 12).tokenizer.ordinary for _ in range(2))
+    assert list(first) == list(second)
+
+
 def test_a_text_encoder_that_is_not_there_is_one_clear_line() -> None:
     with pytest.raises(EncoderError, match=r"cannot load the text encoder 'no/such-bert'.*give the folder"):
         load_bert("no/such-bert", 12)

@@ -74,11 +74,12 @@ class BertTokens:
         self._tokenizer, self._max_tokens = tokenizer, max_tokens
         self.pad, self.mask, self.size = tokenizer.pad_token_id, tokenizer.mask_token_id, len(tokenizer)
         special = set(tokenizer.all_special_ids)
-        self._ordinary = [
+        # Sorted, since the vocabulary comes in another order each time that the tokenizer is loaded.
+        self._ordinary = sorted(
             number
             for word, number in tokenizer.get_vocab().items()
             if number not in special and not word.startswith("[unused")
-        ]
+        )
 
     @property
     def ordinary(self) -> Sequence[int]:
