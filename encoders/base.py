@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
 ImageLike = Image.Image | Path | str | bytes
-"""A picture as `decode_image` takes it: a PIL image, a path, or the bytes of a file."""
+"""An image as `decode_image` takes it: a PIL image, a path, or the bytes of a file."""
 
 
 class Encoder(Protocol):
@@ -44,13 +44,13 @@ class Encoder(Protocol):
         """What an index remembers of this encoder."""
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """Return one RGB picture as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""
+        """Return one RGB image as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""
 
     def encode_pixels(self, pixels: np.ndarray | torch.Tensor) -> np.ndarray:
-        """Return (n, dim) float32 unit rows for (n, 3, H, W) preprocessed pictures, in the order given."""
+        """Return (n, dim) float32 unit rows for (n, 3, H, W) preprocessed images, in the order given."""
 
     def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
-        """Return (n, dim) float32 unit rows for pictures, in the order given.
+        """Return (n, dim) float32 unit rows for images, in the order given.
 
         Raises:
             ImageError: Where one of them cannot be decoded.

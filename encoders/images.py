@@ -1,4 +1,4 @@
-"""Bytes to one RGB picture, or an `ImageError` that says why not. No torch.
+"""Bytes to one RGB image, or an `ImageError` that says why not. No torch.
 
 source -> bytes (size checked before reading) -> header (format and pixels checked before decoding)
        -> first frame, a photograph as small as may be -> upright (EXIF) -> RGB, transparency on white
@@ -26,43 +26,73 @@ from .base import Encoder
 from .errors import ImageError
 from .pixel_modes import quiet_pillow, to_rgb, turned, upright
 
-# (offset, bytes, name); Pillow's names where Pillow knows the format.
-_MAGIC = (
-    (0, b"\xff\xd8\xff", "JPEG"),
-    (0, b"\x89PNG", "PNG"),
-    (0, b"GIF8", "GIF"),
-    (8, b"WEBP", "WEBP"),
-    (0, b"II*\0", "TIFF"),
-    (0, b"MM\0*", "TIFF"),
-    (0, b"II+\0", "TIFF"),
-    (0, b"MM\0+", "TIFF"),
-    (0, b"BM", "BMP"),
-    (4, b"ftypavif", "AVIF"),
-    (4, b"ftypavis", "AVIF"),
-    (4, b"ftypheic", "HEIF"),
-    (4, b"ftypheix", "HEIF"),
-    (4, b"ftypmif1", "HEIF"),
-    (4, b"jP  \r\n", "JPEG2000"),
-    (0, b"\xffO\xffQ", "JPEG2000"),
-    (0, b"8BPS", "PSD"),
-    (0, b"\0\0\1\0", "ICO"),
-    (0, b"%!PS", "EPS"),
-    (0, b"%PDF", "PDF"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (0, b"<svg", "SVG"),
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFormat:
+    """One format of image files.
+
+    Attributes:
+        name: Pillow's name where Pillow knows the format.
+        suffixes: By which a corpus takes a file for an image, refused formats included: a refused image is counted,
+            not passed over. Empty where a corpus takes no notice of such files.
+        magic: Where in the file which bytes stand.
+        refused: Why it is not decoded, and what to do; empty where it is.
+    """
+
+    name: str
+    suffixes: tuple[str, ...] = ()
+    magic: tuple[tuple[int, bytes], ...] = ()
+    refused: str = ""
+
+
+_CONVERT = "convert it to JPEG or PNG"
+_RENDER = "it holds drawings, so render it to PNG"
+
+# The only list of image formats. A format becomes readable here: where its `refused` is empty, Pillow is given it.
+IMAGE_FORMATS = (
+    ImageFormat(name="JPEG", suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"), magic=((0, b"\xff\xd8\xff"),)),
+    ImageFormat(name="PNG", suffixes=(".png",), magic=((0, b"\x89PNG"),)),
+    ImageFormat(name="WEBP", suffixes=(".webp",), magic=((8, b"WEBP"),)),
+    ImageFormat(name="GIF", suffixes=(".gif",), magic=((0, b"GIF8"),)),
+    ImageFormat(name="BMP", suffixes=(".bmp", ".dib"), magic=((0, b"BM"),)),
+    ImageFormat(
+        name="TIFF",
+        suffixes=(".tif", ".tiff"),
+        magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+    ),
+    ImageFormat(name="AVIF", suffixes=(".avif",), magic=((4, b"ftypavif"), (4, b"ftypavis"))),
+    ImageFormat(name="PPM", suffixes=(".ppm", ".pgm", ".pbm")),
+    ImageFormat(
+        name="HEIF",
+        suffixes=(".heic", ".heif"),
+        magic=((4, b"ftypheic"), (4, b"ftypheix"), (4, b"ftypmif1")),
+        refused=_CONVERT,
+    ),
+    ImageFormat(
+        name="JPEG2000",
+        suffixes=(".jp2",),
+        magic=((4, b"jP  \r\n"), (0, b"\xffO\xffQ")),
+        refused=_CONVERT,
+    ),
+    ImageFormat(name="JPEG XL", magic=((0, b"\xff\x0a"), (0, b"\0\0\0\x0cJXL ")), refused=_CONVERT),
+    ImageFormat(name="PSD", magic=((0, b"8BPS"),), refused=_CONVERT),
+    ImageFormat(name="ICO", magic=((0, b"\0\0\1\0"),), refused=_CONVERT),
+    ImageFormat(name="EPS", magic=((0, b"%!PS"),), refused=_RENDER),
+    ImageFormat(name="PDF", magic=((0, b"%PDF"),), refused=_RENDER),
+    ImageFormat(name="SVG", magic=((0, b"<svg"),), refused=_RENDER),
 )
+FORMATS = tuple(one.name for one in IMAGE_FORMATS if not one.refused)
+IMAGE_SUFFIXES = tuple(suffix for one in IMAGE_FORMATS for suffix in one.suffixes)
+"""Suffixes of image files, in lower case and with the dot."""
 
 
-def sniff(data: bytes) -> str | None:
-    """Return the name of the format that these bytes start like, or None for none that is known."""
-    for offset, magic, name in _MAGIC:
-        if data[offset : offset + len(magic)] == magic:
-            return name
+def sniff(data: bytes) -> ImageFormat | None:
+    """Return the format that these bytes start like, or None for none that is known."""
+    for one in IMAGE_FORMATS:
+        if any(data[offset : offset + len(magic)] == magic for offset, magic in one.magic):
+            return one
     return None
 
-
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 
 # What Pillow's plugins raise on damaged input, as seen over mutated files of every allowed format.
 DAMAGE = (
@@ -80,12 +110,12 @@ DAMAGE = (
 # MPO: what many telephones write, a JPEG with further ones behind it.
 _SCALABLE = ("JPEG", "MPO")
 Shrink = Callable[[int, int], float]
-"""From width and height of a file to the number by which both may be divided; below 2 the picture stays whole."""
+"""From width and height of a file to the number by which both may be divided; below 2 the image stays whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
-    """What a picture may cost before it is decoded.
+    """What an image may cost before it is decoded.
 
     Attributes:
         max_bytes: Size of the file. Photographs have 0.1-20 MB; raise it for scans in TIFF.
@@ -123,32 +153,32 @@ DEFAULT_LIMITS = DecodeLimits()
 def decode_image(
     source: Path | str | bytes | Image.Image, limits: DecodeLimits = DEFAULT_LIMITS, *, shrink: Shrink | None = None
 ) -> DecodedImage[Image.Image]:
-    """Return the first frame of a picture as upright RGB; safe on hostile bytes and from many threads.
+    """Return the first frame of an image as upright RGB; safe on hostile bytes and from many threads.
 
     Args:
         source: A path, the bytes of a file, or a PIL image. The content decides the format, never the file's name.
         limits: Byte and pixel limits, checked before anything is decoded, and the formats that may be tried.
-        shrink: By how much the picture may be made smaller. A JPEG file is then decoded at 1/2, 1/4 or 1/8, whichever
+        shrink: By how much the image may be made smaller. A JPEG file is then decoded at 1/2, 1/4 or 1/8, whichever
             is the smallest that is allowed: 4 times as fast for 12 megapixels. Other sources stay whole.
 
     Raises:
-        ImageError: For every source that gives no whole picture; nothing else is raised.
+        ImageError: For every source that gives no whole image; nothing else is raised.
     """
     if isinstance(source, Image.Image):
         return _decode_pillow(source, limits)
     data = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes)
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
-        picture, size = _finish(_open(data, limits), limits, shrink)
-    return _decoded(picture, size, hashlib.sha256(data).hexdigest(), len(data))
+        rgb, size = _finish(_open(data, limits), limits, shrink)
+    return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Image.Image]:
     with quiet_pillow(), _damage_as_error():
-        picture, size = _finish(image, limits)
-        digest = hashlib.sha256(f"{picture.mode} {picture.size}".encode())
-        digest.update(picture.tobytes())
-    return _decoded(picture, size, digest.hexdigest(), 0)
+        rgb, size = _finish(image, limits)
+        digest = hashlib.sha256(f"{rgb.mode} {rgb.size}".encode())
+        digest.update(rgb.tobytes())
+    return _decoded(rgb, size, digest.hexdigest(), 0)
 
 
 def _decoded(pixels: Image.Image, size: tuple[int, int], sha256: str, file_bytes: int) -> DecodedImage[Image.Image]:
@@ -186,12 +216,14 @@ def _open(data: bytes, limits: DecodeLimits) -> Image.Image:
 
 
 def _unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
-    found = sniff(data)
-    if found is None:
-        return ImageError("not_an_image", f"no known picture starts with {data[:8]!r}")
-    if found in formats:
-        return ImageError("corrupt", f"starts like {found}, but its header cannot be read")
-    return ImageError("unsupported_format", f"{found} is not among the formats tried: {', '.join(formats)}")
+    likely = sniff(data)
+    if likely is None:
+        return ImageError("not_an_image", f"no known image starts with {data[:8]!r}")
+    if likely.name in formats:
+        return ImageError("corrupt", f"starts like {likely.name}, but its header cannot be read")
+    remedy = f"; {likely.refused}" if likely.refused else ""
+    tried = ", ".join(formats)
+    return ImageError("unsupported_format", f"{likely.name} is not among the formats tried: {tried}{remedy}")
 
 
 def _available(formats: tuple[str, ...]) -> list[str]:
@@ -203,27 +235,27 @@ def _available(formats: tuple[str, ...]) -> list[str]:
 def _finish(
     image: Image.Image, limits: DecodeLimits, shrink: Shrink | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the picture, and its size before it was made smaller."""
+    """Return the image, and its size before it was made smaller."""
     pixels = image.width * image.height
     if pixels > limits.max_pixels:
         size = f"{image.width} x {image.height}"
         raise ImageError("too_many_pixels", f"{size} is more than the limit of {limits.max_pixels} pixels")
     if pixels == 0:
-        raise ImageError("corrupt", f"the picture has no pixels: {image.width} x {image.height}")
+        raise ImageError("corrupt", f"the image has no pixels: {image.width} x {image.height}")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        # Set by some training code for the whole process; half-grey pictures would pass as whole ones.
+        # Set by some training code for the whole process; half-grey images would pass as whole ones.
         raise ImageError("unreadable", "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process; set it to False")
     whole = image.size
     small = shrink is not None and image.format in _SCALABLE and _decode_small(image, shrink(*whole))
     image.load()
-    picture = to_rgb(upright(image))
+    rgb = to_rgb(upright(image))
     if not small:
-        return picture, picture.size
-    return picture, whole[::-1] if turned(image) else whole
+        return rgb, rgb.size
+    return rgb, whole[::-1] if turned(image) else whole
 
 
 def _decode_small(image: Image.Image, most: float) -> bool:
-    """Ask for a smaller picture before it is decoded; return whether it will be smaller."""
+    """Ask for a smaller image before it is decoded; return whether it will be smaller."""
     scale = next((scale for scale in (8, 4, 2) if scale <= most), 1)
     if scale == 1:
         return False
@@ -240,7 +272,7 @@ def _damage_as_error() -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ImageError("too_many_pixels", _words(error)) from error
     except MemoryError as error:
-        raise ImageError("unreadable", "not enough memory to decode the picture") from error
+        raise ImageError("unreadable", "not enough memory to decode the image") from error
     except DAMAGE as error:
         raise ImageError("corrupt", _words(error)) from error
 
@@ -251,7 +283,7 @@ def _words(error: BaseException) -> str:
 
 
 def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Any]:
-    """Return a picture as an encoder takes it: most take what `decode_image` gives, encoders of regions open their own.
+    """Return an image as an encoder takes it: most take what `decode_image` gives, encoders of regions open their own.
 
     Raises:
         ImageError: It cannot be used with this encoder.
@@ -262,7 +294,7 @@ def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIM
 
 
 def pixels_for(encoder: Encoder, pixels: Any) -> np.ndarray:
-    """Return an opened picture as `encoder.encode_pixels` takes it, as bytes where the encoder takes bytes."""
+    """Return an opened image as `encoder.encode_pixels` takes it, as bytes where the encoder takes bytes."""
     prepare: Any = getattr(encoder, "byte_pixels", encoder.preprocess)
     ready: np.ndarray = prepare(pixels)
     return ready

@@ -75,7 +75,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_bit(image: Image.Image) -> Image.Image:
-    # Pillow's own conversion clips at 255, which turns nearly every 16-bit picture white.
+    # Pillow's own conversion clips at 255, which turns nearly every 16-bit image white.
     values = np.asarray(image).astype(np.uint32)
     return _grey((values + 128) // 257)
 

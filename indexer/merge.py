@@ -17,8 +17,7 @@ from storage.schema import COLLECTIONS, Collection, Counts
 from storage.vectors import VectorWriter
 
 from .corpus import EmbeddingChunk, EmbeddingSource, kept_pairs
-from .encode.reuse import text_sha256
-from .encode.shard_table import ITEM_FIELDS, ITEM_NAMES
+from .encode.shards import ITEM_FIELDS, ITEM_NAMES, text_sha256
 from .errors import BuildError
 from .progress import Progress
 

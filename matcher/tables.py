@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from encoders.base import ImageLike
+from encoders.images import IMAGE_SUFFIXES
 from training.errors import ExamplesError
 from training.table_file import read_table_file
 
@@ -170,7 +171,6 @@ def _content(mapping: Mapping[Any, Any], cell: Any, name: str, row: int) -> Any:
 
 
 SEPARATOR = ";"
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".ppm")
 _URL = ("http://", "https://", "ftp://", "s3://", "gs://")
 _BASE64 = "data:image/"
 _SHOWN = 100
@@ -249,7 +249,7 @@ def cell_key(cell: Any) -> Any:
 
 def all_picture_paths(texts: Sequence[str]) -> bool:
     """Return whether every text ends as the name of a picture file does."""
-    return len(texts) > 0 and all(text.lower().endswith(PICTURE_SUFFIXES) for text in texts)
+    return len(texts) > 0 and all(text.lower().endswith(IMAGE_SUFFIXES) for text in texts)
 
 
 def _one(cell: Any, folder: Path | None) -> Picture:

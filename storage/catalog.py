@@ -29,7 +29,7 @@ from .catalog_writer import (
 )
 from .errors import CorruptIndexError, SearchParameterError, StorageError
 from .files.layout import open_regular
-from .schema import Collection, ImageInfo
+from .schema import LATER_COLUMNS, Collection
 from .where import parse_predicate, shortened
 
 __all__ = [
@@ -218,10 +218,9 @@ class Catalog:
         with self._cursor() as cursor:
             for table, name, kind in cursor.execute(sql).fetchall():
                 found.setdefault(table, []).append((name, kind))
-        later = ImageInfo.later_columns()
         for table in TABLES:
             present = {name for name, _ in found[table]}
-            expected = [name for name in TABLES[table] if name in present or name not in later]
+            expected = [name for name in TABLES[table] if name in present or name not in LATER_COLUMNS]
             own = [name for name, _ in found[table][: len(expected)]]
             if own != expected:
                 raise CorruptIndexError(

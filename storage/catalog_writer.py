@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from .errors import DuplicateItemError, StorageError
 from .files.atomic import checkpoint, explained, sync_file
-from .schema import COLLECTIONS, ImageInfo
+from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS
 
 _TOLD = "Query interrupted"
 _INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
@@ -32,7 +32,7 @@ def keeping_ctrl_c() -> Iterator[None]:
 
 def _image_columns() -> dict[str, pa.DataType]:
     columns: dict[str, pa.DataType] = dict(ITEM_COLUMNS)
-    for name, kind in ImageInfo.columns().items():
+    for name, kind in IMAGE_INFO_COLUMNS.items():
         columns[name] = pa.type_for_alias(kind)
         if name == "sha256":
             columns["split"] = pa.string()

@@ -66,16 +66,12 @@ class ImageInfo:
     file_bytes: Annotated[int | None, "int64"]
     mtime_ns: Annotated[int | None, "int64"]
 
-    @classmethod
-    def columns(cls) -> dict[str, str]:
-        """Return the Arrow type of each field, in order."""
-        hints = get_type_hints(cls, include_extras=True)
-        return {one.name: hints[one.name].__metadata__[0] for one in fields(cls)}
 
-    @classmethod
-    def later_columns(cls) -> frozenset[str]:
-        """Return the columns that an older catalog may lack."""
-        return frozenset(one.name for one in fields(cls) if one.default is not MISSING)
+_HINTS = get_type_hints(ImageInfo, include_extras=True)
+IMAGE_INFO_COLUMNS: Mapping[str, str] = {one.name: _HINTS[one.name].__metadata__[0] for one in fields(ImageInfo)}
+"""The Arrow type of each field of `ImageInfo`, in order."""
+LATER_COLUMNS = frozenset(one.name for one in fields(ImageInfo) if one.default is not MISSING)
+"""Columns that an older catalog may lack."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,8 @@ from .detect_layout import open_source
 from .embeddings.embedding_source import EmbeddingChunk, EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 from .embeddings.pair_table import kept_pairs
 from .item import Item, Source, SourceOptions
-from .layouts.folder import IMAGE_SUFFIXES
 
 __all__ = [
-    "IMAGE_SUFFIXES",
     "EmbeddingChunk",
     "EmbeddingFiles",
     "EmbeddingOptions",

@@ -1,9 +1,11 @@
-"""Finding out what a corpus is."""
+"""Opens a corpus of any kind: by the layout that is named, else by suffix, by the names in a folder, by content."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     """The corpus at `corpus`, checked and ready to be read.
 
     A folder is a data set when it holds the files of one (Karpathy JSON, Flickr tokens, COCO captions, precomputed
-    captions with ids, one table a split, tar shards), otherwise a folder of pictures; a file is what its suffix says,
+    captions with ids, one table a split, tar shards), otherwise a folder of images; a file is what its suffix says,
     and a `.json`, `.txt` or `.csv` with the layout of a data set is that. A pattern such as `{000..009}.tar` names
     several shards. `options.layout` overrides all of it.
 
@@ -62,41 +64,92 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
     if options.layout not in LAYOUTS:
         _refuse(options, (*COLUMN_OPTIONS, "root"), f"a folder of layout {options.layout!r}", corpus)
         return open_registered(options.layout, corpus, options)
-    if options.layout == "webdataset":
-        return _open_shards(corpus, options)
-    if options.layout != "folder":
-        data = _data_set_in(corpus, options)
-        if data is not None:
-            _refuse(options, COLUMN_OPTIONS, data.name, corpus)
-            return CaptionedSource(data, options)
-    if options.layout == "split-tables" or (options.layout == "auto" and split_tables(corpus)):
-        return SplitTables(corpus, options)
-    if options.layout == "auto" and holds_shards(corpus):
-        return _open_shards(corpus, options)
+    for layout in _layouts_to_try(corpus, options):
+        source = _FOLDERS[layout].open(corpus, options)
+        if source is not None:
+            return source
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
-    _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of pictures", corpus)
+    _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of images", corpus)
     return FolderSource(corpus)
+
+
+def _layouts_to_try(corpus: Path, options: SourceOptions) -> list[str]:
+    """The named layout, or those of which a file with a telling name is in the folder."""
+    if options.layout != "auto":
+        return [options.layout] if options.layout in _FOLDERS else []
+    try:
+        names = [path.name.lower() for path in corpus.iterdir()]
+    except OSError as error:
+        raise SourceError(f"folder {str(corpus)!r} cannot be read: {error.strerror}") from error
+    return [
+        layout
+        for layout, kind in _FOLDERS.items()
+        if any(fnmatchcase(name, pattern) for pattern in kind.names for name in names)
+    ]
+
+
+def _captioned(data: DataSet, corpus: Path, options: SourceOptions) -> Source:
+    _refuse(options, COLUMN_OPTIONS, data.name, corpus)
+    return CaptionedSource(data, options)
+
+
+def _karpathy_in(corpus: Path, options: SourceOptions) -> Source | None:
+    path = _only(corpus.glob("dataset_*.json"), corpus)
+    return _captioned(_json_data(path), corpus, options) if path else None
+
+
+def _flickr_in(corpus: Path, options: SourceOptions) -> Source | None:
+    files = flickr_files(corpus)
+    return _captioned(flickr_data(corpus, files), corpus, options) if files else None
+
+
+def _coco_in(corpus: Path, options: SourceOptions) -> Source | None:
+    path = _only([*corpus.glob("captions_*.json"), *corpus.glob("annotations/captions_*.json")], corpus)
+    return _captioned(_json_data(path), corpus, options) if path else None
+
+
+def _precomp_in(corpus: Path, options: SourceOptions) -> Source | None:
+    if options.layout == "auto" and not precomp_splits(corpus):
+        return None
+    return _captioned(precomp_data(corpus, options.splits), corpus, options)
+
+
+def _split_tables_in(corpus: Path, options: SourceOptions) -> Source | None:
+    return None if options.layout == "auto" and not split_tables(corpus) else SplitTables(corpus, options)
+
+
+def _shards_in(corpus: Path, options: SourceOptions) -> Source | None:
+    return None if options.layout == "auto" and not holds_shards(corpus) else _open_shards(corpus, options)
+
+
+@dataclass(frozen=True)
+class _FolderLayout:
+    """One layout of a folder.
+
+    Attributes:
+        names: Patterns of names, in lower case, one of which is in every folder of this layout.
+        open: Returns the corpus, or None where the files turn out to be others.
+    """
+
+    names: tuple[str, ...]
+    open: Callable[[Path, SourceOptions], Source | None]
+
+
+# In the order in which they are tried.
+_FOLDERS: Mapping[str, _FolderLayout] = {
+    "karpathy": _FolderLayout(("dataset_*.json",), _karpathy_in),
+    "flickr": _FolderLayout(("*.token", "*.token.txt", "results.csv", "captions.txt", "*_karpathy.txt"), _flickr_in),
+    "coco": _FolderLayout(("captions_*.json", "annotations"), _coco_in),
+    "precomp": _FolderLayout(("*_caps.txt",), _precomp_in),
+    "split-tables": _FolderLayout(("train.csv", "val.csv", "dev.csv", "test.csv"), _split_tables_in),
+    "webdataset": _FolderLayout((f"*{TAR_SUFFIX}",), _shards_in),
+}
 
 
 def _open_shards(corpus: Path, options: SourceOptions) -> Source:
     _refuse(options, SHARD_REFUSED, "a webdataset", corpus)
     return WebDataset(corpus, options)
-
-
-def _data_set_in(corpus: Path, options: SourceOptions) -> DataSet | None:
-    wanted = options.layout
-    if wanted in ("auto", "karpathy") and (path := _only(corpus.glob("dataset_*.json"), corpus)):
-        return _json_data(path)
-    if wanted in ("auto", "flickr") and (files := flickr_files(corpus)):
-        return flickr_data(corpus, files)
-    if wanted in ("auto", "coco"):
-        found = [*corpus.glob("captions_*.json"), *corpus.glob("annotations/captions_*.json")]
-        if path := _only(found, corpus):
-            return _json_data(path)
-    if wanted == "precomp" or (wanted == "auto" and precomp_splits(corpus)):
-        return precomp_data(corpus, options.splits)
-    return None
 
 
 def _open_file(corpus: Path, options: SourceOptions) -> Source:
@@ -106,9 +159,7 @@ def _open_file(corpus: Path, options: SourceOptions) -> Source:
     if wanted in ("folder", "precomp", "split-tables") or wanted not in LAYOUTS:
         raise SourceError(f"layout {wanted!r} needs a folder, but {str(corpus)!r} is a file")
     if wanted in ("karpathy", "coco") or (wanted == "auto" and _is_json_object(corpus)):
-        data = _json_data(corpus)
-        _refuse(options, COLUMN_OPTIONS, data.name, corpus)
-        return CaptionedSource(data, options)
+        return _captioned(_json_data(corpus), corpus, options)
     if wanted == "flickr" or (wanted == "auto" and _looks_like_flickr(corpus, options)):
         lists = flickr_lists(corpus.parent) if "_karpathy" not in corpus.name else ()
         _refuse(options, COLUMN_OPTIONS, f"Flickr captions {corpus.name}", corpus)
@@ -141,7 +192,7 @@ def _check_urls(source: Source, options: SourceOptions) -> None:
     if options.allow_private and not options.allow_urls:
         raise SourceError("--allow-private says where URLs may lead, and none is fetched; give --allow-urls beside it")
     if options.allow_urls and not isinstance(source, TableSource | SplitTables):
-        raise SourceError(f"{source.name} names no pictures by URL; leave --allow-urls out, or name a table")
+        raise SourceError(f"{source.name} names no images by URL; leave --allow-urls out, or name a table")
 
 
 def _looks_like_flickr(corpus: Path, options: SourceOptions) -> bool:
@@ -187,5 +238,5 @@ def _only(paths: Iterable[Path], corpus: Path) -> Path | None:
 def _not_there(corpus: Path) -> str:
     names = [path.name for path in corpus.parent.iterdir()] if corpus.parent.is_dir() else []
     close = get_close_matches(corpus.name, names, n=1)
-    hint = f"did you mean {str(corpus.parent / close[0])!r}?" if close else "name a folder of pictures or a table file"
+    hint = f"did you mean {str(corpus.parent / close[0])!r}?" if close else "name a folder of images or a table file"
     return f"there is no corpus at {str(corpus)!r}; {hint}"

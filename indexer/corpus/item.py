@@ -21,7 +21,7 @@ __all__ = ["ContentError", "LazyBytes"]
 
 
 class LazyBytes(ABC):
-    """Where the bytes of a picture can be had, any number of times and from any thread."""
+    """Where the bytes of an image can be had, any number of times and from any thread."""
 
     __slots__ = ()
 
@@ -51,7 +51,7 @@ class LazyBytes(ABC):
 def uri_of(path: Path, root: Path) -> str:
     """`path` relative to `root` when it lies below it, else absolute; POSIX slashes, `.` and `..` folded.
 
-    Links are not followed: a linked picture is called by the name that it has in the corpus.
+    Links are not followed: a linked image is called by the name that it has in the corpus.
     """
     # Plain strings, since a table of ten million rows comes through here.
     whole, base = os.path.abspath(path), _base(root)  # noqa: PTH100
@@ -229,7 +229,7 @@ def open_registered(layout: str, folder: Path, options: SourceOptions) -> Source
 
 @dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """Column names, filters and overrides for `open_source`. The defaults fit a folder of pictures.
+    """Column names, filters and overrides for `open_source`. The defaults fit a folder of images.
 
     Attributes:
         layout: What the corpus is; `auto` looks at the path, its suffix and the names inside a folder. `precomp` is a

@@ -23,8 +23,7 @@ from ..errors import BuildError, RejectedError
 from ..progress import Progress
 from .decode_pool import ImageReader, Prepared, Step, read_ahead
 from .reuse import Reuse
-from .shard_table import DIGEST_KEY, ShardTable
-from .shards import Corpus, Shard
+from .shards import DIGEST_KEY, Corpus, Shard, ShardTable
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from storage import IndexVersion
-from storage.schema import COLLECTIONS, Collection, ImageInfo
+from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, ImageInfo
 
 from ..corpus.item import Item, LazyBytes
-from .shards import file_state
+from .shards import file_state, text_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,18 +88,12 @@ class VersionReuse:
         return vector
 
 
-def text_sha256(text: str) -> str:
-    """Return the checksum of a text's UTF-8 bytes."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
 def _known_items(version: IndexVersion, collection: Collection) -> dict[str, KnownItem]:
-    columns = ImageInfo.columns()
     table = version.catalog.table(collection)
-    present = [name for name in columns if name in table.column_names]
+    present = [name for name in IMAGE_INFO_COLUMNS if name in table.column_names]
     rows: list[dict[str, Any]] = table.select(["item_id", "row_id", "uri", *present]).to_pylist()
-    return {row["item_id"]: KnownItem(row["row_id"], row["uri"], _info(row, columns)) for row in rows}
+    return {row["item_id"]: KnownItem(row["row_id"], row["uri"], _info(row)) for row in rows}
 
 
-def _info(row: Mapping[str, Any], columns: Iterable[str]) -> ImageInfo:
-    return ImageInfo(**{name: row.get(name) for name in columns})  # type: ignore[arg-type]
+def _info(row: Mapping[str, Any]) -> ImageInfo:
+    return ImageInfo(**{name: row.get(name) for name in IMAGE_INFO_COLUMNS})  # type: ignore[arg-type]

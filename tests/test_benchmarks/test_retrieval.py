@@ -200,7 +200,7 @@ def test_without_data_one_line_says_what_to_get(script: Any, said: str, tmp_path
 def test_captions_without_splits_ask_for_a_list(tiny: Tiny, tmp_path: Path) -> None:
     tiny_sets.write_text(tmp_path / "set" / "results_20130124.token", tiny_sets.tokens(tiny.photos))
     tiny.copy_images(tmp_path / "set" / "flickr30k-images")
-    with pytest.raises(SystemExit, match=r"no pictures of split 'test'; its splits: \(none\) \(16\)\. Usual are: data"):
+    with pytest.raises(SystemExit, match=r"no images of split 'test'; its splits: \(none\) \(16\)\. Usual are: data"):
         measure(flickr30k, tmp_path / "set", tmp_path)
 
 

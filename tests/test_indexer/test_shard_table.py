@@ -11,7 +11,7 @@ import pytest
 from indexer import BuildError
 from indexer.corpus import Item
 from indexer.corpus.item import Rejection
-from indexer.encode.shard_table import ShardTable
+from indexer.encode.shards import ShardTable
 from storage.schema import ImageInfo
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from encoders.images import IMAGE_SUFFIXES
 from indexer.corpus import Item, SourceOptions, open_source
 from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
@@ -30,6 +31,13 @@ def texts(root: Path) -> dict[str, Item]:
 def test_pictures_come_in_path_order_with_relative_paths_as_ids(tmp_path: Path) -> None:
     touch(tmp_path, "b.png", "a/z.jpg", "a/b/c.webp", "Z.JPG")
     assert ids(tmp_path) == ["Z.JPG", "a/b/c.webp", "a/z.jpg", "b.png"]
+
+
+def test_every_suffix_of_an_image_format_makes_a_file_an_image(tmp_path: Path) -> None:
+    names = [f"{number:02}{suffix.upper()}" for number, suffix in enumerate(IMAGE_SUFFIXES)]
+    touch(tmp_path, *names, "x.psd", "x.pdf")
+    assert ids(tmp_path) == names
+    assert {".jpg", ".jfif", ".dib", ".pgm", ".avif", ".heic", ".jp2"} < set(IMAGE_SUFFIXES)
 
 
 def test_an_item_knows_its_file_and_its_portable_uri(tmp_path: Path) -> None:
@@ -142,7 +150,7 @@ def test_other_files_are_counted_in_a_note(tmp_path: Path) -> None:
 def test_a_folder_with_nothing_to_index_says_what_was_seen(tmp_path: Path, names: tuple[str, ...]) -> None:
     touch(tmp_path, *names)
     seen = "2 other files" if names else "no files at all"
-    with pytest.raises(SourceError, match=rf"holds nothing to index: looked for pictures .* saw {seen}"):
+    with pytest.raises(SourceError, match=rf"holds nothing to index: looked for images .* saw {seen}"):
         open_source(tmp_path)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from encoders.images import IMAGE_SUFFIXES
 from indexer.corpus import Item, SourceOptions, open_source
 from indexer.corpus.item import Rejection
 from indexer.errors import SourceError
@@ -75,7 +76,7 @@ def test_a_karpathy_file_of_coco_keeps_folder_and_coco_id(tmp_path: Path) -> Non
 def test_a_split_of_a_data_set_is_picked(tmp_path: Path) -> None:
     path = karpathy(tmp_path / "dataset_x.json", picture("1.jpg"), picture("2.jpg", "test"))
     assert splits(read(path, splits=("test",))) == {"2.jpg": "test"}
-    with pytest.raises(SourceError, match=r"no pictures of split 'val'; its splits: train \(1\), test \(1\)"):
+    with pytest.raises(SourceError, match=r"no images of split 'val'; its splits: train \(1\), test \(1\)"):
         read(path, splits=("val",))
 
 
@@ -98,7 +99,7 @@ def test_pictures_are_found_in_a_sibling_of_the_files_folder(tmp_path: Path) -> 
 
 def test_pictures_that_are_nowhere_are_said_and_left_to_the_decoder(tmp_path: Path) -> None:
     source = open_source(karpathy(tmp_path / "dataset_x.json", picture("1.jpg")))
-    assert "none of the first pictures was found" in source.notes[0]
+    assert "none of the first images was found" in source.notes[0]
     assert len(images(source.items())) == 1
 
 
@@ -200,6 +201,12 @@ def test_karpathy_text_files_are_read_quoted_or_not(tmp_path: Path) -> None:
     ]
     assert splits(entries) == {"1.jpg": "test", "2.jpg": "test"}
     assert not [one for one in entries if isinstance(one, Rejection)]
+
+
+def test_a_list_names_images_of_every_format(tmp_path: Path) -> None:
+    lines = [f"{number}{suffix}#0\ta caption" for number, suffix in enumerate(IMAGE_SUFFIXES)]
+    (tmp_path / "own.token").write_text("\n".join(lines))
+    assert [item.item_id for item in images(read(tmp_path))] == [line.partition("#")[0] for line in lines]
 
 
 def test_a_folder_of_karpathy_text_files_has_their_splits(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_a_corpus_that_is_not_there_names_the_closest(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(SourceError, match=r"no corpus at '.*photo'; did you mean '.*photos'\?"):
         open_source(tmp_path / "photo")
-    with pytest.raises(SourceError, match="name a folder of pictures or a table file"):
+    with pytest.raises(SourceError, match="name a folder of images or a table file"):
         open_source(tmp_path / "nowhere" / "x.csv")
 
 
@@ -67,7 +67,7 @@ def test_a_json_file_of_no_known_layout_says_what_it_holds(tmp_path: Path, conte
         (".", {"layout": "table"}, "layout 'table' needs a file"),
         (".", {"layout": "coco"}, "holds no files of layout 'coco'"),
         ("t.csv", {"layout": "folder"}, "layout 'folder' needs a folder"),
-        ("t.csv", {"layout": "flickr"}, "names no picture; expected lines such as"),
+        ("t.csv", {"layout": "flickr"}, "names no image; expected lines such as"),
         ("t.csv", {"layout": "karpathy"}, "is not JSON in UTF-8"),
         ("t.csv", {"layout": "wrong"}, "layout 'wrong' is unknown; choose one of auto, folder"),
         ("t.csv", {"root": Path("nowhere")}, "'nowhere' is no folder"),

@@ -375,7 +375,7 @@ def test_one_broken_shard_does_not_cost_the_others(shards: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"short", b"no tar at all" * 100, bytes(1024), bytes(10240)])
 def test_a_file_that_is_no_tar_is_one_clear_error(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "s.tar").write_bytes(data)
-    with pytest.raises(SourceError, match="holds no picture"):
+    with pytest.raises(SourceError, match="holds no image"):
         open_source(tmp_path / "s.tar")
 
 

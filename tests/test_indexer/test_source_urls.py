@@ -507,7 +507,7 @@ def test_bad_urls_are_rejected_before_anything_is_fetched(tmp_path: Path) -> Non
 
 def test_options_that_have_no_effect_are_refused(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", "red")
-    with pytest.raises(SourceError, match="names no pictures by URL"):
+    with pytest.raises(SourceError, match="names no images by URL"):
         open_source(tmp_path, SourceOptions(allow_urls=True))
     with pytest.raises(SourceError, match="give --allow-urls beside it"):
         open_source(tmp_path, SourceOptions(allow_private=True))

@@ -70,7 +70,7 @@ def test_rows_without_a_text_are_listed(cell: Any, message: str, matcher: Matche
         ("", "names no picture"),
         (";;", "names no picture"),
         (None, "there is no picture"),
-        (b"no picture", "no known picture starts with"),
+        (b"no picture", "no known image starts with"),
         (b"", "0 bytes"),
         (3.5, "of type float"),
         (np.zeros((4, 4, 3)), "the array is float64 of shape (4, 4, 3)"),

@@ -82,7 +82,7 @@ def test_nothing_is_fetched(searcher: Searcher, url: str) -> None:
 
 def test_a_file_that_is_no_picture_is_refused(searcher: Searcher, tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("not a picture")
-    with pytest.raises(QueryError, match=r"'notes.jpg' cannot be used: not_an_image: no known picture"):
+    with pytest.raises(QueryError, match=r"'notes.jpg' cannot be used: not_an_image: no known image"):
         searcher.image_to_text(tmp_path / "notes.jpg")
 
 

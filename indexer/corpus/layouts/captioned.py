@@ -1,4 +1,4 @@
-"""Pictures with captions from one of the published data sets, whatever layout its files have."""
+"""Images with captions from one of the published data sets, whatever layout its files have."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROBE_IMAGES = 20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Captioned:
-    """One picture of a data set: its file name, where it was named, and its captions in the set's own order."""
+    """One image of a data set: its file name, where it was named, and its captions in the set's own order."""
 
     name: str
     place: str
@@ -35,50 +35,50 @@ class DataSet:
 
     name: str
     folder: Path
-    pictures: Sequence[Captioned]
+    images: Sequence[Captioned]
     metadata_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))
     rejected: Sequence[Rejection] = ()
     notes: tuple[str, ...] = ()
 
 
 class CaptionedSource:
-    """The pictures of a data set, each followed by its captions: ids `NAME` and `NAME#0`, `NAME#1`, ...
+    """The images of a data set, each followed by its captions: ids `NAME` and `NAME#0`, `NAME#1`, ...
 
-    The pictures are looked for under `options.root`, else beside the data set's files and in the folders there.
+    The images are looked for under `options.root`, else beside the data set's files and in the folders there.
 
     Raises:
         SourceError: Nothing is in the set, or nothing of the splits that were asked for.
-        DuplicateItemError: Two entries name one picture.
+        DuplicateItemError: Two entries name one image.
     """
 
     def __init__(self, data: DataSet, options: SourceOptions) -> None:
         self._data = data
-        self._pictures = _of_splits(data, options.splits)
-        _check_unique(self._pictures)
-        self._images, found = find_images(data.folder, [picture.name for picture in self._pictures], options.root)
-        below = self._images.is_relative_to(data.folder)
+        self._images = _of_splits(data, options.splits)
+        _check_unique(self._images)
+        self._folder, present = find_images(data.folder, [one.name for one in self._images], options.root)
+        below = self._folder.is_relative_to(data.folder)
         self.root = options.root or (data.folder if below else data.folder.parent)
         self.name = data.name
         self.metadata_schema = data.metadata_schema
-        lost = f"none of the first pictures was found below {data.folder}; name their folder with --root"
-        self.notes = data.notes if found else (*data.notes, lost)
+        lost = f"none of the first images was found below {data.folder}; name their folder with --root"
+        self.notes = data.notes if present else (*data.notes, lost)
 
     def items(self) -> Iterator[Item | Rejection]:
-        """Picture by picture in the order of the set, then the lines that could not be read."""
-        for picture in self._pictures:
-            yield from self._picture(picture)
+        """Image by image in the order of the set, then the lines that could not be read."""
+        for image in self._images:
+            yield from self._image(image)
         yield from self._data.rejected
 
-    def _picture(self, picture: Captioned) -> Iterator[Item | Rejection]:
-        path = self._images / picture.name
+    def _image(self, image: Captioned) -> Iterator[Item | Rejection]:
+        path = self._folder / image.name
         uri = uri_of(path, self.root)
-        common: dict[str, Any] = {"uri": uri, "place": picture.place, "split": picture.split}
-        common["metadata"] = picture.metadata
-        yield Item(item_id=picture.name, collection="images", content=path, **common)
-        for number, caption in enumerate(picture.captions):
-            key = f"{picture.name}#{number}"
+        common: dict[str, Any] = {"uri": uri, "place": image.place, "split": image.split}
+        common["metadata"] = image.metadata
+        yield Item(item_id=image.name, collection="images", content=path, **common)
+        for number, caption in enumerate(image.captions):
+            key = f"{image.name}#{number}"
             yield text_item(
-                Item(item_id=key, collection="texts", content="", image_ids=(picture.name,), **common), caption
+                Item(item_id=key, collection="texts", content="", image_ids=(image.name,), **common), caption
             )
 
 
@@ -115,20 +115,20 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _of_splits(data: DataSet, splits: Sequence[str]) -> list[Captioned]:
-    counts = Counter(picture.split or "(none)" for picture in data.pictures)
+    counts = Counter(image.split or "(none)" for image in data.images)
     missing = sorted(set(splits) - counts.keys())
-    if missing or not data.pictures:
-        found = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10)) or "no pictures at all"
-        asked = f"no pictures of split {missing[0]!r}" if missing else "nothing to index"
+    if missing or not data.images:
+        found = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10)) or "no images at all"
+        asked = f"no images of split {missing[0]!r}" if missing else "nothing to index"
         raise SourceError(f"{data.name} has {asked}; its splits: {found}")
-    return [picture for picture in data.pictures if not splits or picture.split in splits]
+    return [image for image in data.images if not splits or image.split in splits]
 
 
-def _check_unique(pictures: Sequence[Captioned]) -> None:
+def _check_unique(images: Sequence[Captioned]) -> None:
     places: dict[str, str] = {}
-    for picture in pictures:
-        first = places.setdefault(picture.name, picture.place)
-        if first != picture.place:
+    for image in images:
+        first = places.setdefault(image.name, image.place)
+        if first != image.place:
             raise DuplicateItemError(
-                f"picture {picture.name!r} stands in {first} and in {picture.place}; an id may stand only once"
+                f"image {image.name!r} stands in {first} and in {image.place}; an id may stand only once"
             )

@@ -25,7 +25,7 @@ def is_coco(value: Mapping[str, Any]) -> bool:
 
 
 def coco_data(path: Path, value: Mapping[str, Any]) -> DataSet:
-    """The pictures of a COCO file, captions in the order of their annotations; the split comes from the file's name.
+    """The images of a COCO file, captions in the order of their annotations; the split comes from the file's name.
 
     Raises:
         SourceError: An image lacks `id` or `file_name`, or an annotation is not a caption.
@@ -37,23 +37,23 @@ def coco_data(path: Path, value: Mapping[str, Any]) -> DataSet:
         captions[plain(note["image_id"])].append(note["caption"] if isinstance(note["caption"], str) else None)
     match = SPLIT_IN_NAME.search(path.name)
     split = match[1].lower() if match else None
-    pictures = []
+    images = []
     for number, image in enumerate(value["images"]):
         place = f"image {number} of {path.name}"
         name = plain(image.get("file_name")) if isinstance(image, dict) else None
         if name is None or "id" not in image:
             raise SourceError(f"{place} lacks 'id' or 'file_name'; expected the layout of captions_val2017.json")
-        pictures.append(_picture(image["id"], name, place, split, captions.pop(plain(image["id"]), [])))
+        images.append(_image(image["id"], name, place, split, captions.pop(plain(image["id"]), [])))
     return DataSet(
         name=f"COCO captions {path.name}",
         folder=path.parent,
-        pictures=pictures,
+        images=images,
         metadata_schema=pa.schema([("coco_id", pa.int64())]),
         rejected=tuple(_orphans(captions, path)),
     )
 
 
-def _picture(key: Any, name: str, place: str, split: str | None, captions: list[str | None]) -> Captioned:
+def _image(key: Any, name: str, place: str, split: str | None, captions: list[str | None]) -> Captioned:
     metadata = {"coco_id": key} if isinstance(key, int) else {}
     return Captioned(name=name, place=place, split=split, captions=captions, metadata=metadata)
 

@@ -14,13 +14,16 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from encoders.images import IMAGE_SUFFIXES
+
 from ...errors import SourceError
 from ..item import Rejection
 from .captioned import Captioned, DataSet
 from .lines import read_lines
 
+_SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES).encode()
 _LINE = re.compile(
-    rb"^\s*(?P<name>[^|,\t]+?\.(?:jpe?g|png|webp|gif|bmp)(?:\.\d+)?)"
+    rb"^\s*(?P<name>[^|,\t]+?(?:" + _SUFFIX + rb")(?:\.\d+)?)"
     rb"(?:\s*$|(?:#\d+)?\s*[,\t]\s*(?P<caption>.*)$|\s*\|\s*\d*\s*\|?\s*(?P<comment>.*)$)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -49,7 +52,7 @@ def flickr_files(folder: Path) -> tuple[Path, ...]:
 
 
 def flickr_lists(folder: Path) -> tuple[Path, ...]:
-    """The files of a folder that list the pictures of a split and hold no captions, sorted."""
+    """The files of a folder that list the images of a split and hold no captions, sorted."""
     found = [path for pattern in _LISTS for path in _named(folder, pattern)]
     return tuple(path for path in sorted(found) if _is_list(path))
 
@@ -60,25 +63,25 @@ def _is_list(path: Path) -> bool:
 
 
 def is_flickr(path: Path) -> bool:
-    """True for a file whose first two lines name pictures, with or without captions."""
+    """True for a file whose first two lines name images, with or without captions."""
     if path.suffix.lower() not in (".txt", ".token", ".csv"):
         return False
     return any(_LINE.match(text) for _, text in _first_lines(path))
 
 
 def has_captions(path: Path) -> bool:
-    """True for a file whose first two lines hold a picture's name and a caption."""
+    """True for a file whose first two lines hold an image's name and a caption."""
     matches = (_LINE.match(text) for _, text in _first_lines(path))
     return any(match is not None and _caption(match) is not None for match in matches)
 
 
 def flickr_data(folder: Path, paths: Iterable[Path]) -> DataSet:
-    """The pictures that the files name, in the order in which they first appear.
+    """The images that the files name, in the order in which they first appear.
 
-    A file whose name tells a split (`_train_karpathy.txt`, `.testImages.txt`) gives it to its pictures.
+    A file whose name tells a split (`_train_karpathy.txt`, `.testImages.txt`) gives it to its images.
 
     Raises:
-        SourceError: A file cannot be read, or names no picture at all.
+        SourceError: A file cannot be read, or names no image at all.
     """
     entries: dict[str, _Entry] = {}
     rejected: list[Rejection] = []
@@ -86,13 +89,13 @@ def flickr_data(folder: Path, paths: Iterable[Path]) -> DataSet:
     for path in files:
         rejected.extend(_read(path, entries))
     if not entries:
-        raise SourceError(f"{files[0].name} names no picture; expected lines such as 'name.jpg#0<tab>caption'")
-    pictures = [
+        raise SourceError(f"{files[0].name} names no image; expected lines such as 'name.jpg#0<tab>caption'")
+    images = [
         Captioned(name=name, place=entry.place, split=entry.split, captions=[*map(_unquoted, entry.captions)])
         for name, entry in entries.items()
     ]
     names = ", ".join(path.name for path in files)
-    return DataSet(name=f"Flickr captions {names}", folder=folder, pictures=pictures, rejected=tuple(rejected))
+    return DataSet(name=f"Flickr captions {names}", folder=folder, images=images, rejected=tuple(rejected))
 
 
 def _read(path: Path, entries: dict[str, _Entry]) -> Iterator[Rejection]:
@@ -136,7 +139,7 @@ def _bad_line(number: int, place: str, path: Path, reason: str) -> Rejection:
         uri=path.name,
         stage="read",
         reason=reason,
-        detail=f"{place} is not a picture's name with a caption",
+        detail=f"{place} is not an image's name with a caption",
     )
 
 

@@ -1,4 +1,4 @@
-"""A folder of pictures, with captions in `name.txt` beside `name.jpg`, one a line."""
+"""A folder of images, with captions in `name.txt` beside `name.jpg`, one a line."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ from pathlib import Path, PurePosixPath
 
 import pyarrow as pa
 
+from encoders.images import IMAGE_SUFFIXES
 from storage.files.layout import LOCK, VERSIONS
 
 from ...errors import SourceError
 from ..item import Item, Rejection, is_utf8, printable, text_item
 from .lines import read_lines
 
-# Suffixes of formats that the decoder may refuse stand here too: a refused picture is counted, not passed over.
-_COMMON = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
-_RARE = (".ppm", ".pgm", ".pbm", ".avif", ".heic", ".heif", ".jp2")
-IMAGE_SUFFIXES = frozenset((*_COMMON, *_RARE))
 TEXT_SUFFIX = ".txt"
-# A folder with both is an index, often one that stands among the pictures it was made of.
+# A folder with both is an index, often one that stands among the images it was made of.
 INDEX_NAMES = frozenset((LOCK, VERSIONS))
 TABLE_SUFFIXES = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson", ".json")
 
 
 class FolderSource:
-    """Every picture below a folder, sorted by relative path, each followed by the captions of its sidecar file.
+    """Every image below a folder, sorted by relative path, each followed by the captions of its sidecar file.
 
-    An image's id is its relative path; its captions are `PATH#0`, `PATH#1`, ... A `.txt` file with no picture of
+    An image's id is its relative path; its captions are `PATH#0`, `PATH#1`, ... A `.txt` file with no image of
     its name gives texts `PATH#0`, ... that describe no image. Hidden files and folders and indexes are passed over.
 
     Raises:
-        SourceError: `path` is no folder, cannot be read, or holds neither pictures nor texts.
+        SourceError: `path` is no folder, cannot be read, or holds neither images nor texts.
     """
 
     def __init__(self, path: Path) -> None:
@@ -139,13 +136,13 @@ def _ignored(others: Counter[str]) -> tuple[str, ...]:
         return ()
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
     hint = "; to index what a table names, name its file" if others.keys() & set(TABLE_SUFFIXES) else ""
-    return (f"passed over {others.total()} files that are neither pictures nor .txt: {kinds}{hint}",)
+    return (f"passed over {others.total()} files that are neither images nor .txt: {kinds}{hint}",)
 
 
 def _nothing_found(path: Path, files: int, others: Counter[str]) -> str:
     kinds = ", ".join(f"{count} {printable(suffix)}" for suffix, count in others.most_common(5))
     seen = f"{files} other files ({kinds})" if files else "no files at all"
     return (
-        f"folder {str(path)!r} holds nothing to index: looked for pictures (.jpg, .png, .webp, ...) and .txt files, "
-        f"recursively and without hidden ones, and saw {seen}; name a folder of pictures or a table file"
+        f"folder {str(path)!r} holds nothing to index: looked for images (.jpg, .png, .webp, ...) and .txt files, "
+        f"recursively and without hidden ones, and saw {seen}; name a folder of images or a table file"
     )

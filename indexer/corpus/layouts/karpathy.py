@@ -20,19 +20,19 @@ def is_karpathy(value: Mapping[str, Any]) -> bool:
 
 
 def karpathy_data(path: Path, value: Mapping[str, Any]) -> DataSet:
-    """The pictures of a Karpathy file. COCO's `filepath` becomes part of the name, `cocoid` a metadata column.
+    """The images of a Karpathy file. COCO's `filepath` becomes part of the name, `cocoid` a metadata column.
 
     Raises:
         SourceError: An entry has no file name, or no list of sentences.
     """
-    pictures = [_picture(entry, f"image {number} of {path.name}") for number, entry in enumerate(value["images"])]
-    columns = [("cocoid", pa.int64())] if any(picture.metadata for picture in pictures) else []
+    images = [_image(entry, f"image {number} of {path.name}") for number, entry in enumerate(value["images"])]
+    columns = [("cocoid", pa.int64())] if any(image.metadata for image in images) else []
     return DataSet(
-        name=f"Karpathy splits {path.name}", folder=path.parent, pictures=pictures, metadata_schema=pa.schema(columns)
+        name=f"Karpathy splits {path.name}", folder=path.parent, images=images, metadata_schema=pa.schema(columns)
     )
 
 
-def _picture(entry: Any, place: str) -> Captioned:
+def _image(entry: Any, place: str) -> Captioned:
     name = plain(entry.get("filename")) if isinstance(entry, dict) else None
     sentences = entry.get("sentences") if isinstance(entry, dict) else None
     if name is None or not isinstance(sentences, list):

@@ -1,6 +1,6 @@
 """`f30k_precomp` and `coco_precomp`, made for region features: captions in `test_caps.txt`, whose in `test_ids.txt`.
 
-An id is Karpathy's own number of a picture (`imgid`; of COCO `cocoid`), not its file name. `dataset_flickr30k.json` or
+An id is Karpathy's own number of an image (`imgid`; of COCO `cocoid`), not its file name. `dataset_flickr30k.json` or
 an `id_mapping.json` ({id: file name}) beside the folder or in it turns one into the other.
 """
 
@@ -28,12 +28,12 @@ def precomp_splits(folder: Path) -> tuple[str, ...]:
 
 
 def precomp_data(folder: Path, splits: Sequence[str] = ()) -> DataSet:
-    """The pictures of these splits, or of all, in the order of the ids, each with its captions.
+    """The images of these splits, or of all, in the order of the ids, each with its captions.
 
     There are as many ids as captions, or one id for every so many (five) captions.
 
     Raises:
-        SourceError: A split is not there, ids and captions do not fit, or nothing says which picture an id stands for.
+        SourceError: A split is not there, ids and captions do not fit, or nothing says which image an id stands for.
     """
     known = precomp_splits(folder)
     wanted = tuple(splits) or known
@@ -43,11 +43,11 @@ def precomp_data(folder: Path, splits: Sequence[str] = ()) -> DataSet:
                 f"{folder.name} lacks {split}{CAPTIONS} or {split}{IDS}; it has both for: {', '.join(known) or 'none'}"
             )
     names = _file_names(folder)
-    pictures = [picture for split in wanted for picture in _pictures(folder, split, names)]
-    return DataSet(name=f"precomputed captions {folder.name}", folder=folder, pictures=pictures)
+    images = [image for split in wanted for image in _images(folder, split, names)]
+    return DataSet(name=f"precomputed captions {folder.name}", folder=folder, images=images)
 
 
-def _pictures(folder: Path, split: str, names: Mapping[str, str]) -> Iterator[Captioned]:
+def _images(folder: Path, split: str, names: Mapping[str, str]) -> Iterator[Captioned]:
     captions = _lines(folder / f"{split}{CAPTIONS}")
     ids = [text.decode("utf-8", "backslashreplace").strip() for text in _lines(folder / f"{split}{IDS}")]
     if ids == [""] or len(captions) % len(ids):
@@ -91,6 +91,6 @@ def _file_names(folder: Path) -> dict[str, str]:
 
 
 def _karpathy_names(path: Path, value: Mapping[str, Any]) -> dict[str, str]:
-    pictures = karpathy_data(path, value).pictures
+    images = karpathy_data(path, value).images
     numbers = (entry.get("cocoid", entry.get("imgid", place)) for place, entry in enumerate(value["images"]))
-    return {str(number): picture.name for number, picture in zip(numbers, pictures, strict=True)}
+    return {str(number): image.name for number, image in zip(numbers, images, strict=True)}

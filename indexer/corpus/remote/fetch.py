@@ -1,4 +1,4 @@
-"""Fetching one picture: every hop is resolved, checked, and reached at the very address that was checked."""
+"""Fetching one image: every hop is resolved, checked, and reached at the very address that was checked."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Resolve = Callable[[str, int], list[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class WebLimits:
-    """What fetching one picture may cost.
+    """What fetching one image may cost.
 
     Attributes:
         seconds: From the first connection to the last byte, redirects included; 20 suits slow servers, and a lower
@@ -53,7 +53,7 @@ def system_addresses(host: str, port: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Fetcher:
-    """Fetches pictures within limits; safe from many threads. Proxies of the environment are not used.
+    """Fetches images within limits; safe from many threads. Proxies of the environment are not used.
 
     Attributes:
         limits: Time, redirects, and whether private addresses may be reached.
@@ -172,12 +172,12 @@ def _answer(response: http.client.HTTPResponse, max_bytes: int) -> bytes | str:
         raise ContentError("http_status", f"the server answered {response.status}")
     expected = response.length
     if expected is not None and expected > max_bytes:
-        raise ContentError("too_large", f"the picture has more bytes than the limit: {expected} > {max_bytes}")
+        raise ContentError("too_large", f"the image has more bytes than the limit: {expected} > {max_bytes}")
     data = bytearray()
     while chunk := response.read(_CHUNK):
         data += chunk
         if len(data) > max_bytes:
-            raise ContentError("too_large", f"the picture has more bytes than the limit of {max_bytes}")
+            raise ContentError("too_large", f"the image has more bytes than the limit of {max_bytes}")
     if expected is not None and len(data) != expected:
         raise ContentError("truncated", f"{len(data)} bytes of {expected} came")
     return bytes(data)
@@ -208,13 +208,13 @@ def _words(error: BaseException) -> str:
 
 @dataclass(frozen=True, slots=True)
 class WebImage(LazyBytes):
-    """What stands at a URL. The URL stands for the picture: an update fetches only those that it does not know."""
+    """What stands at a URL. The URL stands for the image: an update fetches only those that it does not know."""
 
     url: str
     fetcher: Fetcher
 
     def read(self, max_bytes: int) -> bytes:
-        """Fetch the picture."""
+        """Fetch the image."""
         return self.fetcher.fetch(self.url, max_bytes)
 
     @property
@@ -223,5 +223,5 @@ class WebImage(LazyBytes):
         return ["url", self.url, self.fetcher.limits.allow_private]
 
     def is_unchanged(self, file_bytes: int | None, mtime_ns: int | None) -> bool:
-        """True, since nothing is known of a picture on the web without fetching it."""
+        """True, since nothing is known of an image on the web without fetching it."""
         return True

@@ -54,7 +54,7 @@ def local_copy(url: str, folder: Path, options: SourceOptions, progress: Progres
     """Copy a remote corpus into `folder`, and return the path in there that is to be opened with `options`.
 
     Of a folder all files come, of a pattern such as `s3://bucket/*.tar` all that fit, of a table the file and the
-    pictures that it names by relative path. What is here already and has not changed there is not fetched again; what
+    images that it names by relative path. What is here already and has not changed there is not fetched again; what
     is gone there is removed here. Changes are told by size and by the tag or time that the other side gives.
 
     Raises:
@@ -157,7 +157,7 @@ class Mirror:
             with _told(self._url, "read"):
                 return RemoteFile.of(self._system.info(path), name)
         except FileNotFoundError:
-            return None  # a build rejects and counts the picture
+            return None  # a build rejects and counts the image
 
     def fetch(self, files: Iterable[RemoteFile]) -> None:
         """Copy what is not here yet, several at a time."""
@@ -234,7 +234,7 @@ class Mirror:
 
 
 def _named(path: Path, options: SourceOptions, mirror: Mirror) -> Iterator[RemoteFile]:
-    """The pictures that a table here names and that lie beside it over there."""
+    """The images that a table here names and that lie beside it over there."""
     names = set()
     for item in open_source(path, options).items():
         content = getattr(item, "content", None)

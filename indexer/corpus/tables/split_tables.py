@@ -18,7 +18,7 @@ SPLITS = ("train", "val", "dev", "test")
 
 
 def split_tables(folder: Path) -> dict[str, Path]:
-    """The tables of a folder that are named for a split and hold pictures and captions, by split."""
+    """The tables of a folder that are named for a split and hold images and captions, by split."""
     paths = {split: folder / f"{split}.csv" for split in SPLITS}
     return {split: path for split, path in paths.items() if path.is_file() and _holds_captions(path)}
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
+from encoders.images import IMAGE_SUFFIXES
+
 from ...errors import SourceError
-from ..layouts.folder import IMAGE_SUFFIXES
 
 TAR_SUFFIX = ".tar"
 PACKED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -30,7 +31,7 @@ def is_packed(path: Path) -> bool:
 
 
 def holds_shards(folder: Path) -> bool:
-    """Whether a folder is one of shards: `.tar` files, and neither folders nor pictures beside them."""
+    """Whether a folder is one of shards: `.tar` files, and neither folders nor images beside them."""
     entries = [entry for entry in _entries(folder) if not entry.name.startswith(".")]
     if not any(_is_tar(entry) for entry in entries):
         return False

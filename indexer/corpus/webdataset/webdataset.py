@@ -10,9 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from encoders.images import IMAGE_SUFFIXES
+
 from ...errors import SourceError
 from ..item import ContentError, Item, Rejection, SourceOptions, printable, text_item
-from ..layouts.folder import IMAGE_SUFFIXES, TEXT_SUFFIX
+from ..layouts.folder import TEXT_SUFFIX
 from ..layouts.lines import BOM
 from ..tables.cells import plain, text_cells
 from ..tables.columns import TEXT_NAMES, BadRecord, Roles, choose_roles, first_of, renamed
@@ -76,7 +78,7 @@ class WebDataset:
         seen = _Survey(self.shards(), self.name, self._types, options)
         if not seen.samples:
             first = f": {seen.problems[0].detail}" if seen.problems else ""
-            raise SourceError(f"{self.name} holds no picture, .txt or .json to index{first}")
+            raise SourceError(f"{self.name} holds no image, .txt or .json to index{first}")
         self._roles = seen.roles(options)
         self._from_json = options.text is not None or not seen.texts
         self._splits = frozenset(options.splits)
@@ -270,4 +272,4 @@ def _passed_over(others: Counter[str]) -> tuple[str, ...]:
     if not others:
         return ()
     kinds = ", ".join(f"{count} {printable(suffix)[:40]}" for suffix, count in others.most_common(5))
-    return (f"passed over {others.total()} members that are neither pictures nor .txt nor .json: {kinds}",)
+    return (f"passed over {others.total()} members that are neither images nor .txt nor .json: {kinds}",)
