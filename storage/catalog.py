@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import duckdb
@@ -22,12 +21,11 @@ from .catalog_writer import (
     RESERVED_NAMES,
     TABLES,
     TEXT_COLUMNS,
-    first_line,
-    keeping_ctrl_c,
     quoted,
+    restored_keyboard_interrupt,
     write_catalog,
 )
-from .errors import CorruptIndexError, SearchParameterError, StorageError
+from .errors import CorruptIndexError, SearchParameterError, StorageError, first_line
 from .files.layout import open_regular
 from .schema import LATER_COLUMNS, Collection
 from .where import parse_predicate, shortened
@@ -195,9 +193,7 @@ class Catalog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @contextmanager
@@ -205,7 +201,7 @@ class Catalog:
         try:
             with self._guard:
                 cursor = self._connection.cursor()
-            with cursor, keeping_ctrl_c():
+            with cursor, restored_keyboard_interrupt():
                 yield cursor
         except duckdb.ConnectionException as error:
             raise StorageError(f"{self.path} is closed; open the index again") from error

@@ -11,21 +11,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .errors import DuplicateItemError, StorageError
+from .errors import DuplicateItemError, StorageError, first_line
 from .files.atomic import checkpoint, explained, sync_file
 from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS
 
-_TOLD = "Query interrupted"
-_INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
+_INTERRUPTED = "Query interrupted"
+_INTERRUPTED_INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
 
 
 @contextmanager
-def keeping_ctrl_c() -> Iterator[None]:
+def restored_keyboard_interrupt() -> Iterator[None]:
     """Turn the errors that DuckDB makes of a Ctrl-C back into the `KeyboardInterrupt` that it was."""
     try:
         yield
     except (RuntimeError, duckdb.Error) as error:
-        if str(error) != _TOLD and _INSIDE not in str(error):
+        if str(error) != _INTERRUPTED and _INTERRUPTED_INSIDE not in str(error):
             raise
         raise KeyboardInterrupt from error
 
@@ -105,7 +105,7 @@ def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
     if path.exists():
         raise StorageError(f"{path} exists already; a catalog is written once, into a new draft")
     try:
-        with closing(duckdb.connect(str(path), config=config)) as connection, keeping_ctrl_c():
+        with closing(duckdb.connect(str(path), config=config)) as connection, restored_keyboard_interrupt():
             for name, table in tables.items():
                 connection.register("source", table)
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM source")
@@ -116,12 +116,6 @@ def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
     except duckdb.Error as error:
         step = "check the disk and its free space" if isinstance(error, _OF_THE_DISK) else "mend the column"
         raise StorageError(f"cannot write {path}: {first_line(error)}; {step}, then run the command again") from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 def _normalised(name: str, table: pa.Table) -> pa.Table:

@@ -67,7 +67,7 @@ def install_hint(extra: str) -> str:
     return f'run pip install ".[{faiss},{extra}]" in the project\'s folder'
 
 
-def first_words(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error with words, to stand inside a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import faiss
 
-from .errors import CorruptIndexError
+from .errors import CorruptIndexError, first_line
 from .files.atomic import checkpoint, explained, sync_file
 from .files.checksum import measure
 from .files.layout import open_regular
@@ -108,9 +108,9 @@ def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0) 
             try:
                 return faiss.read_index(faiss.PyCallbackIOReader(file.read, _BLOCK))
             except (RuntimeError, MemoryError) as error:
-                reason = (str(error) or type(error).__name__).splitlines()[0]
                 raise CorruptIndexError(
-                    f"{path} cannot be read as a {kind!r} index ({reason}); roll back to another version or build again"
+                    f"{path} cannot be read as a {kind!r} index ({first_line(error)}); "
+                    "roll back to another version or build again"
                 ) from error
 
 

@@ -6,7 +6,6 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from .errors import CorruptIndexError, SearchParameterError, StorageError
+from .errors import CorruptIndexError, SearchParameterError, StorageError, first_line
 from .exact_search import widen
 from .files.atomic import checkpoint, explained
 from .files.layout import open_regular
@@ -93,9 +92,7 @@ class VectorWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self.close()
         else:  # an unfinished file has no footer, so that no reader takes it for a whole one
@@ -178,9 +175,9 @@ class VectorTable:
             dim = _checked_dim(reader.schema, batches)
             return cls(path, batches, dim, np.frombuffer(mapped, dtype=np.uint8))
         except (pa.ArrowException, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CorruptIndexError(
-                f"{path} is not a whole file of vectors ({reason}); roll back to another version or build again"
+                f"{path} is not a whole file of vectors ({first_line(error)}); "
+                "roll back to another version or build again"
             ) from error
 
     def gather(self, row_ids: NDArray[np.integer[Any]]) -> NDArray[np.float16]:
@@ -250,9 +247,7 @@ class VectorTable:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _slice(self, start: int, stop: int) -> NDArray[np.float32]:

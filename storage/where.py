@@ -14,7 +14,7 @@ from typing import Any
 
 import duckdb
 
-from .errors import SearchParameterError
+from .errors import SearchParameterError, first_line
 
 # Far above any filter a person or a program writes, far below what makes the parser work hard.
 MAX_LENGTH = 100_000
@@ -55,7 +55,7 @@ def _parse(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> dict[
         parsed = json.loads(answer)
     except (duckdb.Error, RecursionError) as error:
         raise SearchParameterError(
-            f"where {shortened(where)!r} cannot be parsed: {str(error).splitlines()[0]}; write a simpler one"
+            f"where {shortened(where)!r} cannot be parsed: {first_line(error)}; write a simpler one"
         ) from error
     statements = parsed.get("statements", [])
     if parsed.get("error") or len(statements) != 1:

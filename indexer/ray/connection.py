@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from storage.errors import TwinlensError, first_words, install_hint
+from storage.errors import TwinlensError, first_line, install_hint
 
 SECONDS_TO_ANSWER = 5.0
 
@@ -43,7 +43,7 @@ def connect_ray(address: str | None, wanted_by: str) -> tuple[Any, bool]:
     try:
         ray.init(address=place, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise TwinlensError(f"no Ray cluster answers at {place!r}: {first_words(error)}; start it there") from error
+        raise TwinlensError(f"no Ray cluster answers at {place!r}: {first_line(error)}; start it there") from error
     return ray, True
 
 

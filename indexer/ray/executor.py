@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders import Encoder
-from storage.errors import TwinlensError, first_words
+from storage.errors import TwinlensError, first_line
 
 from ..config import BuildConfig
 from ..encode.pipeline import EncodeReport, ShardEncoder
@@ -311,7 +311,7 @@ class Crew:
         self._stillborn += gone.info is None
         if self._stillborn >= MOST_LOSSES * self.room.workers:
             raise BuildError(
-                f"{self._stillborn} workers in a row were lost before they could begin: {first_words(error)}; is the "
+                f"{self._stillborn} workers in a row were lost before they could begin: {first_line(error)}; is the "
                 "same twinlens on every node, and memory enough for the encoder?"
             ) from error
         self._members.remove(gone)
@@ -322,11 +322,11 @@ class Crew:
             if self._losses[shard.number] >= MOST_LOSSES:
                 raise BuildError(
                     f"{MOST_LOSSES} workers were lost over shard {shard.number}, which begins with "
-                    f"{shard.entries[0].uri!r}: {first_words(error)}; try a smaller --shard-cost or --batch-size"
+                    f"{shard.entries[0].uri!r}: {first_line(error)}; try a smaller --shard-cost or --batch-size"
                 ) from error
             self._again.append(shard)
         where = f" on {gone.info.node}" if gone.info else ""
-        self.job.progress.note(f"a worker{where} is lost; its shards go to others ({first_words(error)})")
+        self.job.progress.note(f"a worker{where} is lost; its shards go to others ({first_line(error)})")
         self._hire()
 
 
@@ -352,7 +352,7 @@ def _told(error: Any) -> Exception:
     cause = getattr(error, "cause", None)
     if isinstance(cause, TwinlensError):
         return cause
-    return BuildError(f"a Ray worker failed: {first_words(cause or error)}; is the same twinlens on every node?")
+    return BuildError(f"a Ray worker failed: {first_line(cause or error)}; is the same twinlens on every node?")
 
 
 def _told_state(state: tuple[int, int] | None) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.errors import TwinlensError, first_words
+from storage.errors import TwinlensError, first_line
 from storage.files.layout import MANIFEST
 from storage.schema import COLLECTIONS, Collection, EncoderInfo, Modality, direction_of
 from storage.store import IndexStore
@@ -134,7 +134,7 @@ class Front:
         except TwinlensError as error:
             return response({"error": " ".join(str(error).split())}, status_code=400)
         except _engine_errors() as error:
-            return response({"error": f"an index does not answer: {first_words(error)}"}, status_code=503)
+            return response({"error": f"an index does not answer: {first_line(error)}"}, status_code=503)
 
     async def _answer(self, request: Any) -> dict[str, Any]:
         asked = await _asked(request)
@@ -242,7 +242,7 @@ def deploy(
     try:
         serve.run(front.bind(served, choice, *copies), name=APPLICATION, route_prefix="/")
     except RuntimeError as error:
-        raise SearchError(f"the indexes cannot be served: {first_words(error)}; is each on every node?") from error
+        raise SearchError(f"the indexes cannot be served: {first_line(error)}; is each on every node?") from error
     return f"http://{host}:{port}/search"
 
 
@@ -261,7 +261,7 @@ async def _asked(request: Any) -> dict[str, Any]:
     try:
         values = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise QueryError(f"the body is neither JSON nor sent as image/...: {first_words(error)}") from error
+        raise QueryError(f"the body is neither JSON nor sent as image/...: {first_line(error)}") from error
     if not isinstance(values, dict):
         raise QueryError('the body is not a JSON object; send e.g. {"text": "a dog", "k": 5}')
     return {**asked, **{key: value for key, value in values.items() if key != "image"}}
@@ -278,7 +278,7 @@ def _query_of(asked: Mapping[str, Any]) -> tuple[Any, Modality]:
     try:
         vector = np.asarray(asked["vector"], dtype=np.float32)
     except (TypeError, ValueError) as error:
-        raise QueryError(f"the vector is no list of numbers: {first_words(error)}") from error
+        raise QueryError(f"the vector is no list of numbers: {first_line(error)}") from error
     if vector.ndim != 1:
         raise QueryError(f"the vector has shape {vector.shape}; give one list of numbers")
     return vector, "text"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import StorageError
 from ..files.canonical_json import to_plain
@@ -15,6 +14,7 @@ from ..files.checksum import Verify
 from ..schema import COLLECTIONS, Collection
 from ..store import IndexStore
 from ..version import IndexVersion
+from .engine import VectorEngine
 from .files import WRITERS, FileFormat, check_target, extra, whole_folder, write_mark, write_pairs
 from .rows import Advance, DType, Pairs, Rows, choose_columns, choose_rows, read_pairs
 
@@ -80,16 +80,6 @@ class ExportReport:
             f"exported {counted} ({self.dim}-d {self.dtype}) and {self.pairs:,} pairs of version {self.version} "
             f"to {self.target} as {self.kind}"
         )
-
-
-class Engine(Protocol):
-    """A running vector engine that takes rows under a passing name and shows them whole at the end."""
-
-    def write(self, rows: Rows, pairs: Pairs) -> None:
-        """Take all rows of one collection; readers of the engine do not see them yet."""
-
-    def publish(self) -> None:
-        """Make what was written visible under its name."""
 
 
 def export_index(
@@ -180,12 +170,12 @@ def _facts(options: ExportOptions, rows: Sequence[Rows], pairs: Pairs) -> dict[s
     }
 
 
-def _engine(name: str, address: str, options: ExportOptions) -> AbstractContextManager[Engine]:
+def _engine(name: str, address: str, options: ExportOptions) -> VectorEngine:
     if not address:
         raise StorageError(f"{name}: needs an address or a path behind the colon, e.g. {name}:http://localhost:PORT")
     target: Any = getattr(import_module(f".{name}", __package__), ENGINES[name])
-    opened: AbstractContextManager[Engine] = target(address, options.name, force=options.force)
-    return opened
+    engine: VectorEngine = target(address, options.name, force=options.force)
+    return engine
 
 
 def _say_nothing(collection: str, done: int, total: int) -> None:

@@ -1,21 +1,21 @@
-"""Into Milvus, a server or the embedded milvus-lite: one collection a half of the index."""
+"""Into Milvus, a server or the embedded milvus-lite: one collection for the images and one for the texts."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..errors import StorageError
+from .engine import VectorEngine, points
 from .files import extra
-from .rows import ITEM_ID, VECTOR, Pairs, Rows, points
+from .rows import ITEM_ID, VECTOR, Pairs, Rows
 
 TOKEN = "MILVUS_TOKEN"
 MAX_ID_BYTES = 65_535
 
 
-class MilvusTarget:
+class MilvusTarget(VectorEngine):
     """Writes `NAME_images__exporting` and renames it to `NAME_images` once all collections are whole."""
 
     def __init__(self, address: str, name: str, *, force: bool) -> None:
@@ -29,21 +29,12 @@ class MilvusTarget:
         self._client: Any = self._try("connect", self._api.MilvusClient, address, token=os.environ.get(TOKEN, ""))
         self._written: list[str] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is not None:
-                for name in self._written:
-                    self._client.drop_collection(_passing(name))
-        finally:
-            self._client.close()
+    def _discard(self) -> None:
+        for name in self._written:
+            self._client.drop_collection(_temporary(name))
 
     def write(self, rows: Rows, pairs: Pairs) -> None:
-        """Insert all rows of one collection under a passing name, then count them.
+        """Insert all rows of one collection under a temporary name, then count them.
 
         Raises:
             StorageError: The collection is there already, an item id is too long, or the engine refuses something.
@@ -51,16 +42,16 @@ class MilvusTarget:
         name = f"{self._name}_{rows.collection}"
         if not self._force and self._try("look for", self._client.has_collection, name):
             raise StorageError(f"{self._address} has a collection {name!r} already; give another --name, or --force")
-        self._try("clear", self._client.drop_collection, _passing(name))
+        self._try("clear", self._client.drop_collection, _temporary(name))
         self._written.append(name)
-        self._try("make", self._create, _passing(name), rows)
+        self._try("make", self._create, _temporary(name), rows)
         for batch in points(rows, pairs):
             entries = [
                 {"row_id": row_id, VECTOR: vector, **_checked(payload)}
                 for row_id, vector, payload in zip(batch.row_ids, batch.vectors, batch.payloads, strict=True)
             ]
-            self._try("insert into", self._client.insert, _passing(name), entries)
-        self._try("flush", self._client.flush, _passing(name))
+            self._try("insert into", self._client.insert, _temporary(name), entries)
+        self._try("flush", self._client.flush, _temporary(name))
         self._check_count(name, len(rows.row_ids))
 
     def publish(self) -> None:
@@ -74,7 +65,7 @@ class MilvusTarget:
             if replaces:
                 self._try("clear", self._client.drop_collection, _old(name))
                 self._try("rename", self._client.rename_collection, name, _old(name))
-            self._try("rename", self._client.rename_collection, _passing(name), name)
+            self._try("rename", self._client.rename_collection, _temporary(name), name)
             if replaces:
                 self._try("drop", self._client.drop_collection, _old(name))
 
@@ -91,7 +82,7 @@ class MilvusTarget:
 
     def _check_count(self, name: str, expected: int) -> None:
         asked = {"output_fields": ["count(*)"], "consistency_level": "Strong"}
-        (answer,) = self._try("count", self._client.query, _passing(name), filter="", **asked)
+        (answer,) = self._try("count", self._client.query, _temporary(name), filter="", **asked)
         if int(answer["count(*)"]) != expected:
             raise StorageError(f"{self._address} holds {answer['count(*)']} of {expected} rows of {name}; run it again")
 
@@ -105,7 +96,7 @@ class MilvusTarget:
             ) from error
 
 
-def _passing(name: str) -> str:
+def _temporary(name: str) -> str:
     return f"{name}__exporting"
 
 

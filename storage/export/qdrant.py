@@ -1,4 +1,4 @@
-"""Into Qdrant, a server or its embedded form: one collection a half of the index, behind an alias."""
+"""Into Qdrant, a server or its embedded form: one collection for the images and one for the texts, behind an alias."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import os
 import re
 import secrets
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from ..errors import StorageError
+from .engine import VectorEngine, points
 from .files import extra
-from .rows import Pairs, Rows, points
+from .rows import Pairs, Rows
 
 API_KEY = "QDRANT_API_KEY"
 SECONDS = 120
 
 
-class QdrantTarget:
+class QdrantTarget(VectorEngine):
     """Writes new collections and, once all are whole, moves the aliases `NAME_images` and `NAME_texts` in one step."""
 
     def __init__(self, address: str, name: str, *, force: bool) -> None:
@@ -37,18 +37,9 @@ class QdrantTarget:
         self._client = self._try("connect", api.QdrantClient, **place)
         self._written: dict[str, str] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is not None:
-                for collection in self._written.values():
-                    self._client.delete_collection(collection)
-        finally:
-            self._client.close()
+    def _discard(self) -> None:
+        for collection in self._written.values():
+            self._client.delete_collection(collection)
 
     def write(self, rows: Rows, pairs: Pairs) -> None:
         """Insert all rows of one collection into a new collection, then count them.

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -215,47 +214,3 @@ def read_pairs(version: IndexVersion, chosen: dict[Collection, NDArray[np.int64]
 def _among(rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
     place = np.minimum(np.searchsorted(chosen, rows), len(chosen) - 1)
     return np.asarray(chosen[place] == rows)
-
-
-BATCH_BYTES = 4 * 2**20
-MOST_POINTS = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Points:
-    """Some rows: row ids (n,), vectors (n, dim), and a dict of JSON values a row, its item id and pairs among them."""
-
-    row_ids: list[int]
-    vectors: NDArray[Any]
-    payloads: list[dict[str, Any]]
-
-
-def points(rows: Rows, pairs: Pairs) -> Iterator[Points]:
-    """Yield all rows, in batches of some megabytes: engines refuse large messages."""
-    size = max(1, min(MOST_POINTS, BATCH_BYTES // (rows.dim * rows.numbers.itemsize)))
-    # The catalog is asked in larger steps than the engine is sent.
-    for tables, (row_ids, vectors) in zip(_slices(rows, size), rows.blocks(size), strict=True):
-        partners = pairs.partners(rows.collection, row_ids)
-        payloads = [
-            {**{name: plain(value) for name, value in row.items()}, "collection": rows.collection, PAIRED: others}
-            for row, others in zip(tables.to_pylist(), partners, strict=True)
-        ]
-        yield Points(row_ids=row_ids.tolist(), vectors=vectors, payloads=payloads)
-
-
-def plain(value: Any) -> Any:
-    """Return a value of the catalog as JSON has it; what JSON lacks (dates, decimals) as text, NaN as null."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(one) for one in value]
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
-
-
-def _slices(rows: Rows, size: int) -> Iterator[pa.Table]:
-    for table in rows.metadata_batches(size * max(1, 16_384 // size)):
-        yield from (table.slice(start, size) for start in range(0, table.num_rows, size))

@@ -97,3 +97,12 @@ def test_storage_and_searcher_do_not_import_torch(home: Path) -> None:
     names = "storage, searcher, evaluation, twinlens.commands.build, matcher, training"
     code = f"import sys, {names}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=home, check=False).returncode == 0
+
+
+def test_storage_names_no_package_but_those_that_read_and_write_its_files(home: Path) -> None:
+    """Also not lazily, inside a function: what encodes, serves or parses command lines lies above it."""
+    allowed = {"storage", "numpy", "pyarrow", "duckdb", "faiss", *sys.stdlib_module_names}
+    for name, path in modules(home):
+        if name.split(".")[0] == "storage":
+            foreign = {imported.split(".")[0] for imported in imported_names(name, path)} - allowed
+            assert not foreign, f"{name} imports {foreign}"

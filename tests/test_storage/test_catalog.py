@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from small_index import tables
 
 from storage.catalog import RESERVED_NAMES, Catalog, write_catalog
-from storage.catalog_writer import keeping_ctrl_c
+from storage.catalog_writer import restored_keyboard_interrupt
 from storage.errors import CorruptIndexError, DuplicateItemError, SearchParameterError, StorageError
 
 ROWS = 20
@@ -349,9 +349,9 @@ def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(catalog: Catalog) -> None
 
 def test_other_errors_of_a_query_stay_what_they_are() -> None:
     told = "reading the schema of the object registered as 'source' failed: KeyboardInterrupt: "
-    with pytest.raises(KeyboardInterrupt), keeping_ctrl_c():
+    with pytest.raises(KeyboardInterrupt), restored_keyboard_interrupt():
         raise duckdb.InvalidInputException(told)
-    with pytest.raises(duckdb.Error, match="no such column"), keeping_ctrl_c():
+    with pytest.raises(duckdb.Error, match="no such column"), restored_keyboard_interrupt():
         raise duckdb.BinderException("no such column")
-    with pytest.raises(RuntimeError, match="something else"), keeping_ctrl_c():
+    with pytest.raises(RuntimeError, match="something else"), restored_keyboard_interrupt():
         raise RuntimeError("something else")
