@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from .bootstrap import Bootstrap
 from .checks import Pairs, check_finite, check_k, check_sides, pair_rows
-from .exact_ranks import dots_of_pairs, ranks_both_ways, ranks_by_counting
+from .exact_ranks import ranks_both_ways, ranks_by_counting
+from .exact_scores import dots_of_pairs
 from .hubs import HubCorrection
 from .metrics import columns_of, figures_of, sum_of_recalls
 from .ranks import Ranks, Relevance, Relevant, ranks_in

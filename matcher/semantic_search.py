@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder
+from evaluation import exact_top_k
 from searcher import Searcher
 from storage.schema import TARGETS, Collection, Direction
 
@@ -21,11 +22,6 @@ from .tables import IdMappings, Roles, Side
 Similarity = Literal["cosine", "dot"]
 Ids = NDArray[np.int64]
 Scores = NDArray[np.float64]
-
-# Maxima of so many groups of responses bound the k-th best score from below; more bound it closer, at more work.
-_GROUPS_A_HIT = 8
-_BLOCK_VALUES = 1 << 22
-_GATHER_VALUES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,42 +45,6 @@ class Chunks:
         for name, size in (("query_chunk_size", self.queries), ("response_chunk_size", self.responses)):
             if size < 1:
                 raise MatcherError(f"{name}={size!r} is no size; give 1 or more")
-
-
-def nearest(queries: NDArray[Any], responses: NDArray[Any], k: int, chunks: Chunks | None = None) -> tuple[Ids, Scores]:
-    """Return the `k` responses with the largest dot product for each query.
-
-    Blocks of float32 products propose every response that could be among the best; those few are scored again in
-    float64, the same way wherever they stand, so that equal vectors have equal scores and results do not depend on
-    the sizes of the blocks.
-
-    Args:
-        queries: (n, dim) finite floats; unit rows make the score a cosine.
-        responses: (m, dim).
-        k: How many to return, at least 1; at most m come back.
-        chunks: How much to compare at a time.
-
-    Returns:
-        Rows of `responses` (n, min(k, m)) and float64 scores of the same shape; best first, equal scores by lower row.
-    """
-    size, k = chunks or Chunks(), min(k, len(responses))
-    queries, responses = (np.ascontiguousarray(array, dtype=np.float32) for array in (queries, responses))
-    ids = np.empty((len(queries), k), dtype=np.int64)
-    scores = np.empty((len(queries), k), dtype=np.float64)
-    if not k:
-        return ids, scores
-    slack = _slack(queries, responses)
-    wide = min(size.responses, len(responses))
-    step = max(1, min(size.queries, _BLOCK_VALUES // wide))
-    for top in range(0, len(queries), step):
-        part = slice(top, top + step)
-        found = [
-            _propose(queries[part], responses[left : left + wide], k, slack[part], left)
-            for left in range(0, len(responses), wide)
-        ]
-        line, row = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        ids[part], scores[part] = _best(queries[part], responses, line, row, k)
-    return ids, scores
 
 
 def as_vectors(embeddings: Any, what: str, similarity: Similarity = "cosine") -> NDArray[np.float32]:
@@ -121,54 +81,6 @@ def _unit_rows(array: NDArray[np.float32], what: str) -> NDArray[np.float32]:
     return np.where(off[:, None], array / length[:, None], array).astype(np.float32) if off.any() else array
 
 
-def _slack(queries: NDArray[np.float32], responses: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return for each query how far float32 products may lie from the truth; see `evaluation.counting`."""
-    longest = float(np.sqrt(np.einsum("ij,ij->i", responses, responses).max()))
-    error = (3 * np.sqrt(queries.shape[1]) + 4) * 2.0**-24 * longest
-    return np.asarray(2 * error * np.linalg.norm(queries, axis=1), dtype=np.float32)
-
-
-def _propose(
-    queries: NDArray[np.float32], responses: NDArray[np.float32], k: int, slack: NDArray[np.float32], first: int
-) -> tuple[Ids, Ids]:
-    """Return (query, response) rows of all that may be among the best k of a block."""
-    scores = queries @ responses.T
-    lines, rows = np.nonzero(scores >= (_bound(scores, k) - slack)[:, None])
-    return lines, rows + first
-
-
-def _bound(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Return for each line a score that at least k entries reach: the k-th best of the maxima of groups."""
-    m = scores.shape[1]
-    if m <= k:
-        return np.asarray(scores.min(axis=1))
-    width = max(1, m // min(m, _GROUPS_A_HIT * k))
-    whole = m // width * width
-    # Groups of entries that lie apart, so that each step of the maximum runs along whole lines.
-    best = scores[:, :whole].reshape(len(scores), width, -1).max(axis=1)
-    return np.asarray(np.partition(best, best.shape[1] - k, axis=1)[:, best.shape[1] - k])
-
-
-def _best(
-    queries: NDArray[np.float32], responses: NDArray[np.float32], line: Ids, row: Ids, k: int
-) -> tuple[Ids, Scores]:
-    """Score what was proposed in float64, and return the best k of each query."""
-    score = _dots(queries, responses, line, row)
-    order = np.lexsort((row, -score, line))
-    starts = np.searchsorted(line[order], np.arange(len(queries)))
-    kept = order[starts[:, None] + np.arange(k)]
-    return row[kept], score[kept]
-
-
-def _dots(queries: NDArray[np.float32], responses: NDArray[np.float32], line: Ids, row: Ids) -> Scores:
-    step = max(1, _GATHER_VALUES // queries.shape[1])
-    parts = [
-        np.vecdot(queries[line[i : i + step]].astype(np.float64), responses[row[i : i + step]].astype(np.float64))
-        for i in range(0, len(line), step)
-    ]
-    return np.concatenate(parts)
-
-
 class Found(NamedTuple):
     """Ids (n, k) and cosines (n, k), best first; k is smaller than asked where there is less to find."""
 
@@ -192,7 +104,9 @@ class InMemory:
 
     def search(self, vectors: NDArray[Any], k: int) -> Found:
         """Return the nearest rows, exactly; equal scores by lower row."""
-        return Found(*nearest(vectors, self.vectors, k, self._chunks))
+        chunks = self._chunks or Chunks()
+        blocks = {"query_block": chunks.queries, "base_block": chunks.responses}
+        return Found(*exact_top_k(self.vectors, vectors, k, **blocks))
 
 
 class InIndex:

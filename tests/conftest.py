@@ -10,10 +10,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
+from hypothesis import settings
 
 from twinlens.console import check_origins
 
 check_origins()
+
+# A deadline for one example says how busy the machine is, not whether the code is right.
+settings.register_profile("twinlens", deadline=None)
+settings.load_profile("twinlens")
 
 HOME = Path(__file__).resolve().parents[1]
 DATA = HOME.parent / "shared" / "data"
