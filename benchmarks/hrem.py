@@ -26,7 +26,7 @@ import torch
 from planted import Planted, write_planted
 from record import HOME, Figure, need_data, record
 
-from encoders.device import place
+from encoders.device import choose_device
 from evaluation import evaluate_embeddings
 from evaluation.published import MARKS, published
 from indexer import SourceOptions, build_index
@@ -273,7 +273,7 @@ def throughput() -> None:
 def step_seconds(data: Path, config: HremConfig) -> float:
     """Return the median seconds of forward and backward."""
     splits = open_split(data, "train"), open_split(data, "dev")
-    parts = parts_of(splits, config, place("cpu", "fp32"), WORK, lambda _: None)
+    parts = parts_of(splits, config, choose_device("cpu", "fp32"), WORK, lambda _: None)
     learner: Learner = parts.learner
     learner.training_mode(True)
     batch = parts.train.batch(np.arange(128), (0, 0, 0))

@@ -1,4 +1,4 @@
-"""Where open_clip models come from: hub tag, hub repository, local folder, checkpoint file."""
+"""Model checkpoints: load open_clip models by tag, from the hub, a folder or a file, and save them as folders."""
 
 from __future__ import annotations
 
@@ -39,30 +39,9 @@ CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 FORMS = "a spec is lite, ARCH/TAG, ARCH/CHECKPOINT-FILE, local-dir:PATH or hf-hub:ORG/NAME"
 
 
-def unknown_architecture(spec: str, arch: str) -> str:
-    """Return the message for a spec whose architecture open_clip does not know."""
-    close = difflib.get_close_matches(arch, ["lite", *open_clip.list_models()], n=3, cutoff=0.5)
-    near = f"did you mean {_or(close)}?" if close else "open_clip.list_models() lists them"
-    return f"encoder {spec!r}: no open_clip architecture is called {arch!r}; {near} ({FORMS})"
-
-
-def unknown_source(spec: str, arch: str, source: str) -> str:
-    """Return the message for a known architecture with neither a pretrained tag nor a file behind the slash."""
-    if Path(source).suffix in CHECKPOINTS:
-        return f"encoder {spec!r}: there is no checkpoint file at {source!r}"
-    tags = list_pretrained_tags_by_model(arch)
-    close = difflib.get_close_matches(source, tags, n=3, cutoff=0.4) or tags[:5]
-    near = f"did you mean {_or([f'{arch}/{tag}' for tag in close])}?" if close else "give a checkpoint file"
-    return f"encoder {spec!r}: {arch} has no pretrained tag {source!r}, and no file is there; {near}"
-
-
-def _or(names: list[str]) -> str:
-    return " or ".join(names)
-
-
-# Importing lite makes its towers known by name, so that folders which use them load.
-
 CONFIG_FILE = "open_clip_config.json"
+WEIGHTS_FILE = "open_clip_model.safetensors"
+# Saved with every model: open_clip's own writer leaves out `fill_color`, which the padding of `lite` needs.
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 # What open_clip, transformers, timm and the file formats raise on models that cannot be loaded.
 _FAILURES = (
@@ -80,11 +59,21 @@ _FAILURES = (
 )
 
 
+# The hub's client retries an unreachable hub for 20 seconds per file; one attempt to connect takes less.
+CONNECT_SECONDS = 3.0
+ALTERNATIVES = (
+    "local-dir:PATH or ARCH/CHECKPOINT-FILE with weights brought from elsewhere, "
+    "or --encoder lite (it comes with the extra lite)"
+)
+_PORTS = {"http": 80, "https": 443}
+_lock = threading.RLock()
+
+
 def load_towers(spec: str) -> TwoTowers:
     """Return the model that a spec names, in fp32 on the CPU, with open_clip's own preprocessing and tokenizer.
 
     Raises:
-        EncoderError: Where it cannot be found or loaded; the message names the ways out.
+        EncoderError: It cannot be found or loaded; the message names the alternatives.
     """
     with quiet_logging():
         if spec == LITE:
@@ -99,7 +88,7 @@ def load_towers(spec: str) -> TwoTowers:
 def _from_packages() -> TwoTowers:
     with (
         local_only(),
-        _as_encoder_error(LITE, f"is each package whole? To mend one, {install_hint('lite')} with --force-reinstall"),
+        _as_encoder_error(LITE, f"if a package is damaged, {install_hint('lite')} with --force-reinstall"),
     ):
         return load_lite()
 
@@ -128,7 +117,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise EncoderError(f"encoder folder {str(folder)!r} {what}; give local-dir:PATH of a folder saved by open_clip")
     if not any(file.suffix in CHECKPOINTS for file in folder.iterdir()):
         raise EncoderError(f"encoder folder {str(folder)!r} has no weights; put open_clip_model.safetensors into it")
-    with _as_encoder_error(f"local-dir:{folder}", f"mend {str(path)!r}"):
+    with _as_encoder_error(f"local-dir:{folder}", f"fix {str(path)!r}"):
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("model_cfg"), dict):
             raise ValueError("'model_cfg' is missing")
@@ -136,9 +125,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _from_repository(spec: str) -> TwoTowers:
-    with cache_first() as ways_out, _as_encoder_error(spec, ways_out):
+    with cache_first() as alternatives, _as_encoder_error(spec, alternatives):
         config = open_clip.get_model_config(spec)
-        # open_clip asks again, but answers a failure with a log line on stderr before it raises.
+        # open_clip would download it itself, but logs a failure to stderr before it raises.
         download_pretrained_from_hf(spec.removeprefix("hf-hub:"))
         model = open_clip.create_model(spec, require_pretrained=True)
         return _towers(spec, model, config, spec, {"family": "open_clip", "source": "hub"})
@@ -147,19 +136,40 @@ def _from_repository(spec: str) -> TwoTowers:
 def _from_architecture(spec: str) -> TwoTowers:
     arch, _, source = spec.partition("/")
     if arch not in open_clip.list_models():
-        raise EncoderError(unknown_architecture(spec, arch))
+        raise EncoderError(_unknown_architecture(spec, arch))
     if get_pretrained_cfg(arch, source):
         return _from_tag(spec, arch, get_pretrained_cfg(arch, source))
     path = Path(source).expanduser()
     if source and path.is_file():
         return _from_file(arch, path.resolve())
-    raise EncoderError(unknown_source(spec, arch, source))
+    raise EncoderError(_unknown_source(spec, arch, source))
+
+
+def _unknown_architecture(spec: str, arch: str) -> str:
+    """Return the message for a spec whose architecture open_clip does not know."""
+    close = difflib.get_close_matches(arch, ["lite", *open_clip.list_models()], n=3, cutoff=0.5)
+    hint = f"did you mean {_or(close)}?" if close else "open_clip.list_models() lists them"
+    return f"encoder {spec!r}: no open_clip architecture is called {arch!r}; {hint} ({FORMS})"
+
+
+def _unknown_source(spec: str, arch: str, source: str) -> str:
+    """Return the message for a known architecture with neither a pretrained tag nor a file behind the slash."""
+    if Path(source).suffix in CHECKPOINTS:
+        return f"encoder {spec!r}: there is no checkpoint file at {source!r}"
+    tags = list_pretrained_tags_by_model(arch)
+    close = difflib.get_close_matches(source, tags, n=3, cutoff=0.4) or tags[:5]
+    hint = f"did you mean {_or([f'{arch}/{tag}' for tag in close])}?" if close else "give a checkpoint file"
+    return f"encoder {spec!r}: {arch} has no pretrained tag {source!r}, and no file is there; {hint}"
+
+
+def _or(names: list[str]) -> str:
+    return " or ".join(names)
 
 
 def _from_tag(spec: str, arch: str, entry: Mapping[str, Any]) -> TwoTowers:
     # Tags of OpenAI's activation load with open_clip into the other one, with a mere warning.
     quick_gelu = bool(entry.get("quick_gelu"))
-    with cache_first() as ways_out, _as_encoder_error(spec, ways_out):
+    with cache_first() as alternatives, _as_encoder_error(spec, alternatives):
         model = open_clip.create_model(
             arch,
             pretrained=_fetch(entry),
@@ -195,10 +205,10 @@ def _from_file(arch: str, path: Path) -> TwoTowers:
 
 
 def _usual_preprocess(arch: str, path: Path) -> tuple[dict[str, Any], str]:
-    """Return the preprocessing for a bare checkpoint, and where it was taken from.
+    """Return the preprocessing for a checkpoint file without configuration, and its source.
 
-    open_clip gives a file its global defaults, whatever the architecture was trained with. Better: the configuration
-    that lies beside the file, else what most pretrained tags of the architecture use.
+    For a file open_clip uses its global defaults, whatever the architecture was trained with. Better are the
+    configuration beside the file, or else what most pretrained tags of the architecture use.
     """
     if path.with_name(CONFIG_FILE).is_file():
         return _preprocess_of(_read_config(path.parent).get("preprocess_cfg", {})), CONFIG_FILE
@@ -240,41 +250,31 @@ def _as_encoder_error(spec: str, next_step: str) -> Iterator[None]:
     try:
         yield
     except _FAILURES as error:
-        # What follows "Last error" in open_clip's messages is advice for other programs.
+        # What follows "Last error" in open_clip's messages is advice about its own interface.
         words = " ".join(str(error).split()).partition(". Last error")[0][:300].rstrip(".") or type(error).__name__
         raise EncoderError(f"cannot load encoder {spec!r}: {words}; {next_step}") from error
 
 
-# A hub that cannot be reached is retried for 20 seconds a file by its client; one look at the door takes less.
-DOOR_SECONDS = 3.0
-WAYS_OUT = (
-    "local-dir:PATH or ARCH/CHECKPOINT-FILE with weights brought from elsewhere, "
-    "or --encoder lite (it comes with the extra lite)"
-)
-_PORTS = {"http": 80, "https": 443}
-_lock = threading.RLock()
-
-
 @contextmanager
 def local_only() -> Iterator[None]:
-    """Serve hub requests from the local cache alone; what is not there raises at once."""
+    """Serve hub requests from the local cache alone; a file that is not in it raises at once."""
     with _lock:
-        before = constants.HF_HUB_OFFLINE
+        previous = constants.HF_HUB_OFFLINE
         constants.HF_HUB_OFFLINE = True
         try:
             yield
         finally:
-            constants.HF_HUB_OFFLINE = before
+            constants.HF_HUB_OFFLINE = previous
 
 
 @contextmanager
 def cache_first() -> Iterator[str]:
-    """Ask the hub where it answers, and only the local cache where it does not; yield what to say of a failure."""
+    """Use the hub where it answers, else the local cache alone; yield the next step to name in an error."""
     if not constants.HF_HUB_OFFLINE and can_connect(constants.ENDPOINT):
-        yield f"or use {WAYS_OUT}"
+        yield f"or use {ALTERNATIVES}"
         return
     with local_only():
-        yield f"the hub {constants.ENDPOINT} is out of reach: use {WAYS_OUT}"
+        yield f"the hub {constants.ENDPOINT} is out of reach: use {ALTERNATIVES}"
 
 
 @contextmanager
@@ -288,32 +288,28 @@ def quiet_logging() -> Iterator[None]:
         logging.getLogger().removeHandler(handler)
 
 
-def can_connect(url: str, seconds: float = DOOR_SECONDS) -> bool:
+def can_connect(url: str, seconds: float = CONNECT_SECONDS) -> bool:
     """Return whether a connection to a URL's host, or to the proxy in front of it, opens within some seconds."""
-    host, port = _door(url)
+    host, port = _host_and_port(url)
     opened = threading.Event()
 
-    def knock() -> None:
+    def connect() -> None:
         with suppress(OSError), socket.create_connection((host, port), timeout=seconds):
             opened.set()
 
-    # In a thread: looking up a name has no timeout of its own.
-    thread = threading.Thread(target=knock, daemon=True)
+    # In a thread: a DNS lookup has no timeout of its own.
+    thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(seconds)
     return opened.is_set()
 
 
-def _door(url: str) -> tuple[str, int]:
+def _host_and_port(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     proxy = urllib.request.getproxies().get(parts.scheme)
     if proxy and not urllib.request.proxy_bypass(parts.hostname or ""):
         parts = urlsplit(proxy if "//" in proxy else f"http://{proxy}")
     return parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 443)
-
-
-WEIGHTS_FILE = "open_clip_model.safetensors"
-# open_clip's own writer leaves `fill_color` out, which the padding of `lite` needs.
 
 
 def save_local_dir(towers: TwoTowers, folder: Path) -> None:
@@ -323,7 +319,7 @@ def save_local_dir(towers: TwoTowers, folder: Path) -> None:
     is refused.
 
     Raises:
-        EncoderError: Where the folder exists and is not empty.
+        EncoderError: The folder exists and is not empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

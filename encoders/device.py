@@ -1,4 +1,4 @@
-"""Which device and precision a model runs at."""
+"""Device and precision of a model: what was asked for, checked against what is there."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """A device that is there, and a precision that it can do."""
+    """A device that exists, and a precision that it supports."""
 
     device: str
     precision: str
@@ -31,8 +31,8 @@ class Placement:
         return _DTYPES[self.precision]
 
 
-def place(device: str = "auto", precision: str = "auto") -> Placement:
-    """Return where and how to run.
+def choose_device(device: str = "auto", precision: str = "auto") -> Placement:
+    """Return the device and precision to run with.
 
     Args:
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where there is one.
@@ -40,10 +40,10 @@ def place(device: str = "auto", precision: str = "auto") -> Placement:
             16 bits double the speed and move a cosine by about 0.001; fp16 is finer, bf16 cannot overflow.
 
     Raises:
-        EncoderError: For CUDA where there is none, and for what the device cannot do.
+        EncoderError: There is no CUDA device, or the device does not support the precision.
     """
-    chosen = _device(device)
-    return Placement(device=chosen, precision=_precision(chosen, precision))
+    resolved = _device(device)
+    return Placement(device=resolved, precision=_precision(resolved, precision))
 
 
 def _device(device: str) -> str:
@@ -55,7 +55,9 @@ def _device(device: str) -> str:
         return device
     if not torch.cuda.is_available():
         seen = f"torch {torch.__version__} sees no CUDA device"
-        raise EncoderError(f"device {device!r} was asked for, but {seen}; use --device cpu or auto, or mend the driver")
+        raise EncoderError(
+            f"device {device!r} was asked for, but {seen}; use --device cpu or auto, or repair the driver"
+        )
     number, count = int(device.partition(":")[2] or 0), torch.cuda.device_count()
     if number >= count:
         raise EncoderError(f"there is no device {device!r}: {count} CUDA devices are here, numbered from 0")

@@ -2,7 +2,7 @@
 
 TwinlensError
 |-- EncoderError   a model that cannot be found, loaded or run as asked
-`-- ImageError     one picture that cannot be used; `reason` is a machine word, `detail` a sentence
+`-- ImageError     one image that cannot be used; `reason` is a machine word, `detail` a sentence
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class EncoderError(TwinlensError):
 
 
 class ImageError(TwinlensError):
-    """One picture cannot be used.
+    """One image cannot be used.
 
     Attributes:
         reason: One word for counting: `missing`, `empty`, `too_large`, `too_many_pixels`, `not_an_image`,

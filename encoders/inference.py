@@ -1,4 +1,4 @@
-"""Several small batches at once, each on one core."""
+"""Inference on a CPU: a pool that runs one small batch per core, and models folded and cast before they run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Lanes:
-    """Threads that compute side by side, each with one core's arithmetic; made when they are first needed.
+class CorePool:
+    """A thread pool in which torch uses one core per thread; its threads start when they are first needed.
 
-    Torch cuts every single operation over all cores and waits for the last of them, so that whatever else runs (threads
-    that decode, other programs) stops all cores at once, and a batch that is big enough for that leaves the caches.
-    One small batch a core needs neither: 1.6 times the pictures of `lite` on two cores.
+    By default torch splits every operation over all cores and waits for the slowest, so that whatever else runs
+    (decoding threads, other programs) stalls all of them, and a batch large enough to split leaves the caches. One
+    small batch per core avoids both: 1.6 times the images of `lite` on two cores.
     """
 
     def __init__(self, count: int | None = None) -> None:
-        """Take `count` lanes; None takes as many as torch would use threads for one operation (`OMP_NUM_THREADS`)."""
+        """Use `count` threads; None takes as many as torch uses for one operation (`OMP_NUM_THREADS`)."""
         self.count = count or torch.get_num_threads()
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -38,12 +38,12 @@ class Lanes:
         Args:
             work: What to do with a part.
             parts: As a rule several. A single one is computed by the caller, with all of torch's threads.
-            small: A single part is so little work that threads would wait for each other longer than they work: it
-                takes a lane too. One short text through `lite` is hardly slower so on a quiet machine, and on a busy
-                one it takes 15 ms where now and then it would take 400.
+            small: A single part is so little work that several threads would wait for each other longer than they
+                compute: run it on one thread of the pool. On a quiet machine a short text through `lite` is hardly
+                slower; on a busy one it takes 15 ms, where it would now and then take 400.
 
         Raises:
-            Exception: What `work` raises first, in the order of the parts.
+            Exception: The first that `work` raised, in the order of the parts.
         """
         if self.count == 1 or len(parts) < (1 if small else 2):
             return [work(part) for part in parts]
@@ -57,24 +57,27 @@ class Lanes:
 
 
 def _single_threaded(count: int) -> ThreadPoolExecutor:
-    """Return a pool of `count` threads in each of which torch uses one thread, elsewhere as many as before."""
+    """Return a pool of `count` threads in which torch uses one core each; the setting of other threads is restored."""
     before = torch.get_num_threads()
-    pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
-    everyone = threading.Barrier(count)
+    pool = ThreadPoolExecutor(count, thread_name_prefix="encoder-core")
+    all_started = threading.Barrier(count)
 
-    def settle(_: int) -> None:
-        torch.get_num_threads()  # else torch's own set-up of this thread would come later and undo the next line
+    def use_one_core(_: int) -> None:
+        torch.get_num_threads()  # initialises torch in this thread; done later, that would undo the next line
         torch.set_num_threads(1)
-        everyone.wait()  # so that each thread of the pool takes part once
+        all_started.wait()  # so that each thread of the pool runs this once
 
-    list(pool.map(settle, range(count)))
-    # Torch keeps the count for each thread, but new threads take the one that was set last, by whomever.
+    list(pool.map(use_one_core, range(count)))
+    # The count is kept per thread, but new threads inherit the one that was set last, by any thread.
     torch.set_num_threads(before)
     return pool
 
 
 def ready_for_inference(model: nn.Module, placement: Placement) -> Any:
-    """Return the model on its device, faster and with vectors equal up to rounding; the model given is used up."""
+    """Return the model on its device with folded norms and cast weights; vectors are equal up to rounding.
+
+    The model passed in is modified and must not be used again.
+    """
     if isinstance(getattr(model.visual, "trunk", None), ConseTrunk):
         model = _with_folded_norms(model)
     if placement.precision != "fp32":
@@ -83,28 +86,28 @@ def ready_for_inference(model: nn.Module, placement: Placement) -> Any:
 
 
 def _with_folded_norms(model: nn.Module) -> nn.Module:
-    lean = copy.copy(model)
-    lean._modules = {**model._modules, "visual": copy.deepcopy(model._modules["visual"])}
-    trunk: Any = lean.visual.trunk  # type: ignore[union-attr]
+    folded = copy.copy(model)
+    folded._modules = {**model._modules, "visual": copy.deepcopy(model._modules["visual"])}
+    trunk: Any = folded.visual.trunk  # type: ignore[union-attr]
     fold_batch_norm(trunk.backbone)
-    return lean
+    return folded
 
 
 def _cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Cast what autocast would cast in each forward pass: on a CPU those copies cost more than the arithmetic.
+    """Cast once what autocast would cast in every forward pass: on a CPU those copies cost more than the arithmetic.
 
     Norms, embeddings and the residual stream stay in fp32, as under autocast.
     """
-    kept = {id(part) for trunk in model.modules() if isinstance(trunk, ConseTrunk) for part in trunk.exact_parts()}
+    kept = {id(part) for trunk in model.modules() if isinstance(trunk, ConseTrunk) for part in trunk.fp32_layers()}
     for part in model.modules():
         if id(part) in kept:
             continue
-        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd):
+        if isinstance(part, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
             part.to(dtype)
         elif isinstance(part, nn.MultiheadAttention):
-            _cast_own(part, dtype)
+            _cast_attention(part, dtype)
 
 
-def _cast_own(part: nn.MultiheadAttention, dtype: torch.dtype) -> None:
+def _cast_attention(part: nn.MultiheadAttention, dtype: torch.dtype) -> None:
     for parameter in part.parameters(recurse=False):
         parameter.data = parameter.data.to(dtype)

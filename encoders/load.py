@@ -1,4 +1,4 @@
-"""An encoder's spec to an encoder. Imports torch on first use only.
+"""Loading encoders: from a spec to an encoder. Torch is imported on first use only.
 
 Families of encoders besides open_clip's are registered as entry points of the group `twinlens.encoders`: the name is
 the prefix of their specs (`hrem` for `hrem:PATH`), the value an `EncoderFamily`.
@@ -53,32 +53,32 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
             `hf-hub:ORG/NAME`: an open_clip model on the hub;
             `local-dir:PATH`: a folder with `open_clip_config.json` and weights;
             `ARCH/PATH`: an architecture and a checkpoint file (`.safetensors`, `.pt`, `.pth`, `.bin`);
-            `hrem:PATH`: a folder made by `twinlens fit-hrem`, whose pictures are region features;
+            `hrem:PATH`: a folder made by `twinlens fit-hrem`, whose images are region features;
             `lite`: the small encoder that ships inside ordinary packages.
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where there is one.
         precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: 16 bits on a GPU, fp32 on a CPU.
 
     Raises:
-        EncoderError: For a model that cannot be found or loaded, and for a device or precision that is not there.
+        EncoderError: The model cannot be found or loaded, or the device or precision is not available.
     """
     if not spec.strip():
         raise EncoderError("the encoder spec is empty; give e.g. 'ViT-B-32/laion2b_s34b_b79k' or 'lite'")
-    _check_packages()
+    _check_packages("lite" if spec == "lite" else "encode")
     from .checkpoints import load_towers
-    from .device import place
+    from .device import choose_device
     from .open_clip_encoder import ClipEncoder
 
-    placement = place(device, precision)  # before a model is fetched for nothing
+    placement = choose_device(device, precision)  # checked before a model is downloaded
     family = family_of(spec)
     if family is not None:
         return family.load(spec, placement)
     return ClipEncoder(load_towers(spec), placement)
 
 
-def _check_packages() -> None:
+def _check_packages(extra: str) -> None:
     try:
         import open_clip
         import torch
     except ImportError as error:
-        raise EncoderError(f"encoders need torch and open_clip: {error}; {install_hint('encode')}") from error
+        raise EncoderError(f"encoders need torch and open_clip: {error}; {install_hint(extra)}") from error
     del open_clip, torch

@@ -1,4 +1,4 @@
-"""Two open_clip towers at work: batches, devices, precisions, unit rows."""
+"""The encoder of any open_clip model: images and texts in batches to unit vectors, on a device at a precision."""
 
 from __future__ import annotations
 
@@ -19,145 +19,149 @@ from .base import ImageLike
 from .device import Placement
 from .errors import EncoderError
 from .images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, decode_image
-from .inference import Lanes, ready_for_inference
-from .preprocess import Preprocess, QuickPreprocess
+from .inference import CorePool, ready_for_inference
+from .preprocess import FastPreprocess, Preprocess
 from .two_towers import TwoTowers, fingerprint
 
-# Images a call; a GPU needs hundreds at once.
-CPU_BATCH_A_LANE = 8
+# Images per call; a GPU needs hundreds at once.
+CPU_BATCH_PER_THREAD = 8
 GPU_BATCH = 256
-# Images a forward pass on one core. The first layers of a convolutional network make 5 MB of activations a picture, so
-# that more of them leave the cache and lose a third; a transformer gains 5 % up to 8.
+# Images per forward pass on one core. The first layers of a convolutional network make 5 MB of activations per image:
+# more images leave the cache and lose a third; a transformer gains 5 % up to 8.
 CONVOLUTIONAL_PASS, TRANSFORMER_PASS = 4, 8
-# A caption is a fraction of a picture's work and memory.
-TEXTS_A_PICTURE = 4
-# A search's query, as a rule: one core computes it.
+# A caption is a fraction of an image's work and memory.
+TEXTS_PER_IMAGE = 4
+# Up to this many tokens, as in most search queries, one core computes the batch.
 FEW_TOKENS = 64
 
 
 class ClipEncoder:
     """An `Encoder` over any open_clip model; see `encoders.base.Encoder` for the attributes. Made by `load_encoder`.
 
-    It takes the towers over: they are not to be trained or saved afterwards.
+    It takes ownership of the towers: do not train or save them afterwards.
     """
 
     def __init__(self, towers: TwoTowers, placement: Placement) -> None:
         self.spec = towers.spec
         self.device = placement.device
         self.precision = placement.precision
-        self._lanes = Lanes(None if placement.kind == "cpu" else 1)
-        self.batch_size = CPU_BATCH_A_LANE * self._lanes.count if placement.kind == "cpu" else GPU_BATCH
+        self._pool = CorePool(None if placement.kind == "cpu" else 1)
+        self.batch_size = CPU_BATCH_PER_THREAD * self._pool.count if placement.kind == "cpu" else GPU_BATCH
         self.dim = _dim(towers)
         # Before anything is moved, folded or cast: the fingerprint is that of the model as it was loaded.
         self.fingerprint = fingerprint(towers, self.dim)
         exact = Preprocess(towers.preprocess)
-        self._quick = QuickPreprocess(exact)
+        self._fast = FastPreprocess(exact)
         self._pass = _cpu_pass(towers.model) if placement.kind == "cpu" else GPU_BATCH
         self.details: Mapping[str, Any] = dict(towers.details)
         self.logit_scale = _logit_scale(towers)
-        self._placement = placement
+        self._kind = placement.kind
+        self._autocast: dict[str, Any] = {
+            "device_type": placement.kind,
+            "dtype": placement.dtype,
+            "enabled": placement.precision != "fp32",
+        }
         self._pixel_shape = tuple(exact.config.input_size)
         self._tokenizer = towers.tokenizer
         self._pad = _trimmable_pad(towers.model)
         self._model = ready_for_inference(towers.model, placement)
-        # Rust tokenizers keep padding and truncation as state and fail when two threads borrow them at once.
+        # Rust tokenizers keep padding and truncation as state, and fail when two threads use them at once.
         self._tokenizer_lock = threading.Lock()
 
     @property
     def info(self) -> EncoderInfo:
-        """What an index remembers of this encoder; device and precision are not part of it."""
+        """What the manifest records of this encoder; device and precision are not part of it."""
         return EncoderInfo(spec=self.spec, dim=self.dim, fingerprint=self.fingerprint, details=self.details)
 
     def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Image.Image]:
-        """Return a picture decoded as large as this encoder needs it; its width and height are those of the file.
+        """Return an image decoded as large as this encoder needs it; its width and height are those of the file.
 
         Raises:
             ImageError: It cannot be decoded.
         """
-        return decode_image(source, limits, shrink=self._quick.shrink)
+        return decode_image(source, limits, shrink=self._fast.shrink)
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
-        """Return one RGB picture as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""
-        return self._quick.floats(image)
+        """Return one RGB image as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""
+        return self._fast.floats(image)
 
     def byte_pixels(self, image: Image.Image) -> np.ndarray:
-        """Return one RGB picture as (3, H, W) uint8: a quarter of the memory of `preprocess`, in half the time."""
-        return self._quick(image)
+        """Return one RGB image as (3, H, W) uint8: a quarter of the memory of `preprocess`, in half the time."""
+        return self._fast(image)
 
     def encode_pixels(self, pixels: np.ndarray | torch.Tensor) -> np.ndarray:
-        """Return (n, dim) float32 unit rows for (n, 3, H, W) pictures, in the order given.
+        """Return (n, dim) float32 unit rows for (n, 3, H, W) images, in the order given.
 
         Args:
             pixels: What `preprocess` gives (floats) or what `byte_pixels` gives (uint8).
 
         Raises:
-            EncoderError: Where the shape is neither's, or a vector is not finite.
+            EncoderError: The shape is neither's, or a vector is not finite.
         """
         batch = torch.as_tensor(pixels)
         if batch.ndim != 4 or tuple(batch.shape[1:]) != self._pixel_shape:
-            wanted = ", ".join(["n", *map(str, self._pixel_shape)])
-            raise EncoderError(f"pixels have shape {tuple(batch.shape)}, encoder {self.spec!r} takes ({wanted})")
-        return self._rows(self._lanes.map(self._images, self._parts(batch, 1)))
+            expected = ", ".join(["n", *map(str, self._pixel_shape)])
+            raise EncoderError(f"pixels have shape {tuple(batch.shape)}, encoder {self.spec!r} takes ({expected})")
+        return self._rows(self._pool.map(self._images, self._parts(batch, 1)))
 
     def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
-        """Return (n, dim) float32 unit rows for pictures, in the order given.
+        """Return (n, dim) float32 unit rows for images, in the order given.
 
         Raises:
-            ImageError: Where one of them cannot be decoded.
+            ImageError: One of them cannot be decoded.
         """
         parts = []
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
-            ready = self._lanes.map(lambda image: self.byte_pixels(self.open_image(image).pixels), chunk)
+            ready = self._pool.map(lambda image: self.byte_pixels(self.open_image(image).pixels), chunk)
             parts.append(self.encode_pixels(np.stack(ready)))
         return np.concatenate(parts) if parts else self._rows([])
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return (n, dim) float32 unit rows for texts, in the order given; what is too long for the model is cut.
+        """Return (n, dim) float32 unit rows for texts, in the order given; texts too long for the model are truncated.
 
         Raises:
-            EncoderError: Where something is not a text, or a vector is not finite.
+            EncoderError: An item is not a text, or a vector is not finite.
         """
         if isinstance(texts, str):
             raise EncoderError(f"encode_texts takes a list of texts, got the one text {texts[:40]!r}; put it in a list")
-        wrong = next((text for text in texts if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise EncoderError(f"encode_texts takes texts, got {type(wrong).__name__} {wrong!r}")
+        invalid = next((text for text in texts if not isinstance(text, str)), None)
+        if invalid is not None:
+            raise EncoderError(f"encode_texts takes texts, got {type(invalid).__name__} {invalid!r}")
         if not len(texts):
             return self._rows([])
         ids = self._tokenize(list(texts))
-        # Neighbours of like length share a batch, so that a short text is not computed at the length of a long one.
+        # Texts of similar length share a batch, so that a short one is not padded to the length of a long one.
         order = torch.argsort(self._lengths(ids), stable=True)
         small = int(self._lengths(ids).sum()) <= FEW_TOKENS and self._pad is not None
-        parts = self._parts(order, TEXTS_A_PICTURE)
-        found = self._lanes.map(lambda part: self._texts(self._trim(ids[part])), parts, small=small)
+        parts = self._parts(order, TEXTS_PER_IMAGE)
+        encoded = self._pool.map(lambda part: self._texts(self._trim(ids[part])), parts, small=small)
         rows = np.empty((len(texts), self.dim), dtype=np.float32)
-        rows[order.numpy()] = self._rows(found)
+        rows[order.numpy()] = self._rows(encoded)
         return rows
 
     def _parts(self, batch: torch.Tensor, times: int) -> list[torch.Tensor]:
-        """Return a batch cut into forward passes: `times` the usual number, fewer where a lane would stay idle."""
+        """Return a batch split into forward passes of `times` the usual size, or less to occupy every core."""
         if not len(batch):
             return []
-        most = min(self._pass, self.batch_size) * times
-        return list(torch.split(batch, min(most, -(-len(batch) // self._lanes.count))))
+        limit = min(self._pass, self.batch_size) * times
+        return list(torch.split(batch, min(limit, -(-len(batch) // self._pool.count))))
 
     def _images(self, batch: torch.Tensor) -> torch.Tensor:
-        if self._placement.kind == "cuda":
-            batch = batch.pin_memory()  # a copy from pinned memory runs beside the arithmetic
+        if self._kind == "cuda":
+            batch = batch.pin_memory()  # a copy from pinned memory overlaps with computation
         moved = batch.to(self.device, non_blocking=True)
         if moved.dtype == torch.uint8:
-            return self._run(self._model.encode_image, self._quick.scaled(moved))
+            return self._run(self._model.encode_image, self._fast.scaled(moved))
         return self._run(self._model.encode_image, moved.to(torch.float32, memory_format=torch.channels_last))
 
     def _texts(self, ids: torch.Tensor) -> torch.Tensor:
         return self._run(self._model.encode_text, ids.to(self.device))
 
     def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
-        """Return unit rows on the device; on a GPU before they are computed."""
-        place = self._placement
+        """Return unit rows on the device; on a GPU the call returns before they are computed."""
         with torch.inference_mode():
-            with torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32"):
+            with torch.autocast(**self._autocast):
                 features = tower(batch)
             return functional.normalize(features.float(), dim=-1)
 
@@ -168,7 +172,7 @@ class ClipEncoder:
         with torch.inference_mode():
             rows: np.ndarray = torch.cat(list(parts)).cpu().numpy()
         if not np.isfinite(rows).all():
-            precision = self._placement.precision
+            precision = self.precision
             hint = "; fp16 may have overflowed, try --precision bf16 or fp32" if precision == "fp16" else ""
             raise EncoderError(f"encoder {self.spec!r} gave values that are not finite at {precision}{hint}")
         return rows

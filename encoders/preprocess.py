@@ -1,4 +1,4 @@
-"""open_clip's own evaluation transform, with the slow half of it done by table look-up."""
+"""Preprocessing: open_clip's evaluation transform, exact (`Preprocess`) and fast on bytes (`FastPreprocess`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_STRIP = 20
 
 
 class Preprocess:
-    """One RGB picture to a (3, H, W) float32 array, equal bit for bit to open_clip's transform. Safe from many threads.
+    """One RGB image to a (3, H, W) float32 array, equal bit for bit to open_clip's transform. Thread-safe.
 
     Resizing and cropping are open_clip's own steps. What follows them (to float, scale, mean, std) maps each byte value
     of a channel to one float, so it is looked up in a table made by open_clip's own steps.
@@ -36,8 +36,8 @@ class Preprocess:
         self.table = _byte_table(steps[to_tensor:])
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return the picture as (3, H, W) float32."""
-        image = self.tame(image)
+        """Return the image as (3, H, W) float32."""
+        image = self.limit_aspect(image)
         for step in self.geometry:
             image = step(image)
         return self._look_up(np.asarray(image))
@@ -49,13 +49,13 @@ class Preprocess:
             np.take(self.table[channel], pixels[:, :, channel], out=ready[channel], mode="clip")
         return ready
 
-    def tame(self, image: Image.Image) -> Image.Image:
-        """Return usual pictures as they are, and long strips so that no step needs absurd memory or 0 pixels."""
+    def limit_aspect(self, image: Image.Image) -> Image.Image:
+        """Return the image, a long strip cut or shrunk so that no step makes gigabytes or a side of 0 pixels."""
         long, short = max(image.size), min(image.size)
         if long <= _LONGEST_STRIP * short or self.config.resize_mode == "squash":
             return image
         if self.config.resize_mode == "longest":
-            return _never_thinner_than_a_pixel(image, max(self.config.input_size[1:]))
+            return _shrunk_to_longest(image, max(self.config.input_size[1:]))
         return _middle(image, short * _LONGEST_STRIP)
 
 
@@ -70,7 +70,7 @@ def _byte_table(steps: list[Any]) -> np.ndarray:
     return np.ascontiguousarray(value.numpy()[:, :, 0])
 
 
-def _never_thinner_than_a_pixel(image: Image.Image, size: int) -> Image.Image:
+def _shrunk_to_longest(image: Image.Image, size: int) -> Image.Image:
     scale = size / max(image.size)
     if min(image.size) * scale >= 1:
         return image
@@ -84,15 +84,15 @@ def _middle(image: Image.Image, length: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-# A photograph is decoded at 1/2, 1/4 or 1/8 while both sides stay so many times what the transform makes of them. At 4
-# the lowest cosine of 100 photographs was .9992; at 3.3 it was .995, at 2.2 .998.
+# A photograph is decoded at 1/2, 1/4 or 1/8 while both sides stay this many times the transform's output. At 4 the
+# lowest cosine of 100 photographs was .9992; at 3.3 it was .995, at 2.2 .998.
 MARGIN = 4.0
-# Torch resizes bytes 5 to 9 times as fast as Pillow, by the same filters; other ones it does otherwise or not at all.
+# Torch resizes bytes 5 to 9 times as fast as Pillow, with the same filters; for others it differs, or has none.
 _FILTERS = {InterpolationMode.BICUBIC: "bicubic", InterpolationMode.BILINEAR: "bilinear"}
 
 
-class QuickPreprocess:
-    """One RGB picture to (3, H, W) uint8, and a batch of those to float32. Safe from many threads.
+class FastPreprocess:
+    """One RGB image to (3, H, W) uint8, and a batch of those to float32. Thread-safe.
 
     A byte differs from that of `Preprocess` by a rounding, as torch's filter weights have 16 bits and Pillow's 22; by
     more in noise alone, where a filter overshoots white or black between its two passes.
@@ -106,14 +106,14 @@ class QuickPreprocess:
         self._shift = torch.from_numpy(low.copy()).reshape(1, 3, 1, 1)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        """Return the picture as (3, H, W) uint8."""
-        image = self._exact.tame(image)
+        """Return the image as (3, H, W) uint8."""
+        image = self._exact.limit_aspect(image)
         for step in self._exact.geometry:
-            image = _resized(step, image) if _is_quick(step) else step(image)
+            image = _resized(step, image) if _is_fast(step) else step(image)
         return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
     def floats(self, image: Image.Image) -> np.ndarray:
-        """Return the picture as (3, H, W) float32: what `scaled` makes of its bytes."""
+        """Return the image as (3, H, W) float32: what `scaled` makes of its bytes."""
         ready: np.ndarray = self.scaled(torch.from_numpy(self(image))[None])[0].contiguous().numpy()
         return ready
 
@@ -124,7 +124,7 @@ class QuickPreprocess:
         return wide.mul_(scale).add_(shift)
 
     def shrink(self, width: int, height: int) -> float:
-        """Return by how much a picture may be divided before this transform; 1 where it should stay whole.
+        """Return by which factor an image may be divided before this transform; 1 where it should stay whole.
 
         The smaller one of both ways round, as a photograph may be turned after it was decoded.
         """
@@ -132,13 +132,13 @@ class QuickPreprocess:
         return max(1.0, min(ratios) / MARGIN)
 
     def _ratio(self, width: int, height: int) -> float:
-        """Return how much smaller a picture becomes; of its two sides the one that shrinks less."""
+        """Return how much smaller an image becomes; of its two sides the one that shrinks less."""
         target_height, target_width = self._exact.config.input_size[1:]
         sides: tuple[float, float] = (width / target_width, height / target_height)
         return max(sides) if self._exact.config.resize_mode == "longest" else min(sides)
 
 
-def _is_quick(step: Any) -> bool:
+def _is_fast(step: Any) -> bool:
     return isinstance(step, Resize | ResizeKeepRatio) and step.interpolation in _FILTERS
 
 
@@ -146,7 +146,7 @@ def _resized(step: Any, image: Image.Image) -> Image.Image:
     height, width = _target(step, image)
     if (width, height) == image.size:
         return image
-    # A view of rows of pixels as channels-last planes: torch's quick path for bytes.
+    # A view of rows of pixels as channels-last planes: torch's fast path for bytes.
     planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
     small = functional.interpolate(planes, size=(height, width), mode=_FILTERS[step.interpolation], antialias=True)
     return Image.fromarray(small[0].permute(1, 2, 0).contiguous().numpy())

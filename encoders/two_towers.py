@@ -1,4 +1,4 @@
-"""A model as it comes from disk or hub, before it is placed on a device."""
+"""A loaded two-tower model and its fingerprint, before it is moved to a device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TwoTowers:
         config: open_clip's `model_cfg`.
         preprocess: open_clip's `preprocess_cfg`: size, mean, std, interpolation, resize_mode, fill_color.
         tokenizer: Texts to (n, context_length) token ids.
-        details: For people and the manifest: where it came from, what was assumed.
+        details: For people and the manifest: its source, and what was assumed.
     """
 
     spec: str
@@ -35,13 +35,13 @@ class TwoTowers:
     details: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Part of the digest: raise it when the digest itself changes.
+# Part of the digest: raise it when the computation of the digest changes.
 _VERSION = 1
-# Where a part was fetched from, not what it is: the same model in a folder and on the hub has one fingerprint.
-_PLACES = frozenset(
+# These say where a part came from, not what it is: a model in a folder and on the hub has the same fingerprint.
+_SOURCE_KEYS = frozenset(
     ["hf_model_name", "hf_tokenizer_name", "hf_model_pretrained", "timm_model_pretrained", "custom_text"]
 )
-# What a tokenizer does with these tells its cleaning, casing, truncation and special tokens.
+# A tokenizer's output for these shows its cleaning, casing, truncation and special tokens.
 _PROBES = (
     "",
     "A photo of two Dogs, playing.",
@@ -55,11 +55,11 @@ def fingerprint(towers: TwoTowers, dim: int) -> str:
     """Return the model's fingerprint: 64 hex digits.
 
     It covers the weights, the architecture, the preprocessing, the tokenizer, `dim` and the normalisation. The model
-    must still be as it was loaded (fp32, CPU), so that device and precision leave no trace.
+    must still be as it was loaded (fp32, CPU), so that device and precision do not change it.
     """
     digest = hashlib.sha256()
     _add_json(digest, {"version": _VERSION, "dim": dim, "normalisation": "unit"})
-    _add_json(digest, _without_places(towers.config))
+    _add_json(digest, _without_sources(towers.config))
     _add_json(digest, dict(towers.preprocess))
     _add_tokenizer(digest, towers.tokenizer)
     _add_weights(digest, towers.model.state_dict())
@@ -71,14 +71,14 @@ def _add_json(digest: hashlib._Hash, value: Any) -> None:
     digest.update(b"\0")
 
 
-def _without_places(value: Any) -> Any:
+def _without_sources(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _without_places(item) for key, item in value.items() if key not in _PLACES}
+        return {key: _without_sources(item) for key, item in value.items() if key not in _SOURCE_KEYS}
     return value
 
 
 def _add_tokenizer(digest: hashlib._Hash, tokenizer: Tokenizer) -> None:
-    """Add what the tokenizer does and the words it knows; its files differ between versions of one tokenizer."""
+    """Add the tokenizer's output and vocabulary; its files differ between versions of the same tokenizer."""
     ids = tokenizer(list(_PROBES))
     _add_json(digest, ids.tolist())
     _add_json(digest, _vocabulary(tokenizer))

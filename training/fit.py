@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.checkpoints import load_towers, save_local_dir
-from encoders.lite import MAPPED_POOLER, WIDE_TRUNK, ConseTrunk, mapped, widened
+from encoders.lite import MAPPED_POOLER, WIDE_TRUNK, ConseTrunk, add_map, widen
 from encoders.two_towers import TwoTowers
 
 from .batches import Pairing, pair_captions, pair_pairs
@@ -115,8 +115,8 @@ def widened_lite(towers: TwoTowers) -> TwoTowers:
     trunk = getattr(model.visual, "trunk", None)
     if type(trunk) is not ConseTrunk or trunk.residual.weight.count_nonzero():
         return towers
-    model.visual.trunk = widened(trunk).eval()
-    model.text.pooler = mapped(model.text.pooler).eval()
+    model.visual.trunk = widen(trunk).eval()
+    model.text.pooler = add_map(model.text.pooler).eval()
     vision = {**towers.config["vision_cfg"], "timm_model_name": WIDE_TRUNK}
     text = {**towers.config["text_cfg"], "hf_pooler_type": MAPPED_POOLER}
     return replace(towers, config={**towers.config, "vision_cfg": vision, "text_cfg": text})

@@ -13,7 +13,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import torch
 from torch import nn
 
-from encoders.device import Placement, place
+from encoders.device import Placement, choose_device
 
 from .checkpoint import Checkpoints, RunState, Weights, new_folder
 from .errors import TrainingError
@@ -145,7 +145,7 @@ def training_placement(device: str, precision: str) -> Placement:
     """
     if precision == "fp16":
         raise TrainingError("precision 'fp16' overflows in training; choose bf16 or fp32")
-    placement = place(device, precision)
+    placement = choose_device(device, precision)
     return Placement(device=placement.device, precision="fp32") if placement.precision == "fp16" else placement
 
 

@@ -124,7 +124,7 @@ class ConseTower:
         """Let a wide head take its scales from what enters block `cut` for some images."""
         if isinstance(self._trunk, WideConseTrunk):
             with torch.no_grad():
-                self._trunk.standardise(self.pooled(hidden, cut).float())
+                self._trunk.fit_standardization(self.pooled(hidden, cut).float())
 
     def lower(self, raw: torch.Tensor, cut: int) -> torch.Tensor:
         """Return (n, channels, h, w) feature maps; a cut behind the last stage gives the pooled features."""
@@ -133,7 +133,7 @@ class ConseTower:
         hidden = backbone.bn1(backbone.conv_stem(raw))
         if cut < len(self.blocks):
             return _through(list(backbone.blocks[:cut]), hidden)
-        pooled: torch.Tensor = trunk.climb(hidden, 0)
+        pooled: torch.Tensor = trunk.features_from(hidden, 0)
         return pooled
 
     def upper(self, hidden: torch.Tensor, raw: torch.Tensor | None, cut: int) -> torch.Tensor:
@@ -146,7 +146,7 @@ class ConseTower:
         """Return what the head takes, from what enters block `cut`."""
         if cut == len(self.blocks) and hidden.ndim == 2:
             return hidden
-        pooled: torch.Tensor = self._trunk.climb(hidden, cut)
+        pooled: torch.Tensor = self._trunk.features_from(hidden, cut)
         return pooled
 
     def _frozen(self) -> Any:

@@ -156,9 +156,9 @@ def _gpu(device: str) -> str | None:
     """Return the GPU that a build runs on; None for none. `auto` looks for one only where an encoder loaded torch."""
     if device == "cpu" or (device == "auto" and "torch" not in sys.modules):
         return None
-    from encoders.device import place
+    from encoders.device import choose_device
 
-    found = place(device)
+    found = choose_device(device)
     return found.device if found.kind == "cuda" else None
 
 

@@ -105,8 +105,8 @@ def test_an_index_is_served_and_asked_by_vector(home: Path, folder: Path) -> Non
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("search", "it.index", "--text", "a dog", "--encoder", "lite"),
-        ("build", "photos", "--out", "photos.index", "--encoder", "lite"),
+        ("search", "it.index", "--text", "a dog", "--encoder", "ViT-B-32/openai"),
+        ("build", "photos", "--out", "photos.index", "--encoder", "ViT-B-32/openai"),
         ("fit", "captions.csv", "--out", "tuned"),
         ("match", "captions.csv", "--image", "image", "--text", "caption"),
         ("fit-hrem", "precomp", "--out", "hrem"),

@@ -12,7 +12,7 @@ import torch
 from concepts import write_concepts
 
 from encoders import load_encoder
-from encoders.device import place
+from encoders.device import choose_device
 from training import CheckpointError, ExamplesError, TrainingError
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem
 from training.hrem.hrem_evaluation import EvaluateHremOptions
@@ -32,7 +32,7 @@ def ignore(progress: FitProgress) -> None:
 def learner_of(precomp: Path, config: HremConfig) -> tuple[Learner, object]:
     torch.manual_seed(0)
     splits = open_split(precomp, "train"), open_split(precomp, "dev")
-    parts = parts_of(splits, config, place("cpu", "fp32"), precomp, ignore)
+    parts = parts_of(splits, config, choose_device("cpu", "fp32"), precomp, ignore)
     return parts.learner, parts.train.batch(np.arange(16), (0, 0, 0))
 
 

@@ -133,7 +133,7 @@ def test_the_wide_head_begins_with_the_vectors_of_lite_whatever_its_scales() -> 
         tower = image_tower(wide)
         tower.standardise(tower.lower(pixels, 7), 7)
         assert torch.allclose(plain.encode_image(pixels), wide.encode_image(pixels), atol=1e-6)
-        features = wide.visual.trunk.seen(tower.lower(pixels, 7))
+        features = wide.visual.trunk.residual_input(tower.lower(pixels, 7))
     assert features.mean(0).abs().max() < 1e-3
     assert 0.09 < features.std(0).median() < 0.11
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from encoders import EncoderError, ImageError, decode_image
 from encoders.base import ImageLike
 from encoders.checkpoints import load_towers
-from encoders.device import Placement, place
+from encoders.device import Placement, choose_device
 from encoders.lite import ConseTrunk
 from encoders.preprocess import Preprocess
 
@@ -198,7 +198,7 @@ def write_regions(
     """
     folder, file = new_folder(Path(out)), Path(table).expanduser()
     splits = {name or "train": read_captions(file, *columns, split=name) for name in _splits(file)}
-    trunk = load_trunk(config.encoder, place(config.device, config.precision))
+    trunk = load_trunk(config.encoder, choose_device(config.device, config.precision))
     facts: dict[str, Any] = {**asdict(config)}
 
     def write(partial: Path) -> None:

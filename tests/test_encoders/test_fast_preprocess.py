@@ -1,4 +1,4 @@
-"""The quick transform is open_clip's own up to a rounding, and photographs decoded small give the same vectors."""
+"""The fast transform is open_clip's own up to a rounding, and photographs decoded small give the same vectors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from encoders import Encoder, decode_image
 from encoders.images import open_image, pixels_for
-from encoders.preprocess import MARGIN, Preprocess, QuickPreprocess
+from encoders.preprocess import MARGIN, FastPreprocess, Preprocess
 
 MODES = ["shortest", "longest", "squash"]
 STATISTICS = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
@@ -26,8 +26,8 @@ def exact(mode: str, size: object = (48, 48), interpolation: str = "bicubic") ->
     return Preprocess({"size": size, "resize_mode": mode, "interpolation": interpolation, **STATISTICS, **fill})
 
 
-def as_floats(quick: QuickPreprocess, image: Image.Image) -> np.ndarray:
-    return quick.scaled(torch.from_numpy(quick(image))[None])[0].numpy()
+def as_floats(fast: FastPreprocess, image: Image.Image) -> np.ndarray:
+    return fast.scaled(torch.from_numpy(fast(image))[None])[0].numpy()
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -41,7 +41,7 @@ def test_bytes_of_noise_are_open_clips_but_for_roundings(
     noise = np.random.default_rng(width * height).integers(0, 256, (height, width, 3), dtype=np.uint8)
     reference = exact(mode, (56, 40) if tall else (48, 48), "bilinear" if bilinear else "bicubic")
     step = reference.table[0, 1] - reference.table[0, 0]
-    ours, theirs = as_floats(QuickPreprocess(reference), Image.fromarray(noise)), reference(Image.fromarray(noise))
+    ours, theirs = as_floats(FastPreprocess(reference), Image.fromarray(noise)), reference(Image.fromarray(noise))
     assert (ours.shape, ours.dtype) == (theirs.shape, np.float32)
     assert np.abs(ours - theirs).mean() < 0.6 * step
 
@@ -53,7 +53,7 @@ def test_bytes_of_smooth_pictures_differ_by_two_at_most(
 ) -> None:
     reference = exact(mode)
     step = (reference.table[:, 1] - reference.table[:, 0])[:, None, None]
-    difference = np.abs(as_floats(QuickPreprocess(reference), make_picture(*size)) - reference(make_picture(*size)))
+    difference = np.abs(as_floats(FastPreprocess(reference), make_picture(*size)) - reference(make_picture(*size)))
     assert (difference < 2.1 * step).all()
 
 
@@ -61,7 +61,7 @@ def test_bytes_of_smooth_pictures_differ_by_two_at_most(
 def test_what_need_not_be_resized_is_exact(mode: str, make_picture: Callable[..., Image.Image]) -> None:
     reference = exact(mode)
     assert (
-        np.abs(as_floats(QuickPreprocess(reference), make_picture(48, 48)) - reference(make_picture(48, 48))).max()
+        np.abs(as_floats(FastPreprocess(reference), make_picture(48, 48)) - reference(make_picture(48, 48))).max()
         < 1e-5
     )
 
@@ -73,30 +73,30 @@ def test_filters_that_torch_does_otherwise_stay_with_pillow(
     reference = exact("squash")
     step = reference.geometry[0]
     step.interpolation = type(step.interpolation)(interpolation)  # open_clip offers bicubic and bilinear alone
-    assert np.abs(as_floats(QuickPreprocess(reference), make_picture()) - reference(make_picture())).max() < 1e-5
+    assert np.abs(as_floats(FastPreprocess(reference), make_picture()) - reference(make_picture())).max() < 1e-5
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(400_000, 1), (1, 5000), (1, 1), (2, 200_000)])
 def test_a_strip_costs_no_absurd_memory(mode: str, size: tuple[int, int]) -> None:
-    ready = QuickPreprocess(exact(mode, (224, 224)))(Image.new("RGB", size, (255, 0, 0)))
+    ready = FastPreprocess(exact(mode, (224, 224)))(Image.new("RGB", size, (255, 0, 0)))
     assert (ready.shape, ready.dtype) == ((3, 224, 224), np.uint8)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @given(width=st.integers(1, 9000), height=st.integers(1, 9000))
 def test_a_photograph_stays_larger_than_what_becomes_of_it_by_the_margin(mode: str, width: int, height: int) -> None:
-    most = QuickPreprocess(exact(mode, (224, 224))).shrink(width, height)
+    most = FastPreprocess(exact(mode, (224, 224))).shrink(width, height)
     assert most >= 1
-    assert most == QuickPreprocess(exact(mode, (224, 224))).shrink(height, width)
+    assert most == FastPreprocess(exact(mode, (224, 224))).shrink(height, width)
     side = max(width, height) if mode == "longest" else min(width, height)
     assert most == 1 or side / most >= MARGIN * 224 * 0.999
 
 
 def test_small_photographs_are_never_decoded_small() -> None:
-    quick = QuickPreprocess(exact("shortest", (224, 224)))
-    assert quick.shrink(500, 375) == 1
-    assert 4 > quick.shrink(4000, 3000) >= 2
+    fast = FastPreprocess(exact("shortest", (224, 224)))
+    assert fast.shrink(500, 375) == 1
+    assert 4 > fast.shrink(4000, 3000) >= 2
 
 
 def enlarged(path: Path) -> bytes:
