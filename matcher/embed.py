@@ -16,11 +16,11 @@ from encoders import Encoder, ImageError
 from encoders.images import DecodedImage, open_image
 
 from .errors import DataError
-from .tables import CellError, Kind, Picture, all_picture_paths, pictures_of, text_of
+from .tables import CellError, CellImage, Kind, all_image_paths, images_of, text_of
 
 Vectors = NDArray[np.float32]
 
-# Pictures decoded at a time: their pixels take 0.6 MB each at 224 x 224.
+# CellImages decoded at a time: their pixels take 0.6 MB each at 224 x 224.
 _CHUNK = 128
 _NAMED = 3
 _SMALLEST = 1e-6
@@ -108,7 +108,7 @@ class CellEncoder:
 
     def _embed_texts(self, column: Column) -> Embedded:
         found, errors = _each(column.cells, text_of)
-        if all_picture_paths([text for text in found if text is not None]):
+        if all_image_paths([text for text in found if text is not None]):
             raise DataError(
                 f"column {column.name!r} is declared text, and all of it are names of picture files such as "
                 f"{next(text for text in found if text is not None)[:100]!r}; declare it image"
@@ -121,7 +121,7 @@ class CellEncoder:
         return Embedded(vectors=vectors, errors=errors)
 
     def _embed_images(self, column: Column) -> Embedded:
-        found, errors = _each(column.cells, lambda cell: pictures_of(cell, column.folder))
+        found, errors = _each(column.cells, lambda cell: images_of(cell, column.folder))
         distinct = {picture.key: picture for pictures in found for picture in pictures or ()}
         self._encode([picture for key, picture in distinct.items() if key not in self._pictures])
         vectors = np.zeros((len(found), self.encoder.dim), dtype=np.float32)
@@ -136,7 +136,7 @@ class CellEncoder:
                 vectors[row] = mean_direction(np.stack(parts))
         return Embedded(vectors=vectors, errors=errors)
 
-    def _encode(self, pictures: Sequence[Picture]) -> None:
+    def _encode(self, pictures: Sequence[CellImage]) -> None:
         """Decode and encode pictures; those of the same content under two names are encoded once."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(pictures), _CHUNK):
@@ -144,7 +144,7 @@ class CellEncoder:
                 self._encode_part(part, list(pool.map(self._opened, part)), pool)
 
     def _encode_part(
-        self, part: Sequence[Picture], decoded: Sequence[DecodedImage[Any] | str], pool: ThreadPoolExecutor
+        self, part: Sequence[CellImage], decoded: Sequence[DecodedImage[Any] | str], pool: ThreadPoolExecutor
     ) -> None:
         opened = [one for one in decoded if not isinstance(one, str) and one.info.sha256 not in self._contents]
         new = {one.info.sha256: one for one in opened}
@@ -155,7 +155,7 @@ class CellEncoder:
         for picture, one in zip(part, decoded, strict=True):
             self._pictures[picture.key] = one if isinstance(one, str) else self._contents[one.info.sha256]
 
-    def _opened(self, picture: Picture) -> DecodedImage[Any] | str:
+    def _opened(self, picture: CellImage) -> DecodedImage[Any] | str:
         try:
             return open_image(self.encoder, picture.source)
         except ImageError as error:

@@ -168,7 +168,9 @@ def match_readable(reader: Reader, pairs: Pairs) -> tuple[NDArray[np.float64], d
     errors: dict[int, str] = {}
     for side, column in ((query, pairs.query), (response, pairs.response)):
         for row, reason in side.errors.items():
-            errors[row] = f"{errors[row]}; {column.name}: {reason}" if row in errors else f"{column.name}: {reason}"
+            # A row of a file that could not be read is a reason of both columns.
+            if reason not in errors.get(row, ""):
+                errors[row] = "; ".join(filter(None, (errors.get(row), f"{column.name}: {reason}")))
     found[sorted(errors)] = np.nan
     return found, dict(sorted(errors.items()))
 

@@ -16,7 +16,7 @@ from .embed import Column
 from .errors import CalibrationError, DataError, MatcherError
 from .evaluate_pairs import Items, known_pairs
 from .pairs import Pairs, Reader, read_pairs
-from .tables import SIDES, CellError, IdMappings, Roles, pictures_of, text_of
+from .tables import SIDES, CellError, IdMappings, Roles, images_of, text_of
 
 if TYPE_CHECKING:
     from training import CaptionedImages, FitConfig
@@ -198,7 +198,7 @@ def contents_of(column: Column) -> list[Any]:
 
 
 def _picture(cell: Any, column: Column) -> Any:
-    pictures = pictures_of(cell, column.folder)
+    pictures = images_of(cell, column.folder)
     if len(pictures) > 1:
         raise CellError(f"the cell holds {len(pictures)} pictures; give each a row of its own")
     return pictures[0].source

@@ -14,7 +14,7 @@ from encoders import Encoder
 
 from .embed import CellEncoder, Column, Vectors
 from .errors import DataError
-from .tables import SIDES, IdMappings, Roles, Side, Table, contents, is_missing, read_table
+from .tables import SIDES, CellError, IdMappings, Roles, Side, Table, contents, is_missing, read_table
 
 _TRUE = {"1", "1.0", "true"}
 _FALSE = {"0", "0.0", "false"}
@@ -86,7 +86,7 @@ def read_labels(table: Table, roles: Roles, labelled: bool | None = None) -> NDA
     """
     if roles.label is None:
         if labelled:
-            raise DataError(f"{table.place} has to be labelled here; name the column: Matcher(..., label=...)")
+            raise DataError(f"{table.origin} has to be labelled here; name the column: Matcher(..., label=...)")
         return None
     if labelled is False or (labelled is None and roles.label not in table.columns):
         return None
@@ -104,6 +104,9 @@ def match_labels(values: Sequence[Any], roles: Roles) -> NDArray[np.int64]:
     Raises:
         DataError: A label is missing; or there is no `match_label`, and labels are not 0 and 1.
     """
+    unread = next(((row, value) for row, value in enumerate(values) if isinstance(value, CellError)), None)
+    if unread is not None:
+        raise DataError(f"row {unread[0]} has no label that can be read: {unread[1]}")
     missing = next((row for row, value in enumerate(values) if is_missing(value)), None)
     if missing is not None:
         raise DataError(f"row {missing} has no label in column {roles.label!r}; give one, or leave the row out")
@@ -197,7 +200,7 @@ def sides_in(data: Any, roles: Roles) -> tuple[Side, ...]:
     found = tuple(side for side in SIDES if roles.column(side) in table.columns)
     if not found:
         known = ", ".join(map(repr, table.names))
-        raise DataError(f"{table.place} has neither column {roles.query!r} nor {roles.response!r}; it has {known}")
+        raise DataError(f"{table.origin} has neither column {roles.query!r} nor {roles.response!r}; it has {known}")
     return found
 
 

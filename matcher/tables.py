@@ -1,9 +1,10 @@
-"""Whatever holds columns to lists of cells: pandas, Polars, Arrow, dicts, lists, CSV, Parquet and JSONL files."""
+"""Tables to be matched: where columns come from, what their cells hold, and which role each column plays.
+
+A table is a pandas, Polars or Arrow frame, a dict of lists, or a file that `indexer.corpus` reads.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,9 @@ from PIL import Image
 
 from encoders.base import ImageLike
 from encoders.images import IMAGE_SUFFIXES
-from training.errors import ExamplesError
-from training.table_file import read_table_file
+from indexer.corpus import SourceError
+from indexer.corpus.tables.cells import ImageCell, image_cells
+from indexer.corpus.tables.table import read_columns
 
 from .errors import DataError, MatcherError
 
@@ -29,18 +31,19 @@ class Table:
     """Columns of equal length.
 
     Attributes:
-        columns: Those that were asked for and are there.
+        columns: Those that were requested and are there. A row of a file that could not be read has a `CellError` in
+            each of its cells.
         names: All that the data has.
         rows: How many rows there are, at least 1.
-        place: What to call the data in a message.
-        folder: Where relative picture paths start: the folder of the file that was read; None for data in memory.
+        origin: What to call the data in a message.
+        folder: Where relative image paths start: the folder of the file that was read; None for data in memory.
         index: The index of a pandas frame; None for anything else.
     """
 
     columns: Mapping[str, list[Any]]
     names: tuple[str, ...]
     rows: int
-    place: str
+    origin: str
     folder: Path | None = None
     index: Any = None
 
@@ -52,26 +55,26 @@ class Table:
         """
         if name not in self.columns:
             known = ", ".join(map(repr, self.names))
-            raise DataError(f"{self.place} has no column {name!r}; it has {known}")
+            raise DataError(f"{self.origin} has no column {name!r}; it has {known}")
         return self.columns[name]
 
 
-def read_table(data: Any, wanted: Sequence[str], header: str | None = None) -> Table:
-    """Return the wanted columns of the data, those that are there.
+def read_table(data: Any, names: Sequence[str], header: str | None = None) -> Table:
+    """Return those of the named columns that the data has.
 
     Args:
         data: A pandas, Polars or Arrow table; a mapping from names to equally long sequences; the path of a `.csv`,
-            `.tsv`, `.parquet`, `.jsonl` or `.ndjson` file; with `header` also one column alone: a list, a tuple, an
-            array or a series.
-        wanted: The columns to take.
+            `.tsv`, `.parquet`, `.jsonl`, `.ndjson` or `.json` file, also `.gz`; with `header` also one column alone: a
+            list, a tuple, an array or a series.
+        names: The columns to take.
         header: The name of the column where the data is one column alone.
 
     Raises:
         DataError: The data is none of these, is empty, or its columns differ in length.
     """
-    table = _read(data, tuple(wanted), header)
+    table = _read(data, tuple(names), header)
     if not table.rows:
-        raise DataError(f"{table.place} is empty; give at least one row")
+        raise DataError(f"{table.origin} is empty; give at least one row")
     return table
 
 
@@ -87,54 +90,54 @@ def contents(name: str, cells: Sequence[Any], mappings: IdMappings | None) -> Se
     return [_content(mapping, cell, name, row) for row, cell in enumerate(cells)]
 
 
-def _read(data: Any, wanted: tuple[str, ...], header: str | None) -> Table:
+def _read(data: Any, names: tuple[str, ...], header: str | None) -> Table:
     if isinstance(data, str | Path):
-        return _read_file(Path(data), wanted)
+        return _read_file(Path(data), names)
     if isinstance(data, Mapping):
-        return _from_mapping(data, wanted, "the data")
+        return _from_mapping(data, names)
     family = type(data).__module__.partition(".")[0]
     if family in _FRAMES and hasattr(data, _FRAMES[family]):
-        return _from_frame(data, family, wanted)
+        return _from_frame(data, family, names)
     # A series of pandas or Polars, an Arrow array, a list.
     values = data.tolist() if family == "pandas" else data.to_pylist() if family == "pyarrow" else data
     if isinstance(values, bytes) or not (isinstance(values, Sequence | np.ndarray) or family == "polars"):
         raise DataError(
             f"the data is of type {type(data).__name__}; give a pandas, Polars or Arrow table, a dict of lists, "
-            "or the path of a CSV, Parquet or JSONL file"
+            "or the path of a CSV, Parquet or JSON file"
         )
     if header is None:
         raise DataError(
             f"the data is a {type(data).__name__} without column names; give a dict of lists: {{name: ...}}"
         )
-    return _from_mapping({header: values}, (header,), "the data")
+    return _from_mapping({header: values}, (header,))
 
 
 # What a table has and a column alone has not.
 _FRAMES = {"pandas": "columns", "polars": "columns", "pyarrow": "column_names"}
 
 
-def _from_frame(data: Any, family: str, wanted: tuple[str, ...]) -> Table:
-    names = tuple(map(str, data.column_names if family == "pyarrow" else data.columns))
-    twice = next((name for name in wanted if names.count(name) > 1), None)
+def _from_frame(data: Any, family: str, names: tuple[str, ...]) -> Table:
+    known = tuple(map(str, data.column_names if family == "pyarrow" else data.columns))
+    twice = next((name for name in names if known.count(name) > 1), None)
     if twice is not None:
-        raise DataError(f"the data has {names.count(twice)} columns {twice!r}; keep one of them")
+        raise DataError(f"the data has {known.count(twice)} columns {twice!r}; keep one of them")
     read: dict[str, Callable[[str], list[Any]]] = {
         "pandas": lambda name: data[name].tolist(),
         "polars": lambda name: data.get_column(name).to_list(),
         "pyarrow": lambda name: data.column(name).to_pylist(),
     }
     return Table(
-        columns={name: read[family](name) for name in wanted if name in names},
-        names=names,
+        columns={name: read[family](name) for name in names if name in known},
+        names=known,
         rows=data.num_rows if family == "pyarrow" else len(data),
-        place="the data",
+        origin="the data",
         index=data.index if family == "pandas" else None,
     )
 
 
-def _from_mapping(data: Mapping[str, Any], wanted: tuple[str, ...], place: str, folder: Path | None = None) -> Table:
+def _from_mapping(data: Mapping[str, Any], names: tuple[str, ...]) -> Table:
     if not data:
-        raise DataError(f"{place} has no columns; give a dict of lists: {{name: [...]}}")
+        raise DataError("the data has no columns; give a dict of lists: {name: [...]}")
     wrong = next((name for name, values in data.items() if isinstance(values, str | bytes)), None)
     if wrong is not None:
         raise DataError(f"column {wrong!r} is the one value {data[wrong][:40]!r}; put it in a list")
@@ -143,8 +146,8 @@ def _from_mapping(data: Mapping[str, Any], wanted: tuple[str, ...], place: str, 
     odd = next((name for name, length in lengths.items() if length != rows), None)
     if odd is not None:
         raise DataError(f"columns differ in length: {first!r} has {rows} values, {odd!r} has {lengths[odd]}")
-    columns = {name: list(data[name]) for name in wanted if name in data}
-    return Table(columns=columns, names=tuple(data), rows=rows, place=place, folder=folder)
+    columns = {name: list(data[name]) for name in names if name in data}
+    return Table(columns=columns, names=tuple(data), rows=rows, origin="the data")
 
 
 def _length(name: str, values: Any) -> int:
@@ -154,13 +157,16 @@ def _length(name: str, values: Any) -> int:
         raise DataError(f"column {name!r} is of type {type(values).__name__}; give a list of values") from error
 
 
-def _read_file(path: Path, wanted: tuple[str, ...]) -> Table:
+def _read_file(path: Path, names: tuple[str, ...]) -> Table:
     try:
-        columns = read_table_file(path, wanted)
-    except ExamplesError as error:
+        file = read_columns(path, names)
+    except SourceError as error:
         hint = "" if path.suffix else "; put single items into a list"
         raise DataError(f"{error}{hint}") from error
-    return _from_mapping(columns, wanted, repr(path.name), path.parent)
+    for row, reason in file.bad.items():
+        for cells in file.columns.values():
+            cells[row] = CellError(reason)
+    return Table(columns=file.columns, names=file.names, rows=file.rows, origin=repr(path.name), folder=path.parent)
 
 
 def _content(mapping: Mapping[Any, Any], cell: Any, name: str, row: int) -> Any:
@@ -170,9 +176,6 @@ def _content(mapping: Mapping[Any, Any], cell: Any, name: str, row: int) -> Any:
         raise DataError(f"row {row}, column {name!r}: the id mappings have no {cell!r}; add it to them") from error
 
 
-SEPARATOR = ";"
-_URL = ("http://", "https://", "ftp://", "s3://", "gs://")
-_BASE64 = "data:image/"
 _SHOWN = 100
 
 
@@ -181,8 +184,8 @@ class CellError(Exception):
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture as it was given, and a key that is equal where it was given twice in the same way."""
+class CellImage:
+    """One image of a cell as it was given, and a key that is equal where it was given twice in the same way."""
 
     source: ImageLike
     key: str
@@ -194,6 +197,7 @@ def text_of(cell: Any) -> str:
     Raises:
         CellError: It holds none.
     """
+    check_read(cell)
     if is_missing(cell):
         raise CellError("there is no text")
     if isinstance(cell, list | tuple):
@@ -205,26 +209,36 @@ def text_of(cell: Any) -> str:
     return cell
 
 
-def pictures_of(cell: Any, folder: Path | None) -> list[Picture]:
-    """Return the pictures of a cell; nothing is read yet.
+def images_of(cell: Any, folder: Path | None) -> list[CellImage]:
+    """Return the images of a cell; nothing is decoded yet.
 
-    A cell is a path, several joined by `;` (a file of exactly that name comes first), the bytes of a file, a
-    `data:image/...;base64,` text, a PIL image, a uint8 array (h, w), (h, w, 3) or (h, w, 4), or a list of these.
+    A cell is whatever it may be in a corpus (a path, several joined by `;`, the bytes of a file, a `data:` URL in
+    base64, a `{bytes, path}` struct), a PIL image, a uint8 array (h, w), (h, w, 3) or (h, w, 4), or a list of these. A
+    file whose very name holds `;` comes first.
 
     Raises:
         CellError: It holds none.
     """
+    check_read(cell)
     if is_missing(cell):
-        raise CellError("there is no picture")
+        raise CellError("there is no image")
     if isinstance(cell, list | tuple):
-        found = [picture for part in cell for picture in pictures_of(part, folder)]
-    elif isinstance(cell, str) and not cell.startswith(_BASE64):
-        found = [_at_path(path, folder) for path in _paths(cell, folder)]
+        images = [image for part in cell for image in images_of(part, folder)]
+    elif isinstance(cell, Path) or (isinstance(cell, str) and ";" in cell and _is_file(cell.strip(), folder)):
+        images = [_at_path(str(cell).strip(), folder)]
+    elif isinstance(cell, str | bytes | Mapping):
+        images = [_in_corpus(part, folder) for part in image_cells(cell, bytes_are_files=True)]
     else:
-        found = [_one(cell, folder)]
-    if not found:
-        raise CellError(f"the cell {str(cell)[:_SHOWN]!r} names no picture")
-    return found
+        images = [_in_memory(cell)]
+    if not images:
+        raise CellError(f"the cell {repr(cell)[:_SHOWN]} names no image")
+    return images
+
+
+def check_read(cell: Any) -> None:
+    """Raise what stands in a cell whose row could not be read."""
+    if isinstance(cell, CellError):
+        raise cell
 
 
 def is_missing(cell: Any) -> bool:
@@ -247,61 +261,57 @@ def cell_key(cell: Any) -> Any:
     return str(cell) if isinstance(cell, Path) else cell
 
 
-def all_picture_paths(texts: Sequence[str]) -> bool:
-    """Return whether every text ends as the name of a picture file does."""
+def all_image_paths(texts: Sequence[str]) -> bool:
+    """Return whether every text ends as the name of an image file does."""
     return len(texts) > 0 and all(text.lower().endswith(IMAGE_SUFFIXES) for text in texts)
 
 
-def _one(cell: Any, folder: Path | None) -> Picture:
-    if isinstance(cell, Path):
-        return _at_path(str(cell), folder)
-    if isinstance(cell, str):
-        return _from_base64(cell)
-    if isinstance(cell, bytes | bytearray | memoryview):
-        data = bytes(cell)
-        return Picture(data, f"bytes {hashlib.sha256(data).hexdigest()}")
+_PROBLEMS = {
+    "url": "is a URL, and nothing is fetched; save the image and give its path",
+    "not_base64": "comes with an image that is no base64; write it as data:image/png;base64,...",
+    "invalid_path": "holds a NUL, which no file name can",
+}
+
+
+def _in_corpus(cell: ImageCell, folder: Path | None) -> CellImage:
+    if cell.problem:
+        raise CellError(f"{(cell.path or 'the cell')[:_SHOWN]!r} {_PROBLEMS[cell.problem]}")
+    return _of_bytes(cell.data) if cell.data is not None else _at_path(str(cell.path), folder)
+
+
+def _in_memory(cell: Any) -> CellImage:
+    if isinstance(cell, bytearray | memoryview):
+        return _of_bytes(bytes(cell))
     if isinstance(cell, Image.Image):
-        return Picture(cell, _pillow_key(cell))
+        return CellImage(cell, _pillow_key(cell))
     if isinstance(cell, np.ndarray):
-        return Picture(_from_array(cell), _array_key(cell))
+        return CellImage(_from_array(cell), _array_key(cell))
     raise CellError(
-        f"the cell is of type {type(cell).__name__}; give a path, bytes, a PIL image or a uint8 array for a picture"
+        f"the cell is of type {type(cell).__name__}; give a path, bytes, a PIL image or a uint8 array for an image"
     )
 
 
-def _paths(cell: str, folder: Path | None) -> list[str]:
-    whole = cell.strip()
-    if SEPARATOR not in whole or _resolved(whole, folder).is_file():
-        return [whole] if whole else []
-    return [part.strip() for part in whole.split(SEPARATOR) if part.strip()]
+def _of_bytes(data: bytes) -> CellImage:
+    return CellImage(data, f"bytes {hashlib.sha256(data).hexdigest()}")
 
 
-def _at_path(path: str, folder: Path | None) -> Picture:
-    if path.lower().startswith(_URL):
-        raise CellError(f"{path[:_SHOWN]!r} is a URL, and nothing is fetched; save the picture and give its path")
-    if "\0" in path:
-        raise CellError(f"the path {path[:_SHOWN]!r} holds a NUL, which no file name can")
-    resolved = _resolved(path, folder)
-    return Picture(resolved, f"path {resolved}")
+def _at_path(path: str, folder: Path | None) -> CellImage:
+    resolved = Path(path) if folder is None else folder / path
+    return CellImage(resolved, f"path {resolved}")
 
 
-def _resolved(path: str, folder: Path | None) -> Path:
-    return Path(path) if folder is None else folder / path
-
-
-def _from_base64(cell: str) -> Picture:
+def _is_file(path: str, folder: Path | None) -> bool:
     try:
-        data = base64.b64decode(cell.partition(",")[2], validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise CellError(f"the picture {cell[:40]!r} is no base64: {error}") from error
-    return Picture(data, f"bytes {hashlib.sha256(data).hexdigest()}")
+        return (Path(path) if folder is None else folder / path).is_file()
+    except (OSError, ValueError):  # too long, or a NUL
+        return False
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or channels not in (1, 3, 4) or not array.size:
         shown = f"{array.dtype} of shape {array.shape}"
-        raise CellError(f"the array is {shown}; a picture is uint8 of shape (h, w), (h, w, 3) or (h, w, 4)")
+        raise CellError(f"the array is {shown}; an image is uint8 of shape (h, w), (h, w, 3) or (h, w, 4)")
     return Image.fromarray(array[:, :, 0] if array.ndim == 3 and channels == 1 else array)
 
 
@@ -310,7 +320,7 @@ def _array_key(array: np.ndarray) -> str:
 
 
 def _pillow_key(image: Image.Image) -> str:
-    # A picture not yet loaded, or an animated one, is known by itself alone: reading its pixels here could fail.
+    # An image not yet loaded, or an animated one, is known by itself alone: reading its pixels here could fail.
     if getattr(image, "filename", "") or getattr(image, "is_animated", False):
         return f"object {id(image)}"
     return f"pixels {image.mode} {image.size} {hashlib.sha256(image.tobytes()).hexdigest()}"
@@ -337,13 +347,13 @@ class Roles:
     """What the columns of the data mean.
 
     Attributes:
-        query: The column that is asked with.
-        response: The column that is looked for.
+        query: The column of the queries.
+        response: The column of what is searched for.
         query_type: `text` or `image`: what the cells of the query column are.
         response_type: The same for the response column. Two texts or two images may be matched as well.
         label: The column that says whether a pair belongs together; None where every row of the data does.
         match_label: The value of `label` that means a match. Not needed where labels are 0 and 1, or False and True.
-        root: The folder that relative picture paths start from. None: that of the table file they stand in, else the
+        root: The folder that relative image paths start from. None: that of the table file they stand in, else the
             working directory.
     """
 
@@ -383,7 +393,7 @@ class Roles:
 
     @property
     def mixed(self) -> bool:
-        """Whether one side is text and the other pictures."""
+        """Whether one side is text and the other images."""
         return self.query_type != self.response_type
 
     def side_of_kind(self, kind: Kind) -> Side:

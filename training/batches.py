@@ -118,7 +118,8 @@ def pair_captions(examples: CaptionedImages, role: str = "train") -> Pairing:
     image_rows = np.repeat(np.arange(len(examples)), [len(texts) for texts in examples.captions])
     sides: Sides = (("image", examples.images), ("text", captions))
     links = np.stack([image_rows, np.arange(len(captions)), np.ones_like(image_rows)], axis=1)
-    return _pairing(sides, links, role)
+    pairing = _pairing(sides, links, role)
+    return replace(pairing, unreadable=examples.left_out + pairing.unreadable)
 
 
 def pair_pairs(pairs: PairSet, role: str = "train") -> Pairing:

@@ -1,39 +1,61 @@
-"""What a model learns from: pictures with their captions, or pairs of any two things that do or do not match."""
+"""What a model learns from: images with their captions, or pairs of any two things that do or do not match."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 
 from encoders import ImageError, decode_image
 from encoders.base import ImageLike
+from encoders.images import DEFAULT_LIMITS, DecodedImage
+from indexer.corpus import Source, SourceError, SourceOptions, open_source
+from indexer.corpus.item import ContentError, Item, LazyBytes, Rejection
+from indexer.corpus.remote.fetch import FETCHES, WebImage
+from indexer.corpus.tables.columns import IMAGE_NAMES, TEXT_NAMES, first_of
+from indexer.corpus.tables.table import open_records, table_suffix
+from storage.errors import DuplicateItemError
 
 from .errors import ExamplesError
-from .table_file import read_table_file
 
 Kind = Literal["image", "text"]
-Content = ImageLike
-"""A text (kind `text`), or a picture as `encoders.decode_image` takes it (kind `image`)."""
+Content = ImageLike | LazyBytes
+"""A text (kind `text`), or an image (kind `image`): a path, the bytes of a file, a PIL image, or where to read it."""
+
+
+def decode(content: Content) -> DecodedImage[Image.Image]:
+    """Return the pixels of an image, wherever its bytes are.
+
+    Raises:
+        ImageError: They cannot be had or decoded.
+    """
+    if not isinstance(content, LazyBytes):
+        return decode_image(content)
+    try:
+        return decode_image(content.read(DEFAULT_LIMITS.max_bytes))
+    except ContentError as error:
+        raise ImageError("unreadable", error.detail) from error
 
 
 @dataclass(frozen=True)
 class CaptionedImages:
-    """Pictures and, for each, the texts that describe it.
+    """Images and, for each, the texts that describe it.
 
     Attributes:
-        images: Paths, bytes of files, or PIL images.
+        images: Paths, bytes of files, PIL images, or where bytes can be read.
         captions: `captions[i]` describe `images[i]`; at least one each.
+        left_out: What the corpus holds and nothing can be learned from, a line each; it ends up in the report.
     """
 
-    images: Sequence[ImageLike]
+    images: Sequence[Content]
     captions: Sequence[Sequence[str]]
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.captions):
@@ -98,86 +120,157 @@ def _check_contents(kind: str, contents: Sequence[Content]) -> None:
     for row, content in enumerate(contents):
         if kind == "text":
             _check_text(content, f"pair {row}")
-        elif not isinstance(content, str | bytes | Path | Image.Image):
+        elif not isinstance(content, str | bytes | Path | Image.Image | LazyBytes):
             what = type(content).__name__
             raise ExamplesError(f"pair {row} has a {what} for an image; give a path, bytes or a PIL image")
 
 
-def _check_text(text: object, place: str) -> None:
+def _check_text(text: object, owner: str) -> None:
     if not isinstance(text, str):
-        raise ExamplesError(f"{place} has a {type(text).__name__} for a text: {text!r}; give strings")
+        raise ExamplesError(f"{owner} has a {type(text).__name__} for a text: {text!r}; give strings")
     if not text.strip():
-        raise ExamplesError(f"{place} has an empty text; leave it out or fill it in")
+        raise ExamplesError(f"{owner} has an empty text; leave it out or fill it in")
 
 
-SPLIT_COLUMN = "split"
-_SHOWN = 10
+# A few broken files among many are the rule in collections of images; a larger share says that the paths are wrong.
+MAX_UNREADABLE = 0.05
+_NAMED = 3
+EVERYTHING = SourceOptions()
 
 
 def read_captions(
-    path: str | Path, image: str = "image", text: str = "captions", split: str | None = None
+    corpus: str | Path,
+    image: str | None = None,
+    text: str | None = None,
+    split: str | None = None,
+    options: SourceOptions = EVERYTHING,
 ) -> CaptionedImages:
-    """Return the images of a table with their captions, in the order in which they first come.
+    """Return the images of a corpus with their captions, in the order of the corpus.
 
-    A row holds one image and a caption or a list of captions; rows of one image are put together. Image paths start
-    from the table's folder; Parquet may hold the files' bytes.
+    Whatever `build_index` reads can be learned from: tables, folders, published data sets, webdataset shards. Images
+    named by URL are fetched once, before anything else, and held in memory; others are read when they are needed.
 
     Args:
-        path: A `.csv`, `.tsv`, `.parquet`, `.jsonl` or `.ndjson` file.
-        image: Name of the column with the images.
-        text: Name of the column with the captions.
-        split: Take only rows with this value in the column `split`.
+        corpus: A file, a folder or a pattern of shards.
+        image: Of a table the column with images; None takes the first of the usual names.
+        text: Of a table the column with captions; None likewise.
+        split: Take only items of this split.
+        options: Further columns, layout, delimiter, the folder of the images, whether URLs are fetched.
 
     Raises:
-        ExamplesError: There is no such file, column or split, a row is broken, or nothing is left.
+        ExamplesError: The corpus cannot be read, has no such column or split, holds no image with a caption, or more
+            than 5 % of its images or of its captions cannot be used.
     """
-    file = Path(path).expanduser()
-    wanted = (image, text, *((SPLIT_COLUMN,) if split is not None else ()))
-    columns = read_table_file(file, wanted)
-    for name in wanted:
-        if name not in columns:
-            raise ExamplesError(f"{file.name} has no column {name!r}; its columns are {', '.join(columns)}")
-    rows = range(len(columns[image]))
-    if split is not None:
-        rows = _of_split(file, columns[SPLIT_COLUMN], split)  # type: ignore[assignment]
-    images: dict[ImageLike, list[str]] = {}
-    for row in rows:
-        key = _image(columns[image][row], file, row)
-        images.setdefault(key, []).extend(_captions(columns[text][row], file, row))
-    if not images:
-        raise ExamplesError(f"{file.name} holds no rows, so there is nothing to learn from")
-    return CaptionedImages(list(images), list(images.values()))
+    named = {"image": image, "text": text, "splits": (split,) if split is not None else None}
+    options = replace(options, **{name: value for name, value in named.items() if value is not None})  # type: ignore[arg-type]
+    gathered = _Gathered.of(corpus, options)
+    return gathered.examples({key: [text for _, text in texts] for key, texts in gathered.captions.items()})
 
 
-def _of_split(file: Path, values: list[Any], split: str) -> list[int]:
-    rows = [row for row, value in enumerate(values) if str(value) == split]
-    if not rows:
-        known = sorted({str(value) for value in values})
-        more = ", ..." if len(known) > _SHOWN else ""
-        raise ExamplesError(f"{file.name} has no rows of split {split!r}; it has {', '.join(known[:_SHOWN])}{more}")
-    return rows
+def read_splits(corpus: str | Path, options: SourceOptions = EVERYTHING) -> dict[str | None, CaptionedImages]:
+    """Return the captioned images of each split of a corpus, read in one pass; None stands for items without a split.
+
+    What was left out is told with the first split.
+
+    Raises:
+        ExamplesError: As `read_captions`.
+    """
+    gathered = _Gathered.of(corpus, options)
+    splits: dict[str | None, dict[str, list[str]]] = {}
+    for key, texts in gathered.captions.items():
+        for split, text in texts:
+            splits.setdefault(split, {}).setdefault(key, []).append(text)
+    examples = {split: gathered.examples(captions) for split, captions in splits.items()}
+    first = next(iter(examples))
+    return {split: one if split == first else replace(one, left_out=()) for split, one in examples.items()}
 
 
-def _image(value: Any, file: Path, row: int) -> ImageLike:
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes) and value:
-        return value
-    if not isinstance(value, str) or not value.strip():
-        raise ExamplesError(f"row {row + 1} of {file.name} has no image; fill it in or remove the row")
-    return file.parent / value
+@dataclass
+class _Gathered:
+    """What one pass over a corpus has found.
+
+    Attributes:
+        images: Contents by id.
+        captions: By the id of their image, each with its split.
+        rejected: Reasons, by what was rejected.
+    """
+
+    name: str
+    images: dict[str, Content] = field(default_factory=dict)
+    captions: dict[str, list[tuple[str | None, str]]] = field(default_factory=dict)
+    rejected: dict[str, list[str]] = field(default_factory=lambda: {"images": [], "texts": []})
+
+    @classmethod
+    def of(cls, corpus: str | Path, options: SourceOptions) -> _Gathered:
+        try:
+            source = _opened(Path(corpus).expanduser(), options)
+            gathered = cls(source.name)
+            for entry in source.items():
+                gathered.add(entry)
+        except (SourceError, DuplicateItemError) as error:
+            raise ExamplesError(str(error)) from error
+        gathered.fetch()
+        gathered.check()
+        return gathered
+
+    def add(self, entry: Item | Rejection) -> None:
+        if isinstance(entry, Rejection):
+            self.rejected[entry.collection].append(entry.detail)
+        elif entry.collection == "texts":
+            for key in filter(self.images.__contains__, entry.image_ids):
+                self.captions.setdefault(key, []).append((entry.split, str(entry.content)))
+        elif entry.item_id in self.images:
+            raise ExamplesError(
+                f"id {entry.item_id!r} stands for two images, again in {entry.place}; make the ids unique"
+            )
+        else:
+            self.images[entry.item_id] = entry.content
+
+    def fetch(self) -> None:
+        """Replace images on the web by their bytes; those without a caption are not fetched."""
+        web = {key: one for key in self.captions if isinstance(one := self.images.get(key), WebImage)}
+        with ThreadPoolExecutor(FETCHES) as pool:
+            for key, one in zip(web, pool.map(_bytes_or_reason, web.values()), strict=True):
+                if isinstance(one, bytes):
+                    self.images[key] = one
+                else:
+                    self.rejected["images"].append(f"{key}: {one}")
+                    del self.images[key], self.captions[key]
+
+    def check(self) -> None:
+        captions = sum(map(len, self.captions.values()))
+        for collection, good in {"images": len(self.images), "texts": captions}.items():
+            problems = self.rejected[collection]
+            total = good + len(problems)
+            if len(problems) > MAX_UNREADABLE * total:
+                what = f"{len(problems)} of {total} {collection} of {self.name}"
+                raise ExamplesError(f"{what} cannot be used: {first_few(problems)}")
+        if not self.captions:
+            raise ExamplesError(
+                f"{self.name} holds no image with a caption, so there is nothing to learn from; "
+                "of a table, name the columns with images and captions (--image, --text)"
+            )
+
+    def examples(self, captions: Mapping[str, Sequence[str]]) -> CaptionedImages:
+        bare = [f"{key}: no caption" for key in self.images if key not in self.captions]
+        left_out = (*self.rejected["images"], *self.rejected["texts"], *bare)
+        return CaptionedImages([self.images[key] for key in captions], list(captions.values()), left_out)
 
 
-def _captions(value: Any, file: Path, row: int) -> list[str]:
-    captions = list(value) if isinstance(value, list | tuple) else [value]
-    if not captions or not all(isinstance(caption, str) and caption.strip() for caption in captions):
-        raise ExamplesError(f"row {row + 1} of {file.name} has an empty caption; fill it in or remove the row")
-    return captions
+def _opened(corpus: Path, options: SourceOptions) -> Source:
+    """Open a corpus; of a table for which one column is named, the other is found by its name."""
+    if (options.image is None) != (options.text is None) and corpus.is_file() and table_suffix(corpus):
+        columns = open_records(corpus, options.delimiter).columns
+        image, text = options.image or first_of(columns, IMAGE_NAMES), options.text or first_of(columns, TEXT_NAMES)
+        options = replace(options, image=image, text=text)
+    return open_source(corpus, options)
 
 
-# A few broken files among many are the rule in photo collections; more than this share says that the paths are wrong.
-MAX_UNREADABLE = 0.05
-_NAMED = 3
+def _bytes_or_reason(image: WebImage) -> bytes | str:
+    try:
+        return image.read(DEFAULT_LIMITS.max_bytes)
+    except ContentError as error:
+        return error.detail
 
 
 def content_keys(kind: Kind, contents: Sequence[Content], role: str) -> tuple[list[str | None], list[str]]:
@@ -189,9 +282,9 @@ def content_keys(kind: Kind, contents: Sequence[Content], role: str) -> tuple[li
     if kind == "text":
         return [str(content) for content in contents], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(_image_key, contents))
-    keys = [None if isinstance(key, ImageError) else key for key in found]
-    problems = [f"image {row}: {key}" for row, key in enumerate(found) if isinstance(key, ImageError)]
+        results = list(pool.map(_image_key, contents))
+    keys = [None if isinstance(result, ImageError) else result for result in results]
+    problems = [f"image {row}: {result}" for row, result in enumerate(results) if isinstance(result, ImageError)]
     if len(problems) > MAX_UNREADABLE * len(keys) or (problems and len(problems) == len(keys)):
         raise ExamplesError(f"{len(problems)} of {len(keys)} {role} images cannot be read: {first_few(problems)}")
     return keys, problems
@@ -204,8 +297,7 @@ def first_few(problems: Sequence[str]) -> str:
 
 
 def _image_key(content: Content) -> str | ImageError:
-    source: ImageLike = content
     try:
-        return decode_image(source).info.sha256
+        return decode(content).info.sha256
     except ImageError as error:
         return error

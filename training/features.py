@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from encoders import decode_image
 from encoders.device import Placement
 from encoders.preprocess import Preprocess
 from encoders.two_towers import Tokenizer
 
 from .batches import Items
+from .examples import decode
 from .tower_split import TextTower, Tower
 
 # The share of the picture that is kept, and how far its sides may change against each other. Captions name what is
@@ -195,7 +195,7 @@ class ImageFeed:
         return pixels.to(self.part.placement.device, memory_format=torch.channels_last)
 
     def _one(self, row: int, draw: int) -> np.ndarray:
-        image: Image.Image = decode_image(self._contents[row]).pixels
+        image = decode(self._contents[row]).pixels
         if draw != PLAIN:
             image = augmented(image, (self._seed, row, draw))
         return self._preprocess(image)

@@ -33,7 +33,7 @@ class FitReport:
         counts: Distinct items and pairs of training and validation.
         seconds: How long each stage took, and all of it.
         settings: All that the run depends on, with device and precision.
-        unreadable: Images that were left out, a line each.
+        unreadable: Images and captions that were left out, a line each.
     """
 
     encoder: str
@@ -63,7 +63,7 @@ class FitReport:
         share = f", {self.alpha:.2f} of it with the untrained weights" if 0 < self.alpha < 1 else ""
         lines.append(f"kept    {kept}{share}; stopped by: {self.stopped_by}; {self.seconds['all']:.0f} s")
         if self.unreadable:
-            lines.append(f"left out {len(self.unreadable)} unreadable images: {first_few(self.unreadable)}")
+            lines.append(f"left out {len(self.unreadable)} images or captions: {first_few(self.unreadable)}")
         return "\n".join([*lines, f"encoder {self.encoder}"])
 
     def directions(self) -> dict[str, str]:

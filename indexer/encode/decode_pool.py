@@ -15,13 +15,10 @@ from encoders.images import open_image, pixels_for
 from storage.schema import ImageInfo
 
 from ..corpus.item import Item, LazyBytes, Rejection
-from ..corpus.remote.fetch import WebImage
+from ..corpus.remote.fetch import FETCHES, WebImage
 from ..errors import ContentError
 from .reuse import KnownItem, Reuse
 from .shards import Entry, Shard, file_state
-
-# Servers are waited for, not computed with: more threads than cores; more of them is no kindness to one server.
-FETCHES = 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from click.testing import CliRunner, Result
@@ -57,6 +59,47 @@ def test_rows_that_cannot_be_read_say_why_and_are_counted(pairs: Path) -> None:
     assert rows[6]["error"] == "caption: the text '' is empty"
     assert "7 pairs, " in done.stderr
     assert "2 rows could not be used" in done.stderr
+
+
+def test_tables_are_read_as_for_an_index(pairs: Path, tmp_path: Path) -> None:
+    """Packed, with another delimiter that is found, with line ends of its own and a row that is cut short."""
+    lines = (
+        pairs.read_text(encoding="utf-8").replace('","', '";"').replace("image,caption", "image;caption").splitlines()
+    )
+    packed = tmp_path / "pairs.csv.gz"
+    packed.write_bytes(gzip.compress("\r\n".join([*lines, "cut short"]).encode()))
+    rows = json.loads(run(packed, *ROLES, "--output", "json").stdout)
+    assert rows[:7] == [{**row, "error": ANY} if "error" in row else row for row in json_of(pairs)]
+    assert rows[7] == {
+        "row": 7,
+        "caption": None,
+        "image": None,
+        "cosine": None,
+        "probability": None,
+        "match": None,
+        "error": "caption: row 8 of pairs.csv.gz has 1 cells where the header has 2",
+    }
+
+
+def json_of(pairs: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads(run(pairs, *ROLES, "--output", "json").stdout)
+    return rows
+
+
+@pytest.mark.parametrize("name", ["pairs.json", "pairs.jsonl.gz", "pairs.tsv"])
+def test_every_kind_of_table_gives_the_same_rows(name: str, photographs: Photographs, tmp_path: Path) -> None:
+    rows = [
+        {"image": image, "caption": texts[0]}
+        for image, texts in zip(photographs.images[:3], photographs.captions, strict=False)
+    ]
+    forms = {
+        "pairs.json": json.dumps(rows).encode(),
+        "pairs.jsonl.gz": gzip.compress("\n".join(map(json.dumps, rows)).encode()),
+        "pairs.tsv": "\n".join(["image\tcaption", *("\t".join(row.values()) for row in rows)]).encode(),
+    }
+    (tmp_path / name).write_bytes(forms[name])
+    expected = json_of(write(tmp_path / "plain.csv", [(row["image"], row["caption"]) for row in rows]))
+    assert json_of(tmp_path / name) == expected
 
 
 def test_text_is_a_table(pairs: Path) -> None:

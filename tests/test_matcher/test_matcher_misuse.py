@@ -33,7 +33,8 @@ def told(error: BaseException) -> str:
         (["a"], "the data is a list without column names"),
         (3, "the data is of type int; give a pandas, Polars or Arrow table"),
         ("nowhere.csv", "there is no file 'nowhere.csv'"),
-        ("a dog in the snow", "is no table file"),
+        ("a dog in the snow", "'a dog in the snow' is no table; expected one of .csv, .tsv, .parquet"),
+        ("a dog in the snow", "put single items into a list"),
     ],
 )
 def test_data_that_is_no_table_of_pairs(data: Any, message: str, matcher: Matcher) -> None:
@@ -67,11 +68,11 @@ def test_rows_without_a_text_are_listed(cell: Any, message: str, matcher: Matche
     [
         ("missing.png", "no file at 'missing.png'"),
         ("https://example.org/a.jpg", "is a URL, and nothing is fetched"),
-        ("", "names no picture"),
-        (";;", "names no picture"),
-        (None, "there is no picture"),
+        ("", "names no image"),
+        (";;", "names no image"),
+        (None, "there is no image"),
         (b"no picture", "no known image starts with"),
-        (b"", "0 bytes"),
+        (b"", "the cell b'' names no image"),
         (3.5, "of type float"),
         (np.zeros((4, 4, 3)), "the array is float64 of shape (4, 4, 3)"),
         (np.zeros((3, 4, 4, 1), np.uint8), "the array is uint8 of shape (3, 4, 4, 1)"),
@@ -179,21 +180,23 @@ def test_labels_may_be_numbers_truths_or_words(painted: Painted, encoder: Colour
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", b"", "is empty; its first line should name the columns"),
-        ("a.csv", b"caption,image\na,b,c\n", "row 0 has 3 cells, the header 2"),
-        ("a.csv", b"caption,image\n\xff,b\n", "is not UTF-8"),
-        ("a.csv", b'caption,image\n"a,b\n', "is a quote left open?"),
-        ("a.csv", b"caption,image\n", "is empty; give at least one row"),
-        ("a.jsonl", b"{}\n{", "line 2 is no JSON"),
-        ("a.jsonl", b"[1]\n", "line 1 is a list; give one JSON object a line"),
-        ("a.jsonl", b"", "is empty; give one JSON object a line"),
-        ("a.parquet", b"no parquet", "is no Parquet file"),
+        ("a.csv", b"", "a.csv has no header: its first line must name the columns"),
+        ("a.csv", b"caption,image\na,b,c\n", "row 0: row 1 of a.csv has 3 cells where the header has 2"),
+        ("a.csv", b"caption,image\n\xff,b\n", "row 0: row 1 of a.csv is not UTF-8"),
+        ("a.csv", b'caption,image\n"a,b\nc,d\n', "a quote that opens in row 1 of a.csv is never closed"),
+        ("a.csv", b"caption,image\n", "a.csv has a header and no rows"),
+        ("a.csv", b"photo,words\na,b\n", "'a.csv' has no column 'caption'; it has 'photo', 'words'"),
+        ("a.jsonl", b'{"caption": "a", "image": "b"}\n{', "row 1: line 2 of a.jsonl is not JSON"),
+        ("a.jsonl", b"[1]\n", "line 1 of a.jsonl is a JSON list, not an object; expected one object a line"),
+        ("a.jsonl", b"", "a.jsonl holds no JSON object: it is empty; expected one object a line"),
+        ("a.json", b'{"caption": ["a"]}', "holds a JSON dict; expected a list"),
+        ("a.parquet", b"no parquet", "a.parquet cannot be read as Parquet"),
     ],
 )
 def test_damaged_tables_are_told(name: str, content: bytes, message: str, matcher: Matcher, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError) as caught:
-        matcher.match(tmp_path / name)
+        matcher.calibrate(tmp_path / name)
     assert message in told(caught.value)
 
 

@@ -1,4 +1,4 @@
-"""Pictures and captions of a table to a `_precomp` folder of grid features, so that HREM runs on raw pictures."""
+"""Images and captions of a corpus to a `_precomp` folder of grid features, so that HREM runs on raw images."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.nn import functional
 
-from encoders import EncoderError, ImageError, decode_image
-from encoders.base import ImageLike
+from encoders import EncoderError, ImageError
 from encoders.checkpoints import load_towers
 from encoders.device import Placement, choose_device
 from encoders.lite import ConseTrunk
 from encoders.preprocess import Preprocess
+from indexer.corpus import SourceOptions
 
 from ..checkpoint import new_folder, publish_folder
 from ..errors import ExamplesError, TrainingError
-from ..examples import MAX_UNREADABLE, SPLIT_COLUMN, CaptionedImages, first_few, read_captions
+from ..examples import EVERYTHING, MAX_UNREADABLE, CaptionedImages, Content, decode, first_few, read_splits
 from ..loop import FitProgress, Listener, ignore_progress
-from ..table_file import read_table_file
 from .towers.region_features import CAPTIONS, FEATURES, IDS, NAMES
 
 TIMM = "timm:"
@@ -174,36 +173,39 @@ DEFAULTS = RegionsConfig()
 
 
 def write_regions(
-    table: str | Path,
+    corpus: str | Path,
     out: str | Path,
     config: RegionsConfig = DEFAULTS,
-    columns: tuple[str, str] = ("image", "captions"),
+    options: SourceOptions = EVERYTHING,
     progress: Listener | None = None,
 ) -> dict[str, Any]:
     """Write the folder and return what is in it: pictures, captions, regions and dim, and pictures left out.
 
-    Every split of the table becomes one of the folder; a table without splits becomes `train`. Pictures that cannot be
-    read are left out with their captions.
+    Every split of the corpus becomes one of the folder; a corpus without splits becomes `train`. Pictures that cannot
+    be read are left out with their captions.
 
     Args:
-        table: As `read_captions` takes it.
+        corpus: As `read_captions` takes it.
         out: A new or an empty folder; it appears whole or not at all.
         config: Settings.
-        columns: Names of the columns with pictures and captions.
+        options: How to read the corpus: columns, layout, the folder of the images.
         progress: Called as the work goes on.
 
     Raises:
-        ExamplesError: The table cannot be used, or more than 5 % of its pictures.
+        ExamplesError: The corpus cannot be used, or more than 5 % of its pictures.
         EncoderError: The trunk cannot be loaded.
     """
-    folder, file = new_folder(Path(out)), Path(table).expanduser()
-    splits = {name or "train": read_captions(file, *columns, split=name) for name in _splits(file)}
+    folder, source = new_folder(Path(out)), Path(corpus).expanduser()
+    splits = read_splits(source, options)
+    if len(splits) > 1:
+        splits.pop(None, None)
     trunk = load_trunk(config.encoder, choose_device(config.device, config.precision))
+    home = options.root or (source if source.is_dir() else source.parent)
     facts: dict[str, Any] = {**asdict(config)}
 
     def write(partial: Path) -> None:
-        writer = _Writer(partial, file.parent, trunk, config, progress or ignore_progress)
-        facts["splits"] = {name: writer.write(name, examples) for name, examples in splits.items()}
+        writer = _Writer(partial, home, trunk, config, progress or ignore_progress)
+        facts["splits"] = {name or "train": writer.write(name or "train", one) for name, one in splits.items()}
         facts["left_out"] = writer.left_out
         (partial / REGIONS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         (partial / NAMES).write_text(json.dumps(writer.names, indent=1) + "\n", encoding="utf-8")
@@ -257,27 +259,19 @@ class _Writer:
         if array is None or len(broken) > MAX_UNREADABLE * len(examples):
             raise ExamplesError(f"{len(broken)} of {len(examples)} {split} images cannot be read: {first_few(broken)}")
         array.flush()
-        self.left_out += broken
+        self.left_out += [*examples.left_out, *broken]
         return kept, (int(array.shape[1]), int(array.shape[2]))
 
-    def _name(self, image: ImageLike, number: str) -> str:
+    def _name(self, image: Content, number: str) -> str:
         if not isinstance(image, str | Path):
             return f"image-{number}"
         path = Path(image)
         return path.relative_to(self._home).as_posix() if path.is_relative_to(self._home) else path.as_posix()
 
 
-def _splits(file: Path) -> list[str | None]:
-    columns = read_table_file(file, (SPLIT_COLUMN,))
-    if SPLIT_COLUMN not in columns:
-        return [None]
-    found = sorted({str(value) for value in columns[SPLIT_COLUMN] if value not in (None, "")})
-    return list(found) or [None]
-
-
-def _decoded(image: ImageLike) -> Image.Image | str:
+def _decoded(image: Content) -> Image.Image | str:
     try:
-        return decode_image(image).pixels
+        return decode(image).pixels
     except ImageError as error:
         return str(error)
 

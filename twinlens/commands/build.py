@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from indexer.corpus.item import LAYOUTS, registered_layouts
 from indexer.corpus.remote.url import is_remote
 from storage.schema import ANN_KINDS
 
-from ..console import emit, output_option, run
+from ..console import F, emit, output_option, run
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -69,6 +70,35 @@ class CorpusPath(NamedPath):
 
 
 FILE = NamedPath(path_type=Path)
+_CORPUS_OPTIONS = (
+    click.option("--image", metavar="COLUMN", help="Table column with image paths or bytes. [default: by its name]"),
+    click.option(
+        "--text", metavar="COLUMN", help="Table column with a text or a list of texts. [default: by its name]"
+    ),
+    click.option("--id", metavar="COLUMN", help="Table column with your own key. [default: the image path]"),
+    click.option("--split-column", metavar="COLUMN", help="Table column with the split. [default: split]"),
+    click.option("--root", type=FILE, help="Folder that relative image paths start from."),
+    click.option(
+        "--layout", type=click.Choice([*LAYOUTS, *registered_layouts()]), default="auto", help="What the corpus is."
+    ),
+    click.option(
+        "--allow-urls", is_flag=True, help="Fetch images that a table names by http(s) URL, from public hosts."
+    ),
+    click.option("--allow-private", is_flag=True, help="With --allow-urls: private networks and this machine too."),
+    click.option("--delimiter", help="What separates the cells of a CSV file. [default: counted in its header]"),
+)
+
+
+def corpus_options(command: F) -> F:
+    """Give a command the options by which a corpus is read; `column_options` returns their values."""
+    for option in reversed(_CORPUS_OPTIONS):
+        command = option(command)
+    return command
+
+
+def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of `SourceOptions` that `corpus_options` sets."""
+    return {name: arguments[name] for name in COLUMN_NAMES}
 
 
 @click.command("build-index", context_settings={"help_option_names": ["-h", "--help"]})
@@ -84,20 +114,10 @@ FILE = NamedPath(path_type=Path)
     "go through it too. '{}' alone stands for no template.",
 )
 @click.option("--update", is_flag=True, help="Encode only what was added or changed, drop what is gone.")
-@click.option("--image", metavar="COLUMN", help="Table column with image paths or bytes.")
-@click.option("--text", metavar="COLUMN", help="Table column with a text or a list of texts.")
-@click.option("--id", metavar="COLUMN", help="Table column with your own key. [default: the image path]")
+@corpus_options
 @click.option("--metadata", metavar="COLUMN", multiple=True, help="Column to keep for --where. [default: all others]")
-@click.option("--split-column", metavar="COLUMN", help="Table column with the split. [default: split]")
 @click.option("--split", multiple=True, help="Read only this split; may be repeated.")
-@click.option("--root", type=FILE, help="Folder that relative image paths start from.")
-@click.option(
-    "--layout", type=click.Choice([*LAYOUTS, *registered_layouts()]), default="auto", help="What the corpus is."
-)
-@click.option("--allow-urls", is_flag=True, help="Fetch images that a table names by http(s) URL, from public hosts.")
-@click.option("--allow-private", is_flag=True, help="With --allow-urls: from private networks and this machine too.")
 @click.option("--cache", metavar="DIR", help="Folder for the copy of a remote CORPUS. [default: INDEX.corpus]")
-@click.option("--delimiter", help="What separates the cells of a CSV file.")
 @click.option("--image-embeddings", type=FILE, help="Ready-made image vectors: .npy or Parquet.")
 @click.option("--text-embeddings", type=FILE, help="Ready-made text vectors: .npy or Parquet.")
 @click.option("--pairs", type=FILE, help="CSV with the columns image_row,text_row for ready-made vectors.")
@@ -219,7 +239,7 @@ def _source_options(arguments: dict[str, Any]) -> Any:
     from indexer.corpus import SourceOptions
 
     options = SourceOptions(
-        **{name: arguments[name] for name in COLUMN_NAMES},
+        **column_options(arguments),
         metadata=arguments["metadata"] or None,
         splits=arguments["split"],
     )

@@ -12,6 +12,7 @@ from training.config import MODES, FitConfig
 from training.errors import TrainingError
 
 from ..console import emit, output_option
+from .build import FILE, column_options, corpus_options
 
 if TYPE_CHECKING:
     from training.loop import FitProgress, Listener
@@ -30,16 +31,14 @@ _SETTINGS = (
     "precision",
     "seed",
 )
-FILE = click.Path(path_type=Path)
 
 
 @click.command()
-@click.argument("table", type=FILE)
+@click.argument("corpus", type=FILE)
 @click.option("--out", required=True, type=FILE, metavar="FOLDER", help="A new folder for the encoder.")
 @click.option("--encoder", default="lite", show_default=True, help="ARCH/TAG, hf-hub:NAME, local-dir:PATH or lite.")
-@click.option("--image", default="image", show_default=True, metavar="COLUMN", help="Column with image paths or bytes.")
-@click.option("--text", default="captions", show_default=True, metavar="COLUMN", help="Column with captions.")
-@click.option("--split", help="Learn from the rows of this split.  [default: from all]")
+@corpus_options
+@click.option("--split", help="Learn from this split.  [default: from all]")
 @click.option("--val-split", help="Choose weights by this split.  [default: some of the images are held back]")
 @click.option("--mode", type=click.Choice(MODES), default="auto", show_default=True, help="What is trained.")
 @click.option("--epochs", type=int, help="Times that each image is seen.")
@@ -57,8 +56,8 @@ FILE = click.Path(path_type=Path)
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @output_option
 @click.pass_context
-def fit(context: click.Context, /, table: Path, output: str, **options: Any) -> None:
-    """Fine-tune an encoder on the captioned images of TABLE.
+def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) -> None:
+    """Fine-tune an encoder on the captioned images of CORPUS: whatever build-index reads.
 
     A killed run goes on when the same command is run again; Ctrl-C and the time limit keep the best weights so far.
 
@@ -70,13 +69,14 @@ def fit(context: click.Context, /, table: Path, output: str, **options: Any) -> 
     if plot is not None and not plot.parent.is_dir():
         raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
     # The slow imports wait until the command line has been read.
+    from indexer.corpus import SourceOptions
     from training.examples import read_captions
     from training.fit import fit_encoder
 
     config = FitConfig(**{name: options[name] for name in _SETTINGS})
-    columns = (options["image"], options["text"])
-    train = read_captions(table, *columns, split=options["split"])
-    val = None if options["val_split"] is None else read_captions(table, *columns, split=options["val_split"])
+    reading = SourceOptions(**column_options(options))
+    train = read_captions(corpus, split=options["split"], options=reading)
+    val = None if options["val_split"] is None else read_captions(corpus, split=options["val_split"], options=reading)
     listen = None if options["quiet"] else line_listener()
     report = fit_encoder(options["encoder"], train, val, options["out"], config, listen)
     if plot is not None and report.curve:

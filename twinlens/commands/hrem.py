@@ -11,7 +11,8 @@ from training.errors import TrainingError
 from training.hrem.hrem_config import INTERACTIONS, RANKINGS, HremConfig
 
 from ..console import emit, output_option
-from .fit import FILE, line_listener
+from .build import FILE, column_options, corpus_options
+from .fit import line_listener
 
 DEFAULTS = HremConfig()
 _TABLE = ("encoder", "grid", "dtype", "device", "precision")
@@ -20,10 +21,9 @@ _SWITCHES = ("freeze_bert", "fragment_relation", "normalise_instances", "cross_l
 
 
 @click.command()
-@click.argument("table", type=FILE)
+@click.argument("corpus", type=FILE)
 @click.option("--out", required=True, type=FILE, metavar="FOLDER", help="A new folder, usually NAME_precomp.")
-@click.option("--image", default="image", show_default=True, metavar="COLUMN", help="Column with image paths or bytes.")
-@click.option("--text", default="captions", show_default=True, metavar="COLUMN", help="Column with captions.")
+@corpus_options
 @click.option("--encoder", default="lite", show_default=True, help="Whose trunk: lite, ARCH/TAG, ..., or timm:NAME.")
 @click.option("--grid", type=int, metavar="N", help="Average the map into N x N cells.  [default: the trunk's own]")
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
@@ -31,16 +31,18 @@ _SWITCHES = ("freeze_bert", "fragment_relation", "normalise_instances", "cross_l
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @output_option
-def regions(table: Path, out: Path, image: str, text: str, quiet: bool, output: str, **options: Any) -> None:
-    """Write grid features of the pictures in TABLE, and their captions, as a folder that fit-hrem learns from.
+def regions(corpus: Path, out: Path, quiet: bool, output: str, **options: Any) -> None:
+    """Write grid features of the images in CORPUS, and their captions, as a folder that fit-hrem learns from.
 
     \b
       twinlens regions captions.jsonl --image image --text captions --encoder lite --out data/f8k_precomp
     """
+    from indexer.corpus import SourceOptions
     from training.hrem.extract import RegionsConfig, write_regions
 
     config = RegionsConfig(**{name: options[name] for name in _TABLE})
-    found = write_regions(table, out, config, (image, text), None if quiet else line_listener())
+    reading = SourceOptions(**column_options(options))
+    found = write_regions(corpus, out, config, reading, None if quiet else line_listener())
     lines = [
         f"{name:<8} {facts['images']:,} pictures x {facts['regions']} regions x {facts['dim']}, "
         f"{facts['captions']:,} captions"

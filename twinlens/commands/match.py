@@ -13,7 +13,7 @@ from matcher.evaluate_pairs import judge, match_readable
 from matcher.matcher import DEFAULT_ENCODER, Matcher
 from matcher.matches import Match, Matches
 from matcher.pairs import Pairs, Reader, read_pairs
-from matcher.tables import Kind
+from matcher.tables import CellError, Kind
 
 from ..console import emit, output_option
 
@@ -112,6 +112,8 @@ _OURS = ("row", "cosine", "probability", "match", "error")
 
 
 def _plain(cell: Any) -> Any:
+    if isinstance(cell, CellError):
+        return None
     return cell if isinstance(cell, str | int | float | list | type(None)) else f"<{type(cell).__name__}>"
 
 

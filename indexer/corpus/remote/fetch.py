@@ -19,6 +19,9 @@ from ...errors import ContentError
 from ..item import LazyBytes
 from .url import WebAddress, is_intranet, is_public, parse_url
 
+# Servers are waited for, not computed with: more threads than cores; more of them is no kindness to one server.
+FETCHES = 16
+
 _REDIRECTS = (301, 302, 303, 307, 308)
 _CHUNK = 64 * 1024
 _HEADERS = {"User-Agent": "twinlens", "Accept": "image/*", "Accept-Encoding": "identity", "Connection": "close"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any, Protocol
 
@@ -22,18 +22,23 @@ MAX_COLUMNS = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """The column of each role, by its name in the file; `metadata` maps the file's names to the catalog's."""
+    """The column of each role, by its name in the file.
 
-    image: str | None
-    text: str | None
-    id: str | None
-    split: str | None
-    metadata: dict[str, str]
+    `metadata` maps the file's names to the catalog's; `others` are columns that are read as they stand.
+    """
+
+    image: str | None = None
+    text: str | None = None
+    id: str | None = None
+    split: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
 
     @property
     def raw(self) -> tuple[str, ...]:
         """The columns that are not metadata, each once."""
-        return tuple(dict.fromkeys(name for name in (self.image, self.text, self.id, self.split) if name is not None))
+        named = (self.image, self.text, self.id, self.split, *self.others)
+        return tuple(dict.fromkeys(name for name in named if name is not None))
 
     def __str__(self) -> str:
         """The roles as `image=photo, text=title`, for names and messages."""

@@ -5,20 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from storage.errors import DuplicateItemError
 
 from ...errors import ContentError, SourceError
-from ..item import Item, Rejection, SourceOptions, printable, text_item, uri_of
+from ..item import Item, Rejection, SourceOptions, one_line, printable, text_item, uri_of
 from ..layouts.folder import TABLE_SUFFIXES
 from ..remote.fetch import Fetcher, WebImage, WebLimits
 from ..remote.url import parse_url, without_credentials
 from .cells import ImageCell, image_cells, plain, text_cells
-from .columns import BadRecord, Record, RecordFile, choose_roles, renamed
+from .columns import BadRecord, Record, RecordFile, Roles, choose_roles, renamed
 from .csv_file import CsvFile
 from .json_file import JsonFile
 from .parquet_file import ParquetFile
@@ -56,6 +56,56 @@ def open_records(path: Path, delimiter: str | None = None) -> RecordFile:
             return JsonFile(path, array=True)
         case _:
             raise SourceError(f"{str(path)!r} is no table; expected one of {', '.join(TABLE_SUFFIXES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """Columns of a table file, row by row as they stand in it; cells of CSV are text.
+
+    Attributes:
+        names: All columns of the file.
+        columns: Those that were asked for and are there.
+        rows: How many rows there are, bad ones included.
+        bad: For each row that could not be read, counted from 0, the reason; its cells are None.
+    """
+
+    names: tuple[str, ...]
+    columns: dict[str, list[Any]]
+    rows: int
+    bad: dict[int, str]
+
+
+def read_columns(path: Path, names: Sequence[str], delimiter: str | None = None) -> Cells:
+    """Return columns of a table file, whatever kind it is, held in memory.
+
+    Raises:
+        SourceError: There is no such file, its suffix is unknown, or the file is not what its suffix says.
+    """
+    if table_suffix(path) and not path.is_file():
+        raise SourceError(f"there is no file {str(path)!r}; give the path of a table")
+    file = open_records(path, delimiter)
+    columns: dict[str, list[Any]] = {name: [] for name in names if name in file.columns}
+    # Without any of the columns the rows are still counted.
+    records = file.records(Roles(others=tuple(columns) or file.columns[:1]))
+    bad: dict[int, str] = {}
+    rows = 0
+    for row, record in enumerate(records):
+        rows += 1
+        values: Mapping[str, Any] = {}
+        try:
+            if isinstance(record, BadRecord):
+                bad[row] = record.detail
+            else:
+                values = _csv_texts(record.values) if isinstance(file, CsvFile) else record.values
+        except UnicodeDecodeError as error:
+            bad[row] = f"{file.word} {record.number} of {path.name} is not UTF-8: {one_line(error)}"
+        for name, cells in columns.items():
+            cells.append(values.get(name))
+    return Cells(names=file.columns, columns=columns, rows=rows, bad=bad)
+
+
+def _csv_texts(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: cell.decode("utf-8") if isinstance(cell, bytes) else cell for name, cell in values.items()}
 
 
 class TableSource:
