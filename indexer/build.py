@@ -1,4 +1,4 @@
-"""From a corpus to a published version: plan, encode, merge, index, measure, publish."""
+"""`build_index`, from a corpus to a published version: plan, encode, merge, index, measure, publish."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from storage.staging import Staging
 
 from .ann.build_ann import build_approximate
 from .ann.memory import say_memory
-from .config import DEFAULT_ENCODER, BuildConfig, options_json, prompting, recorded_config, recorded_options
+from .config import DEFAULT_ENCODER, BuildConfig, options_json, recorded_config, recorded_options, with_prompt
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
@@ -69,7 +69,7 @@ def build_index(
     """
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
-    options = _seen_by(spec, options, config)
+    options = _with_layout_of(spec, options, config)
     _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
     if not config.update and not isinstance(source, EmbeddingSource):
         # A corpus that cannot be read leaves no empty index behind.
@@ -143,7 +143,7 @@ class Builder:
     def _from_source(self, source: Source, options: SourceOptions | None, parent: IndexVersion | None) -> BuildReport:
         known = parent.manifest.encoder if parent else None
         corpus = survey(source)
-        if parent is not None and _same(parent.manifest, source, corpus, self.config):
+        if parent is not None and _up_to_date(parent.manifest, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)
         executor = self._executor()
         encoder = load(self.config, self.given, known)
@@ -151,7 +151,7 @@ class Builder:
         say_memory({"images": corpus.images, "texts": corpus.texts}, encoder.dim, self.config, self.progress)
         cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
         fingerprint = build_fingerprint(source, encoder.info, executor.placed(self.config), cost)
-        if (done := self._done_before(fingerprint, corpus)) is not None:
+        if (done := self._published_by(fingerprint, corpus)) is not None:
             return self._unchanged(done, source)
         staging = self.store.staging(fingerprint)
         staging.write_plan({**asdict(corpus), "source": source.name, "encoder": encoder.spec, "shard_cost": cost})
@@ -179,7 +179,7 @@ class Builder:
         manifest = self._publish(shards, encoder.dim, encoder, build_report, encoding=encoding, corpus=corpus_info)
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
 
-    def _done_before(self, fingerprint: str, corpus: Corpus) -> Manifest | None:
+    def _published_by(self, fingerprint: str, corpus: Corpus) -> Manifest | None:
         """Return the current version if this very build has published it and was stopped while it tidied up."""
         if not self.store.is_staged(fingerprint) or self.store.current() is None:
             return None
@@ -187,7 +187,7 @@ class Builder:
             with self.store.open_version() as version:
                 manifest = version.manifest
         except (CorruptIndexError, IncompatibleIndexError):
-            return None  # a new version is the cure
+            return None  # a new version replaces it
         known = manifest.corpus
         same = known is not None and (known.staging, known.digest) == (fingerprint, corpus.digest)
         return manifest if same and manifest.build.get("config") == to_plain(asdict(self.config)) else None
@@ -263,7 +263,7 @@ class Builder:
                 for name, path in paths.items()
                 if path.exists()
             }
-            encode = prompting(encoder.encode_texts, self.config.prompt) if encoder else None
+            encode = with_prompt(encoder.encode_texts, self.config.prompt) if encoder else None
             return build_approximate(folder, tables, self.config, self.progress, encode)
 
     @property
@@ -320,7 +320,7 @@ def _opened(
     return open_source(Path(corpus), options) if isinstance(corpus, str | Path) else corpus
 
 
-def _seen_by(spec: str | None, options: SourceOptions | None, config: BuildConfig) -> SourceOptions | None:
+def _with_layout_of(spec: str | None, options: SourceOptions | None, config: BuildConfig) -> SourceOptions | None:
     """Return the options with the layout that the family of the encoder needs."""
     layout = (options or SourceOptions()).layout
     family = family_of(spec)
@@ -351,11 +351,11 @@ def _discarded(staging: Staging) -> tuple[str, ...]:
 
 
 def _root(source: Source) -> str:
-    """The folder of the pictures, from wherever a search is run; of a corpus that has moved it is another one."""
+    """The absolute folder of the images: an update of a corpus that has moved is no update without changes."""
     return printable(str(source.root.resolve()))
 
 
-def _same(manifest: Manifest, source: Source, corpus: Corpus, config: BuildConfig) -> bool:
+def _up_to_date(manifest: Manifest, source: Source, corpus: Corpus, config: BuildConfig) -> bool:
     """Whether an update would give the version that is there already; told without loading the encoder."""
     known = manifest.corpus
     if known is None or (known.root, known.digest) != (_root(source), corpus.digest):

@@ -1,4 +1,4 @@
-"""What a build may be told, with its defaults in one place; the manifest keeps it as it was."""
+"""The configuration of a build: its settings and defaults, the prompt, and what an update takes over from a version."""
 
 from __future__ import annotations
 
@@ -17,34 +17,10 @@ from storage.schema import AnnKind
 from .corpus import SourceOptions
 from .errors import BuildError
 
-PLACE = "{}"
-
-
-def checked_prompt(template: str) -> str | None:
-    """Return a template that holds one place for a text; None where it is nothing but that place.
-
-    Raises:
-        BuildError: It has no `{}` or several, more than one line, or is not valid Unicode.
-    """
-    places = template.count(PLACE)
-    if places != 1:
-        raise BuildError(
-            f"the prompt {template!r} has {places} places for the text; write {PLACE} once, as in 'a photo of {PLACE}'"
-        )
-    if not template.isprintable():
-        raise BuildError(f"the prompt {template!r} holds signs that cannot be printed; write it on one line")
-    return None if template.strip() == PLACE else template
-
-
-def prompting(encode: Callable[[list[str]], np.ndarray], template: str | None) -> Callable[[list[str]], np.ndarray]:
-    """Return `encode` for texts that go through a template first; None leaves them as they are."""
-    if template is None:
-        return encode
-    return lambda texts: encode([template.replace(PLACE, text) for text in texts])
-
-
+DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
+PLACEHOLDER = "{}"
 MAX_SEED = 2**63 - 1
-WHOLE_NUMBERS = (
+POSITIVE_INTEGERS = (
     "shard_cost",
     "batch_size",
     "decode_workers",
@@ -53,12 +29,13 @@ WHOLE_NUMBERS = (
     "max_file_bytes",
     "ray_workers",
 )
-DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
+# What decides which items and which approximate index there are; how fast a run may be is its own affair.
+KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildConfig:
-    """How to build an index.
+    """The settings of a build; the manifest keeps them as they were.
 
     Attributes:
         encoder: Encoder spec; None takes the one of the index being updated, or `DEFAULT_ENCODER`.
@@ -113,7 +90,7 @@ class BuildConfig:
     cache: str | None = None
 
     def __post_init__(self) -> None:
-        for name in WHOLE_NUMBERS:
+        for name in POSITIVE_INTEGERS:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BuildError(f"{name} is {value!r}; give a number of at least 1, or leave it out")
@@ -150,8 +127,28 @@ class BuildConfig:
         return self.max_rejected * items if 0 < self.max_rejected < 1 else self.max_rejected
 
 
-# What decides which items and which approximate index there are; how fast a run may be is its own affair.
-KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache")
+def checked_prompt(template: str) -> str | None:
+    """Return a template that holds one placeholder for a text; None where it is nothing but that.
+
+    Raises:
+        BuildError: It has no `{}` or several, more than one line, or is not valid Unicode.
+    """
+    count = template.count(PLACEHOLDER)
+    if count != 1:
+        raise BuildError(
+            f"the prompt {template!r} has {count} placeholders for the text; "
+            f"write {PLACEHOLDER} once, as in 'a photo of {PLACEHOLDER}'"
+        )
+    if not template.isprintable():
+        raise BuildError(f"the prompt {template!r} holds characters that cannot be printed; write it on one line")
+    return None if template.strip() == PLACEHOLDER else template
+
+
+def with_prompt(encode: Callable[[list[str]], np.ndarray], template: str | None) -> Callable[[list[str]], np.ndarray]:
+    """Return `encode` for texts that go through a template first; None leaves them as they are."""
+    if template is None:
+        return encode
+    return lambda texts: encode([template.replace(PLACEHOLDER, text) for text in texts])
 
 
 def options_json(options: SourceOptions) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Shards become tables: row ids are given here, in source order, so every way of building gives the same rows."""
+"""Merging: shard tables, from an encoder or of ready-made embeddings, become the vectors and the catalog of a version.
+
+Row ids are given here, in source order, so that a local, a resumed and a distributed build give the same rows.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,8 @@ from .corpus import EmbeddingChunk, EmbeddingSource, kept_pairs
 from .encode.shards import ITEM_FIELDS, ITEM_NAMES, text_sha256
 from .errors import BuildError
 from .progress import Progress
+
+_Value = TypeVar("_Value")
 
 
 def merge(tables: Iterable[pa.Table], folder: Path, dim: int, pairs: Callable[[], np.ndarray] | None = None) -> Counts:
@@ -63,8 +68,8 @@ class Merger:
         rejected = _concat(self._tables["rejected"], pa.schema(list(REJECTED_COLUMNS.items())))
         if not self._writers:
             raise BuildError(_nothing_indexed(rejected))
-        images, texts = (_with_row_ids(_concat(self._tables[name], _own_columns(name))) for name in COLLECTIONS)
-        pairs = _joined(images, self._links) if known_pairs is None else _pair_table(known_pairs)
+        images, texts = (_with_row_ids(_concat(self._tables[name], _item_columns(name))) for name in COLLECTIONS)
+        pairs = _pairs_of_links(images, self._links) if known_pairs is None else _pair_table(known_pairs)
         write_catalog(
             self.folder / "catalog.duckdb",
             images=_with_captions(images, texts, pairs),
@@ -86,13 +91,42 @@ class Merger:
         if rows.num_rows == 0:
             return
         metadata = [name for name in rows.column_names if name not in (*ITEM_NAMES, "vector")]
-        self._tables[collection].append(rows.select([*_own_columns(collection).names, *metadata]))
+        self._tables[collection].append(rows.select([*_item_columns(collection).names, *metadata]))
         if collection == "texts":
             self._links.append(rows.select(["item_id", "image_ids"]))
         if collection not in self._writers:
             (self.folder / collection).mkdir(parents=True, exist_ok=True)
             self._writers[collection] = VectorWriter(self.folder / collection / "vectors.arrow", self.dim)
         self._writers[collection].append(rows.column("item_id").to_pylist(), vector_matrix(rows, self.dim))
+
+
+class EmbeddingTables:
+    """Shard tables of ready-made embeddings, and the pairs among the rows that were kept."""
+
+    def __init__(self, source: EmbeddingSource, progress: Progress) -> None:
+        self._source, self._progress = source, progress
+        self._kept: dict[Collection, list[np.ndarray]] = {name: [] for name in COLLECTIONS}
+
+    def tables(self) -> Iterator[pa.Table]:
+        """Yield all images, then all texts, a bounded number of rows at a time."""
+        for collection in COLLECTIONS:
+            self._progress.stage(f"read {collection}", self._source.rows(collection))
+            for rows, table in _prefetched(self._read(collection)):
+                self._kept[collection].append(rows)
+                yield table
+                self._progress.advance(table.num_rows)
+
+    def pairs(self) -> np.ndarray:
+        """Return (n, 2) int64 image and text row ids, once all tables have been taken."""
+        rows = [np.concatenate([np.zeros(0, np.int64), *self._kept[name]]) for name in COLLECTIONS]
+        pairs, dropped = kept_pairs(self._source.pairs, *rows)
+        if dropped:
+            self._progress.note(f"{dropped:,} pairs are left out, since their image or text was rejected")
+        return pairs
+
+    def _read(self, collection: Collection) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        for chunk in self._source.chunks(collection):
+            yield chunk.rows, _table(collection, chunk, self._source.dim)
 
 
 def vector_matrix(table: pa.Table, dim: int) -> np.ndarray:
@@ -102,7 +136,7 @@ def vector_matrix(table: pa.Table, dim: int) -> np.ndarray:
     return np.asarray(values).reshape(-1, dim)
 
 
-def _own_columns(collection: Collection) -> pa.Schema:
+def _item_columns(collection: Collection) -> pa.Schema:
     columns = IMAGE_COLUMNS if collection == "images" else TEXT_COLUMNS
     return pa.schema([(name, kind) for name, kind in columns.items() if name != "row_id"])
 
@@ -121,16 +155,16 @@ def _pair_table(pairs: np.ndarray) -> pa.Table:
     return pa.table({"image_row": pa.array(ordered[:, 0]), "text_row": pa.array(ordered[:, 1])})
 
 
-def _joined(images: pa.Table, links: list[pa.Table]) -> pa.Table:
+def _pairs_of_links(images: pa.Table, links: list[pa.Table]) -> pa.Table:
     """Join texts with the images that they name; a pair with a rejected end is left out."""
     if not links or images.num_rows == 0:
         return _pair_table(np.zeros((0, 2), np.int64))
     column = pa.concat_tables(links).column("image_ids").combine_chunks()
     image_rows = pc.index_in(pc.list_flatten(column), value_set=images.column("item_id"))
-    found = np.asarray(pc.is_valid(image_rows))
+    indexed = np.asarray(pc.is_valid(image_rows))
     text_rows = np.asarray(pc.list_parent_indices(column))
     pairs = np.stack([np.asarray(pc.fill_null(image_rows, -1)), text_rows], axis=1)
-    return _pair_table(pairs[found])
+    return _pair_table(pairs[indexed])
 
 
 def _with_captions(images: pa.Table, texts: pa.Table, pairs: pa.Table) -> pa.Table:
@@ -140,8 +174,8 @@ def _with_captions(images: pa.Table, texts: pa.Table, pairs: pa.Table) -> pa.Tab
     # Assigned backwards, the first pair of an image is the last to write.
     first[image_rows[::-1]] = text_rows[::-1]
     captions = texts.column("caption").take(pa.array(first, mask=first < 0))
-    place = images.schema.get_field_index("caption")
-    return images.set_column(place, pa.field("caption", pa.string()), captions)
+    position = images.schema.get_field_index("caption")
+    return images.set_column(position, pa.field("caption", pa.string()), captions)
 
 
 def _nothing_indexed(rejected: pa.Table) -> str:
@@ -154,44 +188,12 @@ def _nothing_indexed(rejected: pa.Table) -> str:
     )
 
 
-_Value = TypeVar("_Value")
-
-
-class EmbeddingTables:
-    """Turns the chunks of a source into shard tables, and remembers which rows were kept."""
-
-    def __init__(self, source: EmbeddingSource, progress: Progress) -> None:
-        self._source, self._progress = source, progress
-        self._kept: dict[Collection, list[np.ndarray]] = {name: [] for name in COLLECTIONS}
-
-    def tables(self) -> Iterator[pa.Table]:
-        """Yield all images, then all texts, a bounded number of rows at a time."""
-        for collection in COLLECTIONS:
-            self._progress.stage(f"read {collection}", self._source.rows(collection))
-            for rows, table in _ahead(self._read(collection)):
-                self._kept[collection].append(rows)
-                yield table
-                self._progress.advance(table.num_rows)
-
-    def pairs(self) -> np.ndarray:
-        """Return (n, 2) int64 image and text row ids, once all tables have been taken."""
-        rows = [np.concatenate([np.zeros(0, np.int64), *self._kept[name]]) for name in COLLECTIONS]
-        pairs, dropped = kept_pairs(self._source.pairs, *rows)
-        if dropped:
-            self._progress.note(f"{dropped:,} pairs are left out, since their image or text was rejected")
-        return pairs
-
-    def _read(self, collection: Collection) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        for chunk in self._source.chunks(collection):
-            yield chunk.rows, _table(collection, chunk, self._source.dim)
-
-
-def _ahead(values: Iterator[_Value]) -> Iterator[_Value]:
-    """Make the next value in a thread while the one before is used."""
+def _prefetched(values: Iterator[_Value]) -> Iterator[_Value]:
+    """Yield the values, each computed in a thread while the one before is used."""
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, values, None)
-        while (value := coming.result()) is not None:
-            coming = thread.submit(next, values, None)
+        upcoming = thread.submit(next, values, None)
+        while (value := upcoming.result()) is not None:
+            upcoming = thread.submit(next, values, None)
             yield value
 
 
@@ -211,7 +213,7 @@ def _table(collection: Collection, chunk: EmbeddingChunk, dim: int) -> pa.Table:
         values[name] = [*known, *(getattr(rejection, name) for rejection in chunk.rejected)]
     rows = len(chunk.rows) + missing
     columns = [pa.array(_padded(values.get(field.name, []), rows), field.type) for field in ITEM_FIELDS]
-    metadata = [_grown(chunk.metadata.column(name), missing) for name in chunk.metadata.column_names]
+    metadata = [_with_nulls(chunk.metadata.column(name), missing) for name in chunk.metadata.column_names]
     flat = np.concatenate([chunk.vectors, np.zeros((missing, dim), np.float16)])
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)
     schema = pa.schema([*ITEM_FIELDS, *chunk.metadata.schema, pa.field("vector", vectors.type)])
@@ -222,5 +224,5 @@ def _padded(values: list[Any], rows: int) -> list[Any]:
     return values + [None] * (rows - len(values))
 
 
-def _grown(column: pa.ChunkedArray, missing: int) -> pa.ChunkedArray:
+def _with_nulls(column: pa.ChunkedArray, missing: int) -> pa.ChunkedArray:
     return pa.chunked_array([*column.chunks, pa.nulls(missing, column.type)], column.type)

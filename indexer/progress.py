@@ -15,7 +15,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Progress(Protocol):
-    """Where a build tells what it is doing."""
+    """Receives what a build is doing."""
 
     def note(self, text: str) -> None:
         """Say one thing that stays on the screen."""

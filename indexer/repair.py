@@ -1,4 +1,4 @@
-"""Makes a damaged version whole again, as a new version: what can be computed from what is intact, and nothing else."""
+"""Repair of a damaged version: a new version in which what can be recovered or computed anew has been."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class RepairReport:
 
 
 def repair_index(path: str | Path, version: int | None = None, progress: Progress | None = None) -> RepairReport:
-    """Verify a version in full and publish what can be mended of it as a new version; the old one is not touched.
+    """Verify a version in full and, where it is damaged, publish a repaired copy as a new version.
 
-    A damaged file that another version of the index holds, byte for byte, is copied from there. An ANN file is trained
-    again from the vectors and measured as in a build. Everything else ends in an error: vectors come from the encoder,
-    and captions, paths and pairs from the corpus.
+    The old version is not touched. A damaged file that another version of the index holds, byte for byte, is copied
+    from there. An ANN file is trained again from the vectors and measured as in a build. Everything else ends in an
+    error: vectors come from the encoder, and captions, paths and pairs from the corpus.
 
     Args:
         path: The index.
@@ -66,18 +66,18 @@ def repair_index(path: str | Path, version: int | None = None, progress: Progres
         progress: Where to tell what is going on; silent by default.
 
     Raises:
-        BuildError: The damage cannot be mended; the message names the versions that are whole and the next step.
+        BuildError: The damage cannot be repaired; the message names the versions that are whole and the next step.
         StorageError: There is no such version, or another builder holds the index.
     """
     store = IndexStore.open(path)
     with store.lock():
-        found = store.verify(version)
-        if found.ok and found.version is not None:
-            return RepairReport(version=found.version)
-        if found.version is None or not found.structure:
-            raise _refusal(store, found, MANIFEST if found.version is not None else CURRENT)
-        manifest = store.manifest(found.version)
-        return _Repair(store=store, found=found, manifest=manifest, progress=progress or SilentProgress()).run()
+        check = store.verify(version)
+        if check.ok and check.version is not None:
+            return RepairReport(version=check.version)
+        if check.version is None or not check.structure:
+            raise _refusal(store, check, MANIFEST if check.version is not None else CURRENT)
+        manifest = store.manifest(check.version)
+        return _Repair(store=store, verification=check, manifest=manifest, progress=progress or SilentProgress()).run()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,18 +85,18 @@ class _Repair:
     """One repair, under the lock of its index."""
 
     store: IndexStore
-    found: Verification
+    verification: Verification
     manifest: Manifest
     progress: Progress
 
     def run(self) -> RepairReport:
         damaged, broken = self._damaged()
-        sources = {name: twin for name in sorted(damaged) if (twin := self._twin(name)) is not None}
+        sources = {name: number for name in sorted(damaged) if (number := self._intact_copy(name)) is not None}
         rebuilt = sorted((damaged | broken) - set(sources))
         anns: dict[str, Collection] = {ann_name(name): name for name in self.manifest.collections}
         for name in rebuilt:
             if name not in anns:
-                raise _refusal(self.store, self.found, name, self.manifest)
+                raise _refusal(self.store, self.verification, name, self.manifest)
         draft = self.store.draft()
         try:
             for name in sorted(set(self.manifest.files) - set(rebuilt)):
@@ -107,7 +107,7 @@ class _Repair:
                 published=draft.number,
                 rebuilt=tuple(rebuilt),
                 recovered=tuple(sorted(sources.items())),
-                left_out=self._strangers(),
+                left_out=self._unexpected_files(),
                 kept_measurements=tuple(name for kept, _ in fresh.values() for name in kept),
             )
             infos = {**self.manifest.collections, **{name: info for name, (_, info) in fresh.items()}}
@@ -128,14 +128,14 @@ class _Repair:
     def _damaged(self) -> tuple[set[str], set[str]]:
         """Names of the files that are not as published, and of those that are and break a rule all the same."""
         prefix = self.store.version_path(self.manifest.version).relative_to(self.store.path)
-        files = {Path(check.name).relative_to(prefix).as_posix() for check in self.found.files if check.problem}
-        broken = {check.file for check in self.found.structure if check.problem}
+        files = {Path(check.name).relative_to(prefix).as_posix() for check in self.verification.files if check.problem}
+        broken = {check.file for check in self.verification.structure if check.problem}
         return files & set(self.manifest.files), broken
 
-    def _strangers(self) -> tuple[str, ...]:
-        return tuple(check.name for check in self.found.files if check.checksum == "unasked")
+    def _unexpected_files(self) -> tuple[str, ...]:
+        return tuple(check.name for check in self.verification.files if check.checksum == "unasked")
 
-    def _twin(self, name: str) -> int | None:
+    def _intact_copy(self, name: str) -> int | None:
         """Return another version that holds the very bytes this file had; None where there is none."""
         entry = self.manifest.files[name]
         for number in reversed(self.store.versions()):
@@ -180,7 +180,7 @@ def _provenance(report: RepairReport) -> dict[str, Any]:
     return {"of": report.version, "rebuilt": report.rebuilt, "recovered": dict(report.recovered)}
 
 
-def _refusal(store: IndexStore, found: Verification, name: str, manifest: Manifest | None = None) -> BuildError:
+def _refusal(store: IndexStore, check: Verification, name: str, manifest: Manifest | None = None) -> BuildError:
     """Return the one line that says what cannot be repaired, why, and what to do."""
     if name == CATALOG:
         reason = "the captions, paths and pairs that it held come from the corpus alone"
@@ -188,17 +188,17 @@ def _refusal(store: IndexStore, found: Verification, name: str, manifest: Manife
         reason = "nothing else says what the version held"
     else:
         reason = "vectors come from the encoder alone"
-    whole = [number for number in store.versions() if number != found.version and store.verify(number).ok]
+    whole = [number for number in store.versions() if number != check.version and store.verify(number).ok]
     root = manifest.corpus.root if manifest and manifest.corpus else "CORPUS"
     back = f"go back with `twinlens rollback {store.path} --to {whole[-1]}`, or " if whole else ""
     return BuildError(
-        f"{name} cannot be repaired: {_problem(found, name)}, and {reason}; whole versions: "
+        f"{name} cannot be repaired: {_problem(check, name)}, and {reason}; whole versions: "
         f"{', '.join(map(str, whole)) or 'none'}; {back}build again with `build-index {root} --out {store.path}`"
     )
 
 
-def _problem(found: Verification, name: str) -> str:
+def _problem(check: Verification, name: str) -> str:
     """The problem of this file, without the next step that it names."""
-    told = [check.problem for check in found.files if check.problem and check.name.endswith(name)]
-    told += [rule.problem for rule in found.structure if rule.problem and rule.file == name]
-    return (told or found.problems)[0].rsplit(";", 1)[0]
+    problems = [file.problem for file in check.files if file.problem and file.name.endswith(name)]
+    problems += [rule.problem for rule in check.structure if rule.problem and rule.file == name]
+    return (problems or check.problems)[0].rsplit(";", 1)[0]

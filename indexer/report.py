@@ -1,4 +1,4 @@
-"""What a finished build tells its user."""
+"""The report of a finished build, as JSON and for people."""
 
 from __future__ import annotations
 

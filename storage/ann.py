@@ -19,7 +19,7 @@ from .schema import AnnPlan
 # A filter that leaves at most this many values (rows x dim) is answered by comparing them all, exactly: 4 ms on one
 # core, which is where probing with a filter, at the width that such a filter needs, costs as much.
 NARROW_VALUES = 2_500_000
-_WIDEST_EF = 4096  # a walk through an `hnsw` graph beyond this costs more than comparing every row of most filters
+_MAX_EF = 4096  # a walk through an `hnsw` graph beyond this costs more than comparing every row of most filters
 
 # FAISS's number for the scan that goes through the lists of one query after the other: a tenth quicker for one query
 # than the one that shares lists among queries, and equal for many.
@@ -62,7 +62,7 @@ class AnnIndex:
     @property
     def max_nprobe(self) -> int:
         """The largest `nprobe` that changes anything: all lists, for `hnsw` at most 4096, for `flat` 0."""
-        return min(_WIDEST_EF, self._vectors.rows) if self.plan.kind == "hnsw" else self.plan.nlist
+        return min(_MAX_EF, self._vectors.rows) if self.plan.kind == "hnsw" else self.plan.nlist
 
     def search(
         self, queries: NDArray[Any], k: int, *, nprobe: int, oversample: int, rows: Ids | None = None
@@ -91,7 +91,7 @@ class AnnIndex:
         _check_positive(k=k, oversample=oversample, nprobe=1 if flat else nprobe)
         if flat or (rows is not None and len(rows) <= max(NARROW_VALUES // self._vectors.dim, k)):
             return exact_search(self._vectors, queries, k, rows)
-        return self._probe(queries, _Probing(k=k, nprobe=nprobe, oversample=oversample), rows)
+        return self._probe(queries, _ProbeSettings(k=k, nprobe=nprobe, oversample=oversample), rows)
 
     def candidates(self, queries: NDArray[Any], count: int, *, nprobe: int) -> Ids:
         """Return the row ids that the codes alone rank first, (nq, count) int64, -1 where there are fewer.
@@ -104,48 +104,48 @@ class AnnIndex:
         if self.plan.kind == "flat":
             raise SearchParameterError("an index of kind 'flat' has no candidates; use search")
         _check_positive(count=count, nprobe=nprobe)
-        return self._ask(_checked_queries(queries, self._vectors.dim), count, nprobe, None)
+        return self._search_codes(_checked_queries(queries, self._vectors.dim), count, nprobe, None)
 
-    def _probe(self, queries: Scores, probing: _Probing, rows: Ids | None) -> Ranking:
+    def _probe(self, queries: Scores, probing: _ProbeSettings, rows: Ids | None) -> Ranking:
         available = self._vectors.rows if rows is None else len(rows)
         # A spilled row may come twice, so that as many more candidates stand for all rows.
-        most = available + self.plan.spilled
-        wanted, count = min(probing.k, available), min(probing.k * probing.oversample, most)
+        entries = available + self.plan.spilled
+        expected, count = min(probing.k, available), min(probing.k * probing.oversample, entries)
         nprobe = -(-probing.nprobe * self._vectors.rows // available)
         allowed = None if rows is None else _mask(rows, self._vectors.rows)
-        ids, scores = rerank(self._vectors, queries, self._ask(queries, count, nprobe, allowed), probing.k)
-        if ids[:, wanted - 1].min(initial=0) >= 0:
+        ids, scores = rerank(self._vectors, queries, self._search_codes(queries, count, nprobe, allowed), probing.k)
+        if ids[:, expected - 1].min(initial=0) >= 0:
             return ids, scores
-        widest = most if self.plan.spilled else count
-        while (short := _short(ids, wanted)).size and (nprobe < self.max_nprobe or count < widest):
+        widest = entries if self.plan.spilled else count
+        while (short := _incomplete(ids, expected)).size and (nprobe < self.max_nprobe or count < widest):
             nprobe, count = 4 * nprobe, min(4 * count, widest)
-            found = self._ask(queries[short], count, nprobe, allowed)
-            ids[short], scores[short] = rerank(self._vectors, queries[short], found, probing.k)
+            candidates = self._search_codes(queries[short], count, nprobe, allowed)
+            ids[short], scores[short] = rerank(self._vectors, queries[short], candidates, probing.k)
         if short.size:
             ids[short], scores[short] = exact_search(self._vectors, queries[short], probing.k, rows)
         return ids, scores
 
-    def _ask(self, queries: Scores, count: int, nprobe: int, allowed: NDArray[np.bool_] | None) -> Ids:
+    def _search_codes(self, queries: Scores, count: int, nprobe: int, allowed: NDArray[np.bool_] | None) -> Ids:
         bits = None if allowed is None else np.packbits(allowed, bitorder="little")
         # The selector points into `bits`, which this frame keeps until the search is over.
         selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
         parameters = self._parameters(count, min(nprobe, self.max_nprobe), selector)
         if self._rotation is not None:
             queries = self._rotated(queries)
-        found: Ids = self._index.search(queries, count, params=parameters)[1]
+        ids: Ids = self._index.search(queries, count, params=parameters)[1]
         if allowed is not None:
             # FAISS's filters have had holes: nothing leaves here that the filter does not allow.
-            found = np.where((found >= 0) & allowed[found], found, -1)
-        return found
+            ids = np.where((ids >= 0) & allowed[ids], ids, -1)
+        return ids
 
     def _rotated(self, queries: Scores) -> Scores:
-        turned: Scores
+        rotated: Scores
         if len(queries) == 1 and self._rotation is not None:
-            turned = (self._rotation @ queries[0])[None]
-            return turned
+            rotated = (self._rotation @ queries[0])[None]
+            return rotated
         # numpy's threads, which wait in a loop for more work, would take half of the cores from FAISS for a while.
-        turned = faiss.downcast_VectorTransform(self._file.chain.at(0)).apply(queries)
-        return turned
+        rotated = faiss.downcast_VectorTransform(self._file.chain.at(0)).apply(queries)
+        return rotated
 
     def _parameters(self, count: int, nprobe: int, selector: Mapping[str, Any]) -> Any:
         if self.plan.kind == "hnsw":
@@ -171,17 +171,17 @@ def _rotation(index: Any) -> Scores | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Probing:
-    """What a caller asked for."""
+class _ProbeSettings:
+    """The settings of one search."""
 
     k: int
     nprobe: int
     oversample: int
 
 
-def _short(ids: Ids, wanted: int) -> Ids:
+def _incomplete(ids: Ids, expected: int) -> Ids:
     """Queries with fewer hits than there could be."""
-    return np.flatnonzero((ids >= 0).sum(axis=1) < wanted)
+    return np.flatnonzero((ids >= 0).sum(axis=1) < expected)
 
 
 def _mask(rows: Ids, total: int) -> NDArray[np.bool_]:
@@ -222,9 +222,9 @@ def _check(path: Path, index: Any, plan: AnnPlan, vectors: Vectors) -> None:
     ]
     if plan.kind != "hnsw":
         lists = _lists(index)
-        checks += [("nlist", lists.nlist, plan.nlist), ("list centres", lists.quantizer.ntotal, plan.nlist)]
+        checks += [("nlist", lists.nlist, plan.nlist), ("list centroids", lists.quantizer.ntotal, plan.nlist)]
         checks += [("dim", lists.d, vectors.dim), ("rows", lists.ntotal - plan.spilled, vectors.rows)]
         checks += [("metric", lists.metric_type, faiss.METRIC_INNER_PRODUCT)]
-    for name, found, expected in checks:
-        if found != expected:
-            raise CorruptIndexError(f"{path} has {name} {found!r} where {expected!r} is expected; build it again")
+    for name, actual, expected in checks:
+        if actual != expected:
+            raise CorruptIndexError(f"{path} has {name} {actual!r} where {expected!r} is expected; build it again")

@@ -67,7 +67,7 @@ class Catalog:
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self.path = path
         self._connection = connection
-        self._guard = threading.Lock()
+        self._lock = threading.Lock()
         self._columns = self._read_columns()
         self.counts: Mapping[str, int] = {name: self._count(name) for name in TABLES}
 
@@ -99,7 +99,7 @@ class Catalog:
     def rows(
         self, collection: Collection, row_ids: Sequence[int] | NDArray[np.int64], columns: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
-        """Return one dict a row id, in the order asked; the same row id may come twice.
+        """Return one dict a row id, in the order given; the same row id may come twice.
 
         Args:
             collection: `images` or `texts`.
@@ -110,27 +110,27 @@ class Catalog:
             SearchParameterError: A column or a row id is not in the collection.
         """
         names = [name for name, _ in self._columns[collection]]
-        wanted = names if columns is None else list(columns)
-        if unknown := [name for name in wanted if name not in names]:
+        selected = names if columns is None else list(columns)
+        if unknown := [name for name in selected if name not in names]:
             raise SearchParameterError(f"{collection} have no column {unknown[0]!r}; they have {', '.join(names)}")
-        asked = [int(row) for row in row_ids]
-        if not asked:
+        requested = [int(row) for row in row_ids]
+        if not requested:
             return []
         # A semi-join: an IN list of constants makes DuckDB read every row group that lies between them.
-        sql = f"SELECT rowid, {', '.join(map(quoted, wanted))} FROM {collection} WHERE rowid IN (SELECT unnest(?))"
+        sql = f"SELECT rowid, {', '.join(map(quoted, selected))} FROM {collection} WHERE rowid IN (SELECT unnest(?))"
         with self._cursor() as cursor:
-            found = {row[0]: row[1:] for row in cursor.execute(sql, [asked]).fetchall()}
-        if missing := [row for row in asked if row not in found]:
+            by_id = {row[0]: row[1:] for row in cursor.execute(sql, [requested]).fetchall()}
+        if missing := [row for row in requested if row not in by_id]:
             last = self.counts[collection] - 1
             raise SearchParameterError(f"row id {missing[0]} is not in {collection}, which have rows 0 to {last}")
-        return [dict(zip(wanted, found[row], strict=True)) for row in asked]
+        return [dict(zip(selected, by_id[row], strict=True)) for row in requested]
 
     def item_ids(self, collection: Collection, start: int, stop: int) -> NDArray[np.object_]:
         """Return the item ids of the rows from `start` to before `stop`, those that exist, in row order: (n,) str."""
         sql = f"SELECT item_id FROM {collection} WHERE row_id >= ? AND row_id < ? ORDER BY row_id"
         with self._cursor() as cursor:
-            found = [row[0] for row in cursor.execute(sql, [start, stop]).fetchall()]
-        return np.array(found, dtype=object)
+            ids = [row[0] for row in cursor.execute(sql, [start, stop]).fetchall()]
+        return np.array(ids, dtype=object)
 
     def arrow(self, collection: Collection, row_ids: NDArray[np.int64], columns: Sequence[str]) -> pa.Table:
         """Return some columns of these rows as an Arrow table, with the catalog's own types.
@@ -158,7 +158,7 @@ class Catalog:
         sql = f"SELECT row_id FROM (SELECT * FROM {collection}) AS {collection} WHERE (\n{where}\n)"
         with self._cursor() as cursor, _limited(cursor, timeout):
             try:
-                found = cursor.execute(sql).fetchnumpy()["row_id"]
+                row_ids = cursor.execute(sql).fetchnumpy()["row_id"]
             except duckdb.InterruptException as error:
                 raise SearchParameterError(
                     f"where {shortened(where)!r} took longer than {timeout:g} s on {collection}; simplify it"
@@ -169,7 +169,7 @@ class Catalog:
                     f"where {shortened(where)!r} cannot be used: {first_line(error)}; "
                     f"the columns of {collection} are {names}"
                 ) from error
-        return np.sort(np.asarray(found, dtype=np.int64))
+        return np.sort(np.asarray(row_ids, dtype=np.int64))
 
     def parse_predicate(self, where: str) -> dict[str, Any]:
         """Return the tree of one SQL expression as DuckDB's parser gives it; see `parse_predicate`.
@@ -199,7 +199,7 @@ class Catalog:
     @contextmanager
     def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            with self._guard:
+            with self._lock:
                 cursor = self._connection.cursor()
             with cursor, restored_keyboard_interrupt():
                 yield cursor
@@ -210,19 +210,19 @@ class Catalog:
 
     def _read_columns(self) -> dict[str, list[tuple[str, str]]]:
         sql = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
-        found: dict[str, list[tuple[str, str]]] = {name: [] for name in TABLES}
+        columns: dict[str, list[tuple[str, str]]] = {name: [] for name in TABLES}
         with self._cursor() as cursor:
             for table, name, kind in cursor.execute(sql).fetchall():
-                found.setdefault(table, []).append((name, kind))
+                columns.setdefault(table, []).append((name, kind))
         for table in TABLES:
-            present = {name for name, _ in found[table]}
+            present = {name for name, _ in columns[table]}
             expected = [name for name in TABLES[table] if name in present or name not in LATER_COLUMNS]
-            own = [name for name, _ in found[table][: len(expected)]]
-            if own != expected:
+            names = [name for name, _ in columns[table][: len(expected)]]
+            if names != expected:
                 raise CorruptIndexError(
-                    f"{self.path} has columns {own} in table {table!r} where {expected} are expected; build again"
+                    f"{self.path} has columns {names} in table {table!r} where {expected} are expected; build again"
                 )
-        return found
+        return columns
 
     def _count(self, name: str) -> int:
         with self._cursor() as cursor:

@@ -15,20 +15,6 @@ from .errors import DuplicateItemError, StorageError, first_line
 from .files.atomic import checkpoint, explained, sync_file
 from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS
 
-_INTERRUPTED = "Query interrupted"
-_INTERRUPTED_INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
-
-
-@contextmanager
-def restored_keyboard_interrupt() -> Iterator[None]:
-    """Turn the errors that DuckDB makes of a Ctrl-C back into the `KeyboardInterrupt` that it was."""
-    try:
-        yield
-    except (RuntimeError, duckdb.Error) as error:
-        if str(error) != _INTERRUPTED and _INTERRUPTED_INSIDE not in str(error):
-            raise
-        raise KeyboardInterrupt from error
-
 
 def _image_columns() -> dict[str, pa.DataType]:
     columns: dict[str, pa.DataType] = dict(ITEM_COLUMNS)
@@ -59,7 +45,9 @@ TABLES: Mapping[str, Mapping[str, pa.DataType]] = {
     "rejected": REJECTED_COLUMNS,
 }
 # What DuckDB raises where a file cannot be written or synced; a commit or a checkpoint wraps it.
-_OF_THE_DISK = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)
+_DISK_ERRORS = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalException)
+_INTERRUPTED = "Query interrupted"
+_INTERRUPTED_INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
 # Names that a metadata column may not have, in any spelling; `rowid` is DuckDB's own column, by which rows are read.
 RESERVED_NAMES = frozenset({*IMAGE_COLUMNS, *TEXT_COLUMNS, "rowid"})
 
@@ -80,7 +68,7 @@ def write_catalog(path: Path, *, images: pa.Table, texts: pa.Table, pairs: pa.Ta
         DuplicateItemError: An `item_id` stands twice in `images` or in `texts`.
     """
     given = {"images": images, "texts": texts, "pairs": pairs, "rejected": rejected}
-    tables = {name: _normalised(name, table) for name, table in given.items()}
+    tables = {name: _normalized(name, table) for name, table in given.items()}
     for collection in COLLECTIONS:
         _check_row_ids(collection, tables[collection])
     for column, target in (("image_row", "images"), ("text_row", "texts")):
@@ -95,6 +83,17 @@ def write_catalog(path: Path, *, images: pa.Table, texts: pa.Table, pairs: pa.Ta
 def quoted(name: str) -> str:
     """Return a name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
+
+
+@contextmanager
+def restored_keyboard_interrupt() -> Iterator[None]:
+    """Turn the errors that DuckDB makes of a Ctrl-C back into the `KeyboardInterrupt` that it was."""
+    try:
+        yield
+    except (RuntimeError, duckdb.Error) as error:
+        if str(error) != _INTERRUPTED and _INTERRUPTED_INSIDE not in str(error):
+            raise
+        raise KeyboardInterrupt from error
 
 
 def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
@@ -114,12 +113,12 @@ def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
                 _refuse_duplicates(connection, collection)
             connection.execute("CHECKPOINT")
     except duckdb.Error as error:
-        step = "check the disk and its free space" if isinstance(error, _OF_THE_DISK) else "mend the column"
+        step = "check the disk and its free space" if isinstance(error, _DISK_ERRORS) else "fix the column"
         raise StorageError(f"cannot write {path}: {first_line(error)}; {step}, then run the command again") from error
 
 
-def _normalised(name: str, table: pa.Table) -> pa.Table:
-    """Return the table with its own columns first, each of its type, then metadata that DuckDB can hold."""
+def _normalized(name: str, table: pa.Table) -> pa.Table:
+    """Return the table with the columns of the format first, each of its type, then metadata that DuckDB can hold."""
     expected = TABLES[name]
     missing = [column for column in expected if column not in table.column_names]
     if missing:
@@ -171,8 +170,8 @@ def _storable(kind: pa.DataType) -> pa.DataType:
 
 
 def _check_row_ids(collection: str, table: pa.Table) -> None:
-    found = np.asarray(table.column("row_id").combine_chunks())
-    if table.column("row_id").null_count or not np.array_equal(found, np.arange(table.num_rows)):
+    row_ids = np.asarray(table.column("row_id").combine_chunks())
+    if table.column("row_id").null_count or not np.array_equal(row_ids, np.arange(table.num_rows)):
         raise StorageError(f"row ids of {collection!r} do not count from 0 to {table.num_rows - 1} in order")
     if table.column("item_id").null_count:
         row = pc.index(table.column("item_id").is_null(), True).as_py()

@@ -1,4 +1,4 @@
-"""Exact scores over the stored vectors: the re-rank of candidates, and the scan that compares every row.
+"""Exact search over the stored vectors: the re-rank of candidates, and the brute-force scan of every row.
 
 Every score that leaves an index comes from here, from the same arithmetic whatever the path: the dot product of the
 float32 query with the float16 vector as stored, so a row has one score, and hits come in one order: score downwards,
@@ -13,55 +13,19 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-_SIGN_AND_BITS = np.array(0x8FFFE000, dtype=np.uint32).view(np.int32)[()]
-EXPONENT_SHIFT = np.float32(2.0**112)
-_WIDEN_VALUES = 1 << 18  # float32 values a step: 1 MiB, so that the four passes stay in the cache
-
-
-def widen(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return the same numbers as float32, exactly; `vectors` is C-contiguous, of any shape, and finite.
-
-    The bits of a float16 are moved to where float32 keeps its own, which is off by a factor of 2^112 because the two
-    exponents are biased by 15 and 127; one multiplication mends that, subnormal numbers included. Infinity and NaN
-    become large finite numbers: no stored vector has them.
-    """
-    wide = np.empty(vectors.shape, dtype=np.float32)
-    source, target = vectors.reshape(-1).view(np.int16), wide.reshape(-1)
-    for start in range(0, source.size, _WIDEN_VALUES):
-        block = target[start : start + _WIDEN_VALUES]
-        _move_bits(source[start : start + _WIDEN_VALUES], block.view(np.int32))
-        block *= EXPONENT_SHIFT
-    return wide
-
-
-def widen_small(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Return the same numbers times 2^-112, exactly, in three passes: for a few rows that stay in the cache.
-
-    A product with `EXPONENT_SHIFT` times a query is then to the last bit the product of `widen` with the query: a power
-    of two changes no rounding, as long as nothing leaves the range of float32, and unit vectors are far from it.
-    """
-    bits = np.empty(vectors.shape, dtype=np.int32)
-    _move_bits(vectors.view(np.int16), bits)
-    return bits.view(np.float32)
-
-
-def _move_bits(source: NDArray[np.int16], bits: NDArray[np.int32]) -> None:
-    bits[...] = source  # extends the sign, which then sits in bit 31 after the shift
-    bits <<= 13
-    bits &= _SIGN_AND_BITS
-
-
 Ids = NDArray[np.int64]
 Scores = NDArray[np.float32]
 Ranking = tuple[Ids, Scores]
-
 # float32 values of work space a step. Small steps stay in the cache and cost no page faults, which decides for one
 # query (5 ms against 12 over 20,000 x 512); for many queries the matrix product wants larger ones.
 _BLOCK_VALUES = 1 << 20
 _BATCH_BLOCK_VALUES = 1 << 22
 _BATCH = 16
-_TALLEST = 1024
-_LOWEST = np.finfo(np.float32).min  # above the -inf of an excluded row
+_MAX_QUERIES = 1024
+_MIN_SCORE = np.finfo(np.float32).min  # above the -inf of an excluded row
+_SIGN_AND_BITS = np.array(0x8FFFE000, dtype=np.uint32).view(np.int32)[()]
+EXPONENT_SHIFT = np.float32(2.0**112)
+_CONVERT_VALUES = 1 << 18  # float32 values a step: 1 MiB, so that the four passes stay in the cache
 
 
 class Vectors(Protocol):
@@ -101,8 +65,8 @@ def score_candidates(vectors: Vectors, queries: NDArray[Any], candidates: Ids) -
 
 
 def _block_scores(vectors: Vectors, shifted: Scores, candidates: Ids) -> Scores:
-    """Exact scores of a block; the queries come times 2^112, see `widen_small`."""
-    scores: Scores = np.vecdot(widen_small(vectors.gather(np.maximum(candidates, 0))), shifted[:, None, :])
+    """Exact scores of a block; the queries come times 2^112, see `to_scaled_float32`."""
+    scores: Scores = np.vecdot(to_scaled_float32(vectors.gather(np.maximum(candidates, 0))), shifted[:, None, :])
     scores[candidates < 0] = -np.inf
     return scores
 
@@ -142,22 +106,22 @@ def exact_search(
         Row ids and scores in the form and order of `rerank`.
     """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    banned = np.full(len(queries), -1, dtype=np.int64) if exclude is None else exclude
-    best = _nothing(len(queries), k)
+    excluded = np.full(len(queries), -1, dtype=np.int64) if exclude is None else exclude
+    best = _empty_ranking(len(queries), k)
     if not len(queries) or k < 1:
         return best
-    height = min(len(queries), _TALLEST)
+    height = min(len(queries), _MAX_QUERIES)
     values = _BLOCK_VALUES if height <= _BATCH else _BATCH_BLOCK_VALUES
     size = max(64, values // max(height, vectors.dim))
     for top in range(0, len(queries), height):
         part = slice(top, top + height)
         for ids, block in _blocks(vectors, rows, size):
-            found = _scan(queries[part], ids, block, (best[0][part], best[1][part]), banned[part])
-            best[0][part], best[1][part] = found
+            merged = _scan(queries[part], ids, block, (best[0][part], best[1][part]), excluded[part])
+            best[0][part], best[1][part] = merged
     return best
 
 
-def _nothing(queries: int, k: int) -> Ranking:
+def _empty_ranking(queries: int, k: int) -> Ranking:
     return np.full((queries, k), -1, dtype=np.int64), np.full((queries, k), -np.inf, dtype=np.float32)
 
 
@@ -168,20 +132,20 @@ def _blocks(vectors: Vectors, rows: Ids | None, size: int) -> Iterator[tuple[Ids
         return
     for start in range(0, len(rows), size):
         ids = rows[start : start + size]
-        yield ids, widen(vectors.gather(ids))
+        yield ids, to_float32(vectors.gather(ids))
 
 
-def _scan(queries: Scores, ids: Ids, block: Scores, best: Ranking, banned: Ids) -> Ranking:
+def _scan(queries: Scores, ids: Ids, block: Scores, best: Ranking, excluded: Ids) -> Ranking:
     """Merge one block of rows into the best so far."""
     rough = queries @ block.T
-    place = np.minimum(np.searchsorted(ids, banned), len(ids) - 1)  # ids ascend
-    own = np.flatnonzero(ids[place] == banned)
-    rough[own, place[own]] = -np.inf
+    column = np.minimum(np.searchsorted(ids, excluded), len(ids) - 1)  # ids ascend
+    hit = np.flatnonzero(ids[column] == excluded)
+    rough[hit, column[hit]] = -np.inf
     # Matrix and row-wise products round differently, each by at most dim * 2^-24 for unit vectors: whatever could
     # still be among the best is scored again, row by row, so that the block size never shows in a score.
     slack = np.float32(4 * block.shape[1] * 2.0**-24)
     floor = _floor(rough, best[1])
-    row, column = np.nonzero(rough >= np.maximum(floor - slack, _LOWEST)[:, None])
+    row, column = np.nonzero(rough >= np.maximum(floor - slack, _MIN_SCORE)[:, None])
     return _merge(best, row, ids[column], _pair_scores(queries, block, row, column))
 
 
@@ -224,7 +188,40 @@ def _best(ids: Ids, scores: Scores, k: int) -> Ranking:
     line = np.arange(len(ids))[:, None]
     if order.shape[1] == k:
         return ids[line, order], scores[line, order]
-    found = _nothing(len(ids), k)
-    found[0][:, : order.shape[1]] = ids[line, order]
-    found[1][:, : order.shape[1]] = scores[line, order]
-    return found
+    padded = _empty_ranking(len(ids), k)
+    padded[0][:, : order.shape[1]] = ids[line, order]
+    padded[1][:, : order.shape[1]] = scores[line, order]
+    return padded
+
+
+def to_float32(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return the same numbers as float32, exactly; `vectors` is C-contiguous, of any shape, and finite.
+
+    The bits of a float16 are moved to where float32 keeps its own, which is off by a factor of 2^112 because the two
+    exponents are biased by 15 and 127; one multiplication corrects that, subnormal numbers included. Infinity and NaN
+    become large finite numbers: no stored vector has them.
+    """
+    wide = np.empty(vectors.shape, dtype=np.float32)
+    source, target = vectors.reshape(-1).view(np.int16), wide.reshape(-1)
+    for start in range(0, source.size, _CONVERT_VALUES):
+        block = target[start : start + _CONVERT_VALUES]
+        _move_bits(source[start : start + _CONVERT_VALUES], block.view(np.int32))
+        block *= EXPONENT_SHIFT
+    return wide
+
+
+def to_scaled_float32(vectors: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Return the same numbers times 2^-112, exactly, in three passes: for a few rows that stay in the cache.
+
+    A product with `EXPONENT_SHIFT` times a query is then to the last bit the product of `to_float32` with the query: a
+    power of two changes no rounding, as long as nothing leaves the range of float32, and unit vectors are far from it.
+    """
+    bits = np.empty(vectors.shape, dtype=np.int32)
+    _move_bits(vectors.view(np.int16), bits)
+    return bits.view(np.float32)
+
+
+def _move_bits(source: NDArray[np.int16], bits: NDArray[np.int32]) -> None:
+    bits[...] = source  # extends the sign, which then sits in bit 31 after the shift
+    bits <<= 13
+    bits &= _SIGN_AND_BITS

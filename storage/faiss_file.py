@@ -32,11 +32,11 @@ FOURCC: Mapping[AnnKind, bytes] = {
 # What may stand before product codes: a rotation. The file starts with it, and the kind's first bytes stand behind.
 ROTATED, _LINEAR = b"IxPT", b"LTra"
 MAY_BE_ROTATED: tuple[AnnKind, ...] = ("ivf-pq", "ivf-pq4")
-_MOST_DIM = 1 << 16
+_MAX_DIM = 1 << 16
 _HEADER_BYTES = 37  # of any index: first bytes, dim, rows, two unused numbers, trained or not, metric
 
 _BLOCK = 1 << 20
-_PQ_CENTRES = 256
+_PQ_CENTROIDS = 256
 # FAISS keeps its deserialisation limits in process-wide variables: one reader at a time sets and restores them.
 _limits_lock = threading.Lock()
 
@@ -102,8 +102,8 @@ def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0) 
         _check_fourcc(path, _first_bytes(file, kind), kind)
         file.seek(0)
         # Nothing in the file is longer than the file; the loader also counts a table of distances that it may compute
-        # for PQ codes: a float for each list, code and centre, and there are at most `dim` codes.
-        table = 4 * nlist * dim * _PQ_CENTRES
+        # for PQ codes: a float for each list, code and centroid, and there are at most `dim` codes.
+        table = 4 * nlist * dim * _PQ_CENTROIDS
         with _limits(byte_limit=2 * size + table + (1 << 20), loop_limit=4 * max(rows, nlist) + 4096):
             try:
                 return faiss.read_index(faiss.PyCallbackIOReader(file.read, _BLOCK))
@@ -119,7 +119,7 @@ def _first_bytes(file: BinaryIO, kind: AnnKind) -> bytes:
     first, size = file.read(4), file.read(4)
     if first != ROTATED or kind not in MAY_BE_ROTATED or len(size) < 4:
         return first
-    dim = min(int.from_bytes(size, "little"), _MOST_DIM)
+    dim = min(int.from_bytes(size, "little"), _MAX_DIM)
     before = struct.pack("<i4s?Q", 1, _LINEAR, False, dim * dim)  # one transform, without a bias, of so many numbers
     behind = struct.pack("<Qii?", 0, dim, dim, True)  # the bias it has not, its dims, trained
     file.seek(_HEADER_BYTES)
@@ -128,10 +128,10 @@ def _first_bytes(file: BinaryIO, kind: AnnKind) -> bytes:
     return file.read(4) if fits and file.read(len(behind)) == behind else first
 
 
-def _check_fourcc(path: Path, found: bytes, kind: AnnKind) -> None:
-    if found != FOURCC[kind]:
+def _check_fourcc(path: Path, actual: bytes, kind: AnnKind) -> None:
+    if actual != FOURCC[kind]:
         raise CorruptIndexError(
-            f"{path} starts with {found!r} where a {kind!r} index starts with {FOURCC[kind]!r}; "
+            f"{path} starts with {actual!r} where a {kind!r} index starts with {FOURCC[kind]!r}; "
             "roll back to another version or build again"
         )
 

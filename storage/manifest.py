@@ -40,7 +40,7 @@ class Manifest:
         encoder: What made the vectors; None where that is unknown.
         encoding: Prompt, backend, device and precision with which it made them.
         corpus: What it was given to encode; None for ready-made embeddings.
-        collections: The halves that it has.
+        collections: What it has of `images` and `texts`.
         counts: Every item of the corpus, indexed or rejected.
         build: Configuration and report of the build, as JSON values, for people: nothing depends on it but the settings
             that an update takes over.
@@ -65,7 +65,7 @@ class Manifest:
     writer_features: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
-        """Return the bytes of the file: canonical JSON, with a checksum of its own over all the rest.
+        """Return the bytes of the file: canonical JSON, with a checksum over all the rest in it.
 
         Raises:
             StorageError: A value is not JSON's, or the whole is larger than 1 MiB or contradicts itself.
@@ -84,20 +84,20 @@ class Manifest:
         return data
 
     @classmethod
-    def from_json(cls, data: bytes, place: str) -> Self:
-        """Parse the bytes of a manifest; `place` names the file in messages.
+    def from_json(cls, data: bytes, path: str) -> Self:
+        """Parse the bytes of a manifest; `path` names the file in messages.
 
         Raises:
             IncompatibleIndexError: A newer format, or a feature that this release does not know.
             CorruptIndexError: Anything else that `to_json` would not have written.
         """
         if len(data) > MAX_BYTES:
-            raise CorruptIndexError(f"{place} has {len(data)} bytes and may have {MAX_BYTES}; build again")
+            raise CorruptIndexError(f"{path} has {len(data)} bytes and may have {MAX_BYTES}; build again")
         try:
             plain = parse(data)
             if not isinstance(plain, dict):
                 raise ValueError("it is not an object")
-            _refuse_newer(plain, place)
+            _refuse_newer(plain, path)
             checksum = plain.pop(_CHECKSUM, None)
             if checksum != sha256_of(canonical(plain)):
                 raise ValueError("its own checksum does not fit")
@@ -105,7 +105,7 @@ class Manifest:
             manifest._check()
         except (ValueError, RecursionError) as error:
             raise CorruptIndexError(
-                f"{place} is damaged ({error}); roll back to another version or build again"
+                f"{path} is damaged ({error}); roll back to another version or build again"
             ) from error
         return manifest
 
@@ -136,7 +136,7 @@ class Manifest:
             raise ValueError(f"its collections have {rows} rows and its counts are {counts}")
 
 
-def check_writable(manifest: Manifest, place: str) -> None:
+def check_writable(manifest: Manifest, path: str) -> None:
     """Refuse to publish after a version that asks its writers for a feature this release does not know.
 
     Raises:
@@ -144,26 +144,26 @@ def check_writable(manifest: Manifest, place: str) -> None:
     """
     if unknown := sorted(set(manifest.writer_features) - WRITER_FEATURES):
         raise IncompatibleIndexError(
-            f"{place} asks writers for the features {unknown}, and this release knows {sorted(WRITER_FEATURES)}; "
+            f"{path} asks writers for the features {unknown}, and this release knows {sorted(WRITER_FEATURES)}; "
             "use a newer Twinlens"
         )
 
 
-def _refuse_newer(plain: Mapping[str, Any], place: str) -> None:
-    """Look at the format before anything else: a newer one may have other keys."""
-    found = plain.get("format_version")
-    if type(found) is not int or found < 1:
-        raise ValueError(f"its format_version is {found!r}")
-    if found > FORMAT_VERSION:
+def _refuse_newer(plain: Mapping[str, Any], path: str) -> None:
+    """Check the format before anything else: a newer one may have other keys."""
+    version = plain.get("format_version")
+    if type(version) is not int or version < 1:
+        raise ValueError(f"its format_version is {version!r}")
+    if version > FORMAT_VERSION:
         raise IncompatibleIndexError(
-            f"{place} has format version {found}, and this release reads up to {FORMAT_VERSION}; use a newer Twinlens"
+            f"{path} has format version {version}, and this release reads up to {FORMAT_VERSION}; use a newer Twinlens"
         )
     features = plain.get("reader_features")
     if not isinstance(features, list):
         raise ValueError(f"its reader_features are {features!r}")
     if unknown := sorted({str(name) for name in features} - READER_FEATURES):
         raise IncompatibleIndexError(
-            f"{place} needs the features {unknown}, and this release knows {sorted(READER_FEATURES)}; "
+            f"{path} needs the features {unknown}, and this release knows {sorted(READER_FEATURES)}; "
             "use a newer Twinlens"
         )
 

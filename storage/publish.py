@@ -1,4 +1,4 @@
-"""A version while it is written: a folder under a name that no reader looks at."""
+"""Publishing: the draft of a version, its manifest, and CURRENT, the pointer to the version that readers open."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from .files.layout import CURRENT, DRAFT_PREFIX, MANIFEST, VERSIONS, file_names,
 from .manifest import MAX_BYTES, Manifest
 from .version import IndexVersion
 
+_POINTER_LINE = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
+
 
 @dataclass
 class Draft:
-    """The folder of a version that is being written, from `IndexStore.draft`.
+    """A draft: the folder of a version that is being written, which no reader looks at; from `IndexStore.draft`.
 
     Attributes:
         path: Where the builder writes `catalog.duckdb`, `images/vectors.arrow` and the other files.
@@ -39,6 +41,14 @@ class Draft:
         """Remove the folder, unless it has become a version."""
         if not self.renamed:
             atomic.remove_folder(self.path)
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The number of the current version and the SHA-256 of its manifest."""
+
+    number: int
+    sha256: str
 
 
 def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> Manifest:
@@ -70,33 +80,6 @@ def seal(draft: Draft, manifest: Manifest) -> bytes:
     return data
 
 
-def _measured(draft: Draft, expected: set[str]) -> dict[str, FileEntry]:
-    """Make the files of a draft durable and return their entries, read back from the disk."""
-    found = file_names(draft.path) - {MANIFEST}
-    if found != expected:
-        raise StorageError(
-            f"the draft {draft.path} lacks {sorted(expected - found)} and has {sorted(found - expected)} unasked; "
-            "write what the collections say"
-        )
-    entries = {}
-    for name in sorted(expected):
-        atomic.sync_file(draft.path / name)
-        atomic.checkpoint(f"{name}.synced")
-        entries[name] = measure(draft.path, name, from_disk=True)
-    return entries
-
-
-_FORM = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
-
-
-@dataclass(frozen=True)
-class Pointer:
-    """The number of the current version and the SHA-256 of its manifest."""
-
-    number: int
-    sha256: str
-
-
 def read_pointer(root: Path) -> Pointer | None:
     """Return what CURRENT says, or None where nothing was published yet.
 
@@ -107,22 +90,22 @@ def read_pointer(root: Path) -> Pointer | None:
         return None
     with open_regular(root, CURRENT) as file:
         data = file.read(256)
-    found = _FORM.fullmatch(data)
-    if not found or not int(found[1]):
+    match = _POINTER_LINE.fullmatch(data)
+    if not match or not int(match[1]):
         raise CorruptIndexError(
             f"{root / CURRENT} holds {data!r} and not a version and its checksum; "
             f"take a version of {root / VERSIONS} with `twinlens rollback {root} --to NUMBER`"
         )
-    return Pointer(int(found[1]), found[2].decode())
+    return Pointer(int(match[1]), match[2].decode())
 
 
-def without_pointer(root: Path, held: list[int]) -> IndexNotFoundError:
+def no_current_version(root: Path, versions: list[int]) -> IndexNotFoundError:
     """Return the error for an index without CURRENT: never published, or it has versions and lost the file."""
-    if not held:
+    if not versions:
         return IndexNotFoundError(f"nothing has been published in {root} yet; finish a build")
     return IndexNotFoundError(
-        f"{root / CURRENT} is missing, so no version is current; the index has {held}: "
-        f"take one with `twinlens rollback {root} --to {held[-1]}`"
+        f"{root / CURRENT} is missing, so no version is current; the index has {versions}: "
+        f"take one with `twinlens rollback {root} --to {versions[-1]}`"
     )
 
 
@@ -134,7 +117,7 @@ def read_manifest(root: Path, number: int, pointer: Pointer | None) -> tuple[Man
         IncompatibleIndexError: It is of a newer format.
     """
     name = f"{VERSIONS}/{version_name(number)}/{MANIFEST}"
-    place = str(root / name)
+    path = str(root / name)
     if pointer is not None and not (root / name).parent.exists():
         raise CorruptIndexError(
             f"{root / CURRENT} names version {version_name(number)}, which {root / VERSIONS} does not hold; "
@@ -144,12 +127,12 @@ def read_manifest(root: Path, number: int, pointer: Pointer | None) -> tuple[Man
         data = file.read(MAX_BYTES + 1)
     if pointer is not None and sha256_of(data) != pointer.sha256:
         raise CorruptIndexError(
-            f"{place} has SHA-256 {sha256_of(data)} and {CURRENT} says {pointer.sha256}; "
+            f"{path} has SHA-256 {sha256_of(data)} and {CURRENT} says {pointer.sha256}; "
             "roll back to another version or build again"
         )
-    manifest = Manifest.from_json(data, place)
+    manifest = Manifest.from_json(data, path)
     if manifest.version != number:
-        raise CorruptIndexError(f"{place} says that it is version {manifest.version}; it was moved, move it back")
+        raise CorruptIndexError(f"{path} says that it is version {manifest.version}; it was moved, move it back")
     return manifest, data
 
 
@@ -170,3 +153,19 @@ def write_pointer(root: Path, number: int, manifest: bytes) -> None:
             f"version {number} of {root} is current, but the last fsync failed ({error.strerror or error}) and a power "
             "loss may undo that; check the disk, then run `twinlens versions` to see what is current"
         ) from error
+
+
+def _measured(draft: Draft, expected: set[str]) -> dict[str, FileEntry]:
+    """Make the files of a draft durable and return their entries, read back from the disk."""
+    files = file_names(draft.path) - {MANIFEST}
+    if files != expected:
+        raise StorageError(
+            f"the draft {draft.path} lacks {sorted(expected - files)} and has {sorted(files - expected)} unasked; "
+            "write what the collections say"
+        )
+    entries = {}
+    for name in sorted(expected):
+        atomic.sync_file(draft.path / name)
+        atomic.checkpoint(f"{name}.synced")
+        entries[name] = measure(draft.path, name, from_disk=True)
+    return entries

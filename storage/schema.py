@@ -163,7 +163,7 @@ class Tuning:
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionInfo:
-    """One half of an index: its rows, its approximate index, and what each direction into it measured."""
+    """One collection of an index: its rows, its approximate index, and what each direction into it measured."""
 
     rows: int
     ann: AnnPlan

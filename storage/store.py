@@ -24,13 +24,13 @@ from .files.layout import (
 )
 from .files.lock import IndexLock
 from .manifest import Manifest, check_writable
-from .publish import Draft, Pointer, describe, read_manifest, read_pointer, seal, without_pointer, write_pointer
+from .publish import Draft, Pointer, describe, no_current_version, read_manifest, read_pointer, seal, write_pointer
 from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
 from .staging import Staging
 from .verify import Verification, check_version, unreadable
 from .version import IndexVersion, check_files
 
-_OWN_NAMES = frozenset({CURRENT, f".{CURRENT}.new", LOCK, STAGING, VERSIONS})
+_INDEX_NAMES = frozenset({CURRENT, f".{CURRENT}.new", LOCK, STAGING, VERSIONS})
 
 
 class IndexStore:
@@ -54,10 +54,10 @@ class IndexStore:
         path = Path(path)
         with atomic.explained("make the index", path):
             atomic.make_folder(path)
-            strangers = sorted(entry.name for entry in path.iterdir() if entry.name not in _OWN_NAMES)
-            if strangers and not (path / VERSIONS).is_dir():
+            others = sorted(entry.name for entry in path.iterdir() if entry.name not in _INDEX_NAMES)
+            if others and not (path / VERSIONS).is_dir():
                 raise StorageError(
-                    f"{path} is not an index and not empty (it holds {strangers[0]!r}); name a new or an empty folder"
+                    f"{path} is not an index and not empty (it holds {others[0]!r}); name a new or an empty folder"
                 )
             atomic.make_folder(path / VERSIONS)
         return cls(path)
@@ -100,7 +100,7 @@ class IndexStore:
             CorruptIndexError: The manifest, or CURRENT, is damaged.
             IncompatibleIndexError: It is of a newer format.
         """
-        return read_manifest(self.path, *self._find(number))[0]
+        return read_manifest(self.path, *self._resolve(number))[0]
 
     def open_version(self, number: int | None = None, verify: Verify = "full") -> IndexVersion:
         """Open a version, the current one by default, after checking its files against its manifest.
@@ -118,11 +118,11 @@ class IndexStore:
         if verify not in get_args(Verify):
             raise StorageError(f"verify={verify!r} is unknown for {self.path}; choose {' or '.join(get_args(Verify))}")
         while True:
-            found, pointer = self._find(number)
+            resolved, pointer = self._resolve(number)
             try:
-                manifest, _ = read_manifest(self.path, found, pointer)
-                check_files(self.version_path(found), manifest, verify)
-                return IndexVersion(self.version_path(found), manifest)
+                manifest, _ = read_manifest(self.path, resolved, pointer)
+                check_files(self.version_path(resolved), manifest, verify)
+                return IndexVersion(self.version_path(resolved), manifest)
             except CorruptIndexError:
                 # A version that ceased to be current meanwhile may just have been vacuumed: look again.
                 if number is not None or read_pointer(self.path) == pointer:
@@ -135,14 +135,14 @@ class IndexStore:
             IndexNotFoundError: There is no such version.
         """
         try:
-            found, pointer = self._find(number)
+            resolved, pointer = self._resolve(number)
         except CorruptIndexError as error:
             return unreadable(self.path, self.path / CURRENT, error)
-        folder = self.version_path(found)
+        folder = self.version_path(resolved)
         try:
-            manifest, _ = read_manifest(self.path, found, pointer)
+            manifest, _ = read_manifest(self.path, resolved, pointer)
         except (CorruptIndexError, IncompatibleIndexError) as error:
-            return unreadable(self.path, folder / MANIFEST, error, found)
+            return unreadable(self.path, folder / MANIFEST, error, resolved)
         return check_version(self.path, folder, manifest)
 
     def version_path(self, number: int) -> Path:
@@ -235,7 +235,7 @@ class IndexStore:
             with self.open_version(number) as version:
                 for collection in version.manifest.collections:
                     version.ann(collection)
-            _, data = read_manifest(self.path, *self._find(number))
+            _, data = read_manifest(self.path, *self._resolve(number))
             write_pointer(self.path, number, data)
             return number
 
@@ -258,12 +258,12 @@ class IndexStore:
             self.drop_staging()
             return removed
 
-    def _find(self, number: int | None) -> tuple[int, Pointer | None]:
+    def _resolve(self, number: int | None) -> tuple[int, Pointer | None]:
         """Return the number of the version that is meant, and what CURRENT says of it, if it is the current one."""
         if number is None:
             pointer = read_pointer(self.path)
             if pointer is None:
-                raise without_pointer(self.path, self.versions())
+                raise no_current_version(self.path, self.versions())
             return pointer.number, pointer
         if type(number) is not int or not self.version_path(number).is_dir():
             raise IndexNotFoundError(f"{self.path} has no version {number!r}; it has {self.versions()}")
@@ -283,7 +283,7 @@ class IndexStore:
         try:
             manifest = self.manifest(parent)
         except CorruptIndexError:
-            return  # a new version is the cure for a damaged one
+            return  # a new version replaces a damaged one
         check_writable(manifest, str(self.version_path(parent)))
 
     def _parent(self) -> int:

@@ -1,4 +1,4 @@
-"""The vectors of a collection: float16 rows in an Arrow IPC file that readers map into memory."""
+"""The vectors of a collection: their writer and their memory-mapped reader, float16 rows in an Arrow IPC file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from .errors import CorruptIndexError, SearchParameterError, StorageError, first_line
-from .exact_search import widen
+from .exact_search import to_float32
 from .files.atomic import checkpoint, explained
 from .files.layout import open_regular
 
+__all__ = ["BATCH_ROWS", "VectorTable", "VectorWriter"]
 BATCH_ROWS = 131_072
+_FEW_ROWS = 128
 
 
 def vector_schema(dim: int, batch_rows: int) -> pa.Schema:
@@ -132,12 +134,6 @@ class VectorWriter:
         self._ids = []
 
 
-__all__ = ["BATCH_ROWS", "VectorTable", "VectorWriter"]
-
-
-_FEW_ROWS = 128
-
-
 class VectorTable:
     """The vectors of a collection and their item ids, by row id; mapped, read only, safe from many threads.
 
@@ -151,14 +147,14 @@ class VectorTable:
         self.rows = sum(batch.num_rows for batch in batches)
         self._batch_rows = batches[0].num_rows if batches else 1
         self._ids = [batch.column(0) for batch in batches]
-        self._texts = [_Texts.of(column) for column in self._ids]
+        self._strings = [_StringColumn.of(column) for column in self._ids]
         first_rows = np.arange(len(batches), dtype=np.int64) * self._batch_rows
         # Where each batch would start if it held all rows before it too: row `r` of it is at this + r * dim.
         self._starts = (
             np.array([_element_offset(batch, mapped) for batch in batches], dtype=np.int64) - first_rows * dim
         )
         self._flat = mapped[: mapped.size // 2 * 2].view(np.float16)
-        self._halves = _every_half_row(self._flat, dim)
+        self._row_at = _overlapping_rows(self._flat, dim)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -190,8 +186,8 @@ class VectorTable:
         if rows.size == 0:
             return np.empty((*rows.shape, self.dim), dtype=np.float16)
         self._check_range(rows)
-        found: NDArray[np.float16] = self._halves[self._starts[rows // self._batch_rows] + rows * self.dim]
-        return found
+        vectors: NDArray[np.float16] = self._row_at[self._starts[rows // self._batch_rows] + rows * self.dim]
+        return vectors
 
     def chunks(self, size: int = 65536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield all vectors in row order as (row id of the first, (n, dim) float32), n <= size.
@@ -213,36 +209,36 @@ class VectorTable:
         rows = np.asarray(row_ids, dtype=np.int64)
         if rows.size:
             self._check_range(rows)
-        found = np.empty(rows.size, dtype=object)
+        ids = np.empty(rows.size, dtype=object)
         if rows.size <= _FEW_ROWS:  # a call of Arrow's `take` costs as much as a hundred of these
             pairs = (divmod(row, self._batch_rows) for row in rows.ravel().tolist())
-            found[:] = [self._texts[number].at(place) for number, place in pairs]
-            return found.reshape(rows.shape)
+            ids[:] = [self._strings[number].at(index) for number, index in pairs]
+            return ids.reshape(rows.shape)
         batch, row = np.divmod(rows.ravel(), self._batch_rows)
         for number in np.unique(batch):
-            here = batch == number
-            found[here] = self._ids[number].take(pa.array(row[here])).to_pylist()
-        return found.reshape(rows.shape)
+            in_batch = batch == number
+            ids[in_batch] = self._ids[number].take(pa.array(row[in_batch])).to_pylist()
+        return ids.reshape(rows.shape)
 
     def find(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
         """Return the row id of each item id, (n,) int64, -1 where it is unknown; one pass over the column."""
-        wanted = pa.array(item_ids, type=pa.string())
-        keys = wanted.unique()
+        requested = pa.array(item_ids, type=pa.string())
+        keys = requested.unique()
         rows = np.full(len(keys), -1, dtype=np.int64)
         for number, column in enumerate(self._ids):
-            place = pc.index_in(column, value_set=keys)
-            hits = np.flatnonzero(np.asarray(place.is_valid()))
-            rows[np.asarray(place.take(pa.array(hits)))] = hits + number * self._batch_rows
-        return rows[np.asarray(pc.index_in(wanted, value_set=keys), dtype=np.int64)] if len(keys) else rows
+            key_index = pc.index_in(column, value_set=keys)
+            hits = np.flatnonzero(np.asarray(key_index.is_valid()))
+            rows[np.asarray(key_index.take(pa.array(hits)))] = hits + number * self._batch_rows
+        return rows[np.asarray(pc.index_in(requested, value_set=keys), dtype=np.int64)] if len(keys) else rows
 
     def close(self) -> None:
         """Let go of the file; the table is empty afterwards."""
         self.rows = 0
         self._ids = []
-        self._texts = []
+        self._strings = []
         self._starts = np.empty(0, dtype=np.int64)
         self._flat = np.empty(0, dtype=np.float16)
-        self._halves = np.empty((0, self.dim), dtype=np.float16)
+        self._row_at = np.empty((0, self.dim), dtype=np.float16)
 
     def __enter__(self) -> Self:
         return self
@@ -256,7 +252,7 @@ class VectorTable:
             batch, row = divmod(start, self._batch_rows)
             count = min(stop - start, self._batch_rows - row)
             first = self._starts[batch] + start * self.dim
-            parts.append(widen(self._flat[first : first + count * self.dim].reshape(count, self.dim)))
+            parts.append(to_float32(self._flat[first : first + count * self.dim].reshape(count, self.dim)))
             start += count
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
@@ -266,7 +262,7 @@ class VectorTable:
             raise SearchParameterError(f"row id {wrong} is not in {self.path}, which has rows 0 to {self.rows - 1}")
 
 
-class _Texts(NamedTuple):
+class _StringColumn(NamedTuple):
     """A column of strings, whose offsets and UTF-8 bytes are read without an object of Arrow's in between."""
 
     offsets: memoryview
@@ -278,8 +274,8 @@ class _Texts(NamedTuple):
         _, offsets, data = column.buffers()
         return cls(memoryview(offsets).cast("B").cast("i"), memoryview(data if data is not None else b""))
 
-    def at(self, place: int) -> str:
-        return str(self.data[self.offsets[place] : self.offsets[place + 1]], "utf-8")
+    def at(self, index: int) -> str:
+        return str(self.data[self.offsets[index] : self.offsets[index + 1]], "utf-8")
 
 
 def _map(path: Path) -> mmap.mmap:
@@ -312,13 +308,13 @@ def _element_offset(batch: pa.RecordBatch, mapped: NDArray[np.uint8]) -> int:
     values = batch.column(1).values
     data = values.buffers()[1]
     start = data.address + 2 * values.offset - mapped.ctypes.data
-    wanted = 2 * batch.num_rows * batch.schema.field(1).type.list_size
-    if values.null_count or start % 2 or start < 0 or start + wanted > mapped.size or data.size < wanted:
+    expected = 2 * batch.num_rows * batch.schema.field(1).type.list_size
+    if values.null_count or start % 2 or start < 0 or start + expected > mapped.size or data.size < expected:
         raise ValueError("the values of a batch lie outside the file")
     return int(start // 2)
 
 
-def _every_half_row(halves: NDArray[np.float16], dim: int) -> NDArray[np.float16]:
-    """See the file as overlapping rows of `dim` halves, one at each even byte: one fancy index reads any rows."""
-    shape = (max(halves.size - dim + 1, 0), dim)
-    return np.lib.stride_tricks.as_strided(halves, shape=shape, strides=(2, 2), writeable=False)
+def _overlapping_rows(values: NDArray[np.float16], dim: int) -> NDArray[np.float16]:
+    """Return a view of overlapping rows, one at each even byte of the file, so that one fancy index reads any rows."""
+    shape = (max(values.size - dim + 1, 0), dim)
+    return np.lib.stride_tricks.as_strided(values, shape=shape, strides=(2, 2), writeable=False)

@@ -1,4 +1,4 @@
-"""Checks every file of a version, then how the files fit each other, and says what is wrong with each."""
+"""Verification of a version: the checksum of every file, then whether the files are consistent with each other."""
 
 from __future__ import annotations
 
@@ -13,18 +13,36 @@ from .catalog import Catalog
 from .errors import CorruptIndexError, StorageError
 from .files.canonical_json import to_plain
 from .files.checksum import FileEntry, check
-from .files.layout import CATALOG, MANIFEST, ann_name, surplus, vectors_name
+from .files.layout import CATALOG, MANIFEST, ann_name, unexpected_files, vectors_name
 from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable
 
-_ROWS = 65_536
+_CHUNK_ROWS = 65_536
 Rule = Callable[[Path, Manifest], None]
+Checksum = Literal["ok", "bad", "missing", "unasked"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileCheck:
+    """The result of the checksum of one file.
+
+    Attributes:
+        name: Its path below the index.
+        bytes: Its size on the disk; None where nothing can be read.
+        checksum: `ok`, `bad`, `missing`, or `unasked` for a file that does not belong there.
+        problem: One line that says what is wrong; None when it is as it was published.
+    """
+
+    name: str
+    bytes: int | None = None
+    checksum: Checksum = "ok"
+    problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class StructureCheck:
-    """One rule.
+    """The result of one consistency rule between files.
 
     Attributes:
         name: What is compared.
@@ -39,6 +57,54 @@ class StructureCheck:
     problem: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Verification:
+    """The result of a full check of one version.
+
+    Attributes:
+        version: Its number; None where CURRENT does not say which is meant.
+        files: One result a file.
+        structure: One result a rule that the files obey together; empty where there is no manifest to compare with.
+    """
+
+    version: int | None
+    files: tuple[FileCheck, ...]
+    structure: tuple[StructureCheck, ...] = ()
+
+    @property
+    def problems(self) -> list[str]:
+        """One line for each thing that is wrong; empty for a whole version."""
+        every = [*(file.problem for file in self.files), *(rule.problem for rule in self.structure)]
+        return [problem for problem in every if problem is not None]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the version is whole."""
+        return not self.problems
+
+
+def unreadable(root: Path, path: Path, error: StorageError, version: int | None = None) -> Verification:
+    """Return the result where CURRENT or a manifest is damaged, so that nothing says what the rest should be."""
+    return Verification(version=version, files=(_file(root, path, str(error)),))
+
+
+def check_version(root: Path, folder: Path, manifest: Manifest) -> Verification:
+    """Check a version in `folder`, below the index `root`: every file is read; those that are whole are then opened.
+
+    A file whose checksum is wrong never reaches a library that would parse it.
+    """
+    files = [_file(root, folder / MANIFEST, None)]
+    for name in unexpected_files(folder, {MANIFEST, *manifest.files}):
+        files.append(_file(root, folder / name, f"{folder / name} does not belong there; remove it", "unasked"))
+    damaged = set()
+    for name, entry in sorted(manifest.files.items()):
+        problem = _damage(folder, name, entry)
+        files.append(_file(root, folder / name, problem))
+        damaged |= {name} if problem else set()
+    structure = check_structure(folder, manifest, damaged)
+    return Verification(version=manifest.version, files=tuple(files), structure=structure)
+
+
 def check_structure(folder: Path, manifest: Manifest, damaged: Set[str]) -> tuple[StructureCheck, ...]:
     """Return one result a rule for the version in `folder`; the `damaged` files are not opened."""
     results = []
@@ -46,9 +112,57 @@ def check_structure(folder: Path, manifest: Manifest, damaged: Set[str]) -> tupl
         if damaged & set(files):
             results.append(StructureCheck(name=name, file=files[0], outcome="not checked"))
             continue
-        problem = _broken(rule, folder, manifest)
+        problem = _violation(rule, folder, manifest)
         results.append(StructureCheck(name=name, file=files[0], outcome="bad" if problem else "ok", problem=problem))
     return tuple(results)
+
+
+def verification_json(index: Path, result: Verification) -> dict[str, Any]:
+    """Return the result as JSON values."""
+    return {"path": str(index), "ok": result.ok, **to_plain(result)}
+
+
+def verification_text(index: Path, result: Verification) -> str:
+    """Return the result as lines: every file, then every rule, then the conclusion."""
+    width = max(
+        len(name) for name in [*(file.name for file in result.files), *(rule.name for rule in result.structure)]
+    )
+    lines = [f"{check.name:{width}}  {_size(check):>19}  checksum {_describe_file(check)}" for check in result.files]
+    for rule in result.structure:
+        outcome = f"{rule.outcome}: {rule.problem}" if rule.problem else rule.outcome
+        lines.append(f"{rule.name:{width}}  {'':>19}  structure {outcome}")
+    return "\n".join([*lines, _conclusion(index, result)])
+
+
+def _size(check: FileCheck) -> str:
+    return "" if check.bytes is None else f"{check.bytes:,} bytes"
+
+
+def _describe_file(check: FileCheck) -> str:
+    return f"{check.checksum}: {check.problem}" if check.problem else check.checksum
+
+
+def _conclusion(index: Path, result: Verification) -> str:
+    name = f"version {result.version} of {index}" if result.version is not None else str(index)
+    if result.ok:
+        return f"{name} is whole"
+    count = len(result.problems)
+    return f"{name} has {count} problem{'' if count == 1 else 's'}"
+
+
+def _file(root: Path, path: Path, problem: str | None, checksum: Checksum | None = None) -> FileCheck:
+    present = path.exists() and not path.is_symlink()
+    outcome: Checksum = checksum or ("ok" if problem is None else "bad" if present else "missing")
+    size = path.stat().st_size if present else None
+    return FileCheck(name=path.relative_to(root).as_posix(), bytes=size, checksum=outcome, problem=problem)
+
+
+def _damage(folder: Path, name: str, entry: FileEntry) -> str | None:
+    try:
+        check(folder, name, entry, "full")
+    except StorageError as error:
+        return str(error)
+    return None
 
 
 def _rules(manifest: Manifest) -> Iterator[tuple[str, tuple[str, ...], Rule]]:
@@ -68,7 +182,7 @@ def _for(collection: Collection, rule: Callable[[Path, Manifest, Collection], No
     return lambda folder, manifest: rule(folder, manifest, collection)
 
 
-def _broken(rule: Rule, folder: Path, manifest: Manifest) -> str | None:
+def _violation(rule: Rule, folder: Path, manifest: Manifest) -> str | None:
     try:
         rule(folder, manifest)
     except StorageError as error:
@@ -105,7 +219,7 @@ def _vector_shape(folder: Path, manifest: Manifest, collection: Collection) -> N
 def _finite(folder: Path, _manifest: Manifest, collection: Collection) -> None:
     path = folder / vectors_name(collection)
     with VectorTable.open(path) as vectors:
-        for rows in _row_chunks(vectors.rows):
+        for rows in _row_ranges(vectors.rows):
             finite = np.isfinite(vectors.gather(rows)).all(axis=1)
             if not finite.all():
                 wrong = int(rows[np.argmin(finite)])
@@ -114,9 +228,9 @@ def _finite(folder: Path, _manifest: Manifest, collection: Collection) -> None:
 
 def _item_ids(folder: Path, _manifest: Manifest, collection: Collection) -> None:
     with VectorTable.open(folder / vectors_name(collection)) as vectors, Catalog.open(folder / CATALOG) as catalog:
-        for rows in _row_chunks(vectors.rows):
-            there, here = vectors.item_ids(rows), catalog.item_ids(collection, int(rows[0]), int(rows[-1]) + 1)
-            if len(here) != len(there) or (here != there).any():
+        for rows in _row_ranges(vectors.rows):
+            expected, actual = vectors.item_ids(rows), catalog.item_ids(collection, int(rows[0]), int(rows[-1]) + 1)
+            if len(actual) != len(expected) or (actual != expected).any():
                 raise CorruptIndexError(
                     f"{folder / CATALOG} gives the {collection} from row {rows[0]} on other item ids than the vectors "
                     "have; build again"
@@ -130,127 +244,13 @@ def _ann(folder: Path, manifest: Manifest, collection: Collection) -> None:
         AnnIndex.open(folder / ann_name(collection), manifest.collections[collection].ann, vectors)
 
 
-def _row_chunks(rows: int) -> Iterator[np.ndarray]:
-    for start in range(0, rows, _ROWS):
-        yield np.arange(start, min(start + _ROWS, rows))
+def _row_ranges(rows: int) -> Iterator[np.ndarray]:
+    for start in range(0, rows, _CHUNK_ROWS):
+        yield np.arange(start, min(start + _CHUNK_ROWS, rows))
 
 
-def _expect(path: Path, what: str, found: int, expected: int) -> None:
-    if found != expected:
+def _expect(path: Path, what: str, actual: int, expected: int) -> None:
+    if actual != expected:
         raise CorruptIndexError(
-            f"{path} has {what} {found} and the manifest says {expected}; roll back to another version or build again"
+            f"{path} has {what} {actual} and the manifest says {expected}; roll back to another version or build again"
         )
-
-
-Checksum = Literal["ok", "bad", "missing", "unasked"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileCheck:
-    """One file, by its path below the index.
-
-    Attributes:
-        name: The path.
-        bytes: Its size on the disk; None where nothing can be read.
-        checksum: `ok`, `bad`, `missing`, or `unasked` for a file that does not belong there.
-        problem: One line that says what is wrong; None when it is as it was published.
-    """
-
-    name: str
-    bytes: int | None = None
-    checksum: Checksum = "ok"
-    problem: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verification:
-    """What a full check of one version found.
-
-    Attributes:
-        version: Its number; None where CURRENT does not say which is meant.
-        files: One result a file.
-        structure: One result a rule that the files obey together; empty where there is no manifest to compare with.
-    """
-
-    version: int | None
-    files: tuple[FileCheck, ...]
-    structure: tuple[StructureCheck, ...] = ()
-
-    @property
-    def problems(self) -> list[str]:
-        """One line for each thing that is wrong; empty for a whole version."""
-        told = [*(file.problem for file in self.files), *(rule.problem for rule in self.structure)]
-        return [problem for problem in told if problem is not None]
-
-    @property
-    def ok(self) -> bool:
-        """Whether the version is whole."""
-        return not self.problems
-
-
-def unreadable(root: Path, path: Path, error: StorageError, version: int | None = None) -> Verification:
-    """Return the result where CURRENT or a manifest is damaged, so that nothing says what the rest should be."""
-    return Verification(version=version, files=(_file(root, path, str(error)),))
-
-
-def check_version(root: Path, folder: Path, manifest: Manifest) -> Verification:
-    """Check a version in `folder`, below the index `root`: every file is read; those that are whole are then opened.
-
-    A file whose checksum is wrong never reaches a library that would parse it.
-    """
-    files = [_file(root, folder / MANIFEST, None)]
-    for name in surplus(folder, {MANIFEST, *manifest.files}):
-        files.append(_file(root, folder / name, f"{folder / name} does not belong there; remove it", "unasked"))
-    damaged = set()
-    for name, entry in sorted(manifest.files.items()):
-        problem = _damage(folder, name, entry)
-        files.append(_file(root, folder / name, problem))
-        damaged |= {name} if problem else set()
-    structure = check_structure(folder, manifest, damaged)
-    return Verification(version=manifest.version, files=tuple(files), structure=structure)
-
-
-def _file(root: Path, path: Path, problem: str | None, checksum: Checksum | None = None) -> FileCheck:
-    present = path.exists() and not path.is_symlink()
-    found: Checksum = checksum or ("ok" if problem is None else "bad" if present else "missing")
-    size = path.stat().st_size if present else None
-    return FileCheck(name=path.relative_to(root).as_posix(), bytes=size, checksum=found, problem=problem)
-
-
-def _damage(folder: Path, name: str, entry: FileEntry) -> str | None:
-    try:
-        check(folder, name, entry, "full")
-    except StorageError as error:
-        return str(error)
-    return None
-
-
-def verification_json(index: Path, found: Verification) -> dict[str, Any]:
-    """Return the result as JSON values."""
-    return {"path": str(index), "ok": found.ok, **to_plain(found)}
-
-
-def verification_text(index: Path, found: Verification) -> str:
-    """Return the result as lines: every file, then every rule, then the sum of it."""
-    width = max(len(name) for name in [*(file.name for file in found.files), *(rule.name for rule in found.structure)])
-    lines = [f"{check.name:{width}}  {_size(check):>19}  checksum {_describe_file(check)}" for check in found.files]
-    for rule in found.structure:
-        told = f"{rule.outcome}: {rule.problem}" if rule.problem else rule.outcome
-        lines.append(f"{rule.name:{width}}  {'':>19}  structure {told}")
-    return "\n".join([*lines, _sum(index, found)])
-
-
-def _size(check: FileCheck) -> str:
-    return "" if check.bytes is None else f"{check.bytes:,} bytes"
-
-
-def _describe_file(check: FileCheck) -> str:
-    return f"{check.checksum}: {check.problem}" if check.problem else check.checksum
-
-
-def _sum(index: Path, found: Verification) -> str:
-    name = f"version {found.version} of {index}" if found.version is not None else str(index)
-    if found.ok:
-        return f"{name} is whole"
-    count = len(found.problems)
-    return f"{name} has {count} problem{'' if count == 1 else 's'}"

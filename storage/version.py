@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Self
 from .catalog import Catalog
 from .errors import CorruptIndexError, IndexNotFoundError
 from .files.checksum import Verify, check
-from .files.layout import CATALOG, HELD_FILES, MANIFEST, ann_name, open_regular, surplus, vectors_name
+from .files.layout import CATALOG, HELD_FILES, MANIFEST, ann_name, open_regular, unexpected_files, vectors_name
 from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable
@@ -36,7 +36,7 @@ class IndexVersion:
         self.path = path
         self.manifest = manifest
         self.number = manifest.version
-        self._guard = threading.RLock()
+        self._lock = threading.RLock()
         self._ann: dict[Collection, AnnIndex] = {}
         with ExitStack() as stack:
             self.catalog = stack.enter_context(Catalog.open(path / CATALOG))
@@ -77,14 +77,14 @@ class IndexVersion:
             CorruptIndexError: The file does not fit the manifest or the vectors.
         """
         vectors = self.vectors(collection)
-        with self._guard:
+        with self._lock:
             if collection not in self._ann:
                 self._ann[collection] = self._load_ann(collection, vectors)
             return self._ann[collection]
 
     def close(self) -> None:
         """Let go of all files."""
-        with self._guard:
+        with self._lock:
             self._ann.clear()
             self._stack.close()
 
@@ -120,10 +120,10 @@ class IndexVersion:
     def _stated_dim(self) -> int:
         return self.manifest.encoder.dim if self.manifest.encoder else self.dim
 
-    def _expect(self, name: str, what: str, found: int, expected: int) -> None:
-        if found != expected:
+    def _expect(self, name: str, what: str, actual: int, expected: int) -> None:
+        if actual != expected:
             raise CorruptIndexError(
-                f"{self.path / name} has {what} {found} and the manifest says {expected}; "
+                f"{self.path / name} has {what} {actual} and the manifest says {expected}; "
                 "roll back to another version or build again"
             )
 
@@ -135,7 +135,7 @@ def check_files(path: Path, manifest: Manifest, verify: Verify) -> None:
         CorruptIndexError: One is missing, differs, or does not belong there; the message names it.
     """
     # DuckDB would replay a stray write-ahead log, so a file too many is as bad as one that differs.
-    if strays := surplus(path, {MANIFEST, *manifest.files}):
+    if strays := unexpected_files(path, {MANIFEST, *manifest.files}):
         raise CorruptIndexError(f"{path / strays[0]} does not belong to version {manifest.version}; remove it")
     for name, entry in sorted(manifest.files.items()):
         check(path, name, entry, verify)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from storage import AnnPlan, CollectionInfo, VectorTable
 from storage.ann import AnnIndex
-from storage.exact_search import widen
+from storage.exact_search import to_float32
 from storage.schema import SIDES, TARGETS, Collection, Direction, Tuning
 
 from ..config import BuildConfig
@@ -172,7 +172,7 @@ def _learned_from(
     rows = np.setdiff1d(np.arange(tables[other].rows), _sample(tables[other].rows, seed), assume_unique=True)
     if len(rows) > LEARNING_QUERIES:
         rows = np.sort(np.random.default_rng([seed, 11]).choice(rows, LEARNING_QUERIES, replace=False))
-    return widen(tables[other].gather(rows)) if len(rows) else None
+    return to_float32(tables[other].gather(rows)) if len(rows) else None
 
 
 def _queries(

@@ -15,7 +15,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.exact_search import Ids, Ranking, Scores, Vectors, exact_search, rerank, widen
+from storage.exact_search import Ids, Ranking, Scores, Vectors, exact_search, rerank, to_float32
 
 if TYPE_CHECKING:
     import torch
@@ -211,7 +211,7 @@ def _blocks(vectors: Vectors, queries: int, device: str) -> Iterator[tuple[int, 
     for start in range(0, vectors.rows, size):
         rows = vectors.gather(np.arange(start, min(start + size, vectors.rows), dtype=np.int64))
         if device == "cpu":
-            yield start, torch.from_numpy(widen(rows))
+            yield start, torch.from_numpy(to_float32(rows))
         else:
             yield start, torch.from_numpy(rows).pin_memory().to(device, non_blocking=True).float()
 

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.exact_search import Ids, Scores, Vectors, widen
+from storage.exact_search import Ids, Scores, Vectors, to_float32
 
 _BLOCK = 8192
 _FLAT = 1e-9  # spreads below count as this, so that axes along which nothing lies have a logarithm
@@ -28,7 +28,7 @@ class Seen:
 
     def rows(self, row_ids: Ids) -> Scores:
         """Return the vectors of these rows, (n, dim)."""
-        return self.turned(widen(self.stored.gather(row_ids)))
+        return self.turned(to_float32(self.stored.gather(row_ids)))
 
     def turned(self, vectors: Scores) -> Scores:
         """Return vectors or queries, (n, dim), as the index sees them."""

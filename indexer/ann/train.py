@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.exact_search import Vectors, widen
+from storage.exact_search import Vectors, to_float32
 from storage.faiss_file import write_ann
 from storage.schema import AnnPlan
 
@@ -259,9 +259,9 @@ def _set_clustering(parameters: Any, seed: int) -> None:
 def _sample(vectors: Vectors, count: int, seed: int) -> NDArray[np.float32]:
     """Random rows in row order, so that the memory-mapped file is read once from front to back."""
     if count >= vectors.rows:
-        return widen(vectors.gather(np.arange(vectors.rows, dtype=np.int64)))
+        return to_float32(vectors.gather(np.arange(vectors.rows, dtype=np.int64)))
     chosen = np.random.default_rng([seed, 3]).choice(vectors.rows, count, replace=False)
-    return widen(vectors.gather(np.sort(chosen).astype(np.int64)))
+    return to_float32(vectors.gather(np.sort(chosen).astype(np.int64)))
 
 
 def _add(index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, device: str | None) -> None:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from encoders import DecodeLimits, Encoder
 
-from ..config import BuildConfig, prompting
+from ..config import BuildConfig, with_prompt
 from ..corpus.item import Item, Rejection
 from ..errors import BuildError, RejectedError
 from ..progress import Progress
@@ -293,7 +293,7 @@ class ShardEncoder:
         self.progress.advance(1)
 
     def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
-        encode = prompting(self.encoder.encode_texts, self.config.prompt)
+        encode = with_prompt(self.encoder.encode_texts, self.config.prompt)
         for start in range(0, len(texts), TEXT_BLOCK):
             block = texts[start : start + TEXT_BLOCK]
             with self.report.timed(TEXTS):

@@ -61,7 +61,7 @@ class Points:
 def points(rows: Rows, pairs: Pairs) -> Iterator[Points]:
     """Yield all rows, in batches of some megabytes: engines refuse large messages."""
     size = max(1, min(MAX_POINTS, BATCH_BYTES // (rows.dim * rows.numbers.itemsize)))
-    # The catalog is asked in larger steps than the engine is sent.
+    # The catalog is read in larger steps than the engine is sent.
     for tables, (row_ids, vectors) in zip(_slices(rows, size), rows.blocks(size), strict=True):
         partners = pairs.partners(rows.collection, row_ids)
         payloads = [

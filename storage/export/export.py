@@ -1,4 +1,4 @@
-"""Exporting one version of an index."""
+"""Export of one version of an index to files or into a vector engine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ExportOptions:
 
     Attributes:
         format: Kind of files, where the target is a folder.
-        collections: Which halves of the index; all that it has by default.
+        collections: `images`, `texts` or both; all that the index has by default.
         where: A DuckDB predicate on the catalog's columns; only what satisfies it goes out, of each collection.
         columns: Catalog columns beside the item id; None for all.
         dtype: `float16`, as stored, or `float32`, the same numbers; None takes float16 for files and float32 for
@@ -146,7 +146,7 @@ def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: 
 
 def _write_files(target: Path, options: ExportOptions, rows: Sequence[Rows], pairs: Pairs) -> None:
     if options.format == "lance":
-        extra("lance", "lance", "pylance")  # told before anything is written
+        extra("lance", "lance", "pylance")  # an error before anything is written
     with whole_folder(target, force=options.force) as folder:
         for part in rows:
             WRITERS[options.format](folder, part)

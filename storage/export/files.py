@@ -1,4 +1,4 @@
-"""Rows as files: Parquet, `.npy` with a table beside it, Lance."""
+"""Export into files: Parquet, `.npy` with a table beside it, or Lance, in a folder that appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from ..files import atomic
 from .rows import PAIR_SCHEMA, Pairs, Rows
 
 FileFormat = Literal["parquet", "npy", "lance"]
+MARK = "export.json"
 
 
 def write_parquet(folder: Path, rows: Rows) -> None:
@@ -73,21 +74,6 @@ def extra(module: str, name: str, package: str) -> Any:
         raise StorageError(f"this export needs {package}: {error}; {install_hint(name)}") from error
 
 
-def _parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    with path.open("xb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-
-
-def _lance(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
-    lance = extra("lance", "lance", "pylance")
-    reader = pa.RecordBatchReader.from_batches(schema, batches)
-    lance.write_dataset(reader, str(path), mode="create")
-
-
-MARK = "export.json"
-
-
 def check_target(target: Path, *, force: bool) -> None:
     """Refuse a target that is there already; with `force` only what is no export.
 
@@ -132,6 +118,18 @@ def write_mark(folder: Path, facts: Mapping[str, Any]) -> None:
     """Say in the folder what it is."""
     text = json.dumps(facts, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     (folder / MARK).write_text(text, encoding="utf-8")
+
+
+def _parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    with path.open("xb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+def _lance(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> None:
+    lance = extra("lance", "lance", "pylance")
+    reader = pa.RecordBatchReader.from_batches(schema, batches)
+    lance.write_dataset(reader, str(path), mode="create")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Into Milvus, a server or the embedded milvus-lite: one collection for the images and one for the texts."""
+"""Export into Milvus, a server or the embedded milvus-lite: a collection each for images and texts."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ class MilvusTarget(VectorEngine):
         self._client.create_collection(name, schema=schema, index_params=index)
 
     def _check_count(self, name: str, expected: int) -> None:
-        asked = {"output_fields": ["count(*)"], "consistency_level": "Strong"}
-        (answer,) = self._try("count", self._client.query, _temporary(name), filter="", **asked)
+        options = {"output_fields": ["count(*)"], "consistency_level": "Strong"}
+        (answer,) = self._try("count", self._client.query, _temporary(name), filter="", **options)
         if int(answer["count(*)"]) != expected:
             raise StorageError(f"{self._address} holds {answer['count(*)']} of {expected} rows of {name}; run it again")
 
@@ -92,7 +92,7 @@ class MilvusTarget(VectorEngine):
         except self._api.MilvusException as error:
             raise StorageError(
                 f"cannot {action} collections {self._name}_* at {self._address}: {error.message}; "
-                "mend that and run it again"
+                "fix that and run it again"
             ) from error
 
 
@@ -106,5 +106,7 @@ def _old(name: str) -> str:
 
 def _checked(payload: dict[str, Any]) -> dict[str, Any]:
     if len(payload[ITEM_ID].encode()) > MAX_ID_BYTES:
-        raise StorageError(f"item_id {payload[ITEM_ID][:80]!r}... has more than {MAX_ID_BYTES} bytes, Milvus's most")
+        raise StorageError(
+            f"item_id {payload[ITEM_ID][:80]!r}... has more than {MAX_ID_BYTES} bytes, the limit of Milvus"
+        )
     return payload

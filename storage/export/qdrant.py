@@ -1,4 +1,4 @@
-"""Into Qdrant, a server or its embedded form: one collection for the images and one for the texts, behind an alias."""
+"""Export into Qdrant, a server or its embedded form: a collection and an alias each for images and texts."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class QdrantTarget(VectorEngine):
         self._models = api.models
         self._address, self._name, self._force = address, name, force
         server = re.match(r"https?://", address) is not None
-        place = (
+        location = (
             {"url": address, "api_key": os.environ.get(API_KEY), "timeout": SECONDS} if server else {"path": address}
         )
         self._client: Any = None
-        self._client = self._try("connect", api.QdrantClient, **place)
+        self._client = self._try("connect", api.QdrantClient, **location)
         self._written: dict[str, str] = {}
 
     def _discard(self) -> None:
@@ -86,8 +86,8 @@ class QdrantTarget(VectorEngine):
             )
 
     def _aliases(self) -> dict[str, str]:
-        found = self._try("look for", self._client.get_aliases).aliases
-        return {alias.alias_name: alias.collection_name for alias in found}
+        aliases = self._try("look for", self._client.get_aliases).aliases
+        return {alias.alias_name: alias.collection_name for alias in aliases}
 
     def _left_behind(self) -> list[str]:
         """Return collections that exports made under these aliases, replaced now or left by a killed one."""

@@ -1,4 +1,4 @@
-"""The rows of one collection on their way out: ids, vectors and metadata, a bounded number at a time."""
+"""What an export reads of an index, in bounded memory: rows with ids, vectors and metadata, and pairs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,19 @@ from numpy.typing import NDArray
 
 from ..catalog import Catalog
 from ..errors import StorageError
-from ..exact_search import widen
+from ..exact_search import to_float32
 from ..schema import Collection
 from ..version import IndexVersion
 
 DType = Literal["float16", "float32"]
 Advance = Callable[[str, int, int], None]
-
 ITEM_ID, VECTOR, PAIRED = "item_id", "vector", "paired_items"
 BATCH_ROWS = 16_384
 WHERE_SECONDS = 3600.0
+BATCH_PAIRS = 65_536
+PAIR_SCHEMA = pa.schema(
+    [("image_row", pa.int64()), ("text_row", pa.int64()), ("image_id", pa.string()), ("text_id", pa.string())]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +88,14 @@ class Rows:
         self.advance(self.collection, 0, len(self.row_ids))
         for start in range(0, len(self.row_ids), size):
             rows = self.row_ids[start : start + size]
-            halves = table.gather(rows)
-            yield rows, halves if self.dtype == "float16" else widen(halves)
+            vectors = table.gather(rows)
+            yield rows, vectors if self.dtype == "float16" else to_float32(vectors)
             self.advance(self.collection, start + len(rows), len(self.row_ids))
 
     def item_ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Return the item ids of these row ids."""
-        found: list[str] = self.version.vectors(self.collection).item_ids(rows).tolist()
-        return found
+        ids: list[str] = self.version.vectors(self.collection).item_ids(rows).tolist()
+        return ids
 
     def metadata_batches(self, size: int = BATCH_ROWS) -> Iterator[pa.Table]:
         """Yield the item id and the metadata of all rows, without vectors."""
@@ -105,54 +108,6 @@ class Rows:
             return pa.table({"": pa.nulls(len(rows))}).select([])
         table = self.version.catalog.arrow(self.collection, rows, list(self.columns))
         return table.rename_columns(list(self.columns.values()))
-
-
-def choose_rows(catalog: Catalog, collection: Collection, where: str | None) -> NDArray[np.int64]:
-    """Return the row ids that satisfy a predicate, ascending; all of the collection where there is none.
-
-    Raises:
-        SearchParameterError: The predicate cannot be used.
-        StorageError: No row satisfies it.
-    """
-    if where is None:
-        return np.arange(catalog.counts[collection], dtype=np.int64)
-    found = catalog.filter_rows(collection, where, timeout=WHERE_SECONDS)
-    if not len(found):
-        raise StorageError(f"--where {where!r} leaves none of {catalog.counts[collection]} {collection}; widen it")
-    return found
-
-
-def choose_columns(catalog: Catalog, collection: Collection, asked: tuple[str, ...] | None) -> dict[str, str]:
-    """Return the catalog's columns that go out, each with its name there.
-
-    A column of the user's that is called like one of ours goes out as `NAME_meta`.
-
-    Raises:
-        StorageError: A column that was asked for is not there.
-    """
-    known = [name for name, _ in catalog.columns(collection) if name not in ("row_id", ITEM_ID)]
-    for name in asked or ():
-        if name not in known:
-            raise StorageError(f"{collection} have no column {name!r}; they have {', '.join(known)}")
-    taken = {name.casefold() for name in known} | {VECTOR, PAIRED}
-    chosen: dict[str, str] = {}
-    for name in known if asked is None else dict.fromkeys(asked):
-        chosen[name] = _free(name, taken) if name.casefold() in (VECTOR, PAIRED) else name
-    return chosen
-
-
-def _free(name: str, taken: set[str]) -> str:
-    free = f"{name}_meta"
-    while free.casefold() in taken:
-        free += "_"
-    taken.add(free.casefold())
-    return free
-
-
-BATCH_PAIRS = 65_536
-PAIR_SCHEMA = pa.schema(
-    [("image_row", pa.int64()), ("text_row", pa.int64()), ("image_id", pa.string()), ("text_id", pa.string())]
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,17 +140,51 @@ class Pairs:
         """Return for each row id of a collection the item ids that it is paired with."""
         if not len(self.ends):
             return [[] for _ in rows]
-        own, other = (0, 1) if collection == "images" else (1, 0)
-        ends = self.ends if own == 0 else self._by_text
-        starts, stops = (np.searchsorted(ends[:, own], rows, side) for side in ("left", "right"))
-        wanted = np.concatenate([ends[a:b, other] for a, b in zip(starts, stops, strict=True)] or [ends[:0, other]])
-        ids = self.version.vectors("texts" if own == 0 else "images").item_ids(wanted).tolist()
+        near, far = (0, 1) if collection == "images" else (1, 0)
+        ends = self.ends if near == 0 else self._by_text
+        starts, stops = (np.searchsorted(ends[:, near], rows, side) for side in ("left", "right"))
+        partner_rows = np.concatenate([ends[a:b, far] for a, b in zip(starts, stops, strict=True)] or [ends[:0, far]])
+        ids = self.version.vectors("texts" if near == 0 else "images").item_ids(partner_rows).tolist()
         lengths = np.cumsum(stops - starts)
         return [ids[end - length : end] for end, length in zip(lengths, stops - starts, strict=True)]
 
     @cached_property
     def _by_text(self) -> NDArray[np.int64]:
         return self.ends[np.argsort(self.ends[:, 1], kind="stable")]
+
+
+def choose_rows(catalog: Catalog, collection: Collection, where: str | None) -> NDArray[np.int64]:
+    """Return the row ids that satisfy a predicate, ascending; all of the collection where there is none.
+
+    Raises:
+        SearchParameterError: The predicate cannot be used.
+        StorageError: No row satisfies it.
+    """
+    if where is None:
+        return np.arange(catalog.counts[collection], dtype=np.int64)
+    row_ids = catalog.filter_rows(collection, where, timeout=WHERE_SECONDS)
+    if not len(row_ids):
+        raise StorageError(f"--where {where!r} leaves none of {catalog.counts[collection]} {collection}; widen it")
+    return row_ids
+
+
+def choose_columns(catalog: Catalog, collection: Collection, requested: tuple[str, ...] | None) -> dict[str, str]:
+    """Return the catalog's columns that go out, each with its name there.
+
+    A column of the user's that is called like one of ours goes out as `NAME_meta`.
+
+    Raises:
+        StorageError: A requested column is not there.
+    """
+    known = [name for name, _ in catalog.columns(collection) if name not in ("row_id", ITEM_ID)]
+    for name in requested or ():
+        if name not in known:
+            raise StorageError(f"{collection} have no column {name!r}; they have {', '.join(known)}")
+    taken = {name.casefold() for name in known} | {VECTOR, PAIRED}
+    chosen: dict[str, str] = {}
+    for name in known if requested is None else dict.fromkeys(requested):
+        chosen[name] = _free(name, taken) if name.casefold() in (VECTOR, PAIRED) else name
+    return chosen
 
 
 def read_pairs(version: IndexVersion, chosen: dict[Collection, NDArray[np.int64]]) -> Pairs:
@@ -211,6 +200,14 @@ def read_pairs(version: IndexVersion, chosen: dict[Collection, NDArray[np.int64]
     return Pairs(version=version, ends=ends, images=images, texts=texts)
 
 
+def _free(name: str, taken: set[str]) -> str:
+    free = f"{name}_meta"
+    while free.casefold() in taken:
+        free += "_"
+    taken.add(free.casefold())
+    return free
+
+
 def _among(rows: NDArray[np.int64], chosen: NDArray[np.int64]) -> NDArray[np.bool_]:
-    place = np.minimum(np.searchsorted(chosen, rows), len(chosen) - 1)
-    return np.asarray(chosen[place] == rows)
+    index = np.minimum(np.searchsorted(chosen, rows), len(chosen) - 1)
+    return np.asarray(chosen[index] == rows)

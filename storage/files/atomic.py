@@ -1,4 +1,4 @@
-"""The only place that calls fsync, rename and replace: durable steps, and what to say when one fails.
+"""Durable file operations: the only module that calls fsync, rename and replace, and how their errors are told.
 
 A test sets `hook` to stop or fail a build at a named step; otherwise `checkpoint` does nothing.
 """
@@ -41,9 +41,9 @@ def explained(action: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        step = _NEXT_STEPS.get(error.errno or 0, "mend that and run the same command again")
-        place = path if error.filename is None or str(error.filename) == str(path) else f"{path} ({error.filename})"
-        raise StorageError(f"cannot {action} {place}: {reason}; {step}") from error
+        step = _NEXT_STEPS.get(error.errno or 0, "fix that and run the same command again")
+        location = path if error.filename is None or str(error.filename) == str(path) else f"{path} ({error.filename})"
+        raise StorageError(f"cannot {action} {location}: {reason}; {step}") from error
 
 
 def sync_file(path: Path) -> None:

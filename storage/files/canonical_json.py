@@ -1,4 +1,4 @@
-"""Strict JSON for the manifest: frozen dataclasses to canonical bytes and back, with nothing guessed."""
+"""Canonical JSON for the manifest: frozen dataclasses to the same bytes always, and strictly back."""
 
 from __future__ import annotations
 
@@ -45,37 +45,38 @@ def parse(data: bytes) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def build(kind: Any, value: Any, place: str) -> Any:
+def build(kind: Any, value: Any, path: str) -> Any:
     """Make a value of the annotated type from plain JSON.
 
     Dataclasses take exactly their fields, integers are in [0, 2^63).
 
     Raises:
-        ValueError: The value does not fit; the message starts with the place.
+        ValueError: The value does not fit; the message starts with `path`, where the value stands.
     """
     origin = get_origin(kind)
     if kind is Any:
         return value
     if origin is Literal:
-        return _one_of(get_args(kind), value, place)
+        return _one_of(get_args(kind), value, path)
     if origin in (Union, types.UnionType):
-        return _optional(get_args(kind), value, place)
+        return _optional(get_args(kind), value, path)
     if origin is tuple:
         return tuple(
-            build(get_args(kind)[0], item, f"{place}[{number}]") for number, item in enumerate(_a(list, value, place))
+            build(get_args(kind)[0], item, f"{path}[{number}]")
+            for number, item in enumerate(_exactly(list, value, path))
         )
     if origin is not None and issubclass(origin, Mapping):
-        return _mapping(get_args(kind), value, place)
-    return _dataclass(kind, value, place) if is_dataclass(kind) else _scalar(kind, value, place)
+        return _mapping(get_args(kind), value, path)
+    return _dataclass(kind, value, path) if is_dataclass(kind) else _scalar(kind, value, path)
 
 
-def _dataclass(kind: Any, value: Any, place: str) -> Any:
+def _dataclass(kind: Any, value: Any, path: str) -> Any:
     hints = _hints(kind)
     names = {field.name for field in fields(kind)}
-    found = set(_a(dict, value, place))
-    if found != names:
-        raise ValueError(f"{place} lacks {sorted(names - found)} and has {sorted(found - names)} unasked")
-    return kind(**{name: build(hints[name], value[name], f"{place}.{name}") for name in sorted(names)})
+    given = set(_exactly(dict, value, path))
+    if given != names:
+        raise ValueError(f"{path} lacks {sorted(names - given)} and has {sorted(given - names)} unasked")
+    return kind(**{name: build(hints[name], value[name], f"{path}.{name}") for name in sorted(names)})
 
 
 @cache
@@ -83,48 +84,48 @@ def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
-def _mapping(arguments: tuple[Any, ...], value: Any, place: str) -> Mapping[Any, Any]:
+def _mapping(arguments: tuple[Any, ...], value: Any, path: str) -> Mapping[Any, Any]:
     key_kind, item_kind = arguments
     return {
-        build(key_kind, key, f"{place} key"): build(item_kind, item, f"{place}.{key}")
-        for key, item in _a(dict, value, place).items()
+        build(key_kind, key, f"{path} key"): build(item_kind, item, f"{path}.{key}")
+        for key, item in _exactly(dict, value, path).items()
     }
 
 
-def _optional(arguments: tuple[Any, ...], value: Any, place: str) -> Any:
+def _optional(arguments: tuple[Any, ...], value: Any, path: str) -> Any:
     if value is None and types.NoneType in arguments:
         return None
     (kind,) = (argument for argument in arguments if argument is not types.NoneType)
-    return build(kind, value, place)
+    return build(kind, value, path)
 
 
-def _scalar(kind: Any, value: Any, place: str) -> Any:
+def _scalar(kind: Any, value: Any, path: str) -> Any:
     if kind is float and type(value) is int:
         value = float(value)
-    value = _a(kind, value, place)
+    value = _exactly(kind, value, path)
     if kind is int and not 0 <= value < _MAX_INT:
-        raise ValueError(f"{place} is {value}, which is not in [0, 2^63)")
+        raise ValueError(f"{path} is {value}, which is not in [0, 2^63)")
     return value
 
 
-def _one_of(allowed: tuple[Any, ...], value: Any, place: str) -> Any:
+def _one_of(allowed: tuple[Any, ...], value: Any, path: str) -> Any:
     if value not in allowed:
-        raise ValueError(f"{place} is {value!r}, which is none of {list(allowed)}")
+        raise ValueError(f"{path} is {value!r}, which is none of {list(allowed)}")
     return value
 
 
-def _a(kind: type[T], value: Any, place: str) -> T:
+def _exactly(kind: type[T], value: Any, path: str) -> T:
     # `type() is`: True is an int to isinstance, and no count.
     if type(value) is not kind:
-        raise ValueError(f"{place} is {type(value).__name__} and not {kind.__name__}")
+        raise ValueError(f"{path} is {type(value).__name__} and not {kind.__name__}")
     return value
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    result = dict(pairs)
+    if len(result) != len(pairs):
         raise ValueError("a key is there twice")
-    return found
+    return result
 
 
 def _no_constant(name: str) -> Any:

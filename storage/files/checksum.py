@@ -1,4 +1,4 @@
-"""What the manifest remembers of a file: its size and SHA-256."""
+"""Checksums: size and SHA-256 of a file, as the manifest records them."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ def check(root: Path, name: str, expected: FileEntry, verify: Verify) -> None:
             )
         if verify == "size":
             return
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected.sha256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != expected.sha256:
         raise CorruptIndexError(
-            f"{root / name} has SHA-256 {found} and the manifest says {expected.sha256}; "
+            f"{root / name} has SHA-256 {sha256} and the manifest says {expected.sha256}; "
             "roll back to another version or build again"
         )

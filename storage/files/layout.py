@@ -1,4 +1,4 @@
-"""Names of the files and folders of an index, and the one way to open a file in it."""
+"""Layout of an index folder: the names of its files and folders, and how a file in it is opened."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Collection as Many
+from collections.abc import Set
 from pathlib import Path
 
 from ..errors import CorruptIndexError
@@ -56,8 +56,8 @@ def version_number(name: str) -> int | None:
 
 def number_in(name: str) -> int:
     """Return the version number that a name under versions/ mentions, also a draft's or a leftover's; 0 for none."""
-    found = _IN_NAME.match(name)
-    return int(found[1]) if found else 0
+    match = _IN_NAME.match(name)
+    return int(match[1]) if match else 0
 
 
 def open_regular(root: Path, name: str) -> io.BufferedReader:
@@ -85,15 +85,15 @@ def open_regular(root: Path, name: str) -> io.BufferedReader:
 
 def file_names(root: Path) -> set[str]:
     """Return the names of all files below `root`, with `/`, whatever they are (a link counts as a file)."""
-    found: set[str] = set()
+    files: set[str] = set()
     for folder, _, names in os.walk(root):
-        found.update((Path(folder) / name).relative_to(root).as_posix() for name in names)
-    return found
+        files.update((Path(folder) / name).relative_to(root).as_posix() for name in names)
+    return files
 
 
-def surplus(root: Path, expected: Many[str]) -> list[str]:
+def unexpected_files(root: Path, expected: Set[str]) -> list[str]:
     """Return the names of files below `root` that are not expected there, sorted; hidden files are no concern."""
-    return sorted(name for name in file_names(root) - set(expected) if not Path(name).name.startswith("."))
+    return sorted(name for name in file_names(root) - expected if not Path(name).name.startswith("."))
 
 
 def _refuse_link(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""One builder an index at a time, by a lock that the kernel releases when its holder dies."""
+"""The lock of an index: one builder at a time, released by the kernel when its holder dies."""
 
 from __future__ import annotations
 

@@ -117,11 +117,11 @@ def test_a_resumed_build_takes_no_shards_of_another_prompt(
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("a photo of", "has 0 places for the text; write {} once, as in 'a photo of {}'"),
-        ("{} and {}", "has 2 places"),
-        ("", "has 0 places"),
-        ("{0}", "has 0 places"),
-        ("a photo\nof {}", "signs that cannot be printed"),
+        ("a photo of", "has 0 placeholders for the text; write {} once, as in 'a photo of {}'"),
+        ("{} and {}", "has 2 placeholders"),
+        ("", "has 0 placeholders"),
+        ("{0}", "has 0 placeholders"),
+        ("a photo\nof {}", "characters that cannot be printed"),
     ],
 )
 def test_a_template_without_one_place_is_refused(template: str, said: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from storage.errors import CorruptIndexError, StorageError
 from storage.files import atomic
 from storage.files.checksum import check, measure
-from storage.files.layout import file_names, number_in, open_regular, surplus, version_name, version_number
+from storage.files.layout import file_names, number_in, open_regular, unexpected_files, version_name, version_number
 
 
 @given(number=st.integers(1, 99_999_999))
@@ -51,16 +51,16 @@ def test_stray_files_are_found_but_hidden_ones(tmp_path: Path) -> None:
     for name in ("a", "b", ".hidden"):
         (tmp_path / name).touch()
     assert file_names(tmp_path) == {"a", "b", ".hidden"}
-    assert surplus(tmp_path, {"a"}) == ["b"]
+    assert unexpected_files(tmp_path, {"a"}) == ["b"]
 
 
 def test_an_operating_system_error_names_action_path_reason_and_next_step(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    message = r"cannot read .*x: No such file or directory; mend that and run"
+    message = r"cannot read .*x: No such file or directory; fix that and run"
     with pytest.raises(StorageError, match=message), atomic.explained("read", path):
         path.read_bytes()
     message = r"cannot try .*x: Read-only file system; the file system is read-only"
     with pytest.raises(StorageError, match=message), atomic.explained("try", path):
         raise OSError(30, "Read-only file system")
-    with pytest.raises(StorageError, match=r"cannot try .*x: no reason; mend"), atomic.explained("try", path):
+    with pytest.raises(StorageError, match=r"cannot try .*x: no reason; fix"), atomic.explained("try", path):
         raise OSError("no reason")
