@@ -93,8 +93,8 @@ class Engine:
         """
         into = request.into or snapshot.collections[0]
         if request.where is not None:
-            await self._prepare_filter(snapshot, into, request.where)
-        hits = await self._answer(snapshot, replace(request, parts=(), into=into), query)
+            await self.prepare_filter(snapshot, into, request.where)
+        hits = await self.answer(snapshot, replace(request, parts=(), into=into), query)
         snapshot.remember(hits.collection, hits.item_ids.tolist(), hits.row_ids.tolist())
         return hits
 
@@ -108,12 +108,13 @@ class Engine:
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _prepare_filter(self, snapshot: Snapshot, into: Collection, where: str) -> None:
+    async def prepare_filter(self, snapshot: Snapshot, into: Collection, where: str) -> None:
         """Evaluate a filter that is new apart from the searches, which it would hold up."""
         if not snapshot.has_filter(into, where):
             await self.run("filter", snapshot.prepare_filter, into, where)
 
-    async def _answer(self, snapshot: Snapshot, request: SearchRequest, query: ResolvedQuery) -> Hits:
+    async def answer(self, snapshot: Snapshot, request: SearchRequest, query: ResolvedQuery) -> Hits:
+        """Rank, together with the searches that wait and are like this one."""
         return await self._searches.submit((snapshot, request, query))
 
     async def _text(self, snapshot: Snapshot, part: QueryPart) -> Vector:

@@ -26,7 +26,10 @@ from hypothesis import strategies as st
 from indexer import EmbeddingSource, build_index
 from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from indexer.ray.connection import connect_ray
-from searcher import Searcher, SearchError
+from searcher import Hit, Hits, Searcher, SearchError
+from searcher.operating_points import Choice
+from searcher.request import vector_part
+from searcher.server import ServerSettings
 from searcher.server.ray_service import Replica, Served, check_alike, deploy, merge
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
@@ -84,10 +87,14 @@ def place() -> Iterator[dict[str, Any]]:
         ray.serve.shutdown()
 
 
-def ask(url: str, body: Any = None, kind: str = "application/json", **asked: Any) -> tuple[int, dict[str, Any]]:
+def ask(
+    url: str, body: Any = None, kind: str = "application/json", headers: Any = None, **asked: Any
+) -> tuple[int, dict[str, Any]]:
     """Return status and JSON of one request."""
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(f"{url}?{urllib.parse.urlencode(asked)}", data, {"Content-Type": kind})
+    request = urllib.request.Request(
+        f"{url}?{urllib.parse.urlencode(asked)}", data, {"Content-Type": kind, **(headers or {})}
+    )
     try:
         with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.load(answer)
@@ -97,7 +104,7 @@ def ask(url: str, body: Any = None, kind: str = "application/json", **asked: Any
 
 @pytest.fixture(scope="module")
 def url(halves: list[Path], place: dict[str, Any]) -> str:
-    return deploy(halves, **place)
+    return deploy(halves, ServerSettings(max_k=200, max_body=1_000_000), **place) + "search"
 
 
 def expected(whole: Path, vector: np.ndarray, k: int, **options: Any) -> list[tuple[str, float]]:
@@ -124,46 +131,61 @@ def test_a_filter_reaches_every_half(url: str, whole: Path, vectors: np.ndarray)
 
 
 @pytest.mark.parametrize(
-    ("body", "asked", "words"),
+    ("body", "asked", "status", "words"),
     [
-        (None, {}, "give one of text"),
-        (None, {"text": "a dog"}, "does not know its encoder"),
-        (None, {"text": "a", "k": "many"}, "k='many' is no number"),
-        ({"vector": [1.0, 2.0]}, {}, "shape (2,)"),
-        ({"vector": "red"}, {}, "no list of numbers"),
-        ({"vector": [0.0] * DIM}, {}, "all zeros"),
-        ({"vector": [1.0] * DIM, "k": 10**9}, {}, "k"),
-        ({"vector": [1.0] * DIM, "k": 0}, {}, "k"),
-        ({"vector": [1.0] * DIM, "k": [3]}, {}, "no number"),
-        (b'{"vector": [1], "k": Infinity}', {}, "no number"),
-        ({"vector": [1.0] * DIM, "where": "colour = 1"}, {}, "colour"),
-        ({"vector": [1.0] * DIM, "where": 5}, {}, "is no text"),
-        ({"vector": [1.0] * DIM, "into": "texts"}, {}, "is not served"),
-        ({"text": 5}, {}, "type int"),
-        (b"\xff\xfe", {}, "neither JSON"),
-        (b"[" * 100_000, {}, "neither JSON"),
-        ([1], {}, "not a JSON object"),
+        (None, {}, 400, "nothing to search with"),
+        (None, {"text": "a dog"}, 400, "does not know its encoder"),
+        (None, {"text": "a", "k": "many"}, 422, "k='many' must be a whole number"),
+        ({"vector": [1.0, 2.0]}, {}, 400, "shape (1, 2)"),
+        ({"vector": "red"}, {}, 422, "must be a list"),
+        ({"vector": [0.0] * DIM}, {}, 400, "all zeros"),
+        ({"vector": [1.0] * DIM, "k": 10**9}, {}, 422, "k=1000000000 must be"),
+        ({"vector": [1.0] * DIM, "k": 201}, {}, 400, "above this server's limit of 200"),
+        ({"vector": [1.0] * DIM, "k": [3]}, {}, 422, "k=[3] must be"),
+        (b'{"vector": [1], "k": Infinity}', {}, 400, "is no number of JSON"),
+        ({"vector": [1.0] * DIM, "where": "colour = 1"}, {}, 400, "colour"),
+        ({"vector": [1.0] * DIM, "where": "uri = 'x'"}, {}, 400, "names no column 'uri'"),
+        ({"vector": [1.0] * DIM, "where": 5}, {}, 422, "where=5 must be a text"),
+        ({"vector": [1.0] * DIM, "into": "texts"}, {}, 400, "has no texts"),
+        ({"text": 5}, {}, 422, "text=5"),
+        (b"\xff\xfe", {}, 400, "no JSON"),
+        (b"[" * 100_000, {}, 400, "nested too deeply"),
+        (b" " * 1_000_001, {}, 413, "this server's limit"),
+        ([1], {}, 400, "type list"),
+        (None, {"item": "no such"}, 404, "there is no item 'no such'"),
     ],
 )
-def test_bad_requests_get_one_clear_line(url: str, body: Any, asked: dict[str, Any], words: str) -> None:
-    status, answer = ask(url, body, **asked)
-    assert status == 400
-    assert words in answer["error"]
+def test_bad_requests_get_the_errors_of_the_server(
+    url: str, body: Any, asked: dict[str, Any], status: int, words: str
+) -> None:
+    got, answer = ask(url, body, **asked)
+    assert (got, words in answer["error"]) == (status, True), answer
     assert "\n" not in answer["error"]
 
 
-def test_a_picture_that_is_none_and_paths_that_are_not_there(url: str) -> None:
-    status, answer = ask(url, b"no picture", kind="image/png")
-    assert status == 400
-    assert "error" in answer
-    assert ask(url.removesuffix("/search") + "/etc/passwd")[0] == 404
-    assert ask(url.removesuffix("/search") + "/healthz") == (200, {"ok": True, "indexes": ["odd", "even"]})
+def test_an_item_of_either_half_finds_others_and_never_itself(url: str, whole: Path, vectors: np.ndarray) -> None:
+    for row in (4, 7):
+        status, answer = ask(url, item=f"v{row:03}", k=5)
+        right = [one for one in expected(whole, vectors[row], 7) if one[0] != f"v{row:03}"][:5]
+        assert status == 200
+        assert [hit["item_id"] for hit in answer["hits"]] == [item_id for item_id, _ in right]
+        assert ask(url.replace("/search", "/items"), id=f"v{row:03}")[1]["part"] == row % 5
+
+
+def test_the_other_routes_are_those_of_the_server(url: str) -> None:
+    base = url.removesuffix("search")
+    assert ask(base + "etc/passwd")[0] == 404
+    assert ask(base + "healthz") == (200, {"status": "ok", "version": 1})
+    with urllib.request.urlopen(base, timeout=60) as page:
+        assert f"{ROWS} pictures" in page.read().decode()
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "/search" in ask(base + "openapi.json")[1]["paths"]
 
 
 def test_a_copy_that_dies_costs_no_answer(whole: Path, vectors: np.ndarray, place: dict[str, Any]) -> None:
     import ray
 
-    url = deploy([whole], replicas=2, **place)
+    url = deploy([whole], replicas=2, **place) + "search"
     handle = ray.serve.get_deployment_handle("index-0", "twinlens")
     pids = {handle.pid.remote().result(timeout_s=30) for _ in range(20)}
     assert len(pids) == 2
@@ -181,8 +203,10 @@ def test_text_is_encoded_once_and_finds_what_a_searcher_finds(tmp_path: Path, pl
 
     paint_folder(tmp_path / "photos", 12)
     build_index(tmp_path / "photos", tmp_path / "it", encoder=save_tiny(tmp_path / "tiny"))
-    url = deploy([tmp_path / "it"], **place)
-    status, answer = ask(url, text="a red square", k=3)
+    url = deploy([tmp_path / "it"], ServerSettings(token="a-secret-token"), **place) + "search"
+    assert ask(url, text="a red square")[0] == 401
+    headers = {"Authorization": "Bearer a-secret-token"}
+    status, answer = ask(url, text="a red square", k=3, headers=headers)
     with Searcher.open(tmp_path / "it") as searcher:
         hits = searcher.text_to_image("a red square", k=3)
         assert status == 200
@@ -190,7 +214,7 @@ def test_text_is_encoded_once_and_finds_what_a_searcher_finds(tmp_path: Path, pl
             (hit.item_id, hit.caption) for hit in hits
         ]
         picture = next((tmp_path / "photos").rglob("*.png"))
-        _, answer = ask(url, picture.read_bytes(), kind="image/png", k=1)
+        _, answer = ask(url, picture.read_bytes(), kind="image/png", k=1, headers=headers)
         assert answer["hits"][0]["item_id"] == searcher.image_to_image(picture, k=1)[0].item_id
 
 
@@ -218,17 +242,32 @@ def test_an_index_that_is_named_twice_is_refused(whole: Path) -> None:
 SCORES = st.sampled_from([0.1, 0.2, 0.2000001, 0.9])
 
 
-@given(answers=st.lists(st.lists(SCORES, max_size=8), min_size=1, max_size=4), k=st.integers(1, 10))
-def test_the_best_of_each_are_the_best_of_all(answers: list[list[float]], k: int) -> None:
-    every = [
-        [{"item_id": f"{part}-{row}", "score": score} for row, score in enumerate(scores)]
-        for part, scores in enumerate(answers)
-    ]
-    best = [sorted(hits, key=lambda hit: (-hit["score"], hit["item_id"]))[:k] for hits in every]
-    found = [(hit["score"], hit["item_id"]) for hit in merge(best, k)]
-    assert (
-        found == sorted(((h["score"], h["item_id"]) for hits in every for h in hits), key=lambda h: (-h[0], h[1]))[:k]
+def some_hits(part: int, scores: list[float]) -> Hits:
+    """Hits of one index, best first, as its searcher gives them."""
+    order = sorted(range(len(scores)), key=lambda row: (-scores[row], row))
+    found = tuple(Hit(rank=rank, item_id=f"{part}-{row}", score=scores[row]) for rank, row in enumerate(order, start=1))
+    return Hits(
+        query=vector_part(np.ones(2), "text"),
+        collection="images",
+        row_ids=np.array(order, dtype=np.int64),
+        scores=np.array([scores[row] for row in order], dtype=np.float32),
+        choice=Choice(kind="flat", exact=True, reason="a test"),
+        where=None,
+        hits=found,
     )
+
+
+@given(answers=st.lists(st.lists(SCORES, max_size=8), min_size=2, max_size=4), k=st.integers(1, 10))
+def test_the_best_of_each_are_the_best_of_all(answers: list[list[float]], k: int) -> None:
+    every = [some_hits(part, scores) for part, scores in enumerate(answers)]
+    names, offsets = [f"index {part}" for part in range(len(every))], [8 * part for part in range(len(every))]
+    merged = merge(every, k, names, offsets)
+    right = sorted(((hit.score, hit.item_id) for hits in every for hit in hits), key=lambda one: (-one[0], one[1]))[:k]
+    assert [(hit.score, hit.item_id) for hit in merged] == right
+    assert [hit.rank for hit in merged] == list(range(1, len(right) + 1))
+    for hit, row in zip(merged, merged.row_ids.tolist(), strict=True):
+        part, _, number = hit.item_id.partition("-")
+        assert (row, hit.metadata["index"]) == (8 * int(part) + int(number), f"index {part}")
 
 
 RUN = "from twinlens.console import run; from twinlens.commands.serve_ray import serve_ray; run(serve_ray)"

@@ -6,9 +6,10 @@ import ipaddress
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
@@ -23,55 +24,71 @@ _BACKLOG = 2_048
 _DEFAULTS = ServerSettings()
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all."),
+    click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 takes a free one."),
+    click.option(
+        "--token-file", type=click.Path(path_type=Path), help=f"A file with the token callers must show; or {_TOKEN}."
+    ),
+    click.option("--allow-host", multiple=True, metavar="NAME", help="A further name that the server answers to."),
+    click.option("--root", type=click.Path(path_type=Path), help="Where the images are, if the corpus was moved."),
+    click.option(
+        "--encoder", help="The encoder, for an index of ready-made vectors.  [default: the one that made the index]"
+    ),
+    click.option("--device", default="auto", show_default=True, help="Where to encode queries: auto, cpu, cuda."),
+    click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16."),
+    click.option(
+        "--verify",
+        type=click.Choice(["full", "size"]),
+        default="full",
+        show_default=True,
+        help="Check the files' checksums, or only their sizes.",
+    ),
+    click.option(
+        "--max-body", type=int, default=_DEFAULTS.max_body, show_default=True, help="Bytes of a request's body."
+    ),
+    click.option(
+        "--max-pixels", type=int, default=_DEFAULTS.max_pixels, show_default=True, help="Pixels of a query image."
+    ),
+    click.option(
+        "--max-k", type=int, default=_DEFAULTS.max_k, show_default=True, help="Hits that one request may ask for."
+    ),
+    click.option(
+        "--timeout", "seconds", type=float, default=_DEFAULTS.seconds, show_default=True, help="Seconds a request."
+    ),
+    click.option(
+        "--concurrency",
+        type=int,
+        default=_DEFAULTS.concurrency,
+        show_default=True,
+        help="Requests at once; further ones are answered 503.",
+    ),
+    click.option(
+        "--batch", type=int, default=_DEFAULTS.batch, show_default=True, help="Queries that are answered together."
+    ),
+    click.option(
+        "--batch-wait",
+        "wait_ms",
+        type=float,
+        default=_DEFAULTS.wait_ms,
+        show_default=True,
+        help="Milliseconds to wait for others when others came just before.",
+    ),
+)
+
+
+def server_options(command: F) -> F:
+    """Add the options of every server to a command: address, token, limits, encoder."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command()
 @click.argument("index", type=click.Path(path_type=Path))
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 takes a free one.")
-@click.option(
-    "--token-file", type=click.Path(path_type=Path), help=f"A file with the token callers must show; or {_TOKEN}."
-)
-@click.option("--allow-host", multiple=True, metavar="NAME", help="A further name that the server answers to.")
-@click.option("--root", type=click.Path(path_type=Path), help="Where the pictures are, if the corpus was moved.")
-@click.option(
-    "--encoder", help="The encoder, for an index of ready-made vectors.  [default: the one that made the index]"
-)
-@click.option("--device", default="auto", show_default=True, help="Where to encode queries: auto, cpu, cuda.")
-@click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
-@click.option(
-    "--verify",
-    type=click.Choice(["full", "size"]),
-    default="full",
-    show_default=True,
-    help="Check the files' checksums, or only their sizes.",
-)
-@click.option("--max-body", type=int, default=_DEFAULTS.max_body, show_default=True, help="Bytes of a request's body.")
-@click.option(
-    "--max-pixels", type=int, default=_DEFAULTS.max_pixels, show_default=True, help="Pixels of a query picture."
-)
-@click.option(
-    "--max-k", type=int, default=_DEFAULTS.max_k, show_default=True, help="Hits that one request may ask for."
-)
-@click.option(
-    "--timeout", "seconds", type=float, default=_DEFAULTS.seconds, show_default=True, help="Seconds a request."
-)
-@click.option(
-    "--concurrency",
-    type=int,
-    default=_DEFAULTS.concurrency,
-    show_default=True,
-    help="Requests at once; further ones are answered 503.",
-)
-@click.option(
-    "--batch", type=int, default=_DEFAULTS.batch, show_default=True, help="Queries that are answered together."
-)
-@click.option(
-    "--batch-wait",
-    "wait_ms",
-    type=float,
-    default=_DEFAULTS.wait_ms,
-    show_default=True,
-    help="Milliseconds to wait for others when others came just before.",
-)
+@server_options
 @output_option
 def serve(index: Path, output: str, **options: Any) -> None:
     """Serve INDEX over HTTP: an API, and a page to search with.
@@ -79,13 +96,18 @@ def serve(index: Path, output: str, **options: Any) -> None:
     Listens on this machine alone unless --host says otherwise. A version that is published while it runs takes over
     without a request being lost. Stop it with Ctrl-C: requests under way are answered first.
     """
-    settings = _settings(options)
-    _check_packages()
+    settings = server_settings(options)
+    check_packages()
     with _listening(options["host"], options["port"]) as listener:
         _serve(index, listener, settings, output)
 
 
-def _settings(options: dict[str, Any]) -> ServerSettings:
+def server_settings(options: dict[str, Any]) -> ServerSettings:
+    """Return the settings that the options of a server say.
+
+    Raises:
+        ServerError: A value is out of range, or a file or folder is not there.
+    """
     names = (
         "root",
         "encoder",
@@ -102,7 +124,7 @@ def _settings(options: dict[str, Any]) -> ServerSettings:
     )
     settings = ServerSettings(token=_token(options["token_file"]), **{name: options[name] for name in names})
     if options["root"] is not None and not options["root"].is_dir():
-        raise ServerError(f"--root {str(options['root'])!r} is no folder; name the one that the pictures are in")
+        raise ServerError(f"--root {str(options['root'])!r} is no folder; name the one that the images are in")
     if _is_loopback(options["host"]):
         return replace(settings, hosts=(*LOOPBACK_HOSTS, options["host"], *options["allow_host"]))
     if settings.token is None:
@@ -131,7 +153,12 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _check_packages() -> None:
+def check_packages() -> None:
+    """Refuse to go on where the extra `server` is not installed.
+
+    Raises:
+        ServerError: A package is missing; the message says how to get it.
+    """
     try:
         import fastapi
         import prometheus_client
@@ -189,6 +216,6 @@ def _warn_of_paths(live: Any) -> None:
     if live.current.has_path_ids():
         click.echo(
             "warning: item ids of this index are absolute paths, and callers see item ids; build it with --id, "
-            "or with --root above the pictures",
+            "or with --root above the images",
             err=True,
         )
