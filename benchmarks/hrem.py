@@ -33,10 +33,10 @@ from indexer import SourceOptions, build_index
 from searcher import Searcher, evaluate_index
 from searcher.evaluation.evaluate_index import EvaluateOptions
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem, write_regions
-from training.hrem.extract import RegionsConfig
+from training.hrem.grid_features import RegionsConfig
 from training.hrem.hrem_evaluation import EvaluateHremOptions, embeddings
-from training.hrem.hrem_fit import parts_of
 from training.hrem.hrem_learner import Learner
+from training.hrem.hrem_training import parts_of
 from training.hrem.towers.region_features import RegionSplit, file_names, open_split
 from training.loop import FitProgress
 

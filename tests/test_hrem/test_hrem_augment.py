@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encoders.errors import EncoderError
-from training.hrem.hrem_batches import altered, kept_regions, kept_words
+from training.hrem.region_batches import altered, kept_regions, kept_words
 from training.hrem.towers.bert import load_bert
 from training.hrem.towers.tokens import Tokens, WordTokens, load_vocabulary
 from training.loop import step_decay

@@ -12,7 +12,7 @@ from PIL import Image
 from encoders import ImageError
 from training import ExamplesError, TrainingError
 from training.errors import RegionError
-from training.hrem.extract import RegionsConfig, write_regions
+from training.hrem.grid_features import RegionsConfig, write_regions
 from training.hrem.towers.region_features import file_names, open_split, read_regions, splits_of
 
 

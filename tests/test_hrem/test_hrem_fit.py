@@ -16,9 +16,9 @@ from encoders.device import choose_device
 from training import CheckpointError, ExamplesError, TrainingError
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem
 from training.hrem.hrem_evaluation import EvaluateHremOptions
-from training.hrem.hrem_fit import parts_of
 from training.hrem.hrem_learner import Learner
 from training.hrem.hrem_report import HremReport, save_plot
+from training.hrem.hrem_training import parts_of
 from training.hrem.towers.region_features import open_split
 from training.loop import FitProgress
 
@@ -121,6 +121,12 @@ def test_before_the_warmup_ends_the_relation_has_no_gradient(precomp: Path, quic
     assert {name.split(".")[0] for name in moved(learner)} == {"towers"}
     learner.loss(batch, 2.0).backward()
     assert {name.split(".")[0] for name in moved(learner)} == {"towers", "relation"}
+
+
+def test_bf16_trains_towers_and_relation(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    report = fit_hrem(precomp, tmp_path / "out", replace(quick, epochs=2, warmup_epochs=1, precision="bf16"))
+    assert report.settings["precision"] == "bf16"
+    assert report.curve[-1]["loss"] > report.curve[0]["loss"] > 0  # four losses and the regularisation, not one
 
 
 def test_without_cross_loss_less_is_ranked(precomp: Path, quick: HremConfig) -> None:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional
 
-from training.hrem.hrem_config import HremConfig
-from training.hrem.hrem_learner import regularisation
-from training.hrem.relations import InstanceRelation, Relevance, affinity, attention_bias, connection, linked
+from training.hrem.config import HremConfig
+from training.hrem.instance_relations import InstanceRelation, Relevance, affinity, attention_bias, connection, linked
+from training.hrem.ranking_losses import regularisation
 from training.hrem.towers.region_towers import Embedded
 
 CONFIG = HremConfig(dim=8, heads=2, warmup_epochs=0, dropout=0.0)
@@ -87,7 +87,7 @@ def test_padding_changes_no_affinity() -> None:
 def test_affinities_in_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     images, texts = embedded(5, 4, lengths=[4, 2, 1, 3, 4]), embedded(5, 6)
     whole = affinity(images, texts, 4)
-    monkeypatch.setattr("training.hrem.relations.BLOCK", 1)
+    monkeypatch.setattr("training.hrem.instance_relations.BLOCK", 1)
     parts = affinity(images, texts, 4)
     torch.testing.assert_close(whole.from_texts, parts.from_texts)
     torch.testing.assert_close(whole.top_images, parts.top_images)
@@ -95,7 +95,7 @@ def test_affinities_in_blocks_are_those_of_the_whole(monkeypatch: pytest.MonkeyP
 
 def test_relevance_within_is_one_for_the_same_and_falls_with_the_distance() -> None:
     images, texts = embedded(4, 3), embedded(4, 3)
-    blocks = Relevance(10, 1.0)(images.unit, texts.unit, affinity(images, texts, 10))
+    blocks = Relevance(10)(images.unit, texts.unit, affinity(images, texts, 10))
     assert blocks.images.diagonal().tolist() == pytest.approx([1.0] * 4, abs=1e-3)
     apart = (images.unit[0] - images.unit[1]).norm().detach()
     assert blocks.images[0, 1].item() == pytest.approx(float(torch.exp(-apart)), abs=1e-4)
@@ -137,7 +137,7 @@ def test_gradients_reach_embeddings_relevance_and_interaction_but_no_fragments(i
 
 def test_the_divergence_moves_the_relevance_networks_and_nothing_else() -> None:
     images, texts = embedded(5, 3), embedded(5, 4)
-    relevance = Relevance(10, 1.0)
+    relevance = Relevance(10)
     blocks = relevance(images.unit, texts.unit, affinity(images, texts, 10))
     regularisation(blocks, images.unit, texts.unit).backward()
     assert all(value.grad is not None for value in relevance.images[0].parameters())

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from encoders.errors import EncoderError
-from training.hrem.hrem_config import HremConfig
-from training.hrem.relations import Fusion, InstanceRelation, Relevance
+from training.hrem.config import HremConfig
+from training.hrem.instance_relations import Fusion, InstanceRelation, Relevance
 from training.hrem.towers.region_towers import (
     BertStates,
     FragmentHead,
@@ -43,11 +43,11 @@ def test_the_towers_have_the_published_numbers_of_parameters() -> None:
 def test_the_relation_has_the_published_number_of_parameters() -> None:
     config = HremConfig()
     assert count(Fusion(config)) / 1e6 == pytest.approx(6.30, abs=0.01)
-    assert count(Relevance(10, 1.0).images) == count(Relevance(10, 1.0).texts) == 121
+    assert count(Relevance(10).images) == count(Relevance(10).texts) == 121
 
 
 def test_the_relevance_networks_start_as_copies() -> None:
-    relevance = Relevance(10, 1.0)
+    relevance = Relevance(10)
     for one, other in zip(relevance.images.parameters(), relevance.texts.parameters(), strict=True):
         assert torch.equal(one, other)
         assert one is not other

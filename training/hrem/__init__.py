@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from storage.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from .extract import write_regions
-    from .hrem_config import HremConfig
+    from .config import HremConfig
+    from .grid_features import write_regions
     from .hrem_evaluation import evaluate_hrem
-    from .hrem_fit import fit_hrem
     from .hrem_report import HremReport
+    from .hrem_training import fit_hrem
 
 __all__ = ["HremConfig", "HremReport", "evaluate_hrem", "fit_hrem", "write_regions"]
 
 __getattr__ = lazy_exports(
     __name__,
     {
-        "HremConfig": ".hrem_config",
+        "HremConfig": ".config",
         "HremReport": ".hrem_report",
         "evaluate_hrem": ".hrem_evaluation",
-        "fit_hrem": ".hrem_fit",
-        "write_regions": ".extract",
+        "fit_hrem": ".hrem_training",
+        "write_regions": ".grid_features",
     },
 )

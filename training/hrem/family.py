@@ -12,7 +12,7 @@ from .towers.region_features import LAYOUT
 if TYPE_CHECKING:
     from encoders.device import Placement
 
-    from .towers.regions_encoder import RegionEncoder
+    from .towers.region_encoder import RegionEncoder
 
 PREFIX = "hrem:"
 
@@ -24,7 +24,7 @@ def checkpoint_folder(spec: str) -> Path:
 
 def load(spec: str, placement: Placement) -> RegionEncoder:
     """Return the encoder of a checkpoint, `hrem:PATH`."""
-    from .towers.regions_encoder import RegionEncoder
+    from .towers.region_encoder import RegionEncoder
 
     folder = checkpoint_folder(spec)
     return RegionEncoder(f"{PREFIX}{folder}", folder, placement)

@@ -18,11 +18,11 @@ from evaluation.evaluate import evaluate_folds
 
 from ..errors import TrainingError
 from .family import PREFIX
-from .hrem_batches import Feed
 from .hrem_learner import Learner
 from .hrem_report import DIRECTIONS, REPORT_FILE
+from .region_batches import Feed
+from .towers.region_encoder import RegionEncoder
 from .towers.region_features import RegionSplit, open_split
-from .towers.regions_encoder import RegionEncoder
 
 BATCH = 512
 DEV_BATCH = 256

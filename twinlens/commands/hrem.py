@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from training.errors import TrainingError
-from training.hrem.hrem_config import INTERACTIONS, RANKINGS, HremConfig
+from training.hrem.config import INTERACTIONS, RANKINGS, HremConfig
 
 from ..console import emit, output_option
 from .build import FILE, column_options, corpus_options
@@ -16,8 +16,6 @@ from .fit import line_listener
 
 DEFAULTS = HremConfig()
 _TABLE = ("encoder", "grid", "dtype", "device", "precision")
-# What the command line does not name as the configuration does.
-_SWITCHES = ("freeze_bert", "fragment_relation", "normalise_instances", "cross_loss")
 
 
 @click.command()
@@ -38,7 +36,7 @@ def regions(corpus: Path, out: Path, quiet: bool, output: str, **options: Any) -
       twinlens regions captions.jsonl --image image --text captions --encoder lite --out data/f8k_precomp
     """
     from indexer.corpus import SourceOptions
-    from training.hrem.extract import RegionsConfig, write_regions
+    from training.hrem.grid_features import RegionsConfig, write_regions
 
     config = RegionsConfig(**{name: options[name] for name in _TABLE})
     reading = SourceOptions(**column_options(options))
@@ -90,13 +88,10 @@ _SETTINGS = (
     _setting("margin", "Of the ranking losses."),
     _setting("cutoff", "No negative beyond this distance; 1.9 for COCO."),
     _setting("distance_dim", "Dimension of the distribution of distances."),
-    _setting("all_negatives_epochs", "Epochs of all negatives, for `hardest`."),
     _setting("cross_loss", "Also rank embeddings against enhanced ones."),
-    _setting("normalise_instances", "Unit vectors enter the instance relation."),
     _setting("relation_weight", "Of relevance in attention; 1.5 for COCO."),
     _setting("link_share", "Share of a batch that each instance is linked to."),
     _setting("top_fragments", "Fragment affinities that the relevance network sees."),
-    _setting("sigma", "Scale of distances in relevance."),
     _setting("regularisation", "Weight of the divergence."),
     _setting("temperature", "Of the softmaxes in it."),
     _setting("region_drop", "Share of regions left out in a step."),
@@ -153,7 +148,7 @@ def fit_hrem(
     if plot is not None and not plot.parent.is_dir():
         raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
     config = HremConfig(**{**settings, "lr_steps": settings["lr_steps"] or None})
-    from training.hrem.hrem_fit import fit_hrem as fit
+    from training.hrem.hrem_training import fit_hrem as fit
 
     report = fit(data, out, config, None if quiet else line_listener(), train=train_split, dev=dev_split)
     if plot is not None:

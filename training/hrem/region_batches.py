@@ -17,7 +17,7 @@ from safetensors.torch import save
 from encoders.device import Placement
 from storage.files import atomic
 
-from .hrem_config import HremConfig
+from .config import HremConfig
 from .towers.region_features import RegionSplit
 from .towers.region_towers import BertStates
 from .towers.tokens import Tokenizer, Tokens, padded_ids, padded_rows

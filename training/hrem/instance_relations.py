@@ -1,4 +1,9 @@
-"""How well the fragments of each picture and each caption of a batch go together. Nothing here has a gradient."""
+"""HREM's instance relation: how the images and captions of a batch attend to each other in training.
+
+The fragments of all pairs give affinities; affinities and distances give links (who attends to whom) and relevance (by
+how much); transformer layers over the instances, biased by both, give enhanced embeddings. Links and affinities have no
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +14,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .hrem_config import HremConfig
+from .config import HremConfig
 from .towers.region_towers import EPSILON, Embedded
 
+# Of the leaky ReLU: negative affinities count a tenth.
 SLOPE = 0.1
 # Affinities held at a time: 4 bytes each, in about four copies.
 BLOCK = 4_000_000
+# Keeps the gradient of a distance finite where two embeddings are one.
+SMALLEST = 1e-8
+Enhanced = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +89,6 @@ def _summary(best: torch.Tensor, mask: torch.Tensor, top: int) -> tuple[torch.Te
     return mean, functional.pad(largest, (0, top - largest.shape[2]))
 
 
-# Keeps the gradient of a distance finite where two embeddings are one.
-SMALLEST = 1e-8
-
-
 def linked(scores: torch.Tensor, share: float) -> torch.Tensor:
     """Return in each row the entries that are at least the int(share * n)-th largest, one at least."""
     count = max(1, int(share * scores.shape[1]))
@@ -91,13 +96,13 @@ def linked(scores: torch.Tensor, share: float) -> torch.Tensor:
     return scores >= least
 
 
-def connection(images: torch.Tensor, texts: torch.Tensor, found: Affinity, share: float) -> torch.Tensor:
+def connection(images: torch.Tensor, texts: torch.Tensor, fragments: Affinity, share: float) -> torch.Tensor:
     """Return which instances are linked: by cosine within a modality, by fragments across."""
     with torch.no_grad():
         eye = torch.eye(len(images), dtype=torch.bool, device=images.device)
         within = [linked(unit @ unit.T, share) | eye for unit in (images, texts)]
-        upper = torch.cat([within[0], linked(found.from_images, share)], dim=1)
-        lower = torch.cat([linked(found.from_texts, share), within[1]], dim=1)
+        upper = torch.cat([within[0], linked(fragments.from_images, share)], dim=1)
+        lower = torch.cat([linked(fragments.from_texts, share), within[1]], dim=1)
         return torch.cat([upper, lower])
 
 
@@ -106,30 +111,28 @@ class Relevance(nn.Module):
 
     Args:
         top: Fragment affinities that the networks see.
-        sigma: Distance at which relevance has fallen to 1/e.
     """
 
-    def __init__(self, top: int, sigma: float) -> None:
+    def __init__(self, top: int) -> None:
         super().__init__()
-        self.sigma = sigma
         self.images = nn.Sequential(nn.Linear(top, top), nn.ReLU(), nn.Linear(top, 1))
         self.texts = copy.deepcopy(self.images)
 
-    def forward(self, images: torch.Tensor, texts: torch.Tensor, found: Affinity) -> Blocks:
+    def forward(self, images: torch.Tensor, texts: torch.Tensor, fragments: Affinity) -> Blocks:
         """Return the four blocks for unit rows of pictures and captions."""
         return Blocks(
             images=self._within(images),
             texts=self._within(texts),
-            image_to_text=self.images(found.top_images).squeeze(-1) + found.from_images,
-            text_to_image=self.texts(found.top_texts).squeeze(-1) + found.from_texts,
+            image_to_text=self.images(fragments.top_images).squeeze(-1) + fragments.from_images,
+            text_to_image=self.texts(fragments.top_texts).squeeze(-1) + fragments.from_texts,
         )
 
     def _within(self, unit: torch.Tensor) -> torch.Tensor:
-        return torch.exp(-(2 - 2 * unit @ unit.T).clamp(min=SMALLEST).sqrt() / self.sigma)
+        return torch.exp(-(2 - 2 * unit @ unit.T).clamp(min=SMALLEST).sqrt())
 
 
 class Blocks:
-    """The relevance of pictures to pictures, captions to captions, and across; rows ask."""
+    """The relevance of pictures to pictures, captions to captions, and across; rows are queries."""
 
     def __init__(
         self, *, images: torch.Tensor, texts: torch.Tensor, image_to_text: torch.Tensor, text_to_image: torch.Tensor
@@ -141,9 +144,6 @@ class Blocks:
         """Return (2n, 2n)."""
         upper = torch.cat([self.images, self.image_to_text], dim=1)
         return torch.cat([upper, torch.cat([self.text_to_image, self.texts], dim=1)])
-
-
-Enhanced = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,14 +175,14 @@ class RelationLayer(nn.Module):
         self.after_attention, self.after_network = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, asking: torch.Tensor, asked: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-        """Return (n, dim) for the n rows that ask, (m, dim) that are asked and a bias of (n, m)."""
-        query, keys = asking.unsqueeze(0), asked.unsqueeze(0)
-        found, _ = self.attention(query, keys, keys, attn_mask=bias, need_weights=False)
-        states = self.after_attention(query + self.drop(found))
+    def forward(self, queries: torch.Tensor, keys: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Return (n, dim) for n queries and m keys of (., dim), with an attention bias of (n, m)."""
+        queries, keys = queries.unsqueeze(0), keys.unsqueeze(0)
+        attended, _ = self.attention(queries, keys, keys, attn_mask=bias, need_weights=False)
+        states = self.after_attention(queries + self.drop(attended))
         network = self.narrow(self.drop(torch.relu(self.wide(states))))
-        done: torch.Tensor = self.after_network(states + self.drop(network))
-        return done.squeeze(0)
+        enhanced: torch.Tensor = self.after_network(states + self.drop(network))
+        return enhanced.squeeze(0)
 
 
 def _layers(config: HremConfig) -> nn.ModuleList:
@@ -226,17 +226,16 @@ class InstanceRelation(nn.Module):
     def __init__(self, config: HremConfig) -> None:
         super().__init__()
         self.config = config
-        self.relevance = Relevance(config.top_fragments, config.sigma)
+        self.relevance = Relevance(config.top_fragments)
         self.interaction = Fusion(config) if config.interaction == "fusion" else Standalone(config)
 
     def forward(self, images: Embedded, texts: Embedded) -> Related:
         """Return the enhanced embeddings of a batch."""
         config = self.config
-        found = affinity(images, texts, config.top_fragments)
-        links = connection(images.unit, texts.unit, found, config.link_share)
-        relevance = self.relevance(images.unit, texts.unit, found)
+        fragments = affinity(images, texts, config.top_fragments)
+        links = connection(images.unit, texts.unit, fragments, config.link_share)
+        relevance = self.relevance(images.unit, texts.unit, fragments)
         bias = attention_bias(links, relevance.whole(), config.relation_weight)
-        entering = (images.unit, texts.unit) if config.normalise_instances else (images.raw, texts.raw)
-        enhanced = self.interaction(*entering, bias)
+        enhanced = self.interaction(images.unit, texts.unit, bias)
         unit = [functional.normalize(rows, dim=-1, eps=EPSILON) for rows in enhanced]
         return Related(images=unit[0], texts=unit[1], relevance=relevance)

@@ -19,12 +19,12 @@ from encoders.device import Placement
 from ..checkpoint import RunState, publish_folder
 from ..errors import ExamplesError
 from ..loop import FitProgress, Listener, Measurement, RunContext, Schedule, TrainingLoop, step_decay
+from .config import HremConfig
 from .family import PREFIX
-from .hrem_batches import Batch, Feed, TokenStates, token_states
-from .hrem_config import HremConfig
 from .hrem_evaluation import dev_recall
 from .hrem_learner import Learner
 from .hrem_report import DIRECTIONS, HremReport
+from .region_batches import Batch, Feed, TokenStates, token_states
 from .towers.bert import Bert, load_bert
 from .towers.region_features import RegionSplit, open_split
 from .towers.region_towers import BertStates, RegionTowers, TowersConfig
