@@ -53,12 +53,12 @@ def main() -> None:
 
 
 def fit(train: CaptionedImages, out: Path, seed: int) -> FitReport:
-    """Fine-tune with the default recipe, telling how it goes."""
+    """Fine-tune with the default recipe, printing the progress."""
     config = FitConfig(seed=seed, time_limit=SECONDS)
-    return fit_encoder("lite", train, None, out, config, tell)
+    return fit_encoder("lite", train, None, out, config, print_progress)
 
 
-def tell(progress: FitProgress) -> None:
+def print_progress(progress: FitProgress) -> None:
     if progress.text:
         print(progress.text, file=sys.stderr, flush=True)
 

@@ -48,7 +48,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "c": ("with instance relation, fusion", {"interaction": "fusion"}),
     "d": ("with instance relation, standalone", {"interaction": "standalone"}),
 }
-# Small enough for a CPU: 2,000 pictures of 4 x 4 cells, a frozen sentence encoder, a quarter of the published width.
+# Small enough for a CPU: 2,000 images of 4 x 4 cells, a frozen sentence encoder, a quarter of the published width.
 FLICKR8K = HremConfig(bert="lite", freeze_bert=True, dim=256, heads=8, epochs=6, warmup_epochs=2.0)
 # A bag of concepts has no use for attention among fragments, which loses recall here, so it stays off: what is left is
 # what instances learn from each other. As published they begin to after the first quarter of the epochs; without that
@@ -70,10 +70,10 @@ PLANTED_SEED, PLANTED_RUNS = 1, (0, 1, 2, 3, 4)
 PLANTED_VARIANTS = {name: ({**VARIANTS[name][1], "fragment_relation": False}) for name in ("a", "c", "d")}
 DESIGNS = {
     "captions tell one of four concepts, half of which are rarely told": Planted(
-        concepts=24, topics=3, told=1, words=1, noise=0.5, shy=0.1, pictures=(200, 60, 150)
+        concepts=24, topics=3, told=1, words=1, noise=0.5, shy=0.1, images=(200, 60, 150)
     ),
     "captions tell two of four concepts, in three wordings": Planted(
-        concepts=40, topics=4, told=2, words=3, noise=0.7, pictures=(200, 60, 150)
+        concepts=40, topics=4, told=2, words=3, noise=0.7, images=(200, 60, 150)
     ),
 }
 COCO = {"batch_size": 256, "cutoff": 1.9, "relation_weight": 1.5, "warmup_epochs": 3.6}
@@ -123,14 +123,14 @@ def run(data: Path, name: str, config: HremConfig, deadline: float) -> Path:
     if (out / "training.json").is_file():
         return out
 
-    def tell(progress: FitProgress) -> None:
+    def print_progress(progress: FitProgress) -> None:
         if progress.text:
             print(f"{name}: {progress.text}", file=sys.stderr, flush=True)
         if progress.stage == "train" and time.monotonic() > deadline:
             raise OutOfTimeError
 
     try:
-        fit_hrem(data, out, config, tell)
+        fit_hrem(data, out, config, print_progress)
     except OutOfTimeError:
         sys.exit(f"out of time in {name}; call again to go on")
     return out
@@ -216,7 +216,7 @@ def indexed(data: Path, run: Path, split: RegionSplit, vectors: tuple[np.ndarray
 
 
 def searcher_names(data: Path, split: RegionSplit) -> list[str]:
-    """Return what an index calls the pictures of a split."""
+    """Return what an index calls the images of a split."""
     names = file_names(data)
     return [names.get(key, key) for key in split.ids]
 
@@ -267,7 +267,7 @@ def throughput() -> None:
         found = step_seconds(data, replace(base, interaction=interaction))
         figures.append(Figure(f"a whole step with {interaction}", found, "", "s"))
         figures.append(Figure(f"the encoders' share of a step with {interaction}", plain / found))
-    record("hrem_throughput", figures, f"{torch.get_num_threads()} threads; 16 regions a picture.")
+    record("hrem_throughput", figures, f"{torch.get_num_threads()} threads; 16 regions an image.")
 
 
 def step_seconds(data: Path, config: HremConfig) -> float:

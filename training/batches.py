@@ -43,7 +43,7 @@ class Pairing:
         positives: (p, 2) int64 rows (left, right) that belong together, sorted, each once.
         negatives: (q, 2) rows that are known not to; may be none.
         families: (n,) where both sides are of one kind: items that matches connect, at whatever distance, share a
-            number. They are no wrong answers to each other.
+            number. They are no negatives of each other.
         unreadable: What was left out, a line each.
     """
 
@@ -60,12 +60,12 @@ class Pairing:
         return _by_left(self.positives, len(self.left))
 
     @cached_property
-    def strangers(self) -> list[np.ndarray]:
+    def known_negatives(self) -> list[np.ndarray]:
         """For each left item the right items that are known not to belong to it."""
         return _by_left(self.negatives, len(self.left))
 
     @cached_property
-    def askable(self) -> np.ndarray:
+    def with_partners(self) -> np.ndarray:
         """The left items that have a partner."""
         return np.unique(self.positives[:, 0])
 
@@ -86,7 +86,7 @@ class Pairing:
             ExamplesError: There are fewer than four such items.
         """
         groups = np.arange(len(self.left)) if self.families is None else self.families
-        names = np.unique(groups[self.askable])
+        names = np.unique(groups[self.with_partners])
         if len(names) < FEWEST_TO_SPLIT:
             what = f"{len(names)} distinct {self.left.kind}s with partners"
             raise ExamplesError(f"{what} are too few to hold some back for validation; give 4 or more, or give val")
@@ -94,11 +94,11 @@ class Pairing:
         inside = np.isin(groups, np.random.default_rng(seed).permutation(names)[:held])
         return self._only(~inside), self._only(inside)
 
-    def _only(self, wanted: np.ndarray) -> Pairing:
-        pairs = [rows[wanted[rows[:, 0]]] for rows in (self.positives, self.negatives)]
+    def _only(self, kept_left: np.ndarray) -> Pairing:
+        pairs = [rows[kept_left[rows[:, 0]]] for rows in (self.positives, self.negatives)]
         if self.families is not None:
-            kept = np.flatnonzero(wanted)
-            pairs = [rows[wanted[rows[:, 1]]] for rows in pairs]
+            kept = np.flatnonzero(kept_left)
+            pairs = [rows[kept_left[rows[:, 1]]] for rows in pairs]
             sides = [kept, kept]
         else:
             sides = [np.unique(np.concatenate([rows[:, side] for rows in pairs])) for side in (0, 1)]
@@ -136,15 +136,18 @@ def pair_pairs(pairs: PairSet, role: str = "train") -> Pairing:
 
 def _pairing(sides: Sides, links: np.ndarray, role: str) -> Pairing:
     """Return the pairing of (p, 3) links: left row, right row, label."""
-    found = [content_keys(kind, contents, role) for kind, contents in sides]
-    problems = tuple(problem for _, lines in found for problem in lines)
-    readable = [found[0][0][left] is not None and found[1][0][right] is not None for left, right, _ in links]
+    readable_keys = [content_keys(kind, contents, role) for kind, contents in sides]
+    problems = tuple(problem for _, lines in readable_keys for problem in lines)
+    readable = [
+        readable_keys[0][0][left] is not None and readable_keys[1][0][right] is not None for left, right, _ in links
+    ]
     links = links[np.array(readable, dtype=bool)]
     one_kind = sides[0][0] == sides[1][0]
     pools = [_Pool(sides[0][0])]
     pools.append(pools[0] if one_kind else _Pool(sides[1][0]))
     numbered = [
-        [pools[side].number(found[side][0][row], sides[side][1][row]) for row in links[:, side]] for side in (0, 1)
+        [pools[side].number(readable_keys[side][0][row], sides[side][1][row]) for row in links[:, side]]
+        for side in (0, 1)
     ]
     rows = np.stack([np.array(numbered[0], np.int64), np.array(numbered[1], np.int64), links[:, 2]], axis=1)
     if one_kind:
@@ -168,17 +171,17 @@ class _Pool:
     def __init__(self, kind: Kind) -> None:
         self.kind: Kind = kind
         self.contents: list[Content] = []
-        self.places: dict[str, int] = {}
+        self.numbers: dict[str, int] = {}
 
     def number(self, key: str | None, content: Content) -> int:
         """Return the number of a content, which is new or known."""
-        place = self.places.setdefault(str(key), len(self.contents))
-        if place == len(self.contents):
+        number = self.numbers.setdefault(str(key), len(self.contents))
+        if number == len(self.contents):
             self.contents.append(content)
-        return place
+        return number
 
     def items(self) -> Items:
-        return Items(kind=self.kind, contents=self.contents, keys=list(self.places))
+        return Items(kind=self.kind, contents=self.contents, keys=list(self.numbers))
 
 
 def _both_ways(rows: np.ndarray) -> np.ndarray:
@@ -208,8 +211,8 @@ def _families(pairs: np.ndarray, count: int) -> np.ndarray:
             return numbers
 
 
-# Labelled wrong answers of one item that join a step.
-STRANGERS = 2
+# Labelled negatives of one item that are drawn into a step.
+NEGATIVES_DRAWN = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,14 +222,14 @@ class Batch:
     Attributes:
         left: (n,) distinct left rows.
         right: (m,) distinct right rows.
-        looks: (n,) which look at each left item: 0 the plain one.
+        views: (n,) which view of each left item: 0 the plain one.
         positives: (n, m) bool.
-        ignored: (n, m) bool, neither right nor wrong.
+        ignored: (n, m) bool, neither positive nor negative.
     """
 
     left: np.ndarray
     right: np.ndarray
-    looks: np.ndarray
+    views: np.ndarray
     positives: np.ndarray
     ignored: np.ndarray
 
@@ -237,42 +240,46 @@ class Sampler:
 
     Attributes:
         pairing: What to draw from.
-        batch_size: Left items a batch; they are spread evenly, so no batch is much smaller than the others.
+        batch_size: Left items a batch; divided evenly, so no batch is much smaller than the others.
         captions: Partners drawn for each left item.
-        looks: Augmented looks to draw from beside the plain one; 0 for the plain one only.
-        fresh: Whether each epoch has augmented looks of its own.
+        views: Augmented views to draw from beside the plain one; 0 for the plain one only.
+        fresh: Whether each epoch has augmented views of its own.
         seed: The same seed draws the same.
     """
 
     pairing: Pairing
     batch_size: int
     captions: int
-    looks: int
+    views: int
     fresh: bool
     seed: int
 
     @property
     def steps(self) -> int:
         """Steps an epoch."""
-        return max(1, round(len(self.pairing.askable) / self.batch_size))
+        return max(1, round(len(self.pairing.with_partners) / self.batch_size))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on."""
         rng = np.random.default_rng((self.seed, number))
-        order = np.array_split(rng.permutation(self.pairing.askable), self.steps)
+        order = np.array_split(rng.permutation(self.pairing.with_partners), self.steps)
         for step in range(start, self.steps):
             yield self._batch(order[step], number, np.random.default_rng((self.seed, number, step)))
 
     def _batch(self, left: np.ndarray, number: int, rng: np.random.Generator) -> Batch:
         pairing = self.pairing
         chosen = [_some(pairing.partners[row], self.captions, rng) for row in left]
-        chosen += [_some(pairing.strangers[row], STRANGERS, rng) for row in left] if len(pairing.negatives) else []
+        chosen += (
+            [_some(pairing.known_negatives[row], NEGATIVES_DRAWN, rng) for row in left]
+            if len(pairing.negatives)
+            else []
+        )
         right = np.unique(np.concatenate(chosen))
-        looks = rng.integers(0, self.looks + 1, len(left)) if self.looks else np.zeros(len(left), np.int64)
+        views = rng.integers(0, self.views + 1, len(left)) if self.views else np.zeros(len(left), np.int64)
         if self.fresh:
-            looks = np.where(looks > 0, looks + number * self.looks, 0)
+            views = np.where(views > 0, views + number * self.views, 0)
         positives, ignored = pairing.block(left, right)
-        return Batch(left=left, right=right, looks=looks, positives=positives, ignored=ignored)
+        return Batch(left=left, right=right, views=views, positives=positives, ignored=ignored)
 
 
 def _some(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -43,7 +43,7 @@ class FitConfig:
             for some thousand images, less for more.
         block_dropout: Of the dropout layers in trained blocks, where a model has any; None leaves the model's own.
         temperature: 1 / logit scale to start from; None keeps the encoder's.
-        looks: Augmented views of each image that are cached beside the plain one; without a cache each epoch draws a
+        views: Augmented views of each image that are cached beside the plain one; without a cache each epoch draws a
             fresh one where this is above 0.
         time_limit: Seconds for everything; the schedule ends when the time does. 0 saves the encoder untrained.
         evaluations: How many times in all validation recall is measured; 0.5 to 2 an epoch is usual.
@@ -79,7 +79,7 @@ class FitConfig:
     dropout: float | None = None
     block_dropout: float | None = None
     temperature: float | None = None
-    looks: int | None = None
+    views: int | None = None
     # When to stop, and which weights to keep.
     time_limit: float | None = None
     evaluations: int | None = None
@@ -120,7 +120,7 @@ _NOT_NEGATIVE = (
     "head_lr",
     "layer_decay",
     "weight_decay",
-    "looks",
+    "views",
     "time_limit",
     "clip_norm",
     "lora_alpha",
@@ -151,7 +151,7 @@ class Recipe(FitConfig):
     weight_decay: float = 0.05
     smoothing: float = 0.0
     dropout: float = 0.0
-    looks: int = 1
+    views: int = 1
     evaluations: int = 10
 
 
@@ -159,7 +159,7 @@ class Recipe(FitConfig):
 _MODES: dict[Mode, dict[str, Any]] = {
     "full": {},
     "upper": {"image_blocks": 2, "text_blocks": 2, "lr": 2e-5, "head_lr": 5e-5},
-    "head": {"image_blocks": 0, "text_blocks": 0, "head_lr": 1e-4, "looks": 2, "batch_size": 512},
+    "head": {"image_blocks": 0, "text_blocks": 0, "head_lr": 1e-4, "views": 2, "batch_size": 512},
     "lora": {"lr": 2e-4, "head_lr": 1e-4},
 }
 # What `lite` has otherwise than large pretrained models, in every mode; chosen on parts of Flickr8k's train split.
@@ -174,7 +174,7 @@ _LITE: dict[str, Any] = {
     "dropout": 0.8,
     "block_dropout": 0.3,
     "temperature": 0.05,
-    "looks": 1,
+    "views": 1,
 }
 # In mode `upper`: the heads over pooled features, and the last block of the text tower.
 _LITE_UPPER: dict[str, Any] = {"image_blocks": 0, "text_blocks": 1}

@@ -21,14 +21,14 @@ from .batches import Items
 from .examples import decode
 from .tower_split import TextTower, Tower
 
-# The share of the picture that is kept, and how far its sides may change against each other. Captions name what is
+# The share of the image that is kept, and how far its sides may change against each other. Captions name what is
 # at the edges too, so crops stay large; classifiers go down to a share of 0.08.
 SHARE = (0.6, 1.0)
 RATIO = (0.8, 1.25)
 
 
 def augmented(image: Image.Image, seed: tuple[int, ...]) -> Image.Image:
-    """Return a random crop of 60 to 100 % of a picture, mirrored half of the time; the same for the same seed."""
+    """Return a random crop of 60 to 100 % of an image, mirrored half of the time; the same for the same seed."""
     rng = np.random.default_rng(seed)
     share, ratio = rng.uniform(*SHARE), math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
     width = min(image.width, max(1, round(image.width * math.sqrt(share * ratio))))
@@ -38,7 +38,7 @@ def augmented(image: Image.Image, seed: tuple[int, ...]) -> Image.Image:
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 
 
-# Draw 0 is the picture as it is searched with; the others are augmented.
+# Draw 0 is the image as it is searched with; the others are augmented.
 PLAIN = 0
 
 
@@ -65,8 +65,8 @@ class Part:
 
     def autocast(self) -> torch.autocast:
         """Return the context of mixed precision; of none in fp32."""
-        place = self.placement
-        return torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32")
+        device = self.placement
+        return torch.autocast(device.kind, dtype=device.dtype, enabled=device.precision != "fp32")
 
 
 class Feed(Protocol):
@@ -81,7 +81,7 @@ class Feed(Protocol):
         """Return the positions in `rows` in an order in which neighbours cost the same."""
 
     def fetch(self, rows: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return (hidden, raw) of some items on the device; a draw other than 0 is one augmented look at an image."""
+        """Return (hidden, raw) of some items on the device; a draw other than 0 is one augmented view of an image."""
 
 
 class TextFeed:
@@ -125,9 +125,9 @@ class TextFeed:
         if self._hidden is None:
             return self.part.lower(raw), raw
         hidden = torch.zeros((*raw.shape, self._hidden.shape[-1]))
-        for place, row in enumerate(rows.tolist()):
+        for index, row in enumerate(rows.tolist()):
             start, length = int(self._starts[row]), int(self._lengths[row])
-            hidden[place, :length] = self._hidden[start : start + length]
+            hidden[index, :length] = self._hidden[start : start + length]
         return hidden.to(self.part.placement.device), raw
 
     def _raw(self, rows: np.ndarray) -> torch.Tensor:
@@ -136,39 +136,39 @@ class TextFeed:
 
     def _keep(self, rows: np.ndarray, hidden: torch.Tensor) -> None:
         cache: Any = self._hidden
-        for place, row in enumerate(rows.tolist()):
+        for index, row in enumerate(rows.tolist()):
             start, length = int(self._starts[row]), int(self._lengths[row])
-            cache[start : start + length] = hidden[place, :length]
+            cache[start : start + length] = hidden[index, :length]
 
 
 class ImageFeed:
-    """Images: each look at each image cached where the lower blocks are frozen, else decoded anew for each batch."""
+    """Images: each view of each image cached where the lower blocks are frozen, else decoded anew for each batch."""
 
     def __init__(self, items: Items, part: Part, preprocess: Preprocess, seed: int) -> None:
         self.part = part
         self._contents = items.contents
         self._preprocess = preprocess
         self._seed = seed
-        self._looks: list[torch.Tensor] = []
+        self._views: list[torch.Tensor] = []
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def __len__(self) -> int:
         return len(self._contents)
 
     @property
-    def cached_looks(self) -> int:
+    def cached_views(self) -> int:
         """How many looks at each image are cached; 0 for none."""
-        return len(self._looks)
+        return len(self._views)
 
     def order(self, rows: np.ndarray) -> np.ndarray:
         """Return the positions as they are: all images cost the same."""
         return np.arange(len(rows))
 
-    def fill(self, budget: int, batch: int, looks: int) -> Iterator[int]:
-        """Compute the cache where it fits the bytes given, yielding how many looks are done."""
+    def fill(self, budget: int, batch: int, views: int) -> Iterator[int]:
+        """Compute the cache where it fits the bytes given, yielding how many views are done."""
         if self.part.cut is None:
             return
-        for draw in range(looks):
+        for draw in range(views):
             for start in range(0, len(self), batch):
                 rows = np.arange(start, min(len(self), start + batch))
                 hidden = self.part.lower(self._pixels(rows, np.full(len(rows), draw))).cpu()
@@ -176,17 +176,17 @@ class ImageFeed:
                     total = (len(self), *hidden.shape[1:])
                     if 2 * int(np.prod(total)) * (draw + 1) > budget:
                         return
-                    look = torch.empty(total, dtype=torch.float16)
-                look[rows] = hidden.half()
+                    view = torch.empty(total, dtype=torch.float16)
+                view[rows] = hidden.half()
                 yield draw * len(self) + int(rows[-1]) + 1
-            self._looks.append(look)
+            self._views.append(view)
 
     def fetch(self, rows: np.ndarray, draws: np.ndarray) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Return hidden states, or pixels where nothing is frozen; with a cache a draw is taken modulo its looks."""
-        if not self._looks:
+        """Return hidden states, or pixels where nothing is frozen; with a cache a draw is taken modulo its views."""
+        if not self._views:
             return self.part.lower(self._pixels(rows, draws)), None
-        looks = draws % len(self._looks)
-        hidden = torch.stack([self._looks[look][row] for look, row in zip(looks.tolist(), rows.tolist(), strict=True)])
+        views = draws % len(self._views)
+        hidden = torch.stack([self._views[view][row] for view, row in zip(views.tolist(), rows.tolist(), strict=True)])
         return hidden.float().to(self.part.placement.device), None
 
     def _pixels(self, rows: np.ndarray, draws: np.ndarray) -> torch.Tensor:
@@ -206,7 +206,7 @@ def embed(feed: Feed, batch: int) -> np.ndarray:
     rows: Sequence[np.ndarray] = np.array_split(feed.order(np.arange(len(feed))), max(1, -(-len(feed) // batch)))
     with torch.no_grad():
         parts = [feed.part.features(*feed.fetch(part, np.zeros(len(part), np.int64))).cpu().numpy() for part in rows]
-    found = np.concatenate(parts)
-    vectors = np.empty_like(found)
-    vectors[np.concatenate(rows)] = found
+    ordered = np.concatenate(parts)
+    vectors = np.empty_like(ordered)
+    vectors[np.concatenate(rows)] = ordered
     return vectors

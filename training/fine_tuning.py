@@ -58,7 +58,7 @@ class FineTuning:
         clock, state = self.context.clock, self.context.checkpoints.load(self._digest())
         began = clock.seconds
         try:
-            feeds = self._feeds(self.train, self.learner.recipe.looks + 1)
+            feeds = self._feeds(self.train, self.learner.recipe.views + 1)
             val_feeds = self._feeds(self.val, 1)
         except _OutOfTimeError:
             return self._report(state, stopped_by="time_limit", seconds={"features": clock.seconds - began})
@@ -82,24 +82,24 @@ class FineTuning:
         settings = {**asdict(self.learner.recipe), "time_limit": None}
         return hashlib.sha256(json.dumps([settings, self.towers.spec, examples]).encode()).hexdigest()
 
-    def _feeds(self, pairing: Pairing, looks: int) -> Feeds:
-        left = self._feed(pairing.left, looks)
-        return left, left if pairing.families is not None else self._feed(pairing.right, looks)
+    def _feeds(self, pairing: Pairing, views: int) -> Feeds:
+        left = self._feed(pairing.left, views)
+        return left, left if pairing.families is not None else self._feed(pairing.right, views)
 
-    def _feed(self, items: Items, looks: int) -> Feed:
+    def _feed(self, items: Items, views: int) -> Feed:
         recipe, part = self.learner.recipe, self.learner.part(items.kind)
         batch = FEATURE_BATCH[self.context.placement.kind]
         if items.kind == "image":
             images = ImageFeed(items, part, Preprocess(self.towers.preprocess), recipe.seed)
-            self._watch(images.fill(recipe.cache_bytes, batch, looks), items, looks)
+            self._watch(images.fill(recipe.cache_bytes, batch, views), items, views)
             return images
         texts = TextFeed(items, part, self.learner.text, self.towers.tokenizer)
         self._watch(texts.fill(recipe.cache_bytes, 4 * batch), items, 1)
         return texts
 
-    def _watch(self, filling: Iterator[int], items: Items, looks: int) -> None:
-        clock, listen, total = self.context.clock, self.context.listen, len(items) * looks
-        text = f"features of {len(items)} {items.kind}s" + (f", {looks} looks each" if looks > 1 else "")
+    def _watch(self, filling: Iterator[int], items: Items, views: int) -> None:
+        clock, listen, total = self.context.clock, self.context.listen, len(items) * views
+        text = f"features of {len(items)} {items.kind}s" + (f", {views} views each" if views > 1 else "")
         if clock.over:
             raise _OutOfTimeError
         listen(FitProgress(stage="features", done=0, total=total, text=text))
@@ -122,8 +122,8 @@ class FineTuning:
             pairing=self.train,
             batch_size=recipe.batch_size,
             captions=recipe.captions,
-            looks=recipe.looks if images else 0,
-            fresh=not any(feed.cached_looks for feed in images),
+            views=recipe.views if images else 0,
+            fresh=not any(feed.cached_views for feed in images),
             seed=recipe.seed,
         )
         total = recipe.epochs * sampler.steps

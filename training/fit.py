@@ -87,7 +87,7 @@ def _fit(spec: str, train: Pairing, val: Pairing | None, config: FitConfig, cont
     check_enough(train)
     towers = widened_lite(load_towers(spec))
     family = "lite" if isinstance(image_tower(towers.model), ConseTower) else "open_clip"
-    recipe = recipe_for(config, family, context.placement, len(train.askable))
+    recipe = recipe_for(config, family, context.placement, len(train.with_partners))
     with context.seeded(recipe.seed):
         learner = Learner(towers, recipe, context.placement, {train.left.kind, train.right.kind})
         report = FineTuning(

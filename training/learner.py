@@ -92,7 +92,7 @@ def groups(
         model: The model whose parameters are trained.
         trained: Their names.
         rates: (heads, last block, factor from one block to the one below it). The factor is 0.65 to 1: lower layers
-            hold what is common to all pictures and need to change least.
+            hold what is common to all images and need to change least.
         weight_decay: For matrices and filters.
     """
     head, block, factor = rates
@@ -215,7 +215,7 @@ class Learner:
     def backward(self, batch: Batch, feeds: tuple[Feed, Feed], seed: tuple[int, int]) -> float:
         """Add one batch's gradients to the parameters; return its loss."""
         order = feeds[1].order(batch.right)
-        left = self._chunks(feeds[0], batch.left, batch.looks, (*seed, 0))
+        left = self._chunks(feeds[0], batch.left, batch.views, (*seed, 0))
         right = self._chunks(feeds[1], batch.right[order], np.zeros(len(order), np.int64), (*seed, 1))
         device = self.placement.device
         positives = torch.from_numpy(batch.positives[:, order]).to(device)
@@ -254,14 +254,14 @@ class Learner:
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, MAX_SCALE)
 
-    def _chunks(self, feed: Feed, rows: np.ndarray, looks: np.ndarray, seed: tuple[int, ...]) -> list[Chunk]:
+    def _chunks(self, feed: Feed, rows: np.ndarray, views: np.ndarray, seed: tuple[int, ...]) -> list[Chunk]:
         count = max(1, -(-len(rows) // self.recipe.chunk_size))
-        parts = zip(np.array_split(rows, count), np.array_split(looks, count), strict=True)
-        return [self._chunk(feed, part, look, (*seed, number)) for number, (part, look) in enumerate(parts)]
+        parts = zip(np.array_split(rows, count), np.array_split(views, count), strict=True)
+        return [self._chunk(feed, part, view, (*seed, number)) for number, (part, view) in enumerate(parts)]
 
-    def _chunk(self, feed: Feed, rows: np.ndarray, looks: np.ndarray, seed: tuple[int, ...]) -> Chunk:
+    def _chunk(self, feed: Feed, rows: np.ndarray, views: np.ndarray, seed: tuple[int, ...]) -> Chunk:
         state = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        inputs = feed.fetch(rows, looks)
+        inputs = feed.fetch(rows, views)
 
         def compute() -> torch.Tensor:
             # The same dropout each time that the chunk is computed.

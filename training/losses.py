@@ -1,4 +1,4 @@
-"""The contrastive loss with any number of right answers."""
+"""The contrastive loss with any number of positives."""
 
 from __future__ import annotations
 
@@ -12,32 +12,32 @@ def contrastive_loss(
 ) -> torch.Tensor:
     """Return the symmetric InfoNCE loss in which a row may have several right columns, and the other way about.
 
-    For a right answer p of a row: -log(exp(s_p) / (exp(s_p) + sum of exp(s_n) over the wrong answers n)), averaged over
-    the right answers of the row, then over rows; the same over columns; the mean of both (van den Oord et al. 2018,
-    in CLIP's symmetric form). The other right answers are no part of the sum, so captions of one image never push
-    each other away. With one right answer each it is CLIP's loss.
+    For a positive p of a row: -log(exp(s_p) / (exp(s_p) + sum of exp(s_n) over the negatives n)), averaged over
+    the positives of the row, then over rows; the same over columns; the mean of both (van den Oord et al. 2018,
+    in CLIP's symmetric form). The other positives are not part of the sum, so captions of one image never push
+    each other away. With one positive each it is CLIP's loss.
 
     Args:
         scores: (n, m) similarities times the logit scale.
-        positives: (n, m) bool, what belongs together. Rows and columns without any only serve as wrong answers.
-        ignored: (n, m) bool, pairs that are neither right nor wrong, such as two copies of one picture.
-        smoothing: Share of the target that is spread evenly over the wrong answers; 0 to 0.1. It holds back
+        positives: (n, m) bool, what belongs together. Rows and columns without any only serve as negatives.
+        ignored: (n, m) bool, pairs that are neither positive nor negative, such as two copies of one image.
+        smoothing: Share of the target that goes evenly to the negatives; 0 to 0.1. It holds back
             over-confidence on small sets.
     """
-    wrong = ~positives if ignored is None else ~(positives | ignored)
-    rows = _one_way(scores, positives, wrong, smoothing)
-    return (rows + _one_way(scores.T, positives.T, wrong.T, smoothing)) / 2
+    negatives = ~positives if ignored is None else ~(positives | ignored)
+    rows = _one_way(scores, positives, negatives, smoothing)
+    return (rows + _one_way(scores.T, positives.T, negatives.T, smoothing)) / 2
 
 
-def _one_way(scores: torch.Tensor, positives: torch.Tensor, wrong: torch.Tensor, smoothing: float) -> torch.Tensor:
-    # The lowest finite number and not -inf, whose gradient would be NaN in a row without wrong answers.
+def _one_way(scores: torch.Tensor, positives: torch.Tensor, negatives: torch.Tensor, smoothing: float) -> torch.Tensor:
+    # The lowest finite number and not -inf, whose gradient would be NaN in a row without negatives.
     lowest = torch.finfo(scores.dtype).min
-    against = torch.logsumexp(scores.masked_fill(~wrong, lowest), dim=1, keepdim=True)
+    against = torch.logsumexp(scores.masked_fill(~negatives, lowest), dim=1, keepdim=True)
     whole = torch.logaddexp(scores, against)
     losses = whole - scores
     if smoothing:
-        spread = (scores * wrong).sum(1, keepdim=True) / wrong.sum(1, keepdim=True).clamp(min=1)
-        losses = (1 - smoothing) * losses + smoothing * (whole - spread)
+        negative_mean = (scores * negatives).sum(1, keepdim=True) / negatives.sum(1, keepdim=True).clamp(min=1)
+        losses = (1 - smoothing) * losses + smoothing * (whole - negative_mean)
     counts = positives.sum(1)
     means = (losses * positives).sum(1) / counts.clamp(min=1)
     return means.sum() / (counts > 0).sum().clamp(min=1)

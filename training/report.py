@@ -90,30 +90,43 @@ class FitReport:
 
 
 def save_plot(report: FitReport, path: Path) -> None:
-    """Write loss and validation recall over the epochs as a picture; the ending of the name says which format.
+    """Write loss and validation recall over the epochs as an image; the ending of the name says which format.
 
     Raises:
         TrainingError: matplotlib is not installed, nothing was trained, or the file cannot be written.
     """
     if not report.curve:
         raise TrainingError(f"nothing was trained (stopped by {report.stopped_by}), so there is nothing to plot")
-    figure_type = _figure_type()
-    figure = figure_type(figsize=(11, 4), layout="constrained")
+    figure = new_figure(11, 4)
     loss, recall = figure.subplots(1, 2)
     _draw_loss(loss, report.curve)
     _draw_recall(recall, report)
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"cannot write the plot {str(path)!r}: {error}") from error
+    write_figure(figure, path)
 
 
-def _figure_type() -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty matplotlib figure of so many inches.
+
+    Raises:
+        TrainingError: matplotlib is not installed.
+    """
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise TrainingError(f"a plot needs matplotlib; {install_hint('plot')}") from error
-    return Figure
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def write_figure(figure: Any, path: Path) -> None:
+    """Write a figure as an image file; the ending of the name says which format.
+
+    Raises:
+        TrainingError: The file cannot be written.
+    """
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"cannot write the plot {str(path)!r}: {error}") from error
 
 
 def _draw_loss(axes: Any, curve: list[dict[str, Any]]) -> None:

@@ -49,9 +49,9 @@ def greedy_soup(candidates: Iterable[tuple[float, int, Weights]], score: Score) 
     for _, step, weights in rest:
         count = len(chosen.steps)
         mixed = blend(chosen.weights, weights, 1 / (count + 1))
-        found = score(mixed)
-        if found >= chosen.score:
-            chosen = Choice(weights=mixed, score=found, steps=(*chosen.steps, step), alpha=1.0)
+        mixed_score = score(mixed)
+        if mixed_score >= chosen.score:
+            chosen = Choice(weights=mixed, score=mixed_score, steps=(*chosen.steps, step), alpha=1.0)
     return chosen
 
 
@@ -60,9 +60,9 @@ def interpolated(start: Weights, trained: Choice, untrained_score: float, score:
     best = trained
     for alpha in ALPHAS:
         mixed = blend(start, trained.weights, alpha)
-        found = score(mixed)
-        if found > best.score:
-            best = Choice(weights=mixed, score=found, steps=trained.steps, alpha=alpha)
+        mixed_score = score(mixed)
+        if mixed_score > best.score:
+            best = Choice(weights=mixed, score=mixed_score, steps=trained.steps, alpha=alpha)
     if untrained_score > best.score:
         return Choice(weights=start, score=untrained_score, steps=(), alpha=0.0)
     return best
@@ -109,21 +109,21 @@ def measure(pairing: Pairing, feeds: tuple[Feed, Feed], batch: int) -> Recall:
         return _within(left, pairing)
     right = embed(feeds[1], batch)
     depths = tuple(k for k in CUTOFFS if k <= min(len(left), len(right)))
-    found = evaluate_embeddings(left, right, pairing.positives, depths)
+    metrics = evaluate_embeddings(left, right, pairing.positives, depths)
     names = [f"R@{k}" for k in depths]
     return Recall(
-        left_to_right={name: found["image_to_text"][name] for name in names},
-        right_to_left={name: found["text_to_image"][name] for name in names},
+        left_to_right={name: metrics["image_to_text"][name] for name in names},
+        right_to_left={name: metrics["text_to_image"][name] for name in names},
     )
 
 
 def _within(vectors: np.ndarray, pairing: Pairing) -> Recall:
-    """Each item that has a partner asks for it among all others."""
-    queries = pairing.askable
+    """Recall within one collection: each item that has partners is a query against all others."""
+    queries = pairing.with_partners
     scores = vectors[queries] @ vectors.T
     scores[np.arange(len(queries)), queries] = -np.inf
     depths = tuple(k for k in CUTOFFS if k < len(vectors))
     ranked = np.argsort(-scores, axis=1, kind="stable")[:, : depths[-1]]
-    found = evaluate_ranking(ranked, [pairing.partners[row].tolist() for row in queries], depths)
-    figures = {f"R@{k}": found[f"R@{k}"] for k in depths}
+    metrics = evaluate_ranking(ranked, [pairing.partners[row].tolist() for row in queries], depths)
+    figures = {f"R@{k}": metrics[f"R@{k}"] for k in depths}
     return Recall(left_to_right=figures, right_to_left=figures)

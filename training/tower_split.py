@@ -185,7 +185,7 @@ class CausalText:
 
     def lengths(self, ids: torch.Tensor) -> torch.Tensor:
         """Return where each text ends: behind the last token that is not 0."""
-        return last_places(ids != 0)
+        return used_lengths(ids != 0)
 
     def _blocks(self, hidden: torch.Tensor, blocks: list[nn.Module]) -> torch.Tensor:
         length = hidden.shape[1]
@@ -216,7 +216,7 @@ class BertText:
 
     def lengths(self, ids: torch.Tensor) -> torch.Tensor:
         """Return where each text ends."""
-        return last_places(self._there(ids))
+        return used_lengths(self._there(ids))
 
     def _there(self, raw: torch.Tensor) -> torch.Tensor:
         there: torch.Tensor = raw != self._text.config.pad_token_id
@@ -273,7 +273,7 @@ def _is_causal(owner: Any, pool: str) -> bool:
     return owner.attn_mask is not None and owner.transformer.batch_first and pool in ("argmax", "eos", "first")
 
 
-def last_places(there: torch.Tensor) -> torch.Tensor:
+def used_lengths(there: torch.Tensor) -> torch.Tensor:
     """Return for each row how many columns reach to its last True, at least 1."""
     columns = torch.arange(1, there.shape[1] + 1)
     return (there * columns).amax(1).clamp(min=1)

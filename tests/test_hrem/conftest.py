@@ -44,7 +44,7 @@ def quick() -> HremConfig:
 
 @pytest.fixture(scope="session")
 def precomp(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 24 pictures to learn from, 12 for dev and 12 for test, two captions each."""
+    """A folder with 24 images to learn from, 12 for dev and 12 for test, two captions each."""
     folder = tmp_path_factory.mktemp("data") / "toy_precomp"
     write_concepts(folder, {"train": 24, "dev": 12, "test": 12}, np.random.default_rng(0))
     return folder

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from encoders.errors import EncoderError
-from training.hrem.region_batches import altered, kept_regions, kept_words
+from training.hrem.region_batches import augmented_ids, kept_regions, kept_words
 from training.hrem.towers.bert import load_bert
 from training.hrem.towers.tokens import Tokens, WordTokens, load_vocabulary
 from training.loop import step_decay
@@ -29,7 +29,7 @@ def test_a_fifth_of_the_regions_goes_and_one_always_stays() -> None:
 def test_words_that_are_touched_are_hidden_exchanged_or_left_out(words: WordTokens) -> None:
     rng = np.random.default_rng(0)
     tokens = Tokens(ids=(2, *[10] * 1000, 3), words=(-1, *range(1000), -1))
-    ids = altered(rng, tokens, words, 0.2)
+    ids = augmented_ids(rng, tokens, words, 0.2)
     assert ids[0] == 2
     assert ids[-1] == 3
     assert 1002 - len(ids) == pytest.approx(80, abs=25)  # 40 % of a fifth are left out
@@ -46,7 +46,7 @@ def test_all_pieces_of_a_word_share_its_fate(words: WordTokens) -> None:
 
 def test_without_a_drop_a_caption_stays_as_it_is(words: WordTokens) -> None:
     tokens = words(["a red dog"])[0]
-    assert altered(np.random.default_rng(0), tokens, words, 0.0) == tokens.ids
+    assert augmented_ids(np.random.default_rng(0), tokens, words, 0.0) == tokens.ids
     assert kept_words(np.random.default_rng(0), tokens, 0.0).all()
 
 

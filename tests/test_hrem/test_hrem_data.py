@@ -33,7 +33,7 @@ def plain(folder: Path, rows: int, captions: int, ids: int | None = None, split:
 
 
 @pytest.mark.parametrize(("rows", "ids"), [(3, None), (3, 3), (3, 15), (15, None), (15, 15)])
-def test_one_row_a_picture_and_one_row_a_caption_are_the_same_split(tmp_path: Path, rows: int, ids: int | None) -> None:
+def test_one_row_an_image_and_one_row_a_caption_are_the_same_split(tmp_path: Path, rows: int, ids: int | None) -> None:
     split = open_split(plain(tmp_path / "a", rows, 15, ids), "dev")
     assert len(split) == 3
     assert split.owners.tolist() == [0] * 5 + [1] * 5 + [2] * 5
@@ -50,7 +50,7 @@ def test_with_one_id_a_caption_any_number_of_captions_is_fine(tmp_path: Path) ->
     assert split.pairs.tolist() == [[0, 0], [0, 1], [0, 2], [1, 3], [1, 4]]
 
 
-def test_a_split_cut_short_keeps_whole_pictures(precomp: Path) -> None:
+def test_a_split_cut_short_keeps_whole_images(precomp: Path) -> None:
     split = open_split(precomp, "train").first(5)
     assert (len(split), len(split.captions), split.owners[-1]) == (5, 10, 4)
 
@@ -65,7 +65,7 @@ def test_the_splits_of_a_folder_are_found(precomp: Path) -> None:
     [
         (4, 15, None, "dev_ims.npy has 4 rows, but dev_caps.txt 15 captions; there must be the same number"),
         (7, 7, None, "same number of captions .five. for each row"),
-        (3, 15, 4, "dev_ids.txt has 4 lines for 3 pictures and 15 captions"),
+        (3, 15, 4, "dev_ids.txt has 4 lines for 3 images and 15 captions"),
     ],
 )
 def test_captions_that_do_not_fit_are_one_clear_line(
@@ -87,7 +87,7 @@ def test_features_that_are_not_finite_name_their_row(folder: Path) -> None:
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 6, 7), (0, 5, 6)])
 def test_features_of_another_shape_are_refused(folder: Path, shape: tuple[int, ...]) -> None:
     np.save(folder / "dev_ims.npy", np.zeros(shape, dtype=np.float32))
-    with pytest.raises(RegionError, match=r"region features are floats of shape .pictures, regions, dim."):
+    with pytest.raises(RegionError, match=r"region features are floats of shape .images, regions, dim."):
         open_split(folder, "dev")
 
 
@@ -115,7 +115,7 @@ def test_pickled_arrays_are_never_opened(folder: Path) -> None:
         open_split(folder, "dev")
 
 
-def test_one_picture_is_a_row_a_file_bytes_or_an_array(precomp: Path, tmp_path: Path) -> None:
+def test_one_image_is_a_row_a_file_bytes_or_an_array(precomp: Path, tmp_path: Path) -> None:
     features = np.load(precomp / "dev_ims.npy")[4]
     np.save(tmp_path / "one.npy", features)
     sources = [f"{precomp / 'dev_ims.npy'}#4", tmp_path / "one.npy", (tmp_path / "one.npy").read_bytes(), features]
@@ -124,17 +124,17 @@ def test_one_picture_is_a_row_a_file_bytes_or_an_array(precomp: Path, tmp_path: 
     np.testing.assert_array_equal(found[0].pixels, features)
 
 
-@pytest.mark.parametrize("kind", ["path", "bytes", "picture"])
+@pytest.mark.parametrize("kind", ["path", "bytes", "image"])
 def test_a_photograph_has_no_regions(tmp_path: Path, kind: str) -> None:
-    picture = Image.new("RGB", (8, 8))
-    picture.save(tmp_path / "a.png")
-    source = {"path": tmp_path / "a.png", "bytes": (tmp_path / "a.png").read_bytes(), "picture": picture}[kind]
+    image = Image.new("RGB", (8, 8))
+    image.save(tmp_path / "a.png")
+    source = {"path": tmp_path / "a.png", "bytes": (tmp_path / "a.png").read_bytes(), "image": image}[kind]
     with pytest.raises(ImageError, match="twinlens regions"):
         read_regions(source)
 
 
 def test_rows_that_are_not_there_are_told(precomp: Path) -> None:
-    with pytest.raises(ImageError, match="has 12 pictures, so none in row 99"):
+    with pytest.raises(ImageError, match="has 12 images, so none in row 99"):
         read_regions(f"{precomp / 'dev_ims.npy'}#99")
     with pytest.raises(ImageError, match="missing"):
         read_regions(precomp / "gone_ims.npy#1")
@@ -146,7 +146,7 @@ def table(tmp_path: Path) -> Path:
     rows = []
     for number, split in enumerate(["train"] * 3 + ["dev"] * 2):
         Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / f"{number}.png")
-        rows.append({"image": f"{number}.png", "split": split, "captions": [f"picture {number}", "two\nlines"]})
+        rows.append({"image": f"{number}.png", "split": split, "captions": [f"image {number}", "two\nlines"]})
     path = tmp_path / "captions.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -156,7 +156,7 @@ def test_regions_are_made_of_photographs(table: Path, tmp_path: Path) -> None:
     found = write_regions(table, tmp_path / "out", RegionsConfig(grid=2, device="cpu"))
     assert found["splits"]["train"] == {"images": 3, "captions": 6, "regions": 4, "dim": 512}
     split = open_split(tmp_path / "out", "dev")
-    assert split.captions == ["picture 3", "two lines", "picture 4", "two lines"]
+    assert split.captions == ["image 3", "two lines", "image 4", "two lines"]
     assert [file_names(tmp_path / "out")[key] for key in split.ids] == ["3.png", "4.png"]
     assert split.features.dtype == np.float16
     assert not np.array_equal(split.regions(np.array([0])), split.regions(np.array([1])))
@@ -178,5 +178,5 @@ def test_settings_of_regions_are_checked() -> None:
 
 def test_concepts_without_ids_are_numbered(tmp_path: Path) -> None:
     write_concepts(tmp_path / "a", {"train": 6}, np.random.default_rng(0), ids=False)
-    # Two captions a picture and one row each fit without ids too.
+    # Two captions an image and one row each fit without ids too.
     assert open_split(tmp_path / "a", "train").ids[3] == "train:3"

@@ -20,19 +20,15 @@ from training.hrem.hrem_learner import Learner
 from training.hrem.hrem_report import HremReport, save_plot
 from training.hrem.hrem_training import parts_of
 from training.hrem.towers.region_features import open_split
-from training.loop import FitProgress
+from training.loop import FitProgress, ignore_progress
 
 ALL = EvaluateHremOptions(split="test", device="cpu")
-
-
-def ignore(progress: FitProgress) -> None:
-    """Tell nobody."""
 
 
 def learner_of(precomp: Path, config: HremConfig) -> tuple[Learner, object]:
     torch.manual_seed(0)
     splits = open_split(precomp, "train"), open_split(precomp, "dev")
-    parts = parts_of(splits, config, choose_device("cpu", "fp32"), precomp, ignore)
+    parts = parts_of(splits, config, choose_device("cpu", "fp32"), precomp, ignore_progress)
     return parts.learner, parts.train.batch(np.arange(16), (0, 0, 0))
 
 

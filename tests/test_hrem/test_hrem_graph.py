@@ -43,7 +43,7 @@ def test_every_instance_is_linked_to_itself_and_half_of_each_block() -> None:
 
 
 def test_the_affinities_of_a_worked_example() -> None:
-    # One picture of two regions and one caption of two words; affinities 1, 0 / 0.6, 0.8.
+    # One image of two regions and one caption of two words; affinities 1, 0 / 0.6, 0.8.
     regions = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])
     words = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
     mask = torch.ones(1, 2, dtype=torch.bool)

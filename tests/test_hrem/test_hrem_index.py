@@ -51,7 +51,7 @@ def test_a_search_gives_the_ranking_of_the_vectors(index: Path, run: Path, preco
             assert [hit.item_id for hit in hits] == [split.ids[row] for row in best]
 
 
-def test_a_picture_of_regions_finds_its_captions(index: Path, precomp: Path, tmp_path: Path) -> None:
+def test_an_image_of_regions_finds_its_captions(index: Path, precomp: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.load(precomp / "test_ims.npy")[3])
     with Searcher.open(index) as searcher:
         from_file = searcher.image_to_text(tmp_path / "one.npy", k=3)
@@ -98,7 +98,7 @@ def test_an_update_encodes_only_what_changed(run: Path, precomp: Path, tmp_path:
     assert encode["items"] - encode["reused"] == 1
 
 
-def test_a_bad_feature_is_a_rejected_picture(run: Path, precomp: Path, tmp_path: Path) -> None:
+def test_a_bad_feature_is_a_rejected_image(run: Path, precomp: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(precomp, tmp_path / "data"))
     features = np.load(folder / "dev_ims.npy")
     features[2, 0, 0] = np.inf

@@ -73,7 +73,7 @@ def test_a_row_without_a_negative_adds_nothing_and_does_not_fail() -> None:
     assert torch.isfinite(scores.grad).all()
 
 
-def test_all_captions_of_a_picture_are_its_matches() -> None:
+def test_all_captions_of_an_image_are_its_matches() -> None:
     owners = torch.tensor([4, 4, 9])
     same = owners.unsqueeze(0) == owners.unsqueeze(1)
     scores = torch.tensor([[0.5, 0.1, 0.4], [0.5, 0.1, 0.4], [0.3, 0.3, 0.6]])
@@ -89,7 +89,7 @@ def test_the_hardest_negative_and_all_negatives() -> None:
     assert float(hardest_negative(scores, same, 0.2, every=True)) == pytest.approx(0.1 + 0.15 + 0.3)
 
 
-def test_captions_of_the_same_picture_are_no_negatives_of_the_hardest_either() -> None:
+def test_captions_of_the_same_image_are_no_negatives_of_the_hardest_either() -> None:
     same = torch.ones(2, 2, dtype=torch.bool)
     assert float(hardest_negative(torch.tensor([[0.1, 0.9], [0.9, 0.1]]), same, 0.2, every=False)) == 0
 

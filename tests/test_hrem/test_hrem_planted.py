@@ -16,7 +16,7 @@ from training.hrem.towers.region_features import open_split
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("planted")
-    write_planted(out, Planted(pictures=(200, 20, 200)))
+    write_planted(out, Planted(images=(200, 20, 200)))
     return out
 
 
@@ -26,7 +26,7 @@ def words(folder: Path, split: str) -> list[int]:
     return [int(word[1:].split("x")[0]) for caption in captions for word in caption.split() if word[1:2].isdigit()]
 
 
-def test_planted_data_is_a_folder_of_five_captions_a_picture(folder: Path) -> None:
+def test_planted_data_is_a_folder_of_five_captions_an_image(folder: Path) -> None:
     split = open_split(folder, "test")
     assert (len(split), len(split.captions), split.features.shape) == (200, 1000, (200, 8, 64))
 
@@ -38,7 +38,7 @@ def test_frequent_concepts_rule_in_train_and_all_are_asked_for_in_test(folder: P
 
 
 def test_wrong_captions_are_moved_not_lost(tmp_path: Path) -> None:
-    few = {"pictures": (50, 5, 5)}
+    few = {"images": (50, 5, 5)}
     write_planted(tmp_path / "right", Planted(**few))  # type: ignore[arg-type]
     write_planted(tmp_path / "wrong", Planted(wrong=0.5, **few))  # type: ignore[arg-type]
     right, wrong = (open_split(tmp_path / name, "train").captions for name in ("right", "wrong"))

@@ -16,7 +16,7 @@ from matcher.pairs import read_pairs
 from matcher.tables import Roles
 from storage.errors import TwinlensError
 
-QUICK = {"mode": "head", "epochs": 2, "batch_size": 16, "looks": 0, "soup": 1, "device": "cpu"}
+QUICK = {"mode": "head", "epochs": 2, "batch_size": 16, "views": 0, "soup": 1, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

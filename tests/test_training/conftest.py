@@ -1,4 +1,4 @@
-"""A tiny model, pictures that it can learn, and one finished run that several tests look at."""
+"""A tiny model, images that it can learn, and one finished run that several tests look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from two_tone import save_tiny, two_tone
 from training import CaptionedImages, FitConfig
 
 # Enough steps for the tiny model to learn something, in a second or two.
-QUICK = FitConfig(mode="full", epochs=8, batch_size=16, lr=1e-3, head_lr=1e-3, looks=0, evaluations=4, device="cpu")
+QUICK = FitConfig(mode="full", epochs=8, batch_size=16, lr=1e-3, head_lr=1e-3, views=0, evaluations=4, device="cpu")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,6 +36,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def examples(tmp_path_factory: pytest.TempPathFactory) -> CaptionedImages:
-    """48 pictures of two colours, with two captions each."""
-    paths, captions = two_tone(tmp_path_factory.mktemp("pictures"), 48)
+    """48 images of two colours, with two captions each."""
+    paths, captions = two_tone(tmp_path_factory.mktemp("images"), 48)
     return CaptionedImages(paths, captions)

@@ -61,7 +61,7 @@ def test_the_figures_of_the_report_are_those_of_the_saved_encoder(run: FitReport
 def test_the_same_seed_gives_the_same_weights_and_another_one_others(
     tiny: str, examples: CaptionedImages, quick: FitConfig, tmp_path: Path
 ) -> None:
-    short = replace(quick, epochs=2, looks=1, interpolate=False)
+    short = replace(quick, epochs=2, views=1, interpolate=False)
     specs = [
         fit_encoder(tiny, examples, None, tmp_path / name, replace(short, seed=seed)).encoder
         for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -183,7 +183,7 @@ def test_each_mode_changes_what_it_says_and_saves_an_ordinary_folder(
     mode: str, tiny: str, examples: CaptionedImages, quick: FitConfig, tmp_path: Path
 ) -> None:
     config = replace(
-        quick, mode=mode, image_blocks=1, text_blocks=1, epochs=3, looks=1, evaluations=1, interpolate=False, soup=1
+        quick, mode=mode, image_blocks=1, text_blocks=1, epochs=3, views=1, evaluations=1, interpolate=False, soup=1
     )
     if mode != "upper":
         config = replace(config, image_blocks=None, text_blocks=None)

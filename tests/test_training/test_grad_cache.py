@@ -40,9 +40,9 @@ def vit() -> TwoTowers:
 
 @pytest.fixture(scope="module")
 def pairing() -> Pairing:
-    """Eight random pictures, each with a caption of its own."""
+    """Eight random images, each with a caption of its own."""
     noise = np.random.default_rng(0).integers(0, 256, (PAIRS, 224, 224, 3), dtype=np.uint8)
-    captions = [[f"{'very ' * number}noisy picture"] for number in range(PAIRS)]
+    captions = [[f"{'very ' * number}noisy image"] for number in range(PAIRS)]
     return pair_captions(CaptionedImages([Image.fromarray(pixels) for pixels in noise], captions))
 
 
@@ -52,7 +52,7 @@ def gradients(vit: TwoTowers, pairing: Pairing, chunk: int) -> tuple[float, dict
     learner = Learner(vit, recipe, CPU, {"image", "text"})
     images = ImageFeed(pairing.left, learner.part("image"), Preprocess(vit.preprocess), 0)
     texts = TextFeed(pairing.right, learner.part("text"), learner.text, vit.tokenizer)
-    sampler = Sampler(pairing=pairing, batch_size=PAIRS, captions=1, looks=0, fresh=False, seed=0)
+    sampler = Sampler(pairing=pairing, batch_size=PAIRS, captions=1, views=0, fresh=False, seed=0)
     batch: Batch = next(sampler.epoch(0))
     vit.model.zero_grad()
     value = learner.backward(batch, (images, texts), (0, 0))

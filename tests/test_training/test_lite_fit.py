@@ -74,7 +74,7 @@ def test_sixty_photographs_already_help(fitted: tuple[Path, dict]) -> None:
     assert report["stopped_by"] in ("finished", "early")
 
 
-def test_the_plot_is_a_picture(fitted: tuple[Path, dict]) -> None:
+def test_the_plot_is_an_image(fitted: tuple[Path, dict]) -> None:
     assert fitted[0].with_name("fit.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -14,7 +14,7 @@ from training.batches import Pairing, Sampler, pair_captions, pair_pairs
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Callable[[int, str], Path]:
+def image(tmp_path: Path) -> Callable[[int, str], Path]:
     def paint(shade: int, name: str = "") -> Path:
         path = tmp_path / f"{name or shade}.png"
         Image.new("RGB", (8, 8), (shade, shade, shade)).save(path)
@@ -23,8 +23,8 @@ def picture(tmp_path: Path) -> Callable[[int, str], Path]:
     return paint
 
 
-def test_a_caption_of_two_images_and_an_image_under_two_names_are_one_item_each(picture: Callable) -> None:
-    images = [picture(1), picture(2), picture(1, "copy")]
+def test_a_caption_of_two_images_and_an_image_under_two_names_are_one_item_each(image: Callable) -> None:
+    images = [image(1), image(2), image(1, "copy")]
     pairing = pair_captions(CaptionedImages(images, [["a dog", "one"], ["a dog"], ["two", "one"]]))
     assert (len(pairing.left), list(pairing.right.contents)) == (2, ["a dog", "one", "two"])
     assert [partners.tolist() for partners in pairing.partners] == [[0, 1, 2], [0]]
@@ -33,8 +33,8 @@ def test_a_caption_of_two_images_and_an_image_under_two_names_are_one_item_each(
     assert not ignored.any()
 
 
-def test_a_split_puts_all_captions_of_an_image_on_one_side(picture: Callable) -> None:
-    images = [picture(shade) for shade in range(20)]
+def test_a_split_puts_all_captions_of_an_image_on_one_side(image: Callable) -> None:
+    images = [image(shade) for shade in range(20)]
     captions = [[f"number {shade}", f"grey {shade}", "a square"] for shade in range(20)]
     train, val = pair_captions(CaptionedImages(images, captions)).split(0.25, seed=3)
     assert (len(train.left), len(val.left)) == (15, 5)
@@ -45,9 +45,9 @@ def test_a_split_puts_all_captions_of_an_image_on_one_side(picture: Callable) ->
             assert {part.right.contents[row] for row in partners} == {f"number {shade}", f"grey {shade}", "a square"}
 
 
-def test_a_few_unreadable_images_are_left_out_and_named(picture: Callable, tmp_path: Path) -> None:
-    images = [picture(shade) for shade in range(40)]
-    (tmp_path / "text.jpg").write_text("no picture")
+def test_a_few_unreadable_images_are_left_out_and_named(image: Callable, tmp_path: Path) -> None:
+    images = [image(shade) for shade in range(40)]
+    (tmp_path / "text.jpg").write_text("no image")
     images[3], images[30] = tmp_path / "gone.jpg", tmp_path / "text.jpg"
     pairing = pair_captions(CaptionedImages(images, [[f"grey {shade}"] for shade in range(40)]))
     assert len(pairing.left) == 38
@@ -57,8 +57,8 @@ def test_a_few_unreadable_images_are_left_out_and_named(picture: Callable, tmp_p
     ]
 
 
-def test_many_unreadable_images_are_an_error_that_names_three(picture: Callable, tmp_path: Path) -> None:
-    images = [picture(1), *(tmp_path / f"gone{number}.jpg" for number in range(5))]
+def test_many_unreadable_images_are_an_error_that_names_three(image: Callable, tmp_path: Path) -> None:
+    images = [image(1), *(tmp_path / f"gone{number}.jpg" for number in range(5))]
     message = r"5 of 6 train images cannot be read: image 1: missing: .*gone0\.jpg'; .*gone2\.jpg'; and 2 more$"
     with pytest.raises(ExamplesError, match=message):
         pair_captions(CaptionedImages(images, [["a"]] * 6))
@@ -89,22 +89,22 @@ def test_known_wrong_answers_join_the_step_of_their_item() -> None:
     )
     pairing = pair_pairs(pairs)
     assert pairing.families is not None
-    for batch in Sampler(pairing=pairing, batch_size=4, captions=1, looks=0, fresh=False, seed=0).epoch(0):
+    for batch in Sampler(pairing=pairing, batch_size=4, captions=1, views=0, fresh=False, seed=0).epoch(0):
         asked = {str(pairing.left.contents[row]) for row in batch.left}
         offered = {str(pairing.right.contents[row]) for row in batch.right}
         assert {name.replace("q", "no") for name in asked if name.startswith("q")} <= offered
 
 
-def test_an_epoch_shows_each_image_once_and_draws_its_own_captions(picture: Callable) -> None:
+def test_an_epoch_shows_each_image_once_and_draws_its_own_captions(image: Callable) -> None:
     captions = [[f"{word} {shade}" for word in "abcde"] for shade in range(10)]
-    pairing = pair_captions(CaptionedImages([picture(shade) for shade in range(10)], captions))
-    sampler = Sampler(pairing=pairing, batch_size=4, captions=2, looks=3, fresh=False, seed=0)
+    pairing = pair_captions(CaptionedImages([image(shade) for shade in range(10)], captions))
+    sampler = Sampler(pairing=pairing, batch_size=4, captions=2, views=3, fresh=False, seed=0)
     epochs = [list(sampler.epoch(number)) for number in range(2)]
     for batches in epochs:
         assert sorted(np.concatenate([batch.left for batch in batches])) == list(range(10))
         assert [len(batch.right) for batch in batches] == [2 * len(batch.left) for batch in batches]
         assert all((batch.positives.sum(1) == 2).all() for batch in batches)
-        assert all(set(batch.looks) <= {0, 1, 2, 3} for batch in batches)
+        assert all(set(batch.views) <= {0, 1, 2, 3} for batch in batches)
     assert not np.array_equal(epochs[0][0].left, epochs[1][0].left)
     rest = list(sampler.epoch(1, start=1))
     assert np.array_equal(rest[0].right, epochs[1][1].right)
@@ -132,8 +132,8 @@ def test_examples_that_cannot_be_learned_from_say_so_in_one_line(make: Callable[
     assert "\n" not in str(caught.value)
 
 
-def test_too_few_images_to_hold_some_back_are_refused(picture: Callable) -> None:
-    pairing: Pairing = pair_captions(CaptionedImages([picture(1), picture(2)], [["a"], ["b"]]))
+def test_too_few_images_to_hold_some_back_are_refused(image: Callable) -> None:
+    pairing: Pairing = pair_captions(CaptionedImages([image(1), image(2)], [["a"], ["b"]]))
     with pytest.raises(
         ExamplesError, match=r"2 distinct images with partners are too few.*give 4 or more, or give val"
     ):

@@ -38,11 +38,11 @@ STAGES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Trunk:
-    """What turns pictures into maps.
+    """What turns images into maps.
 
     Attributes:
         spec: Its name.
-        preprocess: A picture to (3, H, W) float32.
+        preprocess: An image to (3, H, W) float32.
         maps: (n, 3, H, W) to (n, channels, rows, columns).
         placement: Where it runs.
     """
@@ -55,8 +55,11 @@ class Trunk:
     def regions(self, images: list[Image.Image], grid: int | None) -> NDArray[np.float32]:
         """Return (n, regions, channels); with `grid` the maps are averaged into grid x grid cells."""
         pixels = torch.from_numpy(np.stack([self.preprocess(image) for image in images])).to(self.placement.device)
-        place = self.placement
-        with torch.inference_mode(), torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32"):
+        device = self.placement
+        with (
+            torch.inference_mode(),
+            torch.autocast(device.kind, dtype=device.dtype, enabled=device.precision != "fp32"),
+        ):
             maps = self.maps(pixels).float()
         if grid is not None:
             maps = functional.adaptive_avg_pool2d(maps, grid)
@@ -77,7 +80,7 @@ def load_trunk(spec: str, placement: Placement) -> Trunk:
     visual.to(placement.device)
     trunk = getattr(visual, "trunk", None)
     if not isinstance(trunk, ConseTrunk) and not hasattr(visual, "forward_intermediates"):
-        raise EncoderError(f"encoder {spec!r} gives no maps of its pictures; take lite, a ViT or ResNet, or timm:NAME")
+        raise EncoderError(f"encoder {spec!r} gives no maps of its images; take lite, a ViT or ResNet, or timm:NAME")
     maps = _conse_maps(trunk) if isinstance(trunk, ConseTrunk) else _last_of(visual)
     return Trunk(spec=spec, preprocess=_preprocess(towers.preprocess), maps=maps, placement=placement)
 
@@ -94,14 +97,14 @@ def _timm(spec: str, placement: Placement) -> Trunk:
             f"cannot load {spec!r}: {words}; give a timm model whose weights can be had, or lite"
         ) from error
     if not hasattr(model, "forward_intermediates"):
-        raise EncoderError(f"{spec!r} gives no maps of its pictures; take a ResNet, ConvNeXt, EfficientNet or ViT")
-    found: Any = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+        raise EncoderError(f"{spec!r} gives no maps of its images; take a ResNet, ConvNeXt, EfficientNet or ViT")
+    data: Any = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     config = {
-        "size": found["input_size"][1:],
+        "size": data["input_size"][1:],
         "mode": "RGB",
-        "mean": found["mean"],
-        "std": found["std"],
-        "interpolation": found["interpolation"],
+        "mean": data["mean"],
+        "std": data["std"],
+        "interpolation": data["interpolation"],
         "resize_mode": "squash",
         "fill_color": 0,
     }
@@ -131,8 +134,8 @@ def _conse_maps(trunk: ConseTrunk) -> Callable[[torch.Tensor], torch.Tensor]:
 
 def _last_of(visual: Any) -> Callable[[torch.Tensor], torch.Tensor]:
     def maps(pixels: torch.Tensor) -> torch.Tensor:
-        found = visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
-        last: torch.Tensor = found["image_intermediates"][-1]
+        outputs = visual.forward_intermediates(pixels, indices=1, intermediates_only=True)
+        last: torch.Tensor = outputs["image_intermediates"][-1]
         return last
 
     return maps
@@ -179,9 +182,9 @@ def write_regions(
     options: SourceOptions = EVERYTHING,
     progress: Listener | None = None,
 ) -> dict[str, Any]:
-    """Write the folder and return what is in it: pictures, captions, regions and dim, and pictures left out.
+    """Write the folder and return what is in it: images, captions, regions and dim, and images left out.
 
-    Every split of the corpus becomes one of the folder; a corpus without splits becomes `train`. Pictures that cannot
+    Every split of the corpus becomes one of the folder; a corpus without splits becomes `train`. Images that cannot
     be read are left out with their captions.
 
     Args:
@@ -192,7 +195,7 @@ def write_regions(
         progress: Called as the work goes on.
 
     Raises:
-        ExamplesError: The corpus cannot be used, or more than 5 % of its pictures.
+        ExamplesError: The corpus cannot be used, or more than 5 % of its images.
         EncoderError: The trunk cannot be loaded.
     """
     folder, source = new_folder(Path(out)), Path(corpus).expanduser()
@@ -229,10 +232,10 @@ class _Writer:
         if len(kept) < len(examples):
             _shorten(path, len(kept))
         captions, ids = [], []
-        for place_ in kept:
+        for index in kept:
             number = str(len(self.names))
-            self.names[number] = self._name(examples.images[place_], number)
-            texts = [" ".join(text.split()) for text in examples.captions[place_]]
+            self.names[number] = self._name(examples.images[index], number)
+            texts = [" ".join(text.split()) for text in examples.captions[index]]
             captions += texts
             ids += [number] * len(texts)
         (self._folder / f"{split}{CAPTIONS}").write_text("\n".join(captions) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Checkpoints measured on a split: one, or several together."""
+"""Recall on a split of region features: of a checkpoint, of several as an ensemble, of the towers in training."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class EvaluateHremOptions:
     Attributes:
         split: Of the data.
         data: The folder; None takes the one that the first checkpoint learned from.
-        images: Only the first so many pictures; None for all.
-        folds: Contiguous folds of the pictures whose figures are averaged; 5 for COCO 1K.
+        images: Only the first so many images; None for all.
+        folds: Contiguous folds of the images whose figures are averaged; 5 for COCO 1K.
         k: How deep to look.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto`, `fp32` or `bf16`.
-        similarities: Write the (pictures, captions) scores to this `.npy` file.
+        similarities: Write the (images, captions) scores to this `.npy` file.
     """
 
     split: str = "test"
@@ -79,11 +79,9 @@ def evaluate_hrem(runs: Sequence[str | Path], options: EvaluateHremOptions = DEF
     if options.similarities is not None:
         np.save(options.similarities, images @ texts.T)
     try:
-        found = _figures(images, texts, split, options)
+        figures = _measured(images, texts, split, options)
     except ValueError as error:
-        raise TrainingError(
-            f"split {options.split!r} of {len(split)} pictures cannot be measured so: {error}"
-        ) from error
+        raise TrainingError(f"split {options.split!r} of {len(split)} images cannot be measured so: {error}") from error
     return {
         "runs": [str(folder) for folder in folders],
         "data": str(split.folder),
@@ -91,14 +89,14 @@ def evaluate_hrem(runs: Sequence[str | Path], options: EvaluateHremOptions = DEF
         "images": len(split),
         "texts": len(split.captions),
         "folds": options.folds,
-        **found,
+        **figures,
     }
 
 
 def embeddings(
     folder: Path, split: RegionSplit, device: str = "auto", precision: str = "fp32"
 ) -> tuple[Vectors, Vectors]:
-    """Return unit rows of all pictures and captions of a split, as an index of it would hold them.
+    """Return unit rows of all images and captions of a split, as an index of it would hold them.
 
     Raises:
         TrainingError: The checkpoint takes other regions.
@@ -119,29 +117,30 @@ def embeddings(
     return np.concatenate(parts), encoder.encode_texts(split.captions)
 
 
-def to_text(found: dict[str, Any]) -> str:
-    """Return the figures as a few lines for people."""
-    many = f"{len(found['runs'])} checkpoints, similarities averaged" if len(found["runs"]) > 1 else found["runs"][0]
-    folds = f", mean of {found['folds']} folds" if found["folds"] > 1 else ""
-    lines = [f"{many}: {found['split']} of {found['data']}, {found['images']} images, {found['texts']} texts{folds}"]
+def to_text(result: dict[str, Any]) -> str:
+    """Return what `evaluate_hrem` returned as a few lines for people."""
+    runs = result["runs"]
+    what = f"{len(runs)} checkpoints, similarities averaged" if len(runs) > 1 else runs[0]
+    folds = f", mean of {result['folds']} folds" if result["folds"] > 1 else ""
+    counts = f"{result['images']} images, {result['texts']} texts"
+    lines = [f"{what}: {result['split']} of {result['data']}, {counts}{folds}"]
     for name in ("image_to_text", "text_to_image"):
-        side = found[name]
+        side = result[name]
         figures = "  ".join(f"{key} {100 * value:.1f}" for key, value in side.items() if key.startswith("R@"))
         lines.append(f"{name.replace('_', ' '):<14} {figures}  medR {side['medR']:g}")
-    return "\n".join([*lines, f"rsum {found['rsum']:.1f}"])
+    return "\n".join([*lines, f"rsum {result['rsum']:.1f}"])
 
 
-def _figures(images: Vectors, texts: Vectors, split: RegionSplit, options: EvaluateHremOptions) -> dict[str, Any]:
+def _measured(images: Vectors, texts: Vectors, split: RegionSplit, options: EvaluateHremOptions) -> dict[str, Any]:
     if options.folds > 1:
         return evaluate_folds(images, texts, split.pairs, options.k, folds=options.folds)
     return evaluate_embeddings(images, texts, split.pairs, options.k)
 
 
-def _ensemble(found: list[tuple[Vectors, Vectors]]) -> tuple[Vectors, Vectors]:
-    scale = np.float32(1 / np.sqrt(len(found)))
-    return np.concatenate([one for one, _ in found], axis=1) * scale, np.concatenate(
-        [one for _, one in found], axis=1
-    ) * scale
+def _ensemble(runs: list[tuple[Vectors, Vectors]]) -> tuple[Vectors, Vectors]:
+    scale = np.float32(1 / np.sqrt(len(runs)))
+    images, texts = (np.concatenate(side, axis=1) * scale for side in zip(*runs, strict=True))
+    return images, texts
 
 
 def _embedded(folder: Path, split: RegionSplit, options: EvaluateHremOptions) -> tuple[Vectors, Vectors]:
@@ -160,13 +159,13 @@ def dev_recall(learner: Learner, feed: Feed) -> dict[str, Any]:
     """Return R@k of both directions in [0, 1], and rsum."""
     images, texts = embed_split(learner, feed)
     depths = tuple(k for k in CUTOFFS if k <= min(len(images), len(texts)))
-    found = evaluate_embeddings(images, texts, feed.split.pairs, depths)
-    sides = {name: {f"R@{k}": found[name][f"R@{k}"] for k in depths} for name in DIRECTIONS}
-    return {**sides, "rsum": found["rsum"]}
+    figures = evaluate_embeddings(images, texts, feed.split.pairs, depths)
+    sides = {name: {f"R@{k}": figures[name][f"R@{k}"] for k in depths} for name in DIRECTIONS}
+    return {**sides, "rsum": figures["rsum"]}
 
 
 def embed_split(learner: Learner, feed: Feed) -> tuple[Vectors, Vectors]:
-    """Return unit rows of all pictures and all captions of a split, nothing augmented."""
+    """Return unit rows of all images and all captions of a split, nothing augmented."""
     learner.training_mode(False)
     device = learner.placement.device
     images, texts = [], np.empty((len(feed.tokens), learner.config.dim), dtype=np.float32)

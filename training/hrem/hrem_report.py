@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import TrainingError
-from ..report import _figure_type as figure_type
+from ..report import new_figure, write_figure
 
 REPORT_FILE = "training.json"
 DIRECTIONS = ("text_to_image", "image_to_text")
@@ -26,7 +25,7 @@ class HremReport:
         kept_epoch: The epoch that these weights are of.
         curve: One row for each evaluation: step, epoch, loss, recall.
         stopped_by: `finished`, `early`, `time_limit` or `interrupted`.
-        counts: Pictures and captions of training and dev; parameters of the towers and of the relation.
+        counts: Images and captions of training and dev; parameters of the towers and of the relation.
         seconds: How long each stage took, and all of it.
         settings: All that the run depends on, with device and precision.
     """
@@ -65,19 +64,16 @@ class HremReport:
 
 
 def save_plot(report: HremReport, path: Path) -> None:
-    """Write loss and dev recall over the epochs as a picture; the ending of the name says which format.
+    """Write loss and dev recall over the epochs as an image; the ending of the name says which format.
 
     Raises:
         TrainingError: matplotlib is not installed, or the file cannot be written.
     """
-    figure = figure_type()(figsize=(9, 4), layout="constrained")
+    figure = new_figure(9, 4)
     loss, recall = figure.subplots(1, 2)
     _draw_loss(loss, report)
     _draw_recall(recall, report)
-    try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
-        raise TrainingError(f"cannot write the plot {str(path)!r}: {error}") from error
+    write_figure(figure, path)
 
 
 def _draw_loss(axes: Any, report: HremReport) -> None:

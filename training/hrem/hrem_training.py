@@ -71,10 +71,10 @@ def check_splits(train: RegionSplit, dev: RegionSplit) -> None:
     """Refuse splits that nothing can be learned from, or that do not fit each other.
 
     Raises:
-        ExamplesError: Fewer than two pictures, or other regions in dev than in train.
+        ExamplesError: Fewer than two images, or other regions in dev than in train.
     """
     if len(train) < 2:
-        raise ExamplesError(f"split {train.split!r} has {len(train)} picture, so there is nothing to tell apart")
+        raise ExamplesError(f"split {train.split!r} has {len(train)} image, so there is nothing to tell apart")
     one, other = train.features.shape[1:], dev.features.shape[1:]
     if one != other:
         raise ExamplesError(
@@ -130,10 +130,10 @@ def _states(
     if not (config.freeze_bert and isinstance(words, BertStates)):
         return None
 
-    def told(done: int, total: int) -> None:
+    def advance(done: int, total: int) -> None:
         listen(FitProgress(stage=f"token states of {split.split}", done=done, total=total))
 
-    return token_states(words, tokens, towers.tokenizer.pad, placement, cache, told)
+    return token_states(words, tokens, towers.tokenizer.pad, placement, cache, advance)
 
 
 RELATION_FILE = "relation.safetensors"
@@ -254,7 +254,7 @@ def _plan(parts: Parts, placement: Placement) -> str:
     train, learner = parts.train, parts.learner
     trained = sum(value.numel() for value in learner.trained.values())
     return (
-        f"{len(train.split):,} pictures and {len(train.tokens):,} captions, {train.steps} steps an epoch; text encoder "
+        f"{len(train.split):,} images and {len(train.tokens):,} captions, {train.steps} steps an epoch; text encoder "
         f"{parts.bert}{' (frozen)' if learner.frozen else ''}; {trained / 1e6:.1f} M parameters in training; "
         f"interaction {learner.config.interaction}; {placement.device} in {placement.precision}"
     )

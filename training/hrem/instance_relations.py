@@ -28,10 +28,10 @@ Enhanced = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Affinity:
-    """What the fragments say of every picture (rows) and caption (columns).
+    """What the fragments say of every image (rows) and caption (columns).
 
     Attributes:
-        from_images: (n, n) mean over a picture's regions of the best word for each.
+        from_images: (n, n) mean over an image's regions of the best word for each.
         from_texts: (n, n) mean over a caption's words of the best region for each; rows are captions.
         top_images: (n, n, top) the largest of the former before the mean, zeros where there are fewer regions.
         top_texts: (n, n, top) the same of the words; rows are captions.
@@ -44,7 +44,7 @@ class Affinity:
 
 
 def affinity(images: Embedded, texts: Embedded, top: int) -> Affinity:
-    """Return the affinities of all pairs of a batch, some pictures at a time."""
+    """Return the affinities of all pairs of a batch, some images at a time."""
     with torch.no_grad():
         regions, words = _unit(images), _unit(texts)
         size = max(1, BLOCK // (len(words) * regions.shape[1] * words.shape[1]))
@@ -66,7 +66,7 @@ def _unit(embedded: Embedded) -> torch.Tensor:
 def _block(
     regions: torch.Tensor, region_mask: torch.Tensor, words: torch.Tensor, word_mask: torch.Tensor, top: int
 ) -> tuple[torch.Tensor, ...]:
-    """Return means and largest values for some pictures (rows) and all captions (columns), over regions and words."""
+    """Return means and largest values for some images (rows) and all captions (columns), over regions and words."""
     images, m, dim = regions.shape
     texts, n = word_mask.shape
     # (images, m, texts, n): as one product leaves it. In place from here on, since this is most of a step's memory.
@@ -119,7 +119,7 @@ class Relevance(nn.Module):
         self.texts = copy.deepcopy(self.images)
 
     def forward(self, images: torch.Tensor, texts: torch.Tensor, fragments: Affinity) -> Blocks:
-        """Return the four blocks for unit rows of pictures and captions."""
+        """Return the four blocks for unit rows of images and captions."""
         return Blocks(
             images=self._within(images),
             texts=self._within(texts),
@@ -132,7 +132,7 @@ class Relevance(nn.Module):
 
 
 class Blocks:
-    """The relevance of pictures to pictures, captions to captions, and across; rows are queries."""
+    """The relevance of images to images, captions to captions, and across; rows are queries."""
 
     def __init__(
         self, *, images: torch.Tensor, texts: torch.Tensor, image_to_text: torch.Tensor, text_to_image: torch.Tensor
@@ -148,7 +148,7 @@ class Blocks:
 
 @dataclass(frozen=True, kw_only=True)
 class Related:
-    """Enhanced unit rows of pictures and captions, and the relevance that they came by."""
+    """Enhanced unit rows of images and captions, and the relevance that they came by."""
 
     images: torch.Tensor
     texts: torch.Tensor

@@ -1,4 +1,4 @@
-"""Batches: a picture's regions and a caption each, augmented, read ahead, the same for the same seed and step."""
+"""Batches: an image's regions and a caption each, augmented, read ahead, the same for the same seed and step."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ from .towers.region_features import RegionSplit
 from .towers.region_towers import BertStates
 from .towers.tokens import Tokenizer, Tokens, padded_ids, padded_rows
 
-# Of the words that are touched: hidden, exchanged for a random one, and left out are the rest.
+# Shares of the words touched that are hidden, and exchanged for a random one; the others are left out.
 HIDDEN, EXCHANGED = 0.5, 0.1
 Mask = NDArray[np.bool_]
 
 
 def kept_regions(rng: np.random.Generator, shape: tuple[int, int], drop: float) -> Mask:
-    """Return (n, regions) which regions stay; each goes with probability `drop`, but one of a picture stays."""
+    """Return (n, regions) which regions stay; each goes with probability `drop`, but one of an image stays."""
     kept: Mask = rng.random(shape) >= drop
     empty = np.flatnonzero(~kept.any(1))
     kept[empty, rng.integers(shape[1], size=len(empty))] = True
     return kept
 
 
-def altered(rng: np.random.Generator, tokens: Tokens, tokenizer: Tokenizer, drop: float) -> tuple[int, ...]:
+def augmented_ids(rng: np.random.Generator, tokens: Tokens, tokenizer: Tokenizer, drop: float) -> tuple[int, ...]:
     """Return the ids of a caption with each word touched with probability `drop`, all its pieces alike.
 
     Half of these words are hidden, a tenth become random ids, the others go; the marks at both ends stay.
     """
     fates = rng.random(_words(tokens)) / drop if drop else np.ones(_words(tokens))
-    found = []
+    ids: list[int] = []
     for number, word in zip(tokens.ids, tokens.words, strict=True):
         fate = 1.0 if word < 0 else fates[word]
         if fate >= 1:
-            found.append(number)
+            ids.append(number)
         elif fate < HIDDEN:
-            found.append(tokenizer.mask)
+            ids.append(tokenizer.mask)
         elif fate < HIDDEN + EXCHANGED:
-            found.append(tokenizer.ordinary[int(rng.integers(len(tokenizer.ordinary)))])
-    return tuple(found)
+            ids.append(tokenizer.ordinary[int(rng.integers(len(tokenizer.ordinary)))])
+    return tuple(ids)
 
 
 def kept_words(rng: np.random.Generator, tokens: Tokens, drop: float) -> Mask:
@@ -69,7 +69,7 @@ def lengths(tokens: Sequence[Tokens]) -> NDArray[np.int64]:
 
 
 BATCH = {"cpu": 64, "cuda": 512}
-Told = Callable[[int, int], None]
+Advance = Callable[[int, int], None]
 
 
 class TokenStates:
@@ -86,7 +86,7 @@ class TokenStates:
 
 
 def token_states(
-    words: BertStates, tokens: Sequence[Tokens], pad: int, placement: Placement, folder: Path, told: Told
+    words: BertStates, tokens: Sequence[Tokens], pad: int, placement: Placement, folder: Path, advance: Advance
 ) -> TokenStates:
     """Return the states of captions, from the folder where they lie there already.
 
@@ -96,7 +96,7 @@ def token_states(
     counts = lengths(tokens)
     path = folder / f"states-{_key(words, tokens)}.npy"
     if not path.is_file():
-        flat = _computed(words, tokens, pad, placement, told)
+        flat = _computed(words, tokens, pad, placement, advance)
         with atomic.explained("keep token states in", folder):
             atomic.make_folder(folder)
             partial = path.with_name(f".{path.name}.partial")
@@ -107,7 +107,7 @@ def token_states(
 
 
 def _computed(
-    words: BertStates, tokens: Sequence[Tokens], pad: int, placement: Placement, told: Told
+    words: BertStates, tokens: Sequence[Tokens], pad: int, placement: Placement, advance: Advance
 ) -> NDArray[np.float16]:
     counts = lengths(tokens)
     starts = np.cumsum(counts) - counts
@@ -121,9 +121,9 @@ def _computed(
         ids, mask = padded_ids([tokens[row].ids for row in part], pad)
         with torch.inference_mode():
             states = words.states(ids.to(placement.device), mask.to(placement.device)).cpu().numpy()
-        for row, found in zip(part, states, strict=True):
-            flat[starts[row] : starts[row] + counts[row]] = found[: counts[row]]
-        told(min(begin + size, len(order)), len(order))
+        for row, state in zip(part, states, strict=True):
+            flat[starts[row] : starts[row] + counts[row]] = state[: counts[row]]
+        advance(min(begin + size, len(order)), len(order))
     return flat
 
 
@@ -143,7 +143,7 @@ class Batch:
         region_mask: (n, m).
         words: (n, l) token ids, or (n, l, word_dim) states, with its mask.
         word_mask: (n, l).
-        owners: (n,) the picture of each pair.
+        owners: (n,) the image of each pair.
     """
 
     regions: torch.Tensor
@@ -199,7 +199,7 @@ class Feed:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def batch(self, rows: NDArray[np.int64], seed: tuple[int, int, int]) -> Batch:
-        """Return some captions with their pictures, augmented."""
+        """Return some captions with their images, augmented."""
         rng = np.random.default_rng(seed)
         owners = self.split.owners[rows]
         features = self.split.regions(owners)
@@ -220,5 +220,5 @@ class Feed:
         drop = self.config.word_drop
         if self.states is not None:
             return padded_rows([self.states[int(row)][kept_words(rng, self.tokens[row], drop)] for row in rows])
-        ids = [altered(rng, self.tokens[row], self.tokenizer, drop) for row in rows]
+        ids = [augmented_ids(rng, self.tokens[row], self.tokenizer, drop) for row in rows]
         return padded_ids(ids, self.tokenizer.pad)

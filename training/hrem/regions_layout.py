@@ -1,4 +1,4 @@
-"""Region features in a `_precomp` folder as the pictures of a corpus, for encoders that see regions."""
+"""Region features in a `_precomp` folder as the images of a corpus, for encoders that see regions."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _TEST, _WHOLE_TEST = "test", "testall"
 
 
 class RegionSource:
-    """The pictures of a folder, each a row of `SPLIT_ims.npy`, followed by its captions.
+    """The images of a folder, each a row of `SPLIT_ims.npy`, followed by its captions.
 
-    A picture is called by its file where `id_mapping.json` says which, otherwise by its id; its captions `NAME#0`,
+    An image is called by its file where `id_mapping.json` says which, otherwise by its id; its captions `NAME#0`,
     `NAME#1`, ...
 
     Raises:
@@ -31,12 +31,12 @@ class RegionSource:
         if not known:
             raise SourceError(
                 f"{str(folder)!r} holds no region features (SPLIT_ims.npy with SPLIT_caps.txt), and the encoder sees "
-                "nothing else; make them from pictures with: twinlens regions"
+                "nothing else; make them from images with: twinlens regions"
             )
         # COCO's `test` is the first fifth of its `testall`.
-        wanted = options.splits or tuple(name for name in known if name != _TEST or _WHOLE_TEST not in known)
+        names = options.splits or tuple(name for name in known if name != _TEST or _WHOLE_TEST not in known)
         try:
-            self._splits = [open_split(folder, name) for name in wanted]
+            self._splits = [open_split(folder, name) for name in names]
             self._names = file_names(folder)
         except RegionError as error:
             raise SourceError(str(error)) from error
@@ -46,19 +46,19 @@ class RegionSource:
         self.metadata_schema = pa.schema([])
 
     def items(self) -> Iterator[Item | Rejection]:
-        """Picture by picture in the order of the features, split by split."""
+        """Image by image in the order of the features, split by split."""
         for split in self._splits:
             first = 0
-            for picture in range(len(split)):
+            for image in range(len(split)):
                 last = first
-                while last < len(split.captions) and split.owners[last] == picture:
+                while last < len(split.captions) and split.owners[last] == image:
                     last += 1
-                yield from self._picture(split, picture, first, last)
+                yield from self._image(split, image, first, last)
                 first = last
 
-    def _picture(self, split: RegionSplit, picture: int, first: int, last: int) -> Iterator[Item | Rejection]:
-        name = self._names.get(split.ids[picture], split.ids[picture])
-        row = int(split.rows[picture])
+    def _image(self, split: RegionSplit, image: int, first: int, last: int) -> Iterator[Item | Rejection]:
+        name = self._names.get(split.ids[image], split.ids[image])
+        row = int(split.rows[image])
         uri = f"{split.split}{FEATURES}{ROW_MARK}{row}"
         place = f"row {row} of {split.split}{FEATURES}"
         content = self.root / uri

@@ -40,15 +40,15 @@ def regions(corpus: Path, out: Path, quiet: bool, output: str, **options: Any) -
 
     config = RegionsConfig(**{name: options[name] for name in _TABLE})
     reading = SourceOptions(**column_options(options))
-    found = write_regions(corpus, out, config, reading, None if quiet else line_listener())
+    result = write_regions(corpus, out, config, reading, None if quiet else line_listener())
     lines = [
-        f"{name:<8} {facts['images']:,} pictures x {facts['regions']} regions x {facts['dim']}, "
+        f"{name:<8} {facts['images']:,} images x {facts['regions']} regions x {facts['dim']}, "
         f"{facts['captions']:,} captions"
-        for name, facts in found["splits"].items()
+        for name, facts in result["splits"].items()
     ]
-    if found["left_out"]:
-        lines.append(f"left out {len(found['left_out'])} unreadable pictures, e.g. {found['left_out'][0]}")
-    emit(output, found, "\n".join([*lines, f"folder   {found['folder']}"]))
+    if result["left_out"]:
+        lines.append(f"left out {len(result['left_out'])} unreadable images, e.g. {result['left_out'][0]}")
+    emit(output, result, "\n".join([*lines, f"folder   {result['folder']}"]))
 
 
 def _setting(name: str, text: str, **how: Any) -> Any:
@@ -96,7 +96,7 @@ _SETTINGS = (
     _setting("temperature", "Of the softmaxes in it."),
     _setting("region_drop", "Share of regions left out in a step."),
     _setting("word_drop", "Share of words hidden, exchanged or left out."),
-    _setting("dev_images", "Pictures of the dev split that weights are chosen by."),
+    _setting("dev_images", "Images of the dev split that weights are chosen by."),
     _setting("patience", "Epochs without gain before stopping.", type=int),
     _setting("time_limit", "Seconds for everything.", type=float, metavar="SECONDS"),
     _setting("workers", "Batches read ahead."),
@@ -164,7 +164,7 @@ def fit_hrem(
 @click.argument("runs", type=FILE, nargs=-1, required=True)
 @click.option("--split", default="test", show_default=True)
 @click.option("--data", type=FILE, metavar="FOLDER", help="Region features.  [default: what RUNS learned from]")
-@click.option("--images", type=click.IntRange(1), metavar="N", help="Only the first N pictures.")
+@click.option("--images", type=click.IntRange(1), metavar="N", help="Only the first N images.")
 @click.option(
     "--folds", type=click.IntRange(1), default=1, show_default=True, help="Average over folds; 5 for COCO 1K."
 )
@@ -182,5 +182,5 @@ def evaluate_hrem(runs: tuple[Path, ...], output: str, **options: Any) -> None:
     from training.hrem.hrem_evaluation import EvaluateHremOptions, to_text
     from training.hrem.hrem_evaluation import evaluate_hrem as evaluate
 
-    found = evaluate(runs, EvaluateHremOptions(**options))
-    emit(output, found, to_text(found))
+    result = evaluate(runs, EvaluateHremOptions(**options))
+    emit(output, result, to_text(result))

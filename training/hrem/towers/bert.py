@@ -45,11 +45,11 @@ def load_bert(spec: str, max_tokens: int) -> Bert:
     """
     if spec == AUTO:
         return _usual_or_embedded(max_tokens)
-    place = str(text_folder()) if spec == LITE else spec
-    local = Path(place).expanduser().is_dir()
+    source = str(text_folder()) if spec == LITE else spec
+    local = Path(source).expanduser().is_dir()
     try:
         with local_only() if local else cache_first(), quiet_logging():
-            return _loaded(spec, str(Path(place).expanduser()) if local else place, max_tokens)
+            return _loaded(spec, str(Path(source).expanduser()) if local else source, max_tokens)
     except _FAILURES as error:
         words = " ".join(str(error).split())[:200]
         raise EncoderError(
@@ -76,7 +76,7 @@ def _usual_or_embedded(max_tokens: int) -> Bert:
             raise error from None
 
 
-def _loaded(spec: str, place: str, max_tokens: int) -> Bert:
+def _loaded(spec: str, source: str, max_tokens: int) -> Bert:
     from transformers import AutoModel
     from transformers.utils import logging
 
@@ -86,8 +86,8 @@ def _loaded(spec: str, place: str, max_tokens: int) -> Bert:
     logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        tokenizer = _tokenizer(place, max_tokens)
-        model = _without_pooler(AutoModel.from_pretrained(place))
+        tokenizer = _tokenizer(source, max_tokens)
+        model = _without_pooler(AutoModel.from_pretrained(source))
     finally:
         logging.set_verbosity(before)
         if bars:
@@ -95,10 +95,10 @@ def _loaded(spec: str, place: str, max_tokens: int) -> Bert:
     return Bert(name=spec, model=model.float().eval(), tokenizer=tokenizer)
 
 
-def _tokenizer(place: str, max_tokens: int) -> BertTokens:
+def _tokenizer(source: str, max_tokens: int) -> BertTokens:
     from transformers import AutoTokenizer
 
-    return BertTokens(AutoTokenizer.from_pretrained(place), max_tokens)
+    return BertTokens(AutoTokenizer.from_pretrained(source), max_tokens)
 
 
 def _without_pooler(model: Any) -> Any:

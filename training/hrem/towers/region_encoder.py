@@ -1,4 +1,4 @@
-"""Trained region towers at work: an `Encoder` whose pictures are region features."""
+"""Trained region towers at work: an `Encoder` whose images are region features."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .tokens import Tokens, padded_ids
 from .tower_checkpoint import load_towers
 
 CPU_BATCH, GPU_BATCH = 64, 512
-# A caption has fewer words than a picture has regions.
-TEXTS_A_PICTURE = 4
+# A caption has fewer words than an image has regions.
+TEXTS_PER_IMAGE = 4
 _PROBES = ("", "A photo of two Dogs, playing.", "\u4e00\u53ea\u72d7 12345", "long " * 600)
 
 
 class RegionEncoder:
     """An `Encoder` over region features; see `encoders.base.Encoder`. Made by `load_encoder("hrem:CHECKPOINT")`.
 
-    Where other encoders take a picture, this one takes its regions: `FILE.npy#ROW`, a `.npy` file of (regions, dim),
+    Where other encoders take an image, this one takes its regions: `FILE.npy#ROW`, a `.npy` file of (regions, dim),
     the bytes of one, or the array.
     """
 
@@ -57,12 +57,12 @@ class RegionEncoder:
         return EncoderInfo(spec=self.spec, dim=self.dim, fingerprint=self.fingerprint, details=self.details)
 
     def open_image(self, source: object, limits: DecodeLimits = DEFAULT_LIMITS) -> Regions:
-        """Return the regions of one picture, checked against what the towers take.
+        """Return the regions of one image, checked against what the towers take.
 
         Raises:
             ImageError: It holds no regions, or regions of another shape.
         """
-        del limits  # of files of pictures
+        del limits  # of files of images
         regions = read_regions(source)
         count, dim = regions.pixels.shape
         if dim != self.config.region_dim or count > self.config.max_regions:
@@ -75,10 +75,10 @@ class RegionEncoder:
 
     def preprocess(self, image: Any) -> np.ndarray:
         """Return (max_regions, region_dim) float32, rows of NaN behind the regions that there are."""
-        found = np.full((self.config.max_regions, self.config.region_dim), np.nan, dtype=np.float32)
+        regions_or_nan = np.full((self.config.max_regions, self.config.region_dim), np.nan, dtype=np.float32)
         regions = np.asarray(image)
-        found[: len(regions)] = regions
-        return found
+        regions_or_nan[: len(regions)] = regions
+        return regions_or_nan
 
     def encode_pixels(self, pixels: np.ndarray | torch.Tensor) -> np.ndarray:
         """Return (n, dim) float32 unit rows for what `preprocess` gave, stacked, in the order given.
@@ -87,17 +87,15 @@ class RegionEncoder:
             EncoderError: The shape is another, or a vector is not finite.
         """
         batch = torch.as_tensor(pixels, dtype=torch.float32)
-        wanted = (self.config.max_regions, self.config.region_dim)
-        if batch.ndim != 3 or tuple(batch.shape[1:]) != wanted:
-            shapes = (
-                f"regions have shape {tuple(batch.shape)}, encoder {self.spec!r} takes (n, {wanted[0]}, {wanted[1]})"
-            )
-            raise EncoderError(shapes)
+        expected = (self.config.max_regions, self.config.region_dim)
+        if batch.ndim != 3 or tuple(batch.shape[1:]) != expected:
+            takes = f"(n, {expected[0]}, {expected[1]})"
+            raise EncoderError(f"regions have shape {tuple(batch.shape)}, encoder {self.spec!r} takes {takes}")
         parts = [self._images(part) for part in torch.split(batch, self.batch_size)] if len(batch) else []
         return self._stack(parts)
 
     def encode_images(self, images: Sequence[Any]) -> np.ndarray:
-        """Return (n, dim) float32 unit rows for the regions of pictures, in the order given.
+        """Return (n, dim) float32 unit rows for the regions of images, in the order given.
 
         Raises:
             ImageError: One of them has no regions that the towers take.
@@ -122,7 +120,7 @@ class RegionEncoder:
         tokens = self._tokenize(texts)
         rows = np.empty((len(texts), self.dim), dtype=np.float32)
         order = np.argsort([len(one.ids) for one in tokens], kind="stable")
-        size = self.batch_size * TEXTS_A_PICTURE
+        size = self.batch_size * TEXTS_PER_IMAGE
         for start in range(0, len(order), size):
             part = order[start : start + size]
             rows[part] = self._texts([tokens[row] for row in part])
@@ -147,8 +145,8 @@ class RegionEncoder:
         return self._rows(unit)
 
     def _autocast(self) -> torch.autocast:
-        place = self._placement
-        return torch.autocast(place.kind, dtype=place.dtype, enabled=place.precision != "fp32")
+        device = self._placement
+        return torch.autocast(device.kind, dtype=device.dtype, enabled=device.precision != "fp32")
 
     def _rows(self, unit: torch.Tensor) -> np.ndarray:
         rows: np.ndarray = torch.nn.functional.normalize(unit.float(), dim=-1).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Region features on disk: (n, regions, dim) arrays, memory-mapped, and single pictures of them. No torch."""
+"""Region features on disk: (n, regions, dim) arrays, memory-mapped, and single images of them. No torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LAYOUT = "regions"
 """The name of the corpus layout that holds region features."""
 
 _FEW = 8
-WAY_OUT = "make them from pictures with: twinlens regions"
+WAY_OUT = "make them from images with: twinlens regions"
 
 
 Regions = DecodedImage[Features]
@@ -49,32 +49,32 @@ def open_features(path: Path) -> NDArray[np.floating]:
     if array.ndim != 3 or array.dtype.kind != "f" or 0 in array.shape:
         raise RegionError(
             f"{str(path)!r} holds {array.dtype} of shape {array.shape}; region features are floats of shape "
-            "(pictures, regions, dim)"
+            "(images, regions, dim)"
         )
     return array
 
 
-def rows_of(array: NDArray[np.floating], rows: NDArray[np.int64], place: str) -> Features:
-    """Return some pictures' features as (len(rows), regions, dim) float32.
+def rows_of(array: NDArray[np.floating], rows: NDArray[np.int64], source: str) -> Features:
+    """Return some images' features as (len(rows), regions, dim) float32.
 
     Raises:
         RegionError: A value is not finite.
     """
     # Sorted, since a memory map reads forward faster.
     order = np.argsort(rows, kind="stable")
-    found = np.empty((len(rows), *array.shape[1:]), dtype=np.float32)
-    found[order] = array[rows[order]]
-    if not np.isfinite(found).all():
-        bad = int(rows[np.flatnonzero(~np.isfinite(found).all(axis=(1, 2)))[0]])
-        raise RegionError(f"row {bad} of {place} has a feature that is NaN or infinite; extract that picture again")
-    return found
+    features = np.empty((len(rows), *array.shape[1:]), dtype=np.float32)
+    features[order] = array[rows[order]]
+    if not np.isfinite(features).all():
+        bad = int(rows[np.flatnonzero(~np.isfinite(features).all(axis=(1, 2)))[0]])
+        raise RegionError(f"row {bad} of {source} has a feature that is NaN or infinite; extract that image again")
+    return features
 
 
 def read_regions(source: object) -> Regions:
-    """Return the regions of one picture.
+    """Return the regions of one image.
 
     Args:
-        source: `FILE.npy#ROW`, a `.npy` file of one picture (regions, dim), the bytes of one, or the array itself.
+        source: `FILE.npy#ROW`, a `.npy` file of one image (regions, dim), the bytes of one, or the array itself.
 
     Raises:
         ImageError: It is none of these, such as a photograph, or a feature is not finite.
@@ -82,7 +82,7 @@ def read_regions(source: object) -> Regions:
     array = _array(source)
     if array.ndim != 2 or array.dtype.kind != "f" or 0 in array.shape:
         what = f"{_name(source)} holds {array.dtype} of shape {array.shape}"
-        raise ImageError("not_an_image", f"{what}; the regions of one picture are floats of shape (regions, dim)")
+        raise ImageError("not_an_image", f"{what}; the regions of one image are floats of shape (regions, dim)")
     features = np.array(array, dtype=np.float32, order="C")
     if not np.isfinite(features).all():
         raise ImageError("corrupt", f"a region feature of {_name(source)} is NaN or infinite")
@@ -115,7 +115,7 @@ def _row(path: Path, row: int) -> NDArray[np.generic]:
     except RegionError as error:
         raise ImageError("unreadable", str(error)) from error
     if row >= len(array):
-        raise ImageError("missing", f"{str(path)!r} has {len(array)} pictures, so none in row {row}")
+        raise ImageError("missing", f"{str(path)!r} has {len(array)} images, so none in row {row}")
     return np.asarray(array[row])
 
 
@@ -154,10 +154,10 @@ class RegionSplit:
         folder: Where it lies.
         split: Its name.
         features: (rows, regions, dim), memory-mapped.
-        rows: (pictures,) the row of each picture in `features`.
-        ids: (pictures,) its id.
+        rows: (images,) the row of each image in `features`.
+        ids: (images,) its id.
         captions: All captions in the order of the file.
-        owners: (captions,) the picture of each, counted from 0; never falling.
+        owners: (captions,) the image of each, counted from 0; never falling.
     """
 
     folder: Path
@@ -178,26 +178,26 @@ class RegionSplit:
 
     @property
     def pairs(self) -> NDArray[np.int64]:
-        """(captions, 2) picture and caption that belong together."""
+        """(captions, 2) image and caption that belong together."""
         return np.stack([self.owners, np.arange(len(self.captions))], axis=1)
 
-    def regions(self, pictures: NDArray[np.int64]) -> Features:
-        """Return (len(pictures), regions, dim) float32.
+    def regions(self, images: NDArray[np.int64]) -> Features:
+        """Return (len(images), regions, dim) float32.
 
         Raises:
             RegionError: A value is not finite.
         """
-        return rows_of(self.features, self.rows[pictures], f"{self.split}{FEATURES}")
+        return rows_of(self.features, self.rows[images], f"{self.split}{FEATURES}")
 
-    def first(self, pictures: int) -> RegionSplit:
-        """Return the split cut to its first pictures."""
-        count = int(np.searchsorted(self.owners, pictures))
+    def first(self, images: int) -> RegionSplit:
+        """Return the split cut to its first images."""
+        count = int(np.searchsorted(self.owners, images))
         return RegionSplit(
             folder=self.folder,
             split=self.split,
             features=self.features,
-            rows=self.rows[:pictures],
-            ids=self.ids[:pictures],
+            rows=self.rows[:images],
+            ids=self.ids[:images],
             captions=self.captions[:count],
             owners=self.owners[:count],
         )
@@ -205,8 +205,8 @@ class RegionSplit:
 
 def splits_of(folder: Path) -> tuple[str, ...]:
     """Return the splits with features and captions, sorted."""
-    found = (path.name.removesuffix(FEATURES) for path in folder.glob(f"*{FEATURES}"))
-    return tuple(sorted(split for split in found if (folder / f"{split}{CAPTIONS}").is_file()))
+    names = (path.name.removesuffix(FEATURES) for path in folder.glob(f"*{FEATURES}"))
+    return tuple(sorted(split for split in names if (folder / f"{split}{CAPTIONS}").is_file()))
 
 
 def open_split(folder: Path, split: str) -> RegionSplit:
@@ -247,43 +247,43 @@ def file_names(folder: Path) -> dict[str, str]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): str(name) for key, name in found.items()}
+        names = json.loads(path.read_text(encoding="utf-8"))
+        return {str(key): str(name) for key, name in names.items()}
     except (OSError, ValueError, AttributeError) as error:
-        raise RegionError(f"{str(path)!r} is no JSON object of file names by id; mend or remove it") from error
+        raise RegionError(f"{str(path)!r} is no JSON object of file names by id; correct or remove it") from error
 
 
 def _counts(split: str, rows: int, captions: int, ids: list[str] | None) -> tuple[list[int], list[str]]:
-    """Return how many captions each picture has, and its id."""
+    """Return how many captions each image has, and its id."""
     if ids is not None and len(ids) == captions:
         groups = [(key, len(list(group))) for key, group in groupby(ids)]
         if rows in (len(groups), captions):
             return [count for _, count in groups], [key for key, _ in groups]
-    pictures, rest = divmod(captions, USUAL) if rows == captions else (rows, captions % rows)
-    if pictures == 0 or rest:
-        told = f" and {len(ids)} ids" if ids is not None else ""
+    images, rest = divmod(captions, USUAL) if rows == captions else (rows, captions % rows)
+    if images == 0 or rest:
+        counted = f" and {len(ids)} ids" if ids is not None else ""
         raise RegionError(
-            f"{split}{FEATURES} has {rows} rows, but {split}{CAPTIONS} {captions} captions{told}; there must be the "
+            f"{split}{FEATURES} has {rows} rows, but {split}{CAPTIONS} {captions} captions{counted}; there must be the "
             f"same number of captions (five) for each row, one row a caption, or one id a caption in {split}{IDS}"
         )
-    each = captions // pictures
-    names = _names(split, pictures, each, ids)
-    return [each] * pictures, names
+    each = captions // images
+    names = _names(split, images, each, ids)
+    return [each] * images, names
 
 
-def _names(split: str, pictures: int, each: int, ids: list[str] | None) -> list[str]:
+def _names(split: str, images: int, each: int, ids: list[str] | None) -> list[str]:
     if ids is None:
-        return [f"{split}:{row}" for row in range(pictures)]
-    step = {pictures: 1, pictures * each: each}.get(len(ids))
+        return [f"{split}:{row}" for row in range(images)]
+    step = {images: 1, images * each: each}.get(len(ids))
     if step is None:
         raise RegionError(
-            f"{split}{IDS} has {len(ids)} lines for {pictures} pictures and {pictures * each} captions; "
+            f"{split}{IDS} has {len(ids)} lines for {images} images and {images * each} captions; "
             "give one for each of either, or remove the file"
         )
     names = ids[::step]
     twice = next((key for key, group in groupby(sorted(names)) if len(list(group)) > 1), None)
     if twice is not None:
-        raise RegionError(f"{split}{IDS} names picture {twice!r} in two places; an id may stand only once")
+        raise RegionError(f"{split}{IDS} names image {twice!r} in two places; an id may stand only once")
     return names
 
 
@@ -291,7 +291,7 @@ def _captions(path: Path) -> list[str]:
     captions = [line.strip() for line in _lines(path)]
     empty = next((number for number, caption in enumerate(captions, 1) if not caption), None)
     if empty is not None:
-        raise RegionError(f"line {empty} of {path.name} is empty; each line is a caption, so mend it")
+        raise RegionError(f"line {empty} of {path.name} is empty; each line is a caption, so correct it")
     return captions
 
 

@@ -82,12 +82,12 @@ class TowersConfig:
 
     Attributes:
         region_dim: Length of one region's features: 2048 of bottom-up attention, 320 or 1280 of `lite`'s trunk.
-        max_regions: Regions of a picture at most.
+        max_regions: Regions of an image at most.
         dim: Length of the embeddings; 256 to 1024. Time and memory grow with its square.
         words: `bert`: a transformer from any folder or hub; `bigru`: word vectors and a recurrent network.
         word_dim: Length of BERT's token states, or of the word vectors of `bigru` (300).
         max_tokens: Tokens of a text at most, [CLS] and [SEP] included; the rest is cut.
-        fragment_relation: Whether the regions of a picture, and the words of a text, attend to each other.
+        fragment_relation: Whether the regions of an image, and the words of a text, attend to each other.
         residual_weight: Share of the embedding pooled before that attention; 0.8 of it and 0.2 of what comes after.
         pooling: Before the attention: `max`, the mean of the `max_k` largest values of each dimension; `gpo`, learned
             weights of the sorted values (Chen et al. 2021, "Learning the Best Pooling Strategy ...").
@@ -229,8 +229,8 @@ class BertStates(nn.Module):
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return (n, m, word_dim) states; they do not depend on what is trained where BERT is frozen."""
-        found: torch.Tensor = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        return found
+        states: torch.Tensor = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        return states
 
     def project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return (n, m, dim)."""
@@ -258,8 +258,8 @@ class GruStates(nn.Module):
         """Return (n, m, dim)."""
         lengths = mask.sum(1).cpu()
         packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
-        found, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
-        forward, backward = found.chunk(2, dim=-1)
+        outputs, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
+        forward, backward = outputs.chunk(2, dim=-1)
         return (forward + backward) / 2
 
 

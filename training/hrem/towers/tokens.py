@@ -88,10 +88,10 @@ class BertTokens:
 
     def __call__(self, texts: Sequence[str]) -> list[Tokens]:
         """Return the tokens of each text."""
-        found = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens, padding=False)
+        encoded = self._tokenizer(list(texts), truncation=True, max_length=self._max_tokens, padding=False)
         return [
-            Tokens(tuple(ids), tuple(-1 if word is None else word for word in found.word_ids(row)))
-            for row, ids in enumerate(found["input_ids"])
+            Tokens(tuple(ids), tuple(-1 if word is None else word for word in encoded.word_ids(row)))
+            for row, ids in enumerate(encoded["input_ids"])
         ]
 
     def save(self, folder: Path) -> None:
