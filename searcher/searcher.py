@@ -416,7 +416,7 @@ class Searcher:
 
     def _metadata_columns(self, into: Collection, request: SearchRequest) -> list[str]:
         self._info(into)
-        known = self._filters.columns(into)
+        known = [name for name, _ in self._version.catalog.columns(into)]
         requested = known if request.columns is None else list(request.columns)
         unknown = [name for name in requested if name not in known]
         if unknown:

@@ -15,9 +15,8 @@ from ..hits import Hits, plain
 from ..request import PARAMETERS, SearchRequest, body_schema
 from .engine import Service
 from .image_cache import Jpeg, Size
+from .messages import json_answer, read_body, read_url
 from .metrics import CONTENT_TYPE
-from .requests import read_body, read_url
-from .responses import json_answer
 from .snapshot import HIDDEN_COLUMNS, Snapshot
 
 _ERROR = {

@@ -24,10 +24,10 @@ from .api import item_routes, search_routes, state_routes
 from .engine import Engine, Service
 from .errors import RefusedError
 from .live_index import LiveIndex
+from .messages import error_answer, status_of
 from .metrics import Metrics
 from .middleware import Middleware
 from .page import error_page, page_routes, wants_page
-from .responses import error_answer, status_of
 from .settings import ServerSettings
 
 if TYPE_CHECKING:

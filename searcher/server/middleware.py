@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import RefusedError
+from .messages import error_answer
 from .metrics import Metrics
-from .responses import error_answer
 from .settings import ServerSettings
 
 # Answered whoever asks and however full it is: whoever watches the server must hear from it.

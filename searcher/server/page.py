@@ -27,8 +27,7 @@ from .api import image_answer
 from .engine import Service
 from .errors import RefusedError
 from .image_cache import QueryImage
-from .requests import MOST_K, PageQuery, page_query, read_form
-from .responses import status_of
+from .messages import MOST_K, PageQuery, page_query, read_form, status_of
 from .snapshot import DULL_COLUMNS, HIDDEN_COLUMNS, Snapshot
 
 # A banner or a tower may not take a row for itself; inside its frame it keeps its shape.

@@ -14,7 +14,7 @@ from served_index import SlowEncoder, serving
 
 from searcher import Searcher
 from searcher.server import ServerSettings
-from searcher.server.batcher import Batcher
+from searcher.server.engine import Batcher
 
 
 def test_queries_that_come_during_a_call_share_the_next_one(index: Path, direct: Searcher) -> None:
