@@ -20,7 +20,7 @@ def names(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     # Built from a copy, so that the tree stays as it is.
     for name in [*PACKAGES, "tests", "benchmarks"]:
         shutil.copytree(home / name, folder / "tree" / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
-    for name in ["pyproject.toml", "README.md"]:
+    for name in ["pyproject.toml", "README.md", "LICENSE"]:
         shutil.copy(home / name, folder / "tree" / name)
     command = [
         sys.executable,
@@ -42,6 +42,10 @@ def names(home: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 def test_the_wheel_holds_our_packages_and_nothing_else(names: list[str]) -> None:
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == PACKAGES
+
+
+def test_the_license_is_in_the_wheel(names: list[str]) -> None:
+    assert any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
 
 
 def test_every_package_is_typed(names: list[str]) -> None:
