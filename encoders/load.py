@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .device import Placement
 
 GROUP = "twinlens.encoders"
+DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
+"""The encoder of an index or a matcher for which none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)

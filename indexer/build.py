@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from encoders import Encoder, load_encoder
-from encoders.load import family_of
+from encoders.load import DEFAULT_ENCODER, family_of
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError
 from storage.files.canonical_json import to_plain
@@ -24,7 +24,7 @@ from storage.staging import Staging
 
 from .ann.build_ann import build_approximate
 from .ann.memory import say_memory
-from .config import DEFAULT_ENCODER, BuildConfig, options_json, recorded_config, recorded_options, with_prompt
+from .config import BuildConfig, options_json, recorded_config, recorded_options, with_prompt
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy

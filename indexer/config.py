@@ -17,7 +17,6 @@ from storage.schema import AnnKind
 from .corpus import SourceOptions
 from .errors import BuildError
 
-DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
 PLACEHOLDER = "{}"
 MAX_SEED = 2**63 - 1
 POSITIVE_INTEGERS = (

@@ -1,4 +1,4 @@
-"""One object for matching: the roles of the columns, an encoder, and a calibration of its cosines."""
+"""`Matcher`: the roles of the columns, an encoder that is loaded on first use, and a calibration of its cosines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder, load_encoder
+from encoders.load import DEFAULT_ENCODER
 
 from . import saving
 from .calibration import Calibration, Method, check_encoder, check_threshold, find_calibration, fit_calibration
@@ -36,11 +37,11 @@ if TYPE_CHECKING:
     from .fitting import FitOptions
 
 
-DEFAULT_ENCODER = "ViT-B-32/laion2b_s34b_b79k"
+class Matcher:
+    """Matches texts with images, images with images, or texts with texts.
 
-
-class Declared:
-    """The roles of the columns, an encoder that is loaded on first use, and what its cosines mean.
+    Nothing is loaded before it is needed. What a column holds is declared and never guessed: by default the query
+    column holds texts and the response column images. See `Roles` for the further keyword arguments.
 
     Attributes:
         roles: Which column plays which part.
@@ -62,8 +63,8 @@ class Declared:
         """Declare what is matched.
 
         Args:
-            query: The column that is asked with.
-            response: The column that is looked for.
+            query: The column of the queries.
+            response: The column of what is searched for.
             encoder: The spec of an encoder, or an encoder.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             precision: `auto`, `fp32`, `bf16` or `fp16`.
@@ -87,7 +88,7 @@ class Declared:
 
         Args:
             path: The folder of the index. Its images or texts, as `response_type` says, stand for the responses.
-            query: The column that is asked with.
+            query: The column of the queries.
             response: The column that names item ids of the index, in relevance tables.
             **options: As in `Matcher`; an `encoder` is needed for indexes of ready-made vectors only.
 
@@ -139,65 +140,6 @@ class Declared:
         """What the last `fit` reported: figures before and after, seconds, why it stopped; empty before any."""
         return self._fit_report
 
-    def save(self, path: str | Path, *, standalone: bool = False) -> Path:
-        """Write the matcher to a new folder: `matcher.json` and, for a `local-dir:` encoder, its weights.
-
-        Args:
-            path: A folder that does not exist yet, or is empty.
-            standalone: Write the weights of encoders that are known by name as well, so that loading needs no hub.
-
-        Raises:
-            MatcherError: The folder is not empty, or the encoder cannot be saved.
-        """
-        try:
-            calibration: Calibration | None = self.calibration
-        except CalibrationError:
-            calibration = None
-        saved = saving.Saved(
-            roles={name: getattr(self.roles, name) for name in saving.ROLES},
-            encoder=self.encoder.spec,
-            fingerprint=self.encoder.fingerprint,
-            calibration=calibration,
-            fit=self.fit_summary,
-        )
-        return saving.save(saved, Path(path), standalone)
-
-    @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Self:
-        """Return a matcher that `save` wrote; it gives the same vectors and probabilities.
-
-        Raises:
-            MatcherError: There is none, or the encoder is not the one that it was saved with.
-        """
-        saved = saving.read(Path(path))
-        matcher = cls(
-            encoder=saved.encoder,
-            device=device,
-            precision=precision,
-            calibration=saved.calibration,
-            **dict(saved.roles),
-        )
-        matcher._fit_report = saved.fit
-        if matcher.encoder.fingerprint != saved.fingerprint:
-            raise MatcherError(
-                f"the matcher {str(path)!r} was saved with other weights than encoder {saved.encoder!r} has now; "
-                "install the release it was saved with, and save it there with standalone=True"
-            )
-        return matcher
-
-    def _become(self, spec: str, calibration: Calibration | None, report: Mapping[str, Any]) -> None:
-        """Go on with another encoder, which is loaded when it is needed."""
-        self.spec, self._encoder = spec, None
-        self._calibration, self._fit_report = calibration, report
-
-
-class Matcher(Declared):
-    """Matches texts with images, images with images, or texts with texts.
-
-    Nothing is loaded before it is needed. What a column holds is declared and never guessed: by default the query
-    column holds texts and the response column images. See `Roles` for the further keyword arguments.
-    """
-
     def match(
         self,
         data: Any,
@@ -209,7 +151,7 @@ class Matcher(Declared):
         """Return cosine, probability and verdict for each pair of a table.
 
         Args:
-            data: A pandas, Polars or Arrow table, a dict of lists, or a CSV, Parquet or JSONL path, with both columns.
+            data: A pandas, Polars or Arrow table, a dict of lists, or the path of a table, with both columns.
             threshold: The probability from which on a pair is a match; None for that of the calibration.
             id_mappings: What ids in the columns stand for.
             keep_errors: Keep rows that cannot be read in their place, with the reason, in place of an error.
@@ -218,12 +160,12 @@ class Matcher(Declared):
             DataError: A column is missing, or rows cannot be used; the message names them.
             CalibrationError: The encoder has no calibration.
         """
-        wanted = None if threshold is None else check_threshold(threshold)
+        limit = None if threshold is None else check_threshold(threshold)
         pairs = read_pairs(data, self.roles, id_mappings, labelled=False)
         calibration = self.calibration
         reader = Reader(self.roles, self.encoder)
-        found, errors = match_readable(reader, pairs) if keep_errors else (cosines(*reader.pairs(pairs)), {})
-        return judge(found, calibration, wanted, errors=errors, index=pairs.index)
+        scores, errors = match_readable(reader, pairs) if keep_errors else (cosines(*reader.pairs(pairs)), {})
+        return judge(scores, calibration, limit, errors=errors, index=pairs.index)
 
     def predict_proba(
         self,
@@ -285,8 +227,8 @@ class Matcher(Declared):
         if candidates is not None:
             return as_frame(self.classify(data, candidates, **options).argmax(axis=1), data, as_pandas)
         _refuse(options, "predict")
-        found = self.match(data, threshold=threshold, id_mappings=id_mappings)
-        return as_frame(found.match.astype(np.int64), data, as_pandas)
+        matches = self.match(data, threshold=threshold, id_mappings=id_mappings)
+        return as_frame(matches.match.astype(np.int64), data, as_pandas)
 
     def classify(
         self,
@@ -345,8 +287,8 @@ class Matcher(Declared):
         form = embedding_form(as_tensor, as_pandas, as_arrow)
         sides = (signature,) if signature else sides_in(data, self.roles)
         reader = Reader(self.roles, self.encoder, id_mappings)
-        found = {self.roles.column(side): embeddings_as(reader.side(data, side), form, data) for side in sides}
-        return found if len(found) > 1 else next(iter(found.values()))
+        columns = {self.roles.column(side): embeddings_as(reader.side(data, side), form, data) for side in sides}
+        return columns if len(columns) > 1 else next(iter(columns.values()))
 
     def similarity(self, query_data: Any, response_data: Any) -> NDArray[np.float64]:
         """Return the cosine of every query with every response, (n, m) float64.
@@ -380,8 +322,8 @@ class Matcher(Declared):
             DataError: A side is given twice or not at all, or cannot be used.
         """
         request = SearchRequest(query_data=query_data, response_data=response_data, **options)
-        found = search(request, self.roles, lambda: self.encoder, self.index)
-        return found if request.as_arrays else hit_lists(found)
+        hits = search(request, self.roles, lambda: self.encoder, self.index)
+        return hits if request.as_arrays else hit_lists(hits)
 
     def evaluate(
         self,
@@ -420,11 +362,11 @@ class Matcher(Declared):
             CalibrationError: Pairs are to be judged, and the encoder has no calibration.
         """
         reader = Reader(self.roles, self.encoder, id_mappings)
-        alone = query_data is None and response_data is None
-        if alone and has_labels(data, self.roles):
+        pairs_only = query_data is None and response_data is None
+        if pairs_only and has_labels(data, self.roles):
             return self._evaluate_pairs(reader, data, metrics)
         options = RankingOptions(metrics=RANKING_METRICS if metrics is None else metrics, cutoffs=tuple(cutoffs))
-        if alone and self.index is None:
+        if pairs_only and self.index is None:
             return rank_distinct(reader, data, options)
         index = None if self.index is None else InIndex(self.index, self.roles, self.encoder)
         return rank_tables(reader, data, (query_data, response_data), options, index)
@@ -474,7 +416,9 @@ class Matcher(Declared):
         from . import fitting
 
         fitted = fitting.fit(self.spec, self.roles, (train, val), time_limit, options)
-        self._become(fitted.spec, fitted.calibration, fitted.report)
+        # The fine-tuned encoder is loaded when it is needed.
+        self.spec, self._encoder = fitted.spec, None
+        self._calibration, self._fit_report = fitted.calibration, fitted.report
         return self
 
     def _evaluate_pairs(self, reader: Reader, data: Any, metrics: Sequence[str] | None) -> dict[str, float | int]:
@@ -482,6 +426,52 @@ class Matcher(Declared):
         calibration = self.calibration
         scores = calibration.probability(cosines(*reader.pairs(pairs)))
         return dict(pair_report(scores, check_labels(pairs.labels), calibration.threshold, metrics))
+
+    def save(self, path: str | Path, *, standalone: bool = False) -> Path:
+        """Write the matcher to a new folder: `matcher.json` and, for a `local-dir:` encoder, its weights.
+
+        Args:
+            path: A folder that does not exist yet, or is empty.
+            standalone: Write the weights of encoders that are known by name as well, so that loading needs no hub.
+
+        Raises:
+            MatcherError: The folder is not empty, or the encoder cannot be saved.
+        """
+        try:
+            calibration: Calibration | None = self.calibration
+        except CalibrationError:
+            calibration = None
+        saved = saving.Saved(
+            roles={name: getattr(self.roles, name) for name in saving.ROLES},
+            encoder=self.encoder.spec,
+            fingerprint=self.encoder.fingerprint,
+            calibration=calibration,
+            fit=self.fit_summary,
+        )
+        return saving.save(saved, Path(path), standalone)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Self:
+        """Return a matcher that `save` wrote; it gives the same vectors and probabilities.
+
+        Raises:
+            MatcherError: There is none, or the encoder is not the one that it was saved with.
+        """
+        saved = saving.read(Path(path))
+        matcher = cls(
+            encoder=saved.encoder,
+            device=device,
+            precision=precision,
+            calibration=saved.calibration,
+            **dict(saved.roles),
+        )
+        matcher._fit_report = saved.fit
+        if matcher.encoder.fingerprint != saved.fingerprint:
+            raise MatcherError(
+                f"the matcher {str(path)!r} was saved with other weights than encoder {saved.encoder!r} has now; "
+                "install the release it was saved with, and save it there with standalone=True"
+            )
+        return matcher
 
 
 def _refuse(options: Mapping[str, Any], method: str) -> None:

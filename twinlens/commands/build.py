@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from encoders import DecodeLimits
-from indexer.config import DEFAULT_ENCODER
+from encoders.load import DEFAULT_ENCODER
 from indexer.corpus.item import LAYOUTS, registered_layouts
 from indexer.corpus.remote.url import is_remote
 from storage.schema import ANN_KINDS

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from encoders.load import DEFAULT_ENCODER
 from matcher.calibration import check_threshold, read_calibration, write_calibration
 from matcher.errors import MatcherError
 from matcher.evaluate_pairs import judge, match_readable
-from matcher.matcher import DEFAULT_ENCODER, Matcher
+from matcher.matcher import Matcher
 from matcher.matches import Match, Matches
 from matcher.pairs import Pairs, Reader, read_pairs
 from matcher.tables import CellError, Kind
