@@ -254,9 +254,9 @@ def _finish(
     return rgb, whole[::-1] if turned(image) else whole
 
 
-def _decode_small(image: Image.Image, most: float) -> bool:
+def _decode_small(image: Image.Image, limit: float) -> bool:
     """Ask for a smaller image before it is decoded; return whether it will be smaller."""
-    scale = next((scale for scale in (8, 4, 2) if scale <= most), 1)
+    scale = next((scale for scale in (8, 4, 2) if scale <= limit), 1)
     if scale == 1:
         return False
     # Of a JPEG's blocks only the low frequencies are computed; everything that is checked in a file still is.
@@ -288,8 +288,8 @@ def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIM
     Raises:
         ImageError: It cannot be used with this encoder.
     """
-    own: Any = getattr(encoder, "open_image", None)
-    opened: DecodedImage[Any] = decode_image(source, limits) if own is None else own(source, limits)
+    custom: Any = getattr(encoder, "open_image", None)
+    opened: DecodedImage[Any] = decode_image(source, limits) if custom is None else custom(source, limits)
     return opened
 
 

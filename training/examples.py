@@ -15,8 +15,8 @@ from PIL import Image
 from encoders import ImageError, decode_image
 from encoders.base import ImageLike
 from encoders.images import DEFAULT_LIMITS, DecodedImage
-from indexer.corpus import Source, SourceError, SourceOptions, open_source
-from indexer.corpus.item import ContentError, Item, LazyBytes, Rejection
+from indexer.corpus import ContentError, Source, SourceError, SourceOptions, open_source
+from indexer.corpus.item import Item, LazyBytes, Rejection
 from indexer.corpus.remote.fetch import FETCHES, WebImage
 from indexer.corpus.tables.columns import IMAGE_NAMES, TEXT_NAMES, first_of
 from indexer.corpus.tables.table import open_records, table_suffix
@@ -221,7 +221,7 @@ class _Gathered:
                 self.captions.setdefault(key, []).append((entry.split, str(entry.content)))
         elif entry.item_id in self.images:
             raise ExamplesError(
-                f"id {entry.item_id!r} stands for two images, again in {entry.place}; make the ids unique"
+                f"id {entry.item_id!r} stands for two images, again in {entry.location}; make the ids unique"
             )
         else:
             self.images[entry.item_id] = entry.content

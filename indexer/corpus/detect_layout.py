@@ -153,24 +153,24 @@ def _open_shards(corpus: Path, options: SourceOptions) -> Source:
 
 
 def _open_file(corpus: Path, options: SourceOptions) -> Source:
-    wanted = options.layout
+    layout = options.layout
     if not is_utf8(str(corpus)):
         raise SourceError(f"the path {printable(str(corpus))!r} is not UTF-8, which the readers need; rename the file")
-    if wanted in ("folder", "precomp", "split-tables") or wanted not in LAYOUTS:
-        raise SourceError(f"layout {wanted!r} needs a folder, but {str(corpus)!r} is a file")
-    if wanted in ("karpathy", "coco") or (wanted == "auto" and _is_json_object(corpus)):
+    if layout in ("folder", "precomp", "split-tables") or layout not in LAYOUTS:
+        raise SourceError(f"layout {layout!r} needs a folder, but {str(corpus)!r} is a file")
+    if layout in ("karpathy", "coco") or (layout == "auto" and _is_json_object(corpus)):
         return _captioned(_json_data(corpus), corpus, options)
-    if wanted == "flickr" or (wanted == "auto" and _looks_like_flickr(corpus, options)):
+    if layout == "flickr" or (layout == "auto" and _looks_like_flickr(corpus, options)):
         lists = flickr_lists(corpus.parent) if "_karpathy" not in corpus.name else ()
         _refuse(options, COLUMN_OPTIONS, f"Flickr captions {corpus.name}", corpus)
         return CaptionedSource(flickr_data(corpus.parent, (corpus, *(one for one in lists if one != corpus))), options)
-    if wanted == "table" or (wanted == "auto" and table_suffix(corpus)):
+    if layout == "table" or (layout == "auto" and table_suffix(corpus)):
         return TableSource(corpus, options)
-    if wanted == "webdataset" or (wanted == "auto" and corpus.suffix.lower() == TAR_SUFFIX):
+    if layout == "webdataset" or (layout == "auto" and corpus.suffix.lower() == TAR_SUFFIX):
         return _open_shards(corpus, options)
     if is_packed(corpus):
         raise SourceError(f"{str(corpus)!r} is compressed, and shards are read in place; unpack it to .tar first")
-    if wanted == "lines" or corpus.name.lower().endswith((".txt", ".txt.gz")):
+    if layout == "lines" or corpus.name.lower().endswith((".txt", ".txt.gz")):
         _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a text file of lines", corpus)
         return LinesSource(corpus)
     known = ", ".join((*TABLE_SUFFIXES, ".txt", ".token", ".tar"))
@@ -228,11 +228,11 @@ def _starts_with(path: Path, start: bytes) -> bool:
 
 
 def _only(paths: Iterable[Path], corpus: Path) -> Path | None:
-    found = sorted(paths)
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
+    matches = sorted(paths)
+    if len(matches) > 1:
+        names = ", ".join(path.name for path in matches)
         raise SourceError(f"folder {str(corpus)!r} holds several data sets ({names}); name the one to index")
-    return found[0] if found else None
+    return matches[0] if matches else None
 
 
 def _not_there(corpus: Path) -> str:

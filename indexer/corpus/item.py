@@ -15,10 +15,6 @@ import pyarrow as pa
 
 from storage.schema import Collection
 
-from ..errors import ContentError
-
-__all__ = ["ContentError", "LazyBytes"]
-
 
 class LazyBytes(ABC):
     """Where the bytes of an image can be had, any number of times and from any thread."""
@@ -36,7 +32,7 @@ class LazyBytes(ABC):
     @property
     @abstractmethod
     def identity(self) -> Any:
-        """JSON values that change when the content may have changed; told without reading it."""
+        """JSON values that change when the content may have changed; known without reading it."""
 
     @property
     def state(self) -> tuple[int, int] | None:
@@ -45,7 +41,7 @@ class LazyBytes(ABC):
 
     @abstractmethod
     def is_unchanged(self, file_bytes: int | None, mtime_ns: int | None) -> bool:
-        """Whether content of this place, known by these figures, need not be read again."""
+        """Whether content that was known by these figures need not be read again."""
 
 
 def uri_of(path: Path, root: Path) -> str:
@@ -90,7 +86,7 @@ class Rejection:
         uri: Where it came from, as in `Item.uri`.
         stage: Where it fell out: `read`, `decode`, `encode`.
         reason: A short machine word, e.g. `empty_text`, so that reasons can be counted.
-        detail: One line for people: the value and the place.
+        detail: One line for people: the value and where it stands.
     """
 
     item_id: str
@@ -110,7 +106,7 @@ class Item:
         collection: `images` or `texts`.
         content: An image's path, its file's bytes or where to read them; a text's words, never empty, always UTF-8.
         uri: Where it came from, relative to the source's root when below it, else absolute; POSIX slashes.
-        place: The same for messages, e.g. `line 3 of captions.jsonl`.
+        location: The same for messages, e.g. `line 3 of captions.jsonl`.
         split: The corpus's own split, e.g. `train`; None where it has none.
         image_ids: For a text, the images that it describes. An image among them may still be rejected later.
         metadata: Values by column of the source's `metadata_schema`; an absent column is null.
@@ -120,7 +116,7 @@ class Item:
     collection: Collection
     content: Path | bytes | str | LazyBytes
     uri: str
-    place: str
+    location: str
     split: str | None = None
     image_ids: tuple[str, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -143,16 +139,16 @@ class Source(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str: ...  # noqa: D102
 
     @property
-    def root(self) -> Path: ...
+    def root(self) -> Path: ...  # noqa: D102
 
     @property
-    def notes(self) -> tuple[str, ...]: ...
+    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     @property
-    def metadata_schema(self) -> pa.Schema: ...
+    def metadata_schema(self) -> pa.Schema: ...  # noqa: D102
 
     def items(self) -> Iterator[Item | Rejection]:
         """Every item and every rejection, in the same order each time; an image stands before its texts.
@@ -167,21 +163,21 @@ class Source(Protocol):
 def text_item(item: Item, text: str | bytes | None) -> Item | Rejection:
     """`item` with `text` as its content, or its rejection when there are no words or they are not UTF-8."""
     if text is None:
-        return item.rejected("read", "missing_value", f"no text in {item.place}")
+        return item.rejected("read", "missing_value", f"no text in {item.location}")
     try:
         words = text.decode("utf-8") if isinstance(text, bytes) else text
         words.encode("utf-8")
     except UnicodeError as error:
-        return item.rejected("read", "not_utf8", f"the text in {item.place} is not UTF-8: {one_line(error)}")
+        return item.rejected("read", "not_utf8", f"the text in {item.location} is not UTF-8: {one_line(error)}")
     words = words.strip().strip("\ufeff\0").strip()
     if not words:
-        return item.rejected("read", "empty_text", f"the text in {item.place} is empty")
+        return item.rejected("read", "empty_text", f"the text in {item.location} is empty")
     return Item(
         item_id=item.item_id,
         collection="texts",
         content=words,
         uri=item.uri,
-        place=item.place,
+        location=item.location,
         split=item.split,
         image_ids=item.image_ids,
         metadata=item.metadata,

@@ -25,6 +25,12 @@ from .decode_pool import ImageReader, Prepared, Step, read_ahead
 from .reuse import Reuse
 from .shards import DIGEST_KEY, Corpus, Shard, ShardTable
 
+# Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
+TEXT_BLOCK = 1024
+# Two: one that is computed and one that waits, so that the encoder never does.
+_BATCHES_UNDER_WAY = 2
+WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
+
 
 @dataclass(frozen=True, kw_only=True)
 class RejectionLimit:
@@ -46,8 +52,8 @@ class RejectionLimit:
         example = table.filter(pc.is_valid(table.column("reason"))).slice(0, 1).to_pylist()
         first = f", for example {example[0]['uri']!r}: {example[0]['detail']}" if example else ""
         raise RejectedError(
-            f"{self.reasons.total()} items were rejected, more than --max-rejected {self._asked} allows{first}; "
-            "mend them or raise the limit. What was encoded is kept"
+            f"{self.reasons.total()} items were rejected, more than --max-rejected {self._limit} allows{first}; "
+            "fix them or raise the limit. What was encoded is kept"
         )
 
     def counted(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
@@ -57,17 +63,10 @@ class RejectionLimit:
             yield table
 
     @property
-    def _asked(self) -> str:
+    def _limit(self) -> str:
         """The limit as it is written on the command line."""
         limit = self.config.max_rejected or 0
         return f"{limit:.4g}" if limit == 0 or limit >= 1 else f"{limit * 100:.4g}%"
-
-
-# Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
-TEXT_BLOCK = 1024
-# Two: one that is computed and one that waits, so that the encoder never does.
-_BATCHES_UNDER_WAY = 2
-WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
 
 
 @dataclass
@@ -158,7 +157,7 @@ class ImageBatches:
     def start(self, table: ShardTable, images: list[tuple[int, np.ndarray]]) -> None:
         """Hand over a batch, which is not to be changed any more; waits while two are under way."""
         if images:
-            self.under_way.append(([place for place, _ in images], self.thread.submit(self._encoded, images)))
+            self.under_way.append(([position for position, _ in images], self.thread.submit(self._encoded, images)))
         while len(self.under_way) > _BATCHES_UNDER_WAY:
             self._take(table)
 
@@ -171,10 +170,10 @@ class ImageBatches:
         return self.encoder.encode_pixels(np.stack([pixels for _, pixels in images]))
 
     def _take(self, table: ShardTable) -> None:
-        places, vectors = self.under_way.popleft()
+        positions, vectors = self.under_way.popleft()
         with self.report.timed(IMAGES):
-            table.set_vectors(places, vectors.result())
-        self.progress.advance(len(places), f"limit: {self.report.bottleneck}")
+            table.set_vectors(positions, vectors.result())
+        self.progress.advance(len(positions), f"limit: {self.report.bottleneck}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,11 +265,11 @@ class ShardEncoder:
         return table.finish()
 
     def _take_text(self, table: ShardTable, item: Item, texts: list[tuple[int, str]]) -> None:
-        place, known = table.add_text(item), self.reuse.unchanged(item)
+        position, known = table.add_text(item), self.reuse.unchanged(item)
         if known is None:
-            texts.append((place, str(item.content)))
+            texts.append((position, str(item.content)))
         else:
-            self._take_over(table, place, self.reuse.vector("texts", known.row_id))
+            self._take_over(table, position, self.reuse.vector("texts", known.row_id))
 
     def _take_image(
         self, table: ShardTable, item: Item, image: Future[Prepared | Rejection], images: list[tuple[int, np.ndarray]]
@@ -281,14 +280,14 @@ class ShardEncoder:
             table.reject(prepared)
             self.progress.advance(1)
             return
-        place = table.add_image(item, prepared.info)
+        position = table.add_image(item, prepared.info)
         if prepared.pixels is not None:
-            images.append((place, prepared.pixels))
+            images.append((position, prepared.pixels))
         elif prepared.vector is not None:
-            self._take_over(table, place, prepared.vector)
+            self._take_over(table, position, prepared.vector)
 
-    def _take_over(self, table: ShardTable, place: int, vector: np.ndarray) -> None:
-        table.set_vectors([place], vector[None])
+    def _take_over(self, table: ShardTable, position: int, vector: np.ndarray) -> None:
+        table.set_vectors([position], vector[None])
         self.report.reused += 1
         self.progress.advance(1)
 
@@ -298,7 +297,7 @@ class ShardEncoder:
             block = texts[start : start + TEXT_BLOCK]
             with self.report.timed(TEXTS):
                 vectors = encode([text for _, text in block])
-            table.set_vectors([place for place, _ in block], vectors)
+            table.set_vectors([position for position, _ in block], vectors)
             self.progress.advance(len(block), f"limit: {self.report.bottleneck}")
 
     def count(self, table: pa.Table) -> None:

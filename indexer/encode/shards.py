@@ -39,22 +39,22 @@ class UniqueIds:
         """Read `source` once more if two of its ids may be the same.
 
         Raises:
-            DuplicateItemError: They are; the message names both places.
+            DuplicateItemError: They are; the message names both locations.
         """
         twice = {name: _repeated(hashes) for name, hashes in self._hashes.items()}
         if not any(twice.values()):
             return
-        places: dict[tuple[Collection, str], str] = {}
+        locations: dict[tuple[Collection, str], str] = {}
         for entry in source.items():
             if not isinstance(entry, Item) or hash(entry.item_id) not in twice[entry.collection]:
                 continue
             key = (entry.collection, entry.item_id)
-            if key in places:
+            if key in locations:
                 raise DuplicateItemError(
-                    f"id {entry.item_id!r} stands for two {entry.collection}, in {places[key]} and in {entry.place}; "
-                    "make the ids unique"
+                    f"id {entry.item_id!r} stands for two {entry.collection}, in {locations[key]} and in "
+                    f"{entry.location}; make the ids unique"
                 )
-            places[key] = entry.place
+            locations[key] = entry.location
 
 
 def _repeated(hashes: array[int]) -> frozenset[int]:
@@ -79,7 +79,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What a source holds: counts, and a digest that changes with any item, its place in the order included."""
+    """What a source holds: counts, and a digest that changes with any item, its position in the order included."""
 
     digest: str
     images: int
@@ -96,7 +96,7 @@ def survey(source: Source) -> Corpus:
     """Read a corpus once, without opening its images, and return what there is.
 
     Raises:
-        DuplicateItemError: Two items of one collection have one id; told here, before anything is encoded.
+        DuplicateItemError: Two items of one collection have one id; raised here, before anything is encoded.
     """
     counts = {"images": 0, "texts": 0, "unreadable": 0}
     digest = hashlib.sha256()
@@ -227,22 +227,22 @@ class ShardTable:
         """Append an item that cannot be indexed."""
         self._rows.append(_rejected_row(rejection))
 
-    def set_vectors(self, places: Sequence[int], vectors: np.ndarray) -> None:
-        """Give vectors, (n, dim), to the rows at `places`; a row with a vector that is not finite is rejected."""
+    def set_vectors(self, positions: Sequence[int], vectors: np.ndarray) -> None:
+        """Give vectors, (n, dim), to the rows at `positions`; a row with a vector that is not finite is rejected."""
         finite = np.isfinite(vectors).all(axis=1)
-        for place, vector, good in zip(places, vectors, finite, strict=True):
+        for position, vector, good in zip(positions, vectors, finite, strict=True):
             if good:
-                self._vectors[place] = vector.astype(np.float16)
+                self._vectors[position] = vector.astype(np.float16)
             else:
-                row = self._rows[place]
+                row = self._rows[position]
                 row.update(stage="encode", reason="not_finite", detail="the encoder gave NaN or infinity")
 
     def finish(self) -> pa.Table:
         """Return the shard as a table; raises `BuildError` where metadata does not fit its declared type."""
         columns = [self._column(field) for field in self._schema]
         flat = np.zeros((len(self._rows), self._dim), dtype=np.float16)
-        for place, vector in self._vectors.items():
-            flat[place] = vector
+        for position, vector in self._vectors.items():
+            flat[position] = vector
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), self._dim)
         schema = self._schema.append(pa.field("vector", vectors.type))
         return pa.Table.from_arrays([*columns, vectors], schema=schema)
@@ -268,7 +268,7 @@ class ShardTable:
         except (pa.ArrowException, OverflowError, TypeError) as error:
             raise BuildError(
                 f"metadata column {field.name!r} holds a value that is not {field.type}: {error}; "
-                "mend the value or leave the column out"
+                "fix the value or leave the column out"
             ) from error
 
 

@@ -36,14 +36,14 @@ def connect_ray(address: str | None, wanted_by: str) -> tuple[Any, bool]:
     named = address or os.environ.get("RAY_ADDRESS")
     if named:
         _check_answers(named)
-    place = named or running_here()
-    if place is None:
+    target = named or running_here()
+    if target is None:
         ray.init(address="local", include_dashboard=False, **quiet)
         return ray, True
     try:
-        ray.init(address=place, **quiet)
+        ray.init(address=target, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise TwinlensError(f"no Ray cluster answers at {place!r}: {first_line(error)}; start it there") from error
+        raise TwinlensError(f"no Ray cluster answers at {target!r}: {first_line(error)}; start it there") from error
     return ray, True
 
 

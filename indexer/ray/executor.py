@@ -119,7 +119,7 @@ class Room:
 
     @classmethod
     def of(cls, nodes: Sequence[dict[str, Any]], config: BuildConfig) -> Room:
-        """Return the room that a cluster has: the most CPUs a worker with which as many as were asked for fit.
+        """Return the room that a cluster has: the most CPUs a worker with which as many as were requested fit.
 
         Raises:
             BuildError: They do not fit, or there is no GPU for `--device cuda`.
@@ -130,8 +130,8 @@ class Room:
             raise BuildError(f"device 'cuda' was asked for, but the {len(free)} nodes of the cluster have no GPU")
         gpu = int(gpus > 0 and config.device != "cpu")
         workers = config.ray_workers or (gpus if gpu else len(free))
-        most = int(max((node["CPU"] for node in free), default=0))
-        for cpus in range(most, 0, -1):
+        largest = int(max((node["CPU"] for node in free), default=0))
+        for cpus in range(largest, 0, -1):
             if workers and sum(_fitting(node, cpus, gpu) for node in free) >= workers:
                 return cls(workers=workers, cpus=cpus, gpus=gpu)
         held = f"{int(sum(node['CPU'] for node in free))} CPUs and {gpus} GPUs on {len(free)} nodes"
@@ -263,11 +263,11 @@ class Crew:
             self._take(call, answer)
 
     def _welcome(self, member: Member, info: WorkerInfo) -> None:
-        wanted = self.job.encoder
-        if info.fingerprint != wanted.fingerprint:
+        expected = self.job.encoder
+        if info.fingerprint != expected.fingerprint:
             raise BuildError(
-                f"node {info.node} has another encoder under {wanted.spec!r} ({info.fingerprint}) than this machine "
-                f"({wanted.fingerprint}); give every node the same weights and the same twinlens"
+                f"node {info.node} has another encoder under {expected.spec!r} ({info.fingerprint}) than this machine "
+                f"({expected.fingerprint}); give every node the same weights and the same twinlens"
             )
         others = {(one.info.precision, one.info.device) for one in self._members if one.info}
         if others - {(info.precision, info.device)}:
@@ -294,9 +294,9 @@ class Crew:
     def _look_again(self, call: Call, answer: Unlike) -> None:
         """Send a shard once more if a file of it has just changed; else the node sees another corpus than we do."""
         assert call.shard is not None
-        now = sights(call.shard.entries)[answer.place]
+        now = sights(call.shard.entries)[answer.position]
         if now != answer.seen:
-            path = path_of(call.shard.entries[answer.place])
+            path = path_of(call.shard.entries[answer.position])
             raise BuildError(
                 f"node {answer.node} sees {_told_state(answer.seen)} at {str(path and path.absolute())!r}, this "
                 f"machine {_told_state(now)}; every node must reach the corpus under the same path, by a shared "
@@ -332,8 +332,8 @@ class Crew:
 
 def _check_unread(shard: Shard, answer: EncodedShard, node: str) -> None:
     """Refuse a shard in which a file is called unreadable that can be read here: nothing is lost in silence."""
-    for place in answer.unread:
-        path = path_of(shard.entries[place])
+    for position in answer.unread:
+        path = path_of(shard.entries[position])
         if path is None or not path.is_file():
             continue
         try:

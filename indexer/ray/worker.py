@@ -69,7 +69,7 @@ class ShardOrder:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedShard:
-    """A finished shard; `unread` holds the places of entries that could not be read."""
+    """A finished shard; `unread` holds the positions of entries that could not be read."""
 
     table: pa.Table
     stages: dict[str, float]
@@ -79,10 +79,10 @@ class EncodedShard:
 
 @dataclass(frozen=True, kw_only=True)
 class Unlike:
-    """A file of a shard, the entry at `place`, looks otherwise on this node: nothing was encoded."""
+    """A file of a shard, the entry at `position`, looks otherwise on this node: nothing was encoded."""
 
     node: str
-    place: int
+    position: int
     seen: State
 
 
@@ -114,9 +114,9 @@ class Worker:
     def encode(self, order: ShardOrder) -> EncodedShard | Unlike:
         """Return a shard encoded, or the first of its files that is not here what it is for the driver."""
         shard = order.shard
-        for place, (seen, expected) in enumerate(zip(sights(shard.entries), order.sights, strict=True)):
+        for position, (seen, expected) in enumerate(zip(sights(shard.entries), order.sights, strict=True)):
             if seen != expected:
-                return Unlike(node=self._node, place=place, seen=seen)
+                return Unlike(node=self._node, position=position, seen=seen)
         held = Held()
         job = ShardEncoder(
             corpus=Corpus(digest="", images=0, texts=0, unreadable=0),
@@ -135,7 +135,7 @@ class Worker:
             table=table,
             stages=report.stages,
             reused=report.reused,
-            unread=[place for place, reason in enumerate(reasons) if reason in UNREAD],
+            unread=[position for position, reason in enumerate(reasons) if reason in UNREAD],
         )
 
 
@@ -167,8 +167,8 @@ class Taken:
 
     def unchanged(self, item: Item) -> KnownItem | None:
         """Return what the driver found."""
-        found = self._known.get((item.collection, item.item_id))
-        return found[0] if found else None
+        taken = self._known.get((item.collection, item.item_id))
+        return taken[0] if taken else None
 
     def same_bytes(self, item: Item, sha256: str) -> KnownItem | None:
         """Return None: an item that only looks changed is encoded again, to the same vector."""
@@ -180,12 +180,16 @@ class Taken:
 
 
 def known_of(reuse: Reuse, entries: Sequence[Entry]) -> Known:
-    """Return what can be taken over of a shard, with its vectors; asked where the version is open."""
+    """Return what can be taken over of a shard, with its vectors; called where the version is open."""
     if isinstance(reuse, NoReuse):
         return {}
     items = [entry for entry in entries if isinstance(entry, Item)]
-    found = {(item.collection, item.item_id): (item.collection, reuse.unchanged(item)) for item in items}
-    return {key: (known, reuse.vector(kind, known.row_id)) for key, (kind, known) in found.items() if known is not None}
+    known = [(item, reuse.unchanged(item)) for item in items]
+    return {
+        (item.collection, item.item_id): (entry, reuse.vector(item.collection, entry.row_id))
+        for item, entry in known
+        if entry is not None
+    }
 
 
 def path_of(entry: Entry) -> Path | None:
@@ -199,10 +203,10 @@ def path_of(entry: Entry) -> Path | None:
 def sights(entries: Sequence[Entry]) -> list[State]:
     """Return bytes and modification time of the file behind each entry, None without one, as this machine sees it."""
     seen: dict[Path, State] = {}
-    found: list[State] = []
+    states: list[State] = []
     for entry in entries:
         path = path_of(entry)
         if path is not None and path not in seen:
             seen[path] = file_state(path)
-        found.append(None if path is None else seen[path])
-    return found
+        states.append(None if path is None else seen[path])
+    return states

@@ -12,11 +12,11 @@ from indexer.encode.shards import cut
 
 
 def text(number: int, words: str = "words") -> Item:
-    return Item(item_id=f"t{number}", collection="texts", content=words, uri="a.txt", place=f"line {number}")
+    return Item(item_id=f"t{number}", collection="texts", content=words, uri="a.txt", location=f"line {number}")
 
 
 def image(path: Path) -> Item:
-    return Item(item_id=path.name, collection="images", content=path, uri=path.name, place=str(path))
+    return Item(item_id=path.name, collection="images", content=path, uri=path.name, location=str(path))
 
 
 def test_every_item_is_in_one_shard_in_the_order_given() -> None:
@@ -40,10 +40,10 @@ def test_an_empty_corpus_has_no_shards() -> None:
     [
         text(1, "other words"),
         text(2),
-        Item(item_id="t1", collection="texts", content="words", uri="b.txt", place="line 1"),
-        Item(item_id="t1", collection="texts", content="words", uri="a.txt", place="", metadata={"year": 2001}),
-        Item(item_id="t1", collection="texts", content="words", uri="a.txt", place="", split="train"),
-        Item(item_id="t1", collection="texts", content="words", uri="a.txt", place="", image_ids=("a.jpg",)),
+        Item(item_id="t1", collection="texts", content="words", uri="b.txt", location="line 1"),
+        Item(item_id="t1", collection="texts", content="words", uri="a.txt", location="", metadata={"year": 2001}),
+        Item(item_id="t1", collection="texts", content="words", uri="a.txt", location="", split="train"),
+        Item(item_id="t1", collection="texts", content="words", uri="a.txt", location="", image_ids=("a.jpg",)),
         Rejection(item_id="t1", collection="texts", uri="a.txt", stage="read", reason="empty_text", detail=""),
     ],
 )

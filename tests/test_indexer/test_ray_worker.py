@@ -92,7 +92,7 @@ def test_a_file_that_looks_otherwise_is_told_before_anything_is_encoded(worker: 
     path.unlink()
     answer = worker.encode(ShardOrder(shard=shard, sights=before, known={}))
     assert isinstance(answer, Unlike)
-    assert (answer.place, answer.seen) == (0, None)
+    assert (answer.position, answer.seen) == (0, None)
 
 
 def test_what_cannot_be_read_is_pointed_out(worker: Worker, shard: Shard) -> None:

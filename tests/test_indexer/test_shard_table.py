@@ -16,7 +16,7 @@ from storage.schema import ImageInfo
 
 
 def item(number: int, **facts: Any) -> Item:
-    return Item(item_id=f"i{number}", collection="texts", content=f"words {number}", uri="a", place="a", **facts)
+    return Item(item_id=f"i{number}", collection="texts", content=f"words {number}", uri="a", location="a", **facts)
 
 
 def test_vectors_go_to_their_places_in_any_order() -> None:
@@ -36,7 +36,7 @@ def test_a_vector_that_is_not_finite_becomes_a_rejection() -> None:
 
 def test_rejections_and_images_keep_their_facts() -> None:
     table = ShardTable(2, pa.schema([]), "digest")
-    image = Item(item_id="a.jpg", collection="images", content=b"", uri="a.jpg", place="a.jpg", split="train")
+    image = Item(item_id="a.jpg", collection="images", content=b"", uri="a.jpg", location="a.jpg", split="train")
     table.add_image(image, ImageInfo(width=640, height=480, sha256="f" * 64, file_bytes=1000, mtime_ns=5))
     table.reject(Rejection(item_id="b", collection="images", uri="b", stage="decode", reason="corrupt", detail="cut"))
     rows = table.finish().to_pylist()

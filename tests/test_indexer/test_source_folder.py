@@ -85,7 +85,7 @@ def test_captions_are_paired_by_stem(tmp_path: Path) -> None:
         "dogs/a.jpg#1": "A brown dog.",
     }
     assert found["dogs/a.jpg#1"].image_ids == ("dogs/a.jpg",)
-    assert found["dogs/a.jpg#1"].place == "line 3 of dogs/a.txt"
+    assert found["dogs/a.jpg#1"].location == "line 3 of dogs/a.txt"
 
 
 def test_a_picture_stands_before_its_captions(tmp_path: Path) -> None:

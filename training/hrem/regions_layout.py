@@ -60,9 +60,9 @@ class RegionSource:
         name = self._names.get(split.ids[image], split.ids[image])
         row = int(split.rows[image])
         uri = f"{split.split}{FEATURES}{ROW_MARK}{row}"
-        place = f"row {row} of {split.split}{FEATURES}"
+        location = f"row {row} of {split.split}{FEATURES}"
         content = self.root / uri
-        yield Item(item_id=name, collection="images", content=content, uri=uri, place=place, split=split.split)
+        yield Item(item_id=name, collection="images", content=content, uri=uri, location=location, split=split.split)
         for number in range(first, last):
             item = Item(
                 item_id=f"{name}#{number - first}",
@@ -70,7 +70,7 @@ class RegionSource:
                 content="",
                 uri=uri,
                 image_ids=(name,),
-                place=f"line {number + 1} of {split.split}_caps.txt",
+                location=f"line {number + 1} of {split.split}_caps.txt",
                 split=split.split,
             )
             yield text_item(item, split.captions[number])

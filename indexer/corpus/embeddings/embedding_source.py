@@ -222,14 +222,14 @@ class _Side:
         return uri if uri is not None else f"{self.name}#{row}"
 
     def _find_ids(self, files: EmbeddingFiles, from_vectors: pa.ChunkedArray | None) -> pa.ChunkedArray | None:
-        ids, place = from_vectors, self.name
+        ids, location = from_vectors, self.name
         if files.ids is not None:
-            ids, place = read_ids(files.ids, files.id_column), files.ids.name
+            ids, location = read_ids(files.ids, files.id_column), files.ids.name
         elif self.table.ids is not None and files.table is not None:
-            ids, place = self.table.ids, files.table.name
+            ids, location = self.table.ids, files.table.name
         if ids is not None:
-            self._check_rows(ids, f"ids in {place}")
-            check_ids(ids, place)
+            self._check_rows(ids, f"ids in {location}")
+            check_ids(ids, location)
         return ids
 
     def _check_rows(self, column: pa.ChunkedArray | pa.Table | None, what: str) -> None:
@@ -253,15 +253,15 @@ def _unit(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
 
 def _rounded_before(vectors: np.ndarray, norms: np.ndarray) -> np.ndarray:
     """Which rows hold numbers of float16 alone, and are of unit length but for that rounding."""
-    found: np.ndarray = np.abs(norms - 1) <= FLOAT16_ROUNDING
+    exact: np.ndarray = np.abs(norms - 1) <= FLOAT16_ROUNDING
     if vectors.dtype == np.float16:
-        return found
+        return exact
     with np.errstate(over="ignore"):
         # The first column alone tells most float32 rows apart; the others are looked at in full.
-        found &= vectors[:, 0].astype(np.float16) == vectors[:, 0]
-        rows = np.flatnonzero(found)
-        found[rows] = (vectors[rows].astype(np.float16) == vectors[rows]).all(axis=1)
-    return found
+        exact &= vectors[:, 0].astype(np.float16) == vectors[:, 0]
+        rows = np.flatnonzero(exact)
+        exact[rows] = (vectors[rows].astype(np.float16) == vectors[rows]).all(axis=1)
+    return exact
 
 
 def _read_table(collection: Collection, files: EmbeddingFiles) -> RowTable:

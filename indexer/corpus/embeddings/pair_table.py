@@ -57,8 +57,8 @@ def kept_pairs(pairs: np.ndarray, image_rows: np.ndarray, text_rows: np.ndarray)
 def _positions(rows: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if not len(kept):
         return np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
-    found = np.searchsorted(kept, rows)
-    return found, kept[np.minimum(found, len(kept) - 1)] == rows
+    positions = np.searchsorted(kept, rows)
+    return positions, kept[np.minimum(positions, len(kept) - 1)] == rows
 
 
 def _read(path: Path) -> pa.Table:

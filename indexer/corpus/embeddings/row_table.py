@@ -113,7 +113,7 @@ def read_text_rows(path: Path) -> list[str]:
     return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
 
 
-def check_ids(ids: pa.ChunkedArray, place: str) -> None:
+def check_ids(ids: pa.ChunkedArray, location: str) -> None:
     """Refuse ids that are empty or stand twice.
 
     Raises:
@@ -121,7 +121,7 @@ def check_ids(ids: pa.ChunkedArray, place: str) -> None:
         DuplicateItemError: Two rows have one id; both are named, counting from 0 as the vectors do.
     """
     if ids.null_count:
-        raise SourceError(f"row {ids.to_pylist().index(None)} of {place} has no id; give every vector one")
+        raise SourceError(f"row {ids.to_pylist().index(None)} of {location} has no id; give every vector one")
     if len(ids.unique()) == len(ids):
         return
     values = ids.to_pylist()
@@ -129,7 +129,7 @@ def check_ids(ids: pa.ChunkedArray, place: str) -> None:
     first = values.index(twice)
     second = values.index(twice, first + 1)
     raise DuplicateItemError(
-        f"id {twice!r} stands in row {first} and row {second} of {place}; make the ids unique, "
+        f"id {twice!r} stands in row {first} and row {second} of {location}; make the ids unique, "
         "or leave them out to number the rows"
     )
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,23 +21,6 @@ VECTOR_NAMES = ("vector", "embedding", "emb", "features")
 # NumPy evaluates the header as Python text, so a damaged one can fail in any of these ways.
 UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, OSError, EOFError, SyntaxError, TokenError)
 FLOATS = (np.float16, np.float32, np.float64)
-
-
-class VectorFile(Protocol):
-    """One file of vectors, all of the same length `dim`."""
-
-    @property
-    def path(self) -> Path: ...  # noqa: D102
-
-    @property
-    def rows(self) -> int: ...  # noqa: D102
-
-    @property
-    def dim(self) -> int: ...  # noqa: D102
-
-    def chunks(self, size: int) -> Iterator[np.ndarray]:
-        """(n, dim) float16 or float32 arrays of at most `size` rows in file order; a missing vector is a row of NaN."""
-        ...
 
 
 class NpyVectors:
@@ -153,9 +136,9 @@ def _files(path: Path) -> Sequence[Path]:
     if not path.is_dir():
         return [path]
     for suffix in (".npy", ".parquet"):
-        found = [file for file in path.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")]
-        if found:
-            return sorted(found, key=_natural)
+        files = [file for file in path.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")]
+        if files:
+            return sorted(files, key=_natural)
     raise SourceError(f"folder {str(path)!r} holds neither .npy nor .parquet files; name the vectors")
 
 
@@ -176,9 +159,9 @@ def _vector_column(schema: pa.Schema, column: str | None, path: Path) -> str:
     named = [name for name in VECTOR_NAMES if name in lists]
     if column is None and (len(lists) == 1 or named):
         return named[0] if named else str(lists[0])
-    asked = f"no vector column {column!r}" if column else f"{len(lists)} vector columns"
+    problem = f"no vector column {column!r}" if column else f"{len(lists)} vector columns"
     raise SourceError(
-        f"{path.name} has {asked}; name one of its columns of float lists: {', '.join(lists) or 'there is none'} "
+        f"{path.name} has {problem}; name one of its columns of float lists: {', '.join(lists) or 'there is none'} "
         f"(all columns: {', '.join(schema.names)})"
     )
 

@@ -23,7 +23,7 @@ class Captioned:
     """One image of a data set: its file name, where it was named, and its captions in the set's own order."""
 
     name: str
-    place: str
+    location: str
     split: str | None = None
     captions: Sequence[str | bytes | None] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class CaptionedSource:
     The images are looked for under `options.root`, else beside the data set's files and in the folders there.
 
     Raises:
-        SourceError: Nothing is in the set, or nothing of the splits that were asked for.
+        SourceError: Nothing is in the set, or nothing of the splits that were requested.
         DuplicateItemError: Two entries name one image.
     """
 
@@ -72,7 +72,7 @@ class CaptionedSource:
     def _image(self, image: Captioned) -> Iterator[Item | Rejection]:
         path = self._folder / image.name
         uri = uri_of(path, self.root)
-        common: dict[str, Any] = {"uri": uri, "place": image.place, "split": image.split}
+        common: dict[str, Any] = {"uri": uri, "location": image.location, "split": image.split}
         common["metadata"] = image.metadata
         yield Item(item_id=image.name, collection="images", content=path, **common)
         for number, caption in enumerate(image.captions):
@@ -91,10 +91,12 @@ def find_images(folder: Path, names: Sequence[str], root: Path | None) -> tuple[
     probes = names[:PROBE_IMAGES]
     if root is not None:
         return root, _any_there(root, probes)
-    return next(((place, True) for place in _places(folder) if _any_there(place, probes)), (folder, False))
+    return next(
+        ((candidate, True) for candidate in _candidates(folder) if _any_there(candidate, probes)), (folder, False)
+    )
 
 
-def _places(folder: Path) -> Iterator[Path]:
+def _candidates(folder: Path) -> Iterator[Path]:
     yield folder
     yield from _folders(folder)
     yield folder.parent
@@ -118,17 +120,17 @@ def _of_splits(data: DataSet, splits: Sequence[str]) -> list[Captioned]:
     counts = Counter(image.split or "(none)" for image in data.images)
     missing = sorted(set(splits) - counts.keys())
     if missing or not data.images:
-        found = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10)) or "no images at all"
-        asked = f"no images of split {missing[0]!r}" if missing else "nothing to index"
-        raise SourceError(f"{data.name} has {asked}; its splits: {found}")
+        known = ", ".join(f"{name} ({count})" for name, count in counts.most_common(10)) or "no images at all"
+        problem = f"no images of split {missing[0]!r}" if missing else "nothing to index"
+        raise SourceError(f"{data.name} has {problem}; its splits: {known}")
     return [image for image in data.images if not splits or image.split in splits]
 
 
 def _check_unique(images: Sequence[Captioned]) -> None:
-    places: dict[str, str] = {}
+    locations: dict[str, str] = {}
     for image in images:
-        first = places.setdefault(image.name, image.place)
-        if first != image.place:
+        first = locations.setdefault(image.name, image.location)
+        if first != image.location:
             raise DuplicateItemError(
-                f"image {image.name!r} stands in {first} and in {image.place}; an id may stand only once"
+                f"image {image.name!r} stands in {first} and in {image.location}; an id may stand only once"
             )

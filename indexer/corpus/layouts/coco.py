@@ -39,11 +39,11 @@ def coco_data(path: Path, value: Mapping[str, Any]) -> DataSet:
     split = match[1].lower() if match else None
     images = []
     for number, image in enumerate(value["images"]):
-        place = f"image {number} of {path.name}"
+        location = f"image {number} of {path.name}"
         name = plain(image.get("file_name")) if isinstance(image, dict) else None
         if name is None or "id" not in image:
-            raise SourceError(f"{place} lacks 'id' or 'file_name'; expected the layout of captions_val2017.json")
-        images.append(_image(image["id"], name, place, split, captions.pop(plain(image["id"]), [])))
+            raise SourceError(f"{location} lacks 'id' or 'file_name'; expected the layout of captions_val2017.json")
+        images.append(_image(image["id"], name, location, split, captions.pop(plain(image["id"]), [])))
     return DataSet(
         name=f"COCO captions {path.name}",
         folder=path.parent,
@@ -53,9 +53,9 @@ def coco_data(path: Path, value: Mapping[str, Any]) -> DataSet:
     )
 
 
-def _image(key: Any, name: str, place: str, split: str | None, captions: list[str | None]) -> Captioned:
+def _image(key: Any, name: str, location: str, split: str | None, captions: list[str | None]) -> Captioned:
     metadata = {"coco_id": key} if isinstance(key, int) else {}
-    return Captioned(name=name, place=place, split=split, captions=captions, metadata=metadata)
+    return Captioned(name=name, location=location, split=split, captions=captions, metadata=metadata)
 
 
 def _orphans(captions: Mapping[str | None, list[str | None]], path: Path) -> Iterator[Rejection]:

@@ -34,7 +34,7 @@ _LISTS = ("*.*images.txt", "train.txt", "val.txt", "dev.txt", "test.txt")
 
 @dataclass
 class _Entry:
-    place: str
+    location: str
     split: str | None = None
     captions: list[bytes] = field(default_factory=list)
 
@@ -53,8 +53,8 @@ def flickr_files(folder: Path) -> tuple[Path, ...]:
 
 def flickr_lists(folder: Path) -> tuple[Path, ...]:
     """The files of a folder that list the images of a split and hold no captions, sorted."""
-    found = [path for pattern in _LISTS for path in _named(folder, pattern)]
-    return tuple(path for path in sorted(found) if _is_list(path))
+    lists = [path for pattern in _LISTS for path in _named(folder, pattern)]
+    return tuple(path for path in sorted(lists) if _is_list(path))
 
 
 def _is_list(path: Path) -> bool:
@@ -91,7 +91,7 @@ def flickr_data(folder: Path, paths: Iterable[Path]) -> DataSet:
     if not entries:
         raise SourceError(f"{files[0].name} names no image; expected lines such as 'name.jpg#0<tab>caption'")
     images = [
-        Captioned(name=name, place=entry.place, split=entry.split, captions=[*map(_unquoted, entry.captions)])
+        Captioned(name=name, location=entry.location, split=entry.split, captions=[*map(_unquoted, entry.captions)])
         for name, entry in entries.items()
     ]
     names = ", ".join(path.name for path in files)
@@ -104,17 +104,17 @@ def _read(path: Path, entries: dict[str, _Entry]) -> Iterator[Rejection]:
     first = True
     try:
         for number, text in read_lines(path):
-            place = f"line {number} of {path.name}"
-            problem = _take(text, place, split, entries)
+            location = f"line {number} of {path.name}"
+            problem = _take(text, location, split, entries)
             # The first line of some files names the columns.
             if problem and not first:
-                yield _bad_line(number, place, path, problem)
+                yield _bad_line(number, location, path, problem)
             first = False
     except OSError as error:
         raise SourceError(f"{str(path)!r} cannot be read: {error.strerror}") from error
 
 
-def _take(text: bytes, place: str, split: str | None, entries: dict[str, _Entry]) -> str:
+def _take(text: bytes, location: str, split: str | None, entries: dict[str, _Entry]) -> str:
     """Add what a line says to `entries`; the reason when it says nothing."""
     match = _LINE.match(text)
     number = _NUMBER.match(text) if match is None and split is not None else None
@@ -124,7 +124,7 @@ def _take(text: bytes, place: str, split: str | None, entries: dict[str, _Entry]
         name = match["name"].decode("utf-8") if match else text.decode("utf-8").strip() + ".jpg"
     except UnicodeDecodeError:
         return "not_utf8"
-    entry = entries.setdefault(name, _Entry(place))
+    entry = entries.setdefault(name, _Entry(location))
     entry.split = split or entry.split
     caption = _caption(match) if match else None
     if caption is not None:
@@ -132,14 +132,14 @@ def _take(text: bytes, place: str, split: str | None, entries: dict[str, _Entry]
     return ""
 
 
-def _bad_line(number: int, place: str, path: Path, reason: str) -> Rejection:
+def _bad_line(number: int, location: str, path: Path, reason: str) -> Rejection:
     return Rejection(
         item_id=f"{path.name}#line-{number}",
         collection="texts",
         uri=path.name,
         stage="read",
         reason=reason,
-        detail=f"{place} is not an image's name with a caption",
+        detail=f"{location} is not an image's name with a caption",
     )
 
 

@@ -66,14 +66,14 @@ class FolderSource:
 
     def _image(self, name: str) -> Iterator[Item | Rejection]:
         shown = printable(name)
-        item = Item(item_id=shown, collection="images", content=self.root / name, uri=shown, place=shown)
+        item = Item(item_id=shown, collection="images", content=self.root / name, uri=shown, location=shown)
         # An id that is not UTF-8 can stand in no catalog, so the file cannot be found again by it.
         yield item if is_utf8(name) else item.rejected("read", "not_utf8", f"the file name {shown!r} is not UTF-8")
 
     def _captions(self, sidecar: str, base: str, images: tuple[str, ...]) -> Iterator[Item | Rejection]:
         shown = printable(sidecar)
         described = tuple(name for name in images if is_utf8(name))
-        kept = Item(item_id=printable(base), collection="texts", content="", uri=shown, place=shown)
+        kept = Item(item_id=printable(base), collection="texts", content="", uri=shown, location=shown)
         try:
             for number, (line, text) in enumerate(read_lines(self.root / sidecar)):
                 item = Item(
@@ -81,7 +81,7 @@ class FolderSource:
                     collection="texts",
                     content="",
                     uri=shown,
-                    place=f"line {line} of {shown}",
+                    location=f"line {line} of {shown}",
                     image_ids=described,
                 )
                 yield text_item(item, text)
@@ -110,7 +110,7 @@ def _scan(folder: Path, root: Path, real: list[Path], links: list[Path]) -> Iter
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name, reverse=True)
     except OSError as error:
-        raise SourceError(f"folder {str(folder)!r} cannot be read ({error.strerror}); mend its permissions") from error
+        raise SourceError(f"folder {str(folder)!r} cannot be read ({error.strerror}); fix its permissions") from error
     names = {entry.name for entry in entries}
     if names >= INDEX_NAMES:
         return

@@ -32,16 +32,16 @@ def karpathy_data(path: Path, value: Mapping[str, Any]) -> DataSet:
     )
 
 
-def _image(entry: Any, place: str) -> Captioned:
+def _image(entry: Any, location: str) -> Captioned:
     name = plain(entry.get("filename")) if isinstance(entry, dict) else None
     sentences = entry.get("sentences") if isinstance(entry, dict) else None
     if name is None or not isinstance(sentences, list):
-        raise SourceError(f"{place} lacks 'filename' or 'sentences'; expected the layout of dataset_flickr30k.json")
+        raise SourceError(f"{location} lacks 'filename' or 'sentences'; expected the layout of dataset_flickr30k.json")
     folder = plain(entry.get("filepath"))
     cocoid = entry.get("cocoid")
     return Captioned(
         name=f"{folder}/{name}" if folder else name,
-        place=place,
+        location=location,
         split=plain(entry.get("split")),
         captions=[_raw(sentence) for sentence in sentences],
         metadata={"cocoid": cocoid} if isinstance(cocoid, int) else {},

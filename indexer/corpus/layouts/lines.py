@@ -87,7 +87,7 @@ class LinesSource:
                     collection="texts",
                     content="",
                     uri=name,
-                    place=f"line {line} of {name}",
+                    location=f"line {line} of {name}",
                 )
                 yield text_item(item, text)
         except (OSError, EOFError) as error:

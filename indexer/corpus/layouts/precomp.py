@@ -22,8 +22,8 @@ CAPTIONS, IDS = "_caps.txt", "_ids.txt"
 
 def precomp_splits(folder: Path) -> tuple[str, ...]:
     """The splits of which a folder holds captions and ids, sorted; `test` is left out where `testall` holds it too."""
-    found = {path.name.removesuffix(CAPTIONS) for path in folder.glob(f"*{CAPTIONS}")}
-    both = sorted(split for split in found if (folder / f"{split}{IDS}").is_file())
+    splits = {path.name.removesuffix(CAPTIONS) for path in folder.glob(f"*{CAPTIONS}")}
+    both = sorted(split for split in splits if (folder / f"{split}{IDS}").is_file())
     return tuple(split for split in both if split != "test" or "testall" not in both)
 
 
@@ -36,14 +36,14 @@ def precomp_data(folder: Path, splits: Sequence[str] = ()) -> DataSet:
         SourceError: A split is not there, ids and captions do not fit, or nothing says which image an id stands for.
     """
     known = precomp_splits(folder)
-    wanted = tuple(splits) or known
-    for split in wanted:
+    requested = tuple(splits) or known
+    for split in requested:
         if not (folder / f"{split}{CAPTIONS}").is_file() or not (folder / f"{split}{IDS}").is_file():
             raise SourceError(
                 f"{folder.name} lacks {split}{CAPTIONS} or {split}{IDS}; it has both for: {', '.join(known) or 'none'}"
             )
     names = _file_names(folder)
-    images = [image for split in wanted for image in _images(folder, split, names)]
+    images = [image for split in requested for image in _images(folder, split, names)]
     return DataSet(name=f"precomputed captions {folder.name}", folder=folder, images=images)
 
 
@@ -61,13 +61,13 @@ def _images(folder: Path, split: str, names: Mapping[str, str]) -> Iterator[Capt
         count = each * len(list(group))
         if key not in names:
             raise SourceError(f"id {key!r} of {split}{IDS} is not among the {len(names)} of the file that names them")
-        place = f"captions {start + 1} to {start + count} of {split}{CAPTIONS}"
-        yield Captioned(name=names[key], place=place, split=split, captions=captions[start : start + count])
+        location = f"captions {start + 1} to {start + count} of {split}{CAPTIONS}"
+        yield Captioned(name=names[key], location=location, split=split, captions=captions[start : start + count])
         start += count
 
 
 def _lines(path: Path) -> list[bytes]:
-    """All lines, blank ones included: the place of a caption says whose it is."""
+    """All lines, blank ones included: the position of a caption says whose it is."""
     try:
         return path.read_bytes().removeprefix(BOM).rstrip().split(b"\n")
     except OSError as error:
@@ -76,11 +76,11 @@ def _lines(path: Path) -> list[bytes]:
 
 def _file_names(folder: Path) -> dict[str, str]:
     """File names by id."""
-    places = (folder, folder.parent)
-    for path in (place / "id_mapping.json" for place in places):
+    folders = (folder, folder.parent)
+    for path in (one / "id_mapping.json" for one in folders):
         if path.is_file():
             return {str(key): str(name) for key, name in read_json(path, dict).items()}
-    for path in (path for place in places for path in sorted(place.glob("dataset_*.json"))):
+    for path in (path for one in folders for path in sorted(one.glob("dataset_*.json"))):
         value = read_json(path, dict)
         if is_karpathy(value):
             return _karpathy_names(path, value)
@@ -92,5 +92,5 @@ def _file_names(folder: Path) -> dict[str, str]:
 
 def _karpathy_names(path: Path, value: Mapping[str, Any]) -> dict[str, str]:
     images = karpathy_data(path, value).images
-    numbers = (entry.get("cocoid", entry.get("imgid", place)) for place, entry in enumerate(value["images"]))
+    numbers = (entry.get("cocoid", entry.get("imgid", number)) for number, entry in enumerate(value["images"]))
     return {str(number): image.name for number, image in zip(numbers, images, strict=True)}

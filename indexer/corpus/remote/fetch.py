@@ -50,8 +50,8 @@ class WebLimits:
 
 def system_addresses(host: str, port: int) -> list[str]:
     """All addresses of a host, as the system resolves it."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    entries = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in entries))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +75,10 @@ class Fetcher:
         """
         deadline = monotonic() + self.limits.seconds
         for _ in range(self.limits.redirects + 1):
-            found = self._hop(parse_url(url), max_bytes, deadline)
-            if isinstance(found, bytes):
-                return found
-            url = _joined(url, found)
+            answer = self._hop(parse_url(url), max_bytes, deadline)
+            if isinstance(answer, bytes):
+                return answer
+            url = _joined(url, answer)
         raise ContentError("too_many_redirects", f"more than {self.limits.redirects} redirects")
 
     def _hop(self, address: WebAddress, max_bytes: int, deadline: float) -> bytes | str:
@@ -87,7 +87,7 @@ class Fetcher:
         sock = _connected(ips, address, deadline)
         with _closed_at(sock, deadline) as over:
             try:
-                found = _ask(sock, address, max_bytes)
+                answer = _ask(sock, address, max_bytes)
             except _BROKEN as error:
                 if over.is_set() or isinstance(error, TimeoutError):
                     raise _too_slow(address) from error
@@ -98,7 +98,7 @@ class Fetcher:
                 raise
             if over.is_set():
                 raise _too_slow(address)  # what came is only the first part
-            return found
+            return answer
 
     def _checked(self, address: WebAddress) -> list[str]:
         try:
@@ -133,12 +133,12 @@ def _closed_at(sock: socket.socket, deadline: float) -> Iterator[threading.Event
     """Cut the connection at `deadline`, however slowly the other side sends; the event says that it was cut."""
     over = threading.Event()
     # A second handle of the same connection: TLS takes the first one over.
-    twin = socket.socket(fileno=os.dup(sock.fileno()))
+    handle = socket.socket(fileno=os.dup(sock.fileno()))
 
     def cut() -> None:
         over.set()
         with suppress(OSError):
-            twin.shutdown(socket.SHUT_RDWR)
+            handle.shutdown(socket.SHUT_RDWR)
 
     timer = threading.Timer(max(0.0, deadline - monotonic()), cut)
     timer.daemon = True
@@ -148,7 +148,7 @@ def _closed_at(sock: socket.socket, deadline: float) -> Iterator[threading.Event
     finally:
         timer.cancel()
         timer.join()
-        twin.close()
+        handle.close()
         sock.close()
 
 

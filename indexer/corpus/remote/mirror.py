@@ -22,8 +22,8 @@ from storage.files.lock import IndexLock
 
 from ...errors import SourceError
 from ...progress import Progress
-from .. import SourceOptions, open_source
-from ..item import is_utf8, one_line, printable
+from ..detect_layout import open_source
+from ..item import SourceOptions, is_utf8, one_line, printable
 from ..layouts.folder import TABLE_SUFFIXES, TEXT_SUFFIX
 from ..webdataset.shard_list import TAR_SUFFIX
 from .url import without_credentials
@@ -55,7 +55,7 @@ def local_copy(url: str, folder: Path, options: SourceOptions, progress: Progres
 
     Of a folder all files come, of a pattern such as `s3://bucket/*.tar` all that fit, of a table the file and the
     images that it names by relative path. What is here already and has not changed there is not fetched again; what
-    is gone there is removed here. Changes are told by size and by the tag or time that the other side gives.
+    is gone there is removed here. Changes are known by size and by the tag or time that the other side gives.
 
     Raises:
         SourceError: Nothing is there, it cannot be listed or fetched, or `folder` holds a copy of something else.
@@ -120,7 +120,7 @@ class Mirror:
         """
         import fsspec  # slow, and seldom needed
 
-        with _told(url, "reached"):
+        with _one_line_errors(url, "reached"):
             system, root = fsspec.core.url_to_fs(url)
         return cls(url, system, str(root).rstrip("/"), folder, progress)
 
@@ -128,18 +128,18 @@ class Mirror:
         """Return the files of the corpus, and the path that stands for it here."""
         if "{" in self._root:
             raise SourceError(f"{self._shown}: braces are not filled in over there; write * or ? instead")
-        with _told(self._url, "listed"):
+        with _one_line_errors(self._url, "listed"):
             if _WILD.search(self._root):
-                found = self._system.glob(self._root, detail=True)
+                infos = self._system.glob(self._root, detail=True)
                 base = self._root[: _WILD.search(self._root).start()].rpartition("/")[0]  # type: ignore[union-attr]
                 path = self.files / PurePosixPath(self._root).name
             elif self._is_folder():
-                found, base, path = self._system.find(self._root, detail=True), self._root, self.files
+                infos, base, path = self._system.find(self._root, detail=True), self._root, self.files
             else:
                 base, _, name = self._root.rpartition("/")
-                found, path = {self._root: self._system.info(self._root)}, self.files / name
+                infos, path = {self._root: self._system.info(self._root)}, self.files / name
         self._root = base
-        files, unsafe = self._below(base, found)
+        files, unsafe = self._below(base, infos)
         if path.suffix.lower() != TAR_SUFFIX and _WILD.search(path.name):
             raise SourceError(f"{self._shown}: a pattern names .tar shards; name the folder of other files")
         if not files:
@@ -148,13 +148,13 @@ class Mirror:
             self._progress.note(f"{self._shown}: {unsafe} files with unsafe names are left out")
         return files, path
 
-    def wanted(self, name: str) -> RemoteFile | None:
+    def named(self, name: str) -> RemoteFile | None:
         """Return the file of a name below the corpus's folder; None where there is none."""
         if not _is_safe(name):
             return None
         path = f"{self._root}/{name}" if self._root else name
         try:
-            with _told(self._url, "read"):
+            with _one_line_errors(self._url, "read"):
                 return RemoteFile.of(self._system.info(path), name)
         except FileNotFoundError:
             return None  # a build rejects and counts the image
@@ -201,9 +201,9 @@ class Mirror:
         # An HTTP server would be asked for a whole table to see whether it is a list of links.
         return not self._root.lower().endswith(_FILE) and bool(self._system.isdir(self._root))
 
-    def _below(self, base: str, found: Mapping[str, Mapping[str, Any]]) -> tuple[list[RemoteFile], int]:
+    def _below(self, base: str, infos: Mapping[str, Mapping[str, Any]]) -> tuple[list[RemoteFile], int]:
         files, unsafe = [], 0
-        for path, info in sorted(found.items()):
+        for path, info in sorted(infos.items()):
             name = path[len(base) :].lstrip("/") if path.startswith(base) else ""
             if info.get("type") == "directory":
                 continue
@@ -223,7 +223,7 @@ class Mirror:
     def _fetch(self, file: RemoteFile) -> RemoteFile:
         path = self.files / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _told(self._url, f"fetched ({printable(file.name)})"):
+        with _one_line_errors(self._url, f"fetched ({printable(file.name)})"):
             self._system.get_file(file.path, str(path))
         if file.size is not None and path.stat().st_size != file.size:
             raise SourceError(
@@ -241,11 +241,11 @@ def _named(path: Path, options: SourceOptions, mirror: Mirror) -> Iterator[Remot
         if isinstance(content, Path) and content.is_relative_to(mirror.files):
             names.add(content.relative_to(mirror.files).as_posix())
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        yield from (file for file in pool.map(mirror.wanted, sorted(names)) if file is not None)
+        yield from (file for file in pool.map(mirror.named, sorted(names)) if file is not None)
 
 
 @contextmanager
-def _told(url: str, action: str) -> Iterator[None]:
+def _one_line_errors(url: str, action: str) -> Iterator[None]:
     """Turn whatever a protocol's package raises into one line; a missing file below a corpus stays one."""
     try:
         yield
@@ -280,7 +280,7 @@ def _read_list(path: Path, shown: str) -> dict[str, RemoteFile]:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return {}
-    found = {}
+    files = {}
     for number, line in enumerate(lines):
         try:
             values = json.loads(line)
@@ -292,8 +292,8 @@ def _read_list(path: Path, shown: str) -> dict[str, RemoteFile]:
                 "give another folder with --cache, or remove this one"
             )
         if number:
-            found[values["name"]] = RemoteFile(**values)
-    return found
+            files[values["name"]] = RemoteFile(**values)
+    return files
 
 
 def _head(shown: str) -> str:

@@ -146,8 +146,8 @@ def keepable(schema: pa.Schema, names: Mapping[str, str]) -> pa.Schema:
 
 def from_file(column: pa.Array) -> pa.Array:
     """`column` in its catalog type; bytes that are not UTF-8 are replaced, nested values become JSON text."""
-    kind, wanted = column.type, catalog_type(column.type)
-    if kind == wanted:
+    kind, target = column.type, catalog_type(column.type)
+    if kind == target:
         return column
     if pa.types.is_dictionary(kind):
         return from_file(column.dictionary_decode())
@@ -158,7 +158,7 @@ def from_file(column: pa.Array) -> pa.Array:
         return pa.array(texts, pa.string())
     if any(check(kind) for check in _TEXT) or pa.types.is_null(kind):
         return column.cast(pa.string())
-    return pc.cast(column, wanted, safe=not pa.types.is_timestamp(kind))
+    return pc.cast(column, target, safe=not pa.types.is_timestamp(kind))
 
 
 def to_values(column: pa.Array, errors: str) -> list[Any]:

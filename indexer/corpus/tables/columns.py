@@ -46,7 +46,7 @@ class Roles:
         return ", ".join(f"{role}={column}" for role, column in named if column is not None)
 
 
-def choose_roles(columns: Sequence[str], options: SourceOptions, place: str, *, guess: bool = True) -> Roles:
+def choose_roles(columns: Sequence[str], options: SourceOptions, location: str, *, guess: bool = True) -> Roles:
     """The role of each column, as named in `options` or, when neither image nor text is named, by exact names.
 
     Without `guess` a table needs neither images nor texts.
@@ -57,25 +57,25 @@ def choose_roles(columns: Sequence[str], options: SourceOptions, place: str, *, 
     named = (options.image, options.text, options.id, options.split_column, *(options.metadata or ()))
     for name in named:
         if name is not None and name not in columns:
-            raise SourceError(_no_such_column(name, columns, place))
+            raise SourceError(_no_such_column(name, columns, location))
     image, text = options.image, options.text
     if guess and image is None and text is None:
         image, text = first_of(columns, IMAGE_NAMES), first_of(columns, TEXT_NAMES)
     if guess and image is None and text is None:
         raise SourceError(
-            f"{place} has no column of a known name; name the image column, the text column or both (--image, --text). "
-            f"Its columns: {_listed(columns)}"
+            f"{location} has no column of a known name; name the image column, the text column or both "
+            f"(--image, --text). Its columns: {_listed(columns)}"
         )
     split = options.split_column or ("split" if "split" in columns and "split" not in (image, text) else None)
     if options.splits and split is None:
-        raise SourceError(f"{place} has no column 'split'; name the split column. Its columns: {_listed(columns)}")
+        raise SourceError(f"{location} has no column 'split'; name the split column. Its columns: {_listed(columns)}")
     kept = options.metadata
     if kept is None:
         kept = tuple(name for name in columns if name not in (image, text, options.id, split))
-    return Roles(image=image, text=text, id=options.id, split=split, metadata=catalog_names(kept, place))
+    return Roles(image=image, text=text, id=options.id, split=split, metadata=catalog_names(kept, location))
 
 
-def catalog_names(columns: Iterable[str], place: str) -> dict[str, str]:
+def catalog_names(columns: Iterable[str], location: str) -> dict[str, str]:
     """Catalog names by file names: reserved ones get `_meta`, ones that differ only in case a number, unnamed go.
 
     Raises:
@@ -94,7 +94,9 @@ def catalog_names(columns: Iterable[str], place: str) -> dict[str, str]:
         taken.add(name.lower())
         names[column] = name
     if len(names) > MAX_COLUMNS:
-        raise SourceError(f"{place} has {len(names)} metadata columns, at most {MAX_COLUMNS} fit; name those to keep")
+        raise SourceError(
+            f"{location} has {len(names)} metadata columns, at most {MAX_COLUMNS} fit; name those to keep"
+        )
     return names
 
 
@@ -108,11 +110,11 @@ def first_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
     return next((name for name in names if name in columns), None)
 
 
-def _no_such_column(name: str, columns: Sequence[str], place: str) -> str:
+def _no_such_column(name: str, columns: Sequence[str], location: str) -> str:
     lowered = {column.lower(): column for column in columns}
     close = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     hint = f"; did you mean {lowered[close[0]]!r}?" if close else "."
-    return f"{place} has no column {name!r}{hint} Its columns: {_listed(columns)}"
+    return f"{location} has no column {name!r}{hint} Its columns: {_listed(columns)}"
 
 
 def _listed(columns: Sequence[str]) -> str:

@@ -78,8 +78,8 @@ class CsvFile:
     def _rows(self, table: pa.Table, roles: Roles) -> Iterator[dict[str, Any]]:
         names = {written: name for name, written in self._written.items()}
         typed = {self._written[column] for column in roles.metadata if column not in roles.raw}
-        wanted = [self._written[column] for column in dict.fromkeys((*roles.raw, *roles.metadata))]
-        for batch in table.select(wanted).to_batches(max_chunksize=BATCH_ROWS):
+        written = [self._written[column] for column in dict.fromkeys((*roles.raw, *roles.metadata))]
+        for batch in table.select(written).to_batches(max_chunksize=BATCH_ROWS):
             lists = {
                 names[name]: _typed(batch[name]) if name in typed else _raw(batch[name]) for name in batch.schema.names
             }

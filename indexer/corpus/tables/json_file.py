@@ -130,22 +130,22 @@ class JsonFile:
             yield _as_record(value, number, f"entry {number} of {self._path.name}")
 
 
-def parse_object(text: bytes, number: int, place: str) -> Record | BadRecord:
+def parse_object(text: bytes, number: int, location: str) -> Record | BadRecord:
     """The JSON object in `text`, or what is wrong with it: `not_utf8`, `not_json` or `not_an_object`."""
     try:
         value = json.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return BadRecord(number=number, reason="not_utf8", detail=f"{place} is not UTF-8: {error.reason}")
+        return BadRecord(number=number, reason="not_utf8", detail=f"{location} is not UTF-8: {error.reason}")
     except (ValueError, RecursionError) as error:
-        return BadRecord(number=number, reason="not_json", detail=f"{place} is not JSON: {one_line(error)}")
-    return _as_record(value, number, place)
+        return BadRecord(number=number, reason="not_json", detail=f"{location} is not JSON: {one_line(error)}")
+    return _as_record(value, number, location)
 
 
-def _as_record(value: Any, number: int, place: str) -> Record | BadRecord:
+def _as_record(value: Any, number: int, location: str) -> Record | BadRecord:
     if isinstance(value, dict):
         return Record(number=number, values=value)
     kind = type(value).__name__
-    return BadRecord(number=number, reason="not_an_object", detail=f"{place} is a JSON {kind}, not an object")
+    return BadRecord(number=number, reason="not_an_object", detail=f"{location} is a JSON {kind}, not an object")
 
 
 def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:

@@ -27,15 +27,15 @@ class SplitTables:
     """The rows of one table a split; `metadata` names the columns to keep, and by default none is kept.
 
     Raises:
-        SourceError: There is no table of a split that was asked for, or a table cannot be read.
+        SourceError: There is no table of a split that was requested, or a table cannot be read.
     """
 
     def __init__(self, folder: Path, options: SourceOptions) -> None:
         tables = split_tables(folder)
         missing = sorted(set(options.splits) - tables.keys())
         if missing or not tables:
-            asked = f"no table of split {missing[0]!r}" if missing else "no tables of splits with images and captions"
-            raise SourceError(f"folder {str(folder)!r} has {asked}; its splits: {', '.join(tables) or 'none'}")
+            problem = f"no table of split {missing[0]!r}" if missing else "no tables of splits with images and captions"
+            raise SourceError(f"folder {str(folder)!r} has {problem}; its splits: {', '.join(tables) or 'none'}")
         self.root = options.root or folder
         # The other column that AutoMM has is a row number, which means nothing here.
         plain = replace(options, layout="table", splits=(), metadata=options.metadata or (), root=self.root)

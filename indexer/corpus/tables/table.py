@@ -117,7 +117,7 @@ class TableSource:
     the first row. A text with no image is `ID`, or `row-N` without an id column. Metadata goes to images and texts.
 
     Raises:
-        SourceError: The file cannot be read, a column is not there, or no row is of the splits asked for.
+        SourceError: The file cannot be read, a column is not there, or no row is of the requested splits.
     """
 
     def __init__(self, path: Path, options: SourceOptions) -> None:
@@ -155,12 +155,9 @@ class TableSource:
             return
         key = plain(record.values.get(self._roles.id or ""))
         if key is None:
+            detail = f"{base.location} has no id in column {self._roles.id!r}"
             for entry in self._contents(base, record, state):
-                yield (
-                    entry
-                    if isinstance(entry, Rejection)
-                    else entry.rejected("read", "missing_id", f"{entry.place} has no id in column {self._roles.id!r}")
-                )
+                yield entry if isinstance(entry, Rejection) else entry.rejected("read", "missing_id", detail)
             return
         state.claim(key, record.number, self._file.word, self._path)
         yield from self._contents(_with_id(base, key), record, state)
@@ -184,7 +181,7 @@ class TableSource:
         in_file = isinstance(self._file, ParquetFile)
         cells = image_cells(record.values.get(self._roles.image or ""), bytes_are_files=in_file)
         if not cells:
-            yield base.rejected("read", "missing_value", f"no image in column {self._roles.image!r} of {base.place}")
+            yield base.rejected("read", "missing_value", f"no image in column {self._roles.image!r} of {base.location}")
         for number, cell in enumerate(cells):
             suffix = f"#{number}" if len(cells) > 1 else ""
             yield self._image(base, cell, f"{base.item_id}{suffix}")
@@ -199,7 +196,7 @@ class TableSource:
         problem = cell.problem or ("" if path == cell.path else "not_utf8")
         if problem:
             item = _with_id(base, key if self._keyed or not path else path)
-            return item.rejected("read", problem, f"the path {path!r} in {base.place} {_PROBLEMS[problem]}")
+            return item.rejected("read", problem, f"the path {path!r} in {base.location} {_PROBLEMS[problem]}")
         content = self.root / path
         return _with_id(base, key if self._keyed else path, content=content, uri=uri_of(content, self.root))
 
@@ -207,11 +204,11 @@ class TableSource:
         shown = without_credentials(url)
         item = _with_id(base, key if self._keyed else shown, uri=shown)
         if self._fetcher is None:
-            return item.rejected("read", "url", f"the path {shown!r} in {base.place} {_PROBLEMS['url']}")
+            return item.rejected("read", "url", f"the path {shown!r} in {base.location} {_PROBLEMS['url']}")
         try:
             parse_url(url)
         except ContentError as error:
-            return item.rejected("read", error.reason, f"{error.detail}, in {base.place}")
+            return item.rejected("read", error.reason, f"{error.detail}, in {base.location}")
         return replace(item, content=WebImage(url, self._fetcher))
 
     def _texts(
@@ -231,7 +228,7 @@ class TableSource:
             collection="texts" if self._roles.image is None else "images",
             content="",
             uri=self._path.name,
-            place=f"{self._file.word} {number} of {self._path.name}",
+            location=f"{self._file.word} {number} of {self._path.name}",
             split=plain(values.get(self._roles.split)) if self._roles.split else None,
             metadata={name: _decoded(values.get(column)) for column, name in self._kept},
         )
@@ -245,8 +242,8 @@ class TableSource:
                 seen[plain(record.values.get(self._roles.split or "")) or "(none)"] += 1
         missing = sorted(self._splits - seen.keys())
         if missing:
-            found = ", ".join(f"{name} ({count})" for name, count in seen.most_common(10))
-            raise SourceError(f"{self._path.name} has no rows of split {missing[0]!r}; its splits: {found}")
+            known = ", ".join(f"{name} ({count})" for name, count in seen.most_common(10))
+            raise SourceError(f"{self._path.name} has no rows of split {missing[0]!r}; its splits: {known}")
 
     def _notes(self, options: SourceOptions) -> tuple[str, ...]:
         guessed = options.image is None and options.text is None
@@ -299,7 +296,7 @@ def _with_id(item: Item, key: str, *, content: Path | bytes | str = "", uri: str
         collection=item.collection,
         content=content,
         uri=item.uri if uri is None else uri,
-        place=item.place,
+        location=item.location,
         split=item.split,
         metadata=item.metadata,
     )
@@ -311,7 +308,7 @@ def _as_text(base: Item, key: str, described: tuple[str, ...]) -> Item:
         collection="texts",
         content="",
         uri=base.uri,
-        place=base.place,
+        location=base.location,
         split=base.split,
         image_ids=described,
         metadata=base.metadata,

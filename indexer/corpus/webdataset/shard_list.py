@@ -45,22 +45,22 @@ def find_shards(corpus: Path) -> tuple[Path, list[Path]]:
         SourceError: There is no such shard.
     """
     if corpus.is_dir():
-        found = sorted(entry for entry in _entries(corpus) if _is_tar(entry) and not entry.name.startswith("."))
-        if not found:
+        shards = sorted(entry for entry in _entries(corpus) if _is_tar(entry) and not entry.name.startswith("."))
+        if not shards:
             raise SourceError(f"folder {str(corpus)!r} holds no .tar files; name a folder of shards or a pattern")
-        return corpus, found
+        return corpus, shards
     if corpus.exists() or not is_pattern(corpus):
         return corpus.parent, [corpus]
     root = _fixed(corpus)
-    found = list(dict.fromkeys(path for one in _expanded(corpus) for path in _globbed(one)))
-    return root, found
+    shards = list(dict.fromkeys(path for one in _expanded(corpus) for path in _globbed(one)))
+    return root, shards
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
         return list(folder.iterdir())
     except OSError as error:
-        raise SourceError(f"folder {str(folder)!r} cannot be read ({error.strerror}); mend its permissions") from error
+        raise SourceError(f"folder {str(folder)!r} cannot be read ({error.strerror}); fix its permissions") from error
 
 
 def _is_tar(path: Path) -> bool:
@@ -103,13 +103,13 @@ def _choices(braces: str, text: str) -> list[str]:
 def _globbed(path: Path) -> list[Path]:
     if _WILD.search(str(path)) is None:
         if not path.is_file():
-            raise SourceError(f"there is no shard {str(path)!r}; mend the pattern, or fetch the shard")
+            raise SourceError(f"there is no shard {str(path)!r}; fix the pattern, or fetch the shard")
         return [path]
     base = _fixed(path)
     try:
-        found = sorted(one for one in base.glob(str(path.relative_to(base))) if one.is_file())
+        shards = sorted(one for one in base.glob(str(path.relative_to(base))) if one.is_file())
     except ValueError as error:
         raise SourceError(f"{str(path)!r} is no pattern: {error}") from error
-    if not found:
+    if not shards:
         raise SourceError(f"no shard fits {str(path)!r}; quote the pattern, so that the shell leaves it alone")
-    return found
+    return shards

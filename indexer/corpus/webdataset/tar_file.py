@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..item import ContentError, LazyBytes
+from ...errors import ContentError
+from ..item import LazyBytes
 
 BLOCK = 512
 # GNU and pax headers that carry a long name have some hundred bytes.
@@ -139,12 +140,14 @@ class _Walk:
         return TarEntry(name, _word(kind, name, ahead.sparse), content), _next(start, size)
 
     def _long(self, offset: int, size: int) -> bytes:
-        place = f"the long header at byte {offset} of {self.path.name}"
+        location = f"the long header at byte {offset} of {self.path.name}"
         if size > MAX_LONG_HEADER:
-            raise ContentError("header_too_large", f"{place} claims {size} bytes, at most {MAX_LONG_HEADER} are read")
+            raise ContentError(
+                "header_too_large", f"{location} claims {size} bytes, at most {MAX_LONG_HEADER} are read"
+            )
         data = _at(self.fd, offset + BLOCK, size)
         if len(data) < size:
-            raise ContentError("truncated", f"{place} is cut short; make a new copy")
+            raise ContentError("truncated", f"{location} is cut short; make a new copy")
         return data
 
     def _take_long(self, kind: bytes, data: bytes) -> None:
@@ -205,16 +208,16 @@ def _next(start: int, size: int) -> int:
     return start + (size + BLOCK - 1) // BLOCK * BLOCK
 
 
-def _checked(block: bytes, place: str) -> tuple[bytes, int]:
+def _checked(block: bytes, location: str) -> tuple[bytes, int]:
     """The kind and the size in a header whose checksum is right."""
     written = _octal(block[148:156])
     if written is None or written != sum(block) - sum(block[148:156]) + 8 * ord(" "):
-        what = "no tar archive" if place.startswith("byte 0 ") else "damaged: no tar header is there"
+        what = "no tar archive" if location.startswith("byte 0 ") else "damaged: no tar header is there"
         hint = "; a compressed archive is to be unpacked to .tar first" if block[:2] == b"\x1f\x8b" else ""
-        raise ContentError("damaged", f"{place} is {what}{hint}")
+        raise ContentError("damaged", f"{location} is {what}{hint}")
     size = _number(block[124:136])
     if size is None or size < 0:
-        raise ContentError("damaged", f"{place} holds a header with no sensible size: {block[124:136]!r}")
+        raise ContentError("damaged", f"{location} holds a header with no sensible size: {block[124:136]!r}")
     return block[156:157], size
 
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from encoders.images import IMAGE_SUFFIXES
 
-from ...errors import SourceError
-from ..item import ContentError, Item, Rejection, SourceOptions, printable, text_item
+from ...errors import ContentError, SourceError
+from ..item import Item, Rejection, SourceOptions, printable, text_item
 from ..layouts.folder import TEXT_SUFFIX
 from ..layouts.lines import BOM
 from ..tables.cells import plain, text_cells
@@ -93,7 +93,7 @@ class WebDataset:
             yield from shard.rejected
 
     def shards(self) -> Iterator[_Shard]:
-        """Each archive with the places of its members; one at a time is held."""
+        """Each archive with where its members lie; one at a time is held."""
         for path in self._paths:
             yield _read(path, path.relative_to(self.root).as_posix())
 
@@ -107,7 +107,7 @@ class WebDataset:
             collection="images",
             content="",
             uri=f"{shard.name}/{key}",
-            place=f"{key} of {shard.name}",
+            location=f"{key} of {shard.name}",
             split=split,
             metadata=self._metadata(values),
         )
@@ -118,7 +118,7 @@ class WebDataset:
         texts = list(self._texts(base, sample, shard, key, values, tuple(image.item_id for image in images)))
         yield from texts
         if not images and not texts and problem is None:
-            yield base.rejected("read", "missing_value", f"neither image nor text in {base.place}")
+            yield base.rejected("read", "missing_value", f"neither image nor text in {base.location}")
 
     def _texts(
         self, base: Item, sample: _Sample, shard: _Shard, key: str, values: Mapping[str, Any], images: tuple[str, ...]
@@ -126,7 +126,7 @@ class WebDataset:
         try:
             texts = self._raw_texts(sample, values)
         except ContentError as error:
-            yield replace(base, collection="texts").rejected("read", error.reason, f"{error.detail}: {base.place}")
+            yield replace(base, collection="texts").rejected("read", error.reason, f"{error.detail}: {base.location}")
             return
         uri = base.uri + (JSON_SUFFIX if self._from_json else TEXT_SUFFIX)
         for number, text in enumerate(texts):
@@ -136,7 +136,7 @@ class WebDataset:
                 collection="texts",
                 image_ids=images,
                 uri=uri,
-                place=f"text {number + 1} of {key} in {shard.name}",
+                location=f"text {number + 1} of {key} in {shard.name}",
             )
             yield text_item(item, text)
 
@@ -183,8 +183,8 @@ class _Survey:
         roles = choose_roles(self._types.columns, options, f"the .json of {self._name}", guess=False)
         missing = sorted(set(options.splits) - self.splits.keys())
         if missing:
-            found = ", ".join(f"{name} ({count})" for name, count in self.splits.most_common(10))
-            raise SourceError(f"{self._name} has no samples of split {missing[0]!r}; its splits: {found}")
+            known = ", ".join(f"{name} ({count})" for name, count in self.splits.most_common(10))
+            raise SourceError(f"{self._name} has no samples of split {missing[0]!r}; its splits: {known}")
         return roles
 
 
@@ -194,13 +194,13 @@ def read_meta(shard: _Shard, key: str, member: TarMember | None) -> tuple[Mappin
         return {}, None
     uri = f"{shard.name}/{key}{JSON_SUFFIX}"
     try:
-        found = parse_object(member.read(MAX_TEXT_BYTES), 1, uri)
+        record = parse_object(member.read(MAX_TEXT_BYTES), 1, uri)
     except ContentError as error:
-        found = BadRecord(number=1, reason=error.reason, detail=f"{uri}: {error.detail}")
-    if not isinstance(found, BadRecord):
-        return {printable(key): value for key, value in found.values.items()}, None
+        record = BadRecord(number=1, reason=error.reason, detail=f"{uri}: {error.detail}")
+    if not isinstance(record, BadRecord):
+        return {printable(key): value for key, value in record.values.items()}, None
     return {}, Rejection(
-        item_id=uri, collection="images", uri=uri, stage="read", reason=found.reason, detail=found.detail
+        item_id=uri, collection="images", uri=uri, stage="read", reason=record.reason, detail=record.detail
     )
 
 
@@ -261,7 +261,7 @@ def _safe(name: str) -> str | None:
 def _image(base: Item, number: int, entry: TarEntry, sample: _Sample, shard: _Shard) -> Item:
     key = base.item_id if len(sample.images) == 1 else f"{base.item_id}#{number}"
     uri = f"{shard.name}/{entry.name}"
-    return replace(base, item_id=key, content=entry.content, uri=uri, place=f"{entry.name} of {shard.name}")
+    return replace(base, item_id=key, content=entry.content, uri=uri, location=f"{entry.name} of {shard.name}")
 
 
 def _schema(types: JsonTypes, roles: Roles) -> pa.Schema:
