@@ -35,7 +35,7 @@ from searcher.evaluation.evaluate_index import EvaluateOptions
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem, write_regions
 from training.hrem.grid_features import RegionsConfig
 from training.hrem.hrem_evaluation import EvaluateHremOptions, embeddings
-from training.hrem.hrem_learner import Learner
+from training.hrem.hrem_learner import HremLearner
 from training.hrem.hrem_training import parts_of
 from training.hrem.towers.region_features import RegionSplit, file_names, open_split
 from training.loop import FitProgress
@@ -193,16 +193,16 @@ def indexed(data: Path, run: Path, split: RegionSplit, vectors: tuple[np.ndarray
     halves = [side.astype(np.float16).astype(np.float32) for side in vectors]
     direct, rounded = (evaluate_embeddings(*both, split.pairs)["rsum"] for both in (vectors, halves))
     names = {name: row for row, name in enumerate(searcher_names(data, split))}
-    asked = range(0, len(split.captions), 50)
+    queries = range(0, len(split.captions), 50)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "f8k.index"
         build_index(data, path, encoder=f"hrem:{run}", options=SourceOptions(splits=("dev",)), ann="ivf-pq")
         found, finer = (evaluate_index(path, EvaluateOptions(ann_recall=target)) for target in (None, FINER))
         with Searcher.open(path) as searcher:
-            answers = searcher.text_to_image([split.captions[row] for row in asked], k=10, exact=True)
+            results = searcher.text_to_image([split.captions[row] for row in queries], k=10, exact=True)
     same = mean(
         [names[hit.item_id] for hit in hits] == np.argsort(-(halves[0] @ texts[row]), kind="stable")[:10].tolist()
-        for row, hits in zip(asked, answers, strict=True)
+        for row, hits in zip(queries, results, strict=True)
     )
     sums = f"{found['rsum']:.2f} / {rounded:.2f} / {direct:.2f}"
     figures = [
@@ -249,8 +249,8 @@ def verdicts(sums: Mapping[str, Sequence[float]]) -> list[Figure]:
             continue
         gain = mean(sums[variant]) - mean(sums["a"])
         noise = max(stdev(sums[variant]), stdev(sums["a"]))
-        asked = ">= 0" if variant == "c" else ""
-        figures.append(Figure(f"({variant}) above (a)", f"{gain:+.1f}, spread {noise:.1f}", asked))
+        required = ">= 0" if variant == "c" else ""
+        figures.append(Figure(f"({variant}) above (a)", f"{gain:+.1f}, spread {noise:.1f}", required))
     return figures
 
 
@@ -274,7 +274,7 @@ def step_seconds(data: Path, config: HremConfig) -> float:
     """Return the median seconds of forward and backward."""
     splits = open_split(data, "train"), open_split(data, "dev")
     parts = parts_of(splits, config, choose_device("cpu", "fp32"), WORK, lambda _: None)
-    learner: Learner = parts.learner
+    learner: HremLearner = parts.learner
     learner.training_mode(True)
     batch = parts.train.batch(np.arange(128), (0, 0, 0))
     seconds = []
@@ -300,8 +300,8 @@ def published_setting(data: Path, options: argparse.Namespace) -> None:
         for name, chosen in measured_as(runs):
             found = evaluate_hrem(chosen, EvaluateHremOptions(split=split, data=data, folds=folds))
             rates = [" / ".join(f"{100 * found[side][f'R@{k}']:.1f}" for k in CUTOFFS) for side in DIRECTIONS]
-            told = f"i2t {rates[0]}, t2i {rates[1]}, rsum {found['rsum']:.1f}"
-            figures.append(Figure(f"{dataset}, {name}: R@1/5/10", told, "weights chosen on dev"))
+            rates_text = f"i2t {rates[0]}, t2i {rates[1]}, rsum {found['rsum']:.1f}"
+            figures.append(Figure(f"{dataset}, {name}: R@1/5/10", rates_text, "weights chosen on dev"))
         figures += [published_figure(row) for row in published(dataset, "regions")]
     record(f"hrem_{data.name}", figures, settings_of(runs[0]))
 
@@ -318,8 +318,8 @@ def published_figure(row: Any) -> Figure:
         for side in (row.image_to_text, row.text_to_image)
     ]
     note = f"; {row.note.upper()}" if row.note else ""
-    told = f"i2t {rates[0]}, t2i {rates[1]}"
-    return Figure(f"published, {row.dataset}: {row.model}", told, f"{MARKS[row.mark]}: {row.source}{note}")
+    rates_text = f"i2t {rates[0]}, t2i {rates[1]}"
+    return Figure(f"published, {row.dataset}: {row.model}", rates_text, f"{MARKS[row.mark]}: {row.source}{note}")
 
 
 def report(folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from encoders.device import choose_device
 from training import CheckpointError, ExamplesError, TrainingError
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem
 from training.hrem.hrem_evaluation import EvaluateHremOptions
-from training.hrem.hrem_learner import Learner
+from training.hrem.hrem_learner import HremLearner
 from training.hrem.hrem_report import HremReport, save_plot
 from training.hrem.hrem_training import parts_of
 from training.hrem.towers.region_features import open_split
@@ -25,14 +25,14 @@ from training.loop import FitProgress, ignore_progress
 ALL = EvaluateHremOptions(split="test", device="cpu")
 
 
-def learner_of(precomp: Path, config: HremConfig) -> tuple[Learner, object]:
+def learner_of(precomp: Path, config: HremConfig) -> tuple[HremLearner, object]:
     torch.manual_seed(0)
     splits = open_split(precomp, "train"), open_split(precomp, "dev")
     parts = parts_of(splits, config, choose_device("cpu", "fp32"), precomp, ignore_progress)
     return parts.learner, parts.train.batch(np.arange(16), (0, 0, 0))
 
 
-def moved(learner: Learner) -> set[str]:
+def moved(learner: HremLearner) -> set[str]:
     return {name for name, value in learner.named_parameters() if value.grad is not None and value.grad.any()}
 
 

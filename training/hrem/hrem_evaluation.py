@@ -18,9 +18,9 @@ from evaluation.evaluate import evaluate_folds
 
 from ..errors import TrainingError
 from .family import PREFIX
-from .hrem_learner import Learner
+from .hrem_learner import HremLearner
 from .hrem_report import DIRECTIONS, REPORT_FILE
-from .region_batches import Feed
+from .region_batches import RegionBatches
 from .towers.region_encoder import RegionEncoder
 from .towers.region_features import RegionSplit, open_split
 
@@ -155,7 +155,7 @@ def _learned_from(folder: Path) -> Path:
         raise TrainingError(f"{str(path)!r} does not say what was learned from; name the folder with --data") from error
 
 
-def dev_recall(learner: Learner, feed: Feed) -> dict[str, Any]:
+def dev_recall(learner: HremLearner, feed: RegionBatches) -> dict[str, Any]:
     """Return R@k of both directions in [0, 1], and rsum."""
     images, texts = embed_split(learner, feed)
     depths = tuple(k for k in CUTOFFS if k <= min(len(images), len(texts)))
@@ -164,7 +164,7 @@ def dev_recall(learner: Learner, feed: Feed) -> dict[str, Any]:
     return {**sides, "rsum": figures["rsum"]}
 
 
-def embed_split(learner: Learner, feed: Feed) -> tuple[Vectors, Vectors]:
+def embed_split(learner: HremLearner, feed: RegionBatches) -> tuple[Vectors, Vectors]:
     """Return unit rows of all images and all captions of a split, nothing augmented."""
     learner.training_mode(False)
     device = learner.placement.device

@@ -16,11 +16,11 @@ from ..checkpoint import Weights
 from .config import HremConfig
 from .instance_relations import InstanceRelation, Related
 from .ranking_losses import ALL_NEGATIVES_EPOCHS, RankingLoss, regularisation
-from .region_batches import Batch
+from .region_batches import RegionBatch
 from .towers.region_towers import BertStates, Embedded, RegionTowers
 
 
-class Learner(nn.Module):
+class HremLearner(nn.Module):
     """Everything that has parameters.
 
     Attributes:
@@ -63,7 +63,7 @@ class Learner(nn.Module):
         if self.frozen:
             self._bert().eval()
 
-    def embed(self, batch: Batch) -> tuple[Embedded, Embedded]:
+    def embed(self, batch: RegionBatch) -> tuple[Embedded, Embedded]:
         """Return the towers' output for a batch."""
         device = self.placement.device
         images: Embedded = self.towers.image(batch.regions.to(device), batch.region_mask.to(device))
@@ -76,7 +76,7 @@ class Learner(nn.Module):
         embedded: Embedded = text.from_states(words, mask) if words.is_floating_point() else text(words, mask)
         return embedded
 
-    def backward(self, batch: Batch, step: int, epoch: float) -> float:
+    def backward(self, batch: RegionBatch, step: int, epoch: float) -> float:
         """Add a batch's gradients to the parameters; return its loss."""
         # The same dropout and the same negatives whether the run was stopped before or not.
         torch.manual_seed(int(np.random.SeedSequence((self.config.seed, step)).generate_state(1)[0]))
@@ -84,7 +84,7 @@ class Learner(nn.Module):
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
-    def loss(self, batch: Batch, epoch: float) -> torch.Tensor:
+    def loss(self, batch: RegionBatch, epoch: float) -> torch.Tensor:
         """Return the loss of a batch at so many epochs from the start: plain at first, then with the relations."""
         device = self.placement
         with torch.autocast(device.kind, dtype=device.dtype, enabled=device.precision != "fp32"):

@@ -22,9 +22,9 @@ from ..loop import FitProgress, Listener, Measurement, RunContext, Schedule, Tra
 from .config import HremConfig
 from .family import PREFIX
 from .hrem_evaluation import dev_recall
-from .hrem_learner import Learner
+from .hrem_learner import HremLearner
 from .hrem_report import DIRECTIONS, HremReport
-from .region_batches import Batch, Feed, TokenStates, token_states
+from .region_batches import RegionBatch, RegionBatches, TokenStates, token_states
 from .towers.bert import Bert, load_bert
 from .towers.region_features import RegionSplit, open_split
 from .towers.region_towers import BertStates, RegionTowers, TowersConfig
@@ -41,9 +41,9 @@ _FREE = ("time_limit", "workers", "cache", "device")
 class Parts:
     """A learner and what it is fed."""
 
-    learner: Learner
-    train: Feed
-    dev: Feed
+    learner: HremLearner
+    train: RegionBatches
+    dev: RegionBatches
     bert: str
 
 
@@ -58,13 +58,17 @@ def parts_of(
     train = splits[0]
     words = _words(train, config)
     towers = RegionTowers(_towers_config(train, config), words)
-    feeds = []
+    batches = []
     for split in splits:
         tokens = towers.tokenizer(split.captions)
         states = _states(towers, split, tokens, config, placement, cache, listen)
-        feeds.append(Feed(split=split, tokens=tokens, tokenizer=towers.tokenizer, states=states, config=config))
-    learner = Learner(towers, config, placement)
-    return Parts(learner=learner, train=feeds[0], dev=feeds[1], bert=words.name if isinstance(words, Bert) else BIGRU)
+        batches.append(
+            RegionBatches(split=split, tokens=tokens, tokenizer=towers.tokenizer, states=states, config=config)
+        )
+    learner = HremLearner(towers, config, placement)
+    return Parts(
+        learner=learner, train=batches[0], dev=batches[1], bert=words.name if isinstance(words, Bert) else BIGRU
+    )
 
 
 def check_splits(train: RegionSplit, dev: RegionSplit) -> None:
@@ -205,7 +209,7 @@ def _open_splits(source: Path, train: str, dev: str, dev_images: int | None) -> 
     return learned, chosen if dev_images is None else chosen.first(dev_images)
 
 
-def _loop(parts: Parts, context: RunContext, state: RunState) -> TrainingLoop[Batch]:
+def _loop(parts: Parts, context: RunContext, state: RunState) -> TrainingLoop[RegionBatch]:
     learner, config, steps = parts.learner, parts.learner.config, parts.train.steps
     schedule = Schedule(
         epochs=config.epochs,
@@ -227,7 +231,7 @@ def _loop(parts: Parts, context: RunContext, state: RunState) -> TrainingLoop[Ba
     )
 
 
-def _measured(learner: Learner, dev: Feed) -> Measurement:
+def _measured(learner: HremLearner, dev: RegionBatches) -> Measurement:
     recall = dev_recall(learner, dev)
     t2i, i2t = (" / ".join(f"{value:.3f}" for value in recall[name].values()) for name in DIRECTIONS)
     text = f"dev rsum {recall['rsum']:.1f}  (t2i {t2i}; i2t {i2t})"

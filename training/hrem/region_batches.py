@@ -1,4 +1,8 @@
-"""Batches: an image's regions and a caption each, augmented, read ahead, the same for the same seed and step."""
+"""Batches of HREM: the regions of an image and a caption each, augmented and read ahead.
+
+Three subjects in this order: augmentation of regions and words; states of captions under a frozen transformer, computed
+once and kept on disk; batches. A batch depends on the seed and its step alone.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +28,11 @@ from .towers.tokens import Tokenizer, Tokens, padded_ids, padded_rows
 
 # Shares of the words touched that are hidden, and exchanged for a random one; the others are left out.
 HIDDEN, EXCHANGED = 0.5, 0.1
+# Captions in one forward pass of a frozen transformer.
+STATES_BATCH = {"cpu": 64, "cuda": 512}
 Mask = NDArray[np.bool_]
+Advance = Callable[[int, int], None]
+"""Told how many captions are done, of how many."""
 
 
 def kept_regions(rng: np.random.Generator, shape: tuple[int, int], drop: float) -> Mask:
@@ -66,10 +74,6 @@ def _words(tokens: Tokens) -> int:
 def lengths(tokens: Sequence[Tokens]) -> NDArray[np.int64]:
     """Return how many tokens each caption has."""
     return np.array([len(one.ids) for one in tokens], dtype=np.int64)
-
-
-BATCH = {"cpu": 64, "cuda": 512}
-Advance = Callable[[int, int], None]
 
 
 class TokenStates:
@@ -114,7 +118,7 @@ def _computed(
     dim = int(words.bert.config.hidden_size)
     flat = np.empty((int(counts.sum()), dim), dtype=np.float16)
     order = np.argsort(counts, kind="stable")
-    size = BATCH[placement.kind]
+    size = STATES_BATCH[placement.kind]
     words.bert.to(placement.device).eval()
     for begin in range(0, len(order), size):
         part = order[begin : begin + size]
@@ -135,7 +139,7 @@ def _key(words: BertStates, tokens: Sequence[Tokens]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class RegionBatch:
     """What a step sees.
 
     Attributes:
@@ -154,7 +158,7 @@ class Batch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feed:
+class RegionBatches:
     """Where batches come from.
 
     Attributes:
@@ -181,11 +185,11 @@ class Feed:
         """Steps an epoch; what does not fill a batch waits for another epoch."""
         return len(self.tokens) // self.batch_size
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[RegionBatch]:
         """Yield the batches of an epoch from a step on, some of them read ahead."""
         rng = np.random.default_rng((self.config.seed, epoch))
         order = rng.permutation(len(self.tokens))
-        held: deque[Future[Batch]] = deque()
+        held: deque[Future[RegionBatch]] = deque()
         with ThreadPoolExecutor(self.config.workers) as pool:
             try:
                 for step in range(start, self.steps):
@@ -198,7 +202,7 @@ class Feed:
             finally:
                 pool.shutdown(wait=True, cancel_futures=True)
 
-    def batch(self, rows: NDArray[np.int64], seed: tuple[int, int, int]) -> Batch:
+    def batch(self, rows: NDArray[np.int64], seed: tuple[int, int, int]) -> RegionBatch:
         """Return some captions with their images, augmented."""
         rng = np.random.default_rng(seed)
         owners = self.split.owners[rows]
@@ -206,7 +210,7 @@ class Feed:
         kept = kept_regions(rng, features.shape[:2], self.config.region_drop)
         regions, region_mask = padded_rows([one[stays] for one, stays in zip(features, kept, strict=True)])
         words, word_mask = self._words(rows, rng)
-        return Batch(
+        return RegionBatch(
             regions=regions, region_mask=region_mask, words=words, word_mask=word_mask, owners=torch.from_numpy(owners)
         )
 
