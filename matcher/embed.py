@@ -1,4 +1,4 @@
-"""Columns of texts and pictures to unit vectors, each distinct content encoded once."""
+"""Columns of texts and images to unit vectors, each distinct content encoded once."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Column:
         name: Of the column.
         kind: `text` or `image`.
         cells: One a row.
-        folder: Where relative picture paths start; None for the working directory.
+        folder: Where relative image paths start; None for the working directory.
     """
 
     name: str
@@ -79,7 +79,7 @@ class CellEncoder:
 
     Attributes:
         encoder: What encodes.
-        images_encoded: Distinct pictures that went through the encoder so far.
+        images_encoded: Distinct images that went through the encoder so far.
         texts_encoded: Distinct texts.
     """
 
@@ -88,7 +88,7 @@ class CellEncoder:
         self.images_encoded = 0
         self.texts_encoded = 0
         self._texts: dict[str, Vectors] = {}
-        self._pictures: dict[str, Vectors | str] = {}
+        self._images: dict[str, Vectors | str] = {}
         self._contents: dict[str, Vectors] = {}
 
     def embed(self, column: Column) -> Embedded:
@@ -107,28 +107,28 @@ class CellEncoder:
         return np.stack([self._texts[text] for text in texts])
 
     def _embed_texts(self, column: Column) -> Embedded:
-        found, errors = _each(column.cells, text_of)
-        if all_image_paths([text for text in found if text is not None]):
+        texts, errors = _each(column.cells, text_of)
+        if all_image_paths([text for text in texts if text is not None]):
             raise DataError(
-                f"column {column.name!r} is declared text, and all of it are names of picture files such as "
-                f"{next(text for text in found if text is not None)[:100]!r}; declare it image"
+                f"column {column.name!r} is declared text, and all of it are names of image files such as "
+                f"{next(text for text in texts if text is not None)[:100]!r}; declare it image"
             )
-        self.texts(text for text in found if text is not None)
-        vectors = np.zeros((len(found), self.encoder.dim), dtype=np.float32)
-        for row, text in enumerate(found):
+        self.texts(text for text in texts if text is not None)
+        vectors = np.zeros((len(texts), self.encoder.dim), dtype=np.float32)
+        for row, text in enumerate(texts):
             if text is not None:
                 vectors[row] = self._texts[text]
         return Embedded(vectors=vectors, errors=errors)
 
     def _embed_images(self, column: Column) -> Embedded:
-        found, errors = _each(column.cells, lambda cell: images_of(cell, column.folder))
-        distinct = {picture.key: picture for pictures in found for picture in pictures or ()}
-        self._encode([picture for key, picture in distinct.items() if key not in self._pictures])
-        vectors = np.zeros((len(found), self.encoder.dim), dtype=np.float32)
-        for row, pictures in enumerate(found):
-            if pictures is None:
+        rows, errors = _each(column.cells, lambda cell: images_of(cell, column.folder))
+        distinct = {image.key: image for images in rows for image in images or ()}
+        self._encode([image for key, image in distinct.items() if key not in self._images])
+        vectors = np.zeros((len(rows), self.encoder.dim), dtype=np.float32)
+        for row, images in enumerate(rows):
+            if images is None:
                 continue
-            parts = [self._pictures[picture.key] for picture in pictures]
+            parts = [self._images[image.key] for image in images]
             bad = next((part for part in parts if isinstance(part, str)), None)
             if bad is not None:
                 errors[row] = bad
@@ -136,11 +136,11 @@ class CellEncoder:
                 vectors[row] = mean_direction(np.stack(parts))
         return Embedded(vectors=vectors, errors=errors)
 
-    def _encode(self, pictures: Sequence[CellImage]) -> None:
-        """Decode and encode pictures; those of the same content under two names are encoded once."""
+    def _encode(self, images: Sequence[CellImage]) -> None:
+        """Decode and encode images; those of the same content under two names are encoded once."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for start in range(0, len(pictures), _CHUNK):
-                part = pictures[start : start + _CHUNK]
+            for start in range(0, len(images), _CHUNK):
+                part = images[start : start + _CHUNK]
                 self._encode_part(part, list(pool.map(self._opened, part)), pool)
 
     def _encode_part(
@@ -152,18 +152,18 @@ class CellEncoder:
             pixels = np.stack(list(pool.map(lambda one: self.encoder.preprocess(one.pixels), new.values())))
             self._contents.update(zip(new, self.encoder.encode_pixels(pixels), strict=True))
             self.images_encoded += len(new)
-        for picture, one in zip(part, decoded, strict=True):
-            self._pictures[picture.key] = one if isinstance(one, str) else self._contents[one.info.sha256]
+        for image, one in zip(part, decoded, strict=True):
+            self._images[image.key] = one if isinstance(one, str) else self._contents[one.info.sha256]
 
-    def _opened(self, picture: CellImage) -> DecodedImage[Any] | str:
+    def _opened(self, image: CellImage) -> DecodedImage[Any] | str:
         try:
-            return open_image(self.encoder, picture.source)
+            return open_image(self.encoder, image.source)
         except ImageError as error:
-            return error.detail if not isinstance(picture.source, Path) else _with_path(error, picture.source)
+            return error.detail if not isinstance(image.source, Path) else _with_path(error, image.source)
 
 
 def mean_direction(vectors: Vectors) -> Vectors:
-    """Return the unit mean of (n, dim) unit rows: what several pictures, or several wordings, stand for together.
+    """Return the unit mean of (n, dim) unit rows: what several images, or several wordings, stand for together.
 
     Where they cancel out, and there is no direction, the first stands for all.
     """

@@ -57,22 +57,22 @@ class RankingOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """Distinct items of one side: their keys in order, and where each first stood in the data."""
+    """Distinct items of one side: their number by key, and the row where each comes first."""
 
-    place: dict[Any, int]
+    numbers: dict[Any, int]
     rows: list[int]
 
     @classmethod
     def of(cls, cells: Sequence[Any]) -> Items:
         """Take a column; an item that comes again is the same item."""
-        place: dict[Any, int] = {}
+        numbers: dict[Any, int] = {}
         rows = []
         for row, cell in enumerate(cells):
             key = cell_key(cell)
-            if key not in place:
-                place[key] = len(place)
+            if key not in numbers:
+                numbers[key] = len(numbers)
                 rows.append(row)
-        return cls(place=place, rows=rows)
+        return cls(numbers=numbers, rows=rows)
 
     def find(self, cells: Sequence[Any], what: str) -> NDArray[np.int64]:
         """Return for each cell which item it is.
@@ -80,11 +80,11 @@ class Items:
         Raises:
             DataError: One is none of them.
         """
-        found = [self.place.get(cell_key(cell), -1) for cell in cells]
-        if -1 in found:
-            row = found.index(-1)
+        items = [self.numbers.get(cell_key(cell), -1) for cell in cells]
+        if -1 in items:
+            row = items.index(-1)
             raise DataError(f"row {row} of the relevance table names {str(cells[row])[:80]!r}, which is not in {what}")
-        return np.array(found, dtype=np.int64)
+        return np.array(items, dtype=np.int64)
 
 
 def relevance_gains(values: Sequence[Any], name: str) -> list[float]:
@@ -120,12 +120,12 @@ def ranking_figures(
     graded = any(gain not in (0, 1) for gains in relevant for gain in gains.values())
     truth: Any = relevant if graded else [[row for row, gain in gains.items() if gain] for gains in relevant]
     try:
-        found = evaluate_ranking(padded, truth, options.cutoffs)
+        values = evaluate_ranking(padded, truth, options.cutoffs)
     except ValueError as error:
         raise DataError(f"the relevance table cannot be used: {error}") from error
-    wanted = [(name, k) for k in options.cutoffs for name in options.metrics]
-    figures = {f"{name}@{k}": found[f"{_ALIASES.get(name, name)}@{k}"] for name, k in wanted if _there(name, graded)}
-    return figures | {"queries": found["queries"], "left_out": found["left_out"]}
+    names = [(name, k) for k in options.cutoffs for name in options.metrics]
+    figures = {f"{name}@{k}": values[f"{_ALIASES.get(name, name)}@{k}"] for name, k in names if _applies(name, graded)}
+    return figures | {"queries": values["queries"], "left_out": values["left_out"]}
 
 
 def gains_of(
@@ -133,12 +133,12 @@ def gains_of(
 ) -> list[dict[int, float]]:
     """Return for each query the gain of each response; of a pair that comes twice the larger."""
     relevant: list[dict[int, float]] = [{} for _ in range(queries)]
-    for asked, found, gain in zip(query.tolist(), response.tolist(), gains, strict=True):
-        relevant[asked][found] = max(gain, relevant[asked].get(found, 0.0))
+    for one, other, gain in zip(query.tolist(), response.tolist(), gains, strict=True):
+        relevant[one][other] = max(gain, relevant[one].get(other, 0.0))
     return relevant
 
 
-def _there(name: str, graded: bool) -> bool:
+def _applies(name: str, graded: bool) -> bool:
     return graded or name != "graded_ndcg"
 
 
@@ -198,12 +198,12 @@ def pair_report(
         MatcherError: A metric is unknown.
         DataError: All labels are equal.
     """
-    wanted = PAIR_METRICS if metrics is None else tuple(metrics)
-    unknown = next((name for name in wanted if name not in PAIR_METRICS), None)
+    names = PAIR_METRICS if metrics is None else tuple(metrics)
+    unknown = next((name for name in names if name not in PAIR_METRICS), None)
     if unknown is not None:
         raise MatcherError(f"pair metric {unknown!r} is unknown; give some of {', '.join(PAIR_METRICS)}")
     figures = pair_figures(probabilities, labels, threshold)
-    return {name: figures[name] for name in wanted}
+    return {name: figures[name] for name in names}
 
 
 def rank_distinct(reader: Reader, data: Any, options: RankingOptions) -> dict[str, float | int]:

@@ -205,7 +205,7 @@ def sides_in(data: Any, roles: Roles) -> tuple[Side, ...]:
 
 
 def side_to_classify(data: Any, roles: Roles) -> Side:
-    """Return which side data without a signature is: that of its one column; a list is pictures where there are any.
+    """Return which side data without a signature is: that of its one column; a list is images where there are any.
 
     Raises:
         DataError: The data has both columns, or neither.

@@ -68,7 +68,7 @@ def test_braces_in_a_name_stay_as_they_are(painted: Painted, matcher: Matcher) -
         (["red"], ["a photo"], "template 'a photo' has no {} where the candidate goes"),
         (["red", 3], ["a {}"], "candidate 3 is no text"),
         ([], [], "is empty"),
-        ("red", [], "is no table file"),
+        ("red", [], "is no table; expected one of"),
         ({"name": ["red"]}, [], "the data has no column 'caption'"),
     ],
 )

@@ -105,7 +105,7 @@ def test_one_bad_picture_of_several_spoils_its_row(matcher: Matcher, painted: Pa
 
 def test_a_column_of_file_names_is_no_column_of_texts(encoder: ColourEncoder, painted: Painted) -> None:
     matcher = Matcher(query="image", response="caption", encoder=encoder)
-    with pytest.raises(DataError, match=r"'image' is declared text, and all of it are names of picture files.*image"):
+    with pytest.raises(DataError, match=r"'image' is declared text, and all of it are names of image files.*image"):
         matcher.extract_embedding({"image": painted.images})
 
 

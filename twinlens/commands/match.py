@@ -23,7 +23,7 @@ _SHOWN = 48
 
 @click.command()
 @click.argument("pairs", type=click.Path(path_type=Path))
-@click.option("--image", "images", multiple=True, help="A column of pictures; twice to match pictures with pictures.")
+@click.option("--image", "images", multiple=True, help="A column of images; twice to match images with images.")
 @click.option("--text", "texts", multiple=True, help="A column of texts; twice to match texts with texts.")
 @click.option("--encoder", default=DEFAULT_ENCODER, show_default=True, help="The encoder spec, e.g. lite.")
 @click.option("--threshold", type=float, help="Probability of a match from which on.  [default: the calibration's]")
@@ -37,7 +37,7 @@ _SHOWN = 48
 @click.option("--match-label", help="The label that means a match.  [default: 1]")
 @click.option("--save-calibration", type=click.Path(path_type=Path), help="Keep what was learned, for --calibration.")
 @click.option("--uncalibrated", is_flag=True, help="Give cosines alone; probability and match are then empty.")
-@click.option("--root", type=click.Path(path_type=Path), help="Where relative picture paths start.  [default: PAIRS]")
+@click.option("--root", type=click.Path(path_type=Path), help="Where relative image paths start.  [default: PAIRS]")
 @click.option("--device", default="auto", show_default=True, help="Where to encode: auto, cpu, cuda.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @output_option
