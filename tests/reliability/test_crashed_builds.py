@@ -15,10 +15,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-sys.path.insert(0, str(Path(__file__).parent))
-
 from crash_sweep import kept, losses, recorded, replayed
 from damage import flip
 from power_runs import lose_power, scene

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import random
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
-
 from damage_cases import BYTES, Case, byte_cases, damage, files_of, whole_cases
 from damage_run import Tally, corpus, keeps_promise, run
 from make_golden import unpack

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 import corpus_fuzz
+import pytest
 from filter_fuzz import attacked, build, differing, predicates
 from hostile_filters import hostile
 from shim import missing

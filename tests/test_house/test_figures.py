@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,3 +46,18 @@ def test_no_machine_path_is_in_the_tree(home: Path) -> None:
         if path.suffix in {".py", ".md", ".json"} and "work" not in path.relative_to(home).parts:
             text = path.read_text(encoding="utf-8")
             assert not any(needle in text for needle in needles), path
+
+
+def test_few_files_are_too_small_to_be_a_subject(home: Path) -> None:
+    lengths = {
+        str(path.relative_to(home)): len(path.read_text(encoding="utf-8").splitlines())
+        for path in files(home)
+        if path.name not in ("__init__.py", "errors.py")
+    }
+    assert len(small := {name for name, length in lengths.items() if length < 50}) <= 12, small
+
+
+def test_the_formatter_lays_out_every_line(home: Path) -> None:
+    mark = re.compile(r"# fmt: (skip|off)\s*$", re.MULTILINE)
+    for path in [*files(home), *(home / "tests").rglob("*.py"), *(home / "benchmarks").rglob("*.py")]:
+        assert mark.search(path.read_text(encoding="utf-8")) is None, path

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
-
 from colour import ColourEncoder, paint_folder
 from damage import cut, flip, lengthen
 from make_golden import unpack

@@ -12,14 +12,11 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from paired_index import build_paired, captioned
 from PIL import Image
 
 from storage.errors import TwinlensError
 from twinlens.commands.evaluate import evaluate
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from paired_index import build_paired, captioned
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from damage import flip
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paired_index import build_paired, captioned, unit
 
 from evaluation import Bootstrap, evaluate_embeddings
 from indexer.corpus import SourceOptions
@@ -18,11 +19,6 @@ from searcher import EvaluateOptions, SearchError, evaluate_index
 from searcher.errors import EvaluationError
 from storage.errors import CorruptIndexError, IndexNotFoundError, TwinlensError
 from storage.store import IndexStore
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from damage import flip
-from paired_index import build_paired, captioned, unit
 
 # Images A and B against captions a1 a2 b1 b2.
 TOY = np.array([[0.30, 0.26], [0.20, 0.29], [0.28, 0.31], [0.10, 0.25]])

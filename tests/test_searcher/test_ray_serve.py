@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ray_cluster import two_nodes
 
 from indexer import EmbeddingSource, build_index
 from indexer.corpus import EmbeddingFiles, EmbeddingOptions
@@ -31,10 +32,6 @@ from searcher.operating_points import Choice
 from searcher.request import vector_part
 from searcher.server import ServerSettings
 from searcher.server.ray_service import Replica, Served, check_alike, deploy, merge
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from ray_cluster import two_nodes
 
 # Ray leaves sockets and processes for the interpreter to close.
 pytestmark = pytest.mark.filterwarnings("ignore")

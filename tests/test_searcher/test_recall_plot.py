@@ -9,16 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from paired_index import build_paired, captioned
 from PIL import Image
 
 from evaluation.published import PublishedRow, published_rows
 from searcher import EvaluateOptions, evaluate_index
 from searcher.errors import EvaluationError
 from searcher.evaluation.recall_plot import check_plot, save_recall_plot
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
-from paired_index import build_paired, captioned
 
 pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
 

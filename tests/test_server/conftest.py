@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +10,6 @@ import pytest
 pytest.importorskip("fastapi", reason="the server needs the extra server")
 pytest.importorskip("uvicorn", reason="the server needs the extra server")
 pytest.importorskip("httpx", reason="the server's tests ask it with httpx")
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from colour import ColourEncoder
 from served_index import Served, colour_index, serving

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
-
 from two_tone import save_tiny, two_tone
 
 from training import CaptionedImages, FitConfig
