@@ -1,19 +1,25 @@
 # The whole interface: `make demo`, `make test`, `make check`, `make sweep`, `make bench` and its longer parts `make bench-ann` and
-# `make bench-gpu`. Each installs what it needs into .venv.
+# `make bench-gpu`. Each installs what it needs into .venv; `make test-lowest` into .venv-lowest.
 PYTHON ?= python3
 VENV ?= .venv
 # faiss comes by one of two extras that exclude each other: `make test FAISS=gpu` on a machine with CUDA.
 FAISS ?= cpu
 BIN = $(VENV)/bin
 READY = $(VENV)/ready-$(FAISS)
+LOWEST = $(VENV)-lowest
+# What the lower bounds were held to; the other tests need engines whose bounds are their newest releases.
+LOWEST_TESTS = tests/test_storage tests/test_evaluation tests/test_encoders tests/test_searcher/test_where.py
 
-.PHONY: demo test check sweep bench bench-ann bench-gpu clean
+.PHONY: demo test test-lowest check sweep bench bench-ann bench-gpu clean
 
 demo: $(READY)  ## Index real photographs, search them, leave demo/hits.png
 	$(BIN)/python benchmarks/demo.py
 
 test: $(READY)  ## Run every test that needs no GPU
 	$(BIN)/python -m pytest
+
+test-lowest: $(LOWEST)/ready  ## Run the tests with the lowest releases that pyproject.toml allows
+	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)
 
 check: $(READY)  ## Lint and type-check
 	$(BIN)/ruff check .
@@ -39,5 +45,11 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,plot,demo,server,ray,lance,milvus,qdrant,test]"
 	touch $@
 
+$(LOWEST)/ready: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[$(FAISS),lite,plot,demo,server,test]"
+	touch $@
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) $(LOWEST) demo build *.egg-info
