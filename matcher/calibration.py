@@ -1,4 +1,4 @@
-"""From cosines to probabilities of a match, and how far such probabilities can be believed."""
+"""Calibration: cosines to probabilities of a match (Platt, isotonic), with cross-fitted figures; stored as JSON."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Calibration:
         return {**asdict(self), "knots": [list(knot) for knot in self.knots], "measured": dict(self.measured)}
 
     @classmethod
-    def from_json(cls, value: Any, place: str) -> Calibration:
+    def from_json(cls, value: Any, origin: str) -> Calibration:
         """Read what `to_json` gave.
 
         Raises:
@@ -90,7 +90,7 @@ class Calibration:
             values |= {name: value[name] for name in ("method", "encoder", "fingerprint", "measured")}
             return cls(knots=knots, **values)
         except (KeyError, TypeError, ValueError) as error:
-            raise CalibrationError(f"{place} holds no calibration: {error!r}; save one with twinlens match") from error
+            raise CalibrationError(f"{origin} holds no calibration: {error!r}; save one with twinlens match") from error
 
 
 def fit_calibration(
@@ -171,8 +171,8 @@ def _fit_platt(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str, An
     positive = int(matches.sum())
     target = np.where(matches, (positive + 1) / (positive + 2), 1 / (len(scores) - positive + 2))
     # In units of their spread, so that Newton's steps do not depend on how narrow an encoder's cosines are.
-    centre, spread = float(scores.mean()), float(scores.std()) or 1.0
-    design = np.stack([(scores - centre) / spread, np.ones_like(scores)], axis=1)
+    center, spread = float(scores.mean()), float(scores.std()) or 1.0
+    design = np.stack([(scores - center) / spread, np.ones_like(scores)], axis=1)
     weights = np.array([0.0, np.log((positive + 1) / (len(scores) - positive + 1))])
     for _ in range(_NEWTON_STEPS):
         p = _sigmoid(design @ weights)
@@ -183,7 +183,7 @@ def _fit_platt(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str, An
         if np.abs(step).max() < _SMALLEST_STEP:
             break
     slope = float(weights[0] / spread)
-    return {"slope": slope, "intercept": float(weights[1] - slope * centre)}
+    return {"slope": slope, "intercept": float(weights[1] - slope * center)}
 
 
 def _backtracked(
@@ -208,10 +208,10 @@ def _fit_isotonic(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str,
     A block becomes a knot at its mean cosine, with straight lines in between, so that pairs keep their order. Equal
     cosines are one block from the start. No knot is quite 0 or 1: nothing is certain after finitely many pairs.
     """
-    cosines, place = np.unique(scores, return_inverse=True)
+    cosines, block_of = np.unique(scores, return_inverse=True)
     blocks: list[tuple[float, float, float]] = []  # matches, pairs, sum of cosines
     for one in zip(
-        np.bincount(place, weights=matches).tolist(), np.bincount(place).tolist(), cosines.tolist(), strict=True
+        np.bincount(block_of, weights=matches).tolist(), np.bincount(block_of).tolist(), cosines.tolist(), strict=True
     ):
         block = (one[0], float(one[1]), one[1] * one[2])
         while blocks and blocks[-1][0] * block[1] >= block[0] * blocks[-1][1]:

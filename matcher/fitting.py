@@ -89,7 +89,7 @@ def split_pairs(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
     and two photographs with a caption in common.
 
     Raises:
-        DataError: All pairs hang together.
+        DataError: All pairs are connected.
     """
     group = _connected([Items.of(pairs.keys[side]).find(pairs.keys[side], "") for side in SIDES])
     names = np.random.default_rng(seed).permutation(np.unique(group))
@@ -162,13 +162,13 @@ def _train(task: Task, out: Path, config: FitConfig) -> Any:
 
 
 def captioned(pairs: Pairs) -> CaptionedImages:
-    """Return the distinct pictures of pairs, each with all of its texts."""
+    """Return the distinct images of pairs, each with all of its texts."""
     from training import CaptionedImages
 
-    pictured = pairs.query.kind == "image"
-    pictures, words = (pairs.query, pairs.response) if pictured else (pairs.response, pairs.query)
-    images, texts = contents_of(pictures), contents_of(words)
-    cells = pairs.keys["query" if pictured else "response"]
+    image_first = pairs.query.kind == "image"
+    image_column, text_column = (pairs.query, pairs.response) if image_first else (pairs.response, pairs.query)
+    images, texts = contents_of(image_column), contents_of(text_column)
+    cells = pairs.keys["query" if image_first else "response"]
     items = Items.of(cells)
     captions: list[list[str]] = [[] for _ in items.rows]
     for item, text in zip(items.find(cells, "").tolist(), texts, strict=True):
@@ -177,7 +177,7 @@ def captioned(pairs: Pairs) -> CaptionedImages:
 
 
 def contents_of(column: Column) -> list[Any]:
-    """Return the texts, or the one picture of each cell, as training takes them.
+    """Return the texts, or the one image of each cell, as training takes them.
 
     Raises:
         DataError: Cells hold nothing that can be trained on; the message names the first three rows.
@@ -186,7 +186,7 @@ def contents_of(column: Column) -> list[Any]:
     problems = []
     for row, cell in enumerate(column.cells):
         try:
-            found.append(text_of(cell) if column.kind == "text" else _picture(cell, column))
+            found.append(text_of(cell) if column.kind == "text" else _image(cell, column))
         except CellError as error:
             problems.append(f"row {row}: {error}")
     if problems:
@@ -197,11 +197,11 @@ def contents_of(column: Column) -> list[Any]:
     return found
 
 
-def _picture(cell: Any, column: Column) -> Any:
-    pictures = images_of(cell, column.folder)
-    if len(pictures) > 1:
-        raise CellError(f"the cell holds {len(pictures)} pictures; give each a row of its own")
-    return pictures[0].source
+def _image(cell: Any, column: Column) -> Any:
+    images = images_of(cell, column.folder)
+    if len(images) > 1:
+        raise CellError(f"the cell holds {len(images)} images; give each a row of its own")
+    return images[0].source
 
 
 def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], device: str) -> Fitted:

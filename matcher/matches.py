@@ -23,7 +23,7 @@ def as_frame(values: NDArray[Any], data: Any, as_pandas: bool | None) -> Any:
 
     Args:
         values: (n,) or (n, columns).
-        data: What was asked with.
+        data: The data of the call.
         as_pandas: Whether to make a frame; None does where the data is one.
     """
     if not (is_pandas(data) if as_pandas is None else as_pandas):
@@ -39,10 +39,12 @@ def embedding_form(as_tensor: bool, as_pandas: bool, as_arrow: bool) -> str:
     Raises:
         MatcherError: More than one was.
     """
-    asked = [name for name, wanted in (("tensor", as_tensor), ("pandas", as_pandas), ("arrow", as_arrow)) if wanted]
-    if len(asked) > 1:
-        raise MatcherError(f"as_{asked[0]} and as_{asked[1]} exclude each other; ask for one of them")
-    return asked[0] if asked else "numpy"
+    forms = [
+        name for name, requested in (("tensor", as_tensor), ("pandas", as_pandas), ("arrow", as_arrow)) if requested
+    ]
+    if len(forms) > 1:
+        raise MatcherError(f"as_{forms[0]} and as_{forms[1]} exclude each other; ask for one of them")
+    return forms[0] if forms else "numpy"
 
 
 def embeddings_as(vectors: NDArray[np.float32], form: str, data: Any) -> Any:
@@ -91,7 +93,7 @@ class Matches(Sequence[Match]):
         cosine: (n,) float64 in [-1, 1]; NaN for pairs in `errors`.
         probability: (n,) float64 in [0, 1], calibrated; NaN likewise, and for all without a calibration.
         match: (n,) bool, probability >= threshold; False where there is no probability.
-        threshold: What was asked of the probability; None without a calibration.
+        threshold: The smallest probability of a match; None without a calibration.
         errors: For each row that could not be judged the reason.
         index: The index of a pandas frame; None for anything else.
     """

@@ -61,8 +61,8 @@ def pair_figures(probabilities: NDArray[Any], matches: NDArray[Any], threshold: 
 
 def roc_auc(scores: NDArray[Any], matches: NDArray[np.bool_]) -> float:
     """Return the chance that a match scores above a non-match, ties half: the Mann-Whitney statistic."""
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    mean_rank = (np.cumsum(count) - (count - 1) / 2)[place]
+    _, group, count = np.unique(scores, return_inverse=True, return_counts=True)
+    mean_rank = (np.cumsum(count) - (count - 1) / 2)[group]
     positive = int(matches.sum())
     above = mean_rank[matches].sum() - positive * (positive + 1) / 2
     return float(above / (positive * (len(scores) - positive)))
@@ -84,10 +84,10 @@ def reliability(probabilities: NDArray[Any], matches: NDArray[Any], bins: int = 
     are fewer of them.
     """
     p, y = np.asarray(probabilities, dtype=np.float64), np.asarray(matches, dtype=np.float64)
-    _, place, count = np.unique(p, return_inverse=True, return_counts=True)
+    _, group, count = np.unique(p, return_inverse=True, return_counts=True)
     middle = np.cumsum(count) - count / 2
     _, bin_of_value = np.unique((middle * bins / len(p)).astype(np.int64), return_inverse=True)
-    bin_ = bin_of_value[place]
+    bin_ = bin_of_value[group]
     pairs = np.bincount(bin_)
     return Reliability(np.bincount(bin_, weights=p) / pairs, np.bincount(bin_, weights=y) / pairs, pairs)
 

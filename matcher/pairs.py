@@ -57,8 +57,7 @@ def read_pairs(
     Raises:
         DataError: A column is missing, or a label says nothing.
     """
-    wanted = [roles.query, roles.response, *([roles.label] if roles.label else [])]
-    table = read_table(data, wanted)
+    table = read_table(data, [roles.query, roles.response, *([roles.label] if roles.label else [])])
     cells = {side: table.column(roles.column(side)) for side in SIDES}
     labels = read_labels(table, roles, labelled)
     if several:
@@ -112,11 +111,11 @@ def match_labels(values: Sequence[Any], roles: Roles) -> NDArray[np.int64]:
         raise DataError(f"row {missing} has no label in column {roles.label!r}; give one, or leave the row out")
     words = [str(value).strip().lower() for value in values]
     if roles.match_label is not None:
-        wanted = str(roles.match_label).strip().lower()
-        if wanted not in words:
-            found = ", ".join(map(repr, sorted(set(words))[:5]))
-            raise DataError(f"no row of column {roles.label!r} has match_label={roles.match_label!r}; it has {found}")
-        return np.array([word == wanted for word in words], dtype=np.int64)
+        match = str(roles.match_label).strip().lower()
+        if match not in words:
+            known = ", ".join(map(repr, sorted(set(words))[:5]))
+            raise DataError(f"no row of column {roles.label!r} has match_label={roles.match_label!r}; it has {known}")
+        return np.array([word == match for word in words], dtype=np.int64)
     odd = next((value for value, word in zip(values, words, strict=True) if word not in _TRUE | _FALSE), None)
     if odd is not None:
         raise DataError(
@@ -197,11 +196,11 @@ def sides_in(data: Any, roles: Roles) -> tuple[Side, ...]:
     if isinstance(data, list | tuple):
         raise DataError("the data is a list without a column name; say signature='query' or signature='response'")
     table = read_table(data, [roles.query, roles.response])
-    found = tuple(side for side in SIDES if roles.column(side) in table.columns)
-    if not found:
+    sides = tuple(side for side in SIDES if roles.column(side) in table.columns)
+    if not sides:
         known = ", ".join(map(repr, table.names))
         raise DataError(f"{table.origin} has neither column {roles.query!r} nor {roles.response!r}; it has {known}")
-    return found
+    return sides
 
 
 def side_to_classify(data: Any, roles: Roles) -> Side:
@@ -212,9 +211,9 @@ def side_to_classify(data: Any, roles: Roles) -> Side:
     """
     if not isinstance(data, Mapping | str) and not hasattr(data, "columns") and not hasattr(data, "column_names"):
         return roles.side_of_kind("image")
-    found = sides_in(data, roles)
-    if len(found) > 1:
+    sides = sides_in(data, roles)
+    if len(sides) > 1:
         raise DataError(
             f"the data has both columns, {roles.query!r} and {roles.response!r}; give one, or say which: signature=..."
         )
-    return found[0]
+    return sides[0]

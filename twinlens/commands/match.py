@@ -42,7 +42,9 @@ _SHOWN = 48
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @output_option
 def match(pairs: Path, output: str, **options: Any) -> None:
-    """Say for each row of PAIRS, a CSV, Parquet or JSONL file, how likely its two sides belong together.
+    """Say for each row of the table PAIRS how likely its two sides belong together.
+
+    PAIRS is a CSV, Parquet or JSON file, also .gz, as build-index reads them.
 
     A row that cannot be read is kept in its place with the reason; exit code 1 only where that is all rows.
     """
@@ -50,10 +52,10 @@ def match(pairs: Path, output: str, **options: Any) -> None:
     table = read_pairs(pairs, matcher.roles, labelled=False)
     _calibrate(matcher, options)
     calibration = None if options["uncalibrated"] else matcher.calibration
-    found, errors = match_readable(Reader(matcher.roles, matcher.encoder), table)
+    scores, errors = match_readable(Reader(matcher.roles, matcher.encoder), table)
     if len(errors) == len(table):
         raise MatcherError(f"none of the {len(table)} rows of {str(pairs)!r} can be used: row 0: {errors[0]}")
-    matches = judge(found, calibration, options["threshold"], errors=errors)
+    matches = judge(scores, calibration, options["threshold"], errors=errors)
     emit(output, [_row(row, table) | one for row, one in enumerate(matches.to_json())], _table(matches, table))
     click.echo(_summary(matches), err=True)
 
