@@ -53,6 +53,7 @@ def summarize(store: IndexStore, manifest: Manifest) -> dict[str, Any]:
         "pairs": counts.pairs,
         "rejected": counts.rejected,
         "encoder": to_plain(manifest.encoder),
+        "encoding": to_plain(manifest.encoding),
         "ann": {name: _ann(to_plain(info)) for name, info in manifest.collections.items()},
         "bytes": size + sum(entry.bytes for entry in manifest.files.values()),
         "versions": store.versions(),
@@ -84,7 +85,7 @@ def _info_text(summary: Mapping[str, Any], with_points: bool) -> str:
     lines = [
         ("index", f"{summary['path']}, version {summary['version']} of {summary['created_at']}"),
         ("holds", f"{format_counts(summary)}, {summary['bytes'] / 1e6:,.1f} MB"),
-        ("encoder", _encoder_text(summary["encoder"])),
+        ("encoder", _encoder_text(summary["encoder"], summary["encoding"] or {})),
     ]
     for name, ann in summary["ann"].items():
         lines.append((name, " ".join(filter(None, (ann["kind"], ann["factory"])))))
@@ -96,11 +97,12 @@ def _info_text(summary: Mapping[str, Any], with_points: bool) -> str:
     return align_columns([*lines, ("versions", ", ".join(map(str, summary["versions"])))])
 
 
-def _encoder_text(encoder: Mapping[str, Any] | None) -> str:
+def _encoder_text(encoder: Mapping[str, Any] | None, encoding: Mapping[str, Any]) -> str:
     if encoder is None:
         return "unknown: ready-made embeddings"
     fingerprint = f", fingerprint {encoder['fingerprint'][:12]}..." if encoder["fingerprint"] else ""
-    return f"{encoder['spec']} ({encoder['dim']}-d){fingerprint}"
+    how = "".join(f", {name} {encoding[name]}" for name in ("backend", "precision") if encoding.get(name))
+    return f"{encoder['spec']} ({encoder['dim']}-d){fingerprint}{how}"
 
 
 def _cheapest_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
