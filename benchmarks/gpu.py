@@ -20,7 +20,7 @@ from clip_like import write_vectors
 from encode import COUNTS, SETS, opened, photographs, repeated, speed
 from record import Figure, record
 
-from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centres, lists_of
+from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centroids, lists_of
 from storage import VectorTable
 from storage.exact_search import exact_search
 from storage.vectors import VectorWriter
@@ -77,7 +77,7 @@ def vectors(scratch: Path, rows: int, nlist: int, device: str) -> list[Figure]:
 
 def clustering(images: np.ndarray, nlist: int, device: str) -> list[Figure]:
     sample = images[np.sort(np.random.default_rng(0).choice(len(images), min(len(images), 64 * nlist), replace=False))]
-    centres, trained = timed(lambda: list_centres(sample, nlist, device=device))
+    centres, trained = timed(lambda: list_centroids(sample, nlist, device=device))
     faiss_centres = faiss.Kmeans(images.shape[1], nlist, niter=10, spherical=True, max_points_per_centroid=64)
     _, trained_by_faiss = timed(lambda: faiss_centres.train(sample))
     lists, placed = timed(lambda: lists_of(images, centres, device=device))

@@ -1,4 +1,4 @@
-"""How far a figure could be off because the queries are a sample."""
+"""Bootstrap confidence intervals of metrics: how far they could be off because the queries are a sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be measured is refused, in one line that names it."""
+"""Input validation for metrics: what cannot be measured is refused, in one line that names it."""
 
 from __future__ import annotations
 

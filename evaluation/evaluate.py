@@ -1,4 +1,4 @@
-"""All figures of a ranking or of two sets of embeddings at once."""
+"""All metrics of a ranking or of two sets of embeddings at once; in folds; within one collection."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def evaluate_ranking(
 
     Args:
         ranked_ids: (nq, m) row ids, best first, padded with -1. Ties count in the order given; an item that comes twice
-            counts at its first place.
+            counts at its first position.
         relevant: For each query the ids that answer it, any number, or a mapping from id to gain above 0. Queries
             without any are left out of every figure and counted.
-        k: How deep to look; each at most m.
+        k: Cutoffs; each at most m.
         bootstrap: Give one to get intervals.
         clusters: (nq,) labels: queries with the same one, such as the captions of one image, are resampled together.
 
@@ -75,7 +75,7 @@ def evaluate_embeddings(
         image_vectors: (n, dim), unit rows.
         text_vectors: (m, dim), unit rows.
         pairs: (p, 2) rows (image, text) that belong together; any number for an image or a text, including none.
-        k: How deep to look; each at most n and m.
+        k: Cutoffs; each at most n and m.
         bootstrap: Give one to get intervals. Where no text has two images, the texts of one image are resampled
             together; otherwise queries count as independent.
         image_hubs: Correct the scores of images when texts ask. Left out, they are plain cosines.
@@ -154,7 +154,7 @@ def evaluate_within(
     queries: NDArray[Any] | Sequence[int] | None = None,
     bootstrap: Bootstrap | None = None,
 ) -> dict[str, Any]:
-    """Return every metric of exact search of a collection in itself, each row's own place left out of its ranking.
+    """Return every metric of exact search of a collection in itself, each row itself left out of its ranking.
 
     Relevant are the other rows of the same group: for texts, those of the same image. A row that is alone in its group
     is left out of every figure and counted. Scores are dot products, equal ones ranked by lower row.
@@ -162,8 +162,8 @@ def evaluate_within(
     Args:
         vectors: (n, dim), unit rows.
         groups: (n,) integers; rows with the same one belong together.
-        k: How deep to look; each at most n - 1.
-        queries: Rows that ask, each at most once; left out, all do. They always ask all n rows, so a sample costs its
+        k: Cutoffs; each at most n - 1.
+        queries: Query rows, each at most once; left out, all rows. They always search all n rows, so a sample costs its
             share of the time.
         bootstrap: Give one to get intervals; the queries of one group are resampled together.
 
@@ -177,12 +177,12 @@ def evaluate_within(
     rows, labels = np.asarray(vectors), np.asarray(groups)
     _check(rows, labels)
     check_k(k, len(rows) - 1, "other rows")
-    asked = np.arange(len(rows)) if queries is None else _asked(np.asarray(queries), len(rows))
-    relevance = _others(labels, asked)
+    query_rows = np.arange(len(rows)) if queries is None else _checked_queries(np.asarray(queries), len(rows))
+    relevance = _others(labels, query_rows)
     ranks = _rank_without_own(
-        ranks_by_counting(rows if queries is None else rows[asked], rows, relevance), relevance, rows, asked
+        ranks_by_counting(rows if queries is None else rows[query_rows], rows, relevance), relevance, rows, query_rows
     )
-    return figures_of(Ranks.of(relevance, ranks, len(rows) - 1), k, bootstrap, labels[asked])
+    return figures_of(Ranks.of(relevance, ranks, len(rows) - 1), k, bootstrap, labels[query_rows])
 
 
 def _check(rows: NDArray[Any], labels: NDArray[Any]) -> None:
@@ -195,7 +195,7 @@ def _check(rows: NDArray[Any], labels: NDArray[Any]) -> None:
     check_finite(rows, "row")
 
 
-def _asked(queries: NDArray[Any], n: int) -> NDArray[np.int64]:
+def _checked_queries(queries: NDArray[Any], n: int) -> NDArray[np.int64]:
     if queries.ndim != 1 or queries.dtype.kind not in "iu":
         raise ValueError(f"queries of shape {queries.shape}, {queries.dtype}, must be row numbers")
     wrong = queries[(queries < 0) | (queries >= n)]
@@ -206,26 +206,26 @@ def _asked(queries: NDArray[Any], n: int) -> NDArray[np.int64]:
     return queries.astype(np.int64)
 
 
-def _others(labels: NDArray[Any], asked: NDArray[np.int64]) -> Relevance:
-    """Return for each asked row the others of its group."""
+def _others(labels: NDArray[Any], query_rows: NDArray[np.int64]) -> Relevance:
+    """Return for each query row the others of its group."""
     order = np.argsort(labels, kind="stable")
-    starts, stops = (np.searchsorted(labels[order], labels[asked], side) for side in ("left", "right"))
+    starts, stops = (np.searchsorted(labels[order], labels[query_rows], side) for side in ("left", "right"))
     sizes = stops - starts
-    query = np.repeat(np.arange(len(asked)), sizes)
+    query = np.repeat(np.arange(len(query_rows)), sizes)
     place = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     item = order[np.repeat(starts, sizes) + place]
-    other = item != asked[query]
-    return Relevance.from_rows(query[other], item[other], len(asked))
+    other = item != query_rows[query]
+    return Relevance.from_rows(query[other], item[other], len(query_rows))
 
 
 def _rank_without_own(
-    ranks: NDArray[np.float64], relevance: Relevance, rows: NDArray[Any], asked: NDArray[np.int64]
+    ranks: NDArray[np.float64], relevance: Relevance, rows: NDArray[Any], query_rows: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Move up by one what the query's own row stands before."""
-    own_row = asked[relevance.query]
-    item = dots_of_pairs(rows, rows, (own_row, relevance.item))
-    own = dots_of_pairs(rows, rows, (asked, asked))[relevance.query]
-    ahead = (own > item) | ((own == item) & (own_row < relevance.item))
+    """Decrease by one the ranks of items that the query itself ranks before."""
+    query_row = query_rows[relevance.query]
+    item = dots_of_pairs(rows, rows, (query_row, relevance.item))
+    query_score = dots_of_pairs(rows, rows, (query_rows, query_rows))[relevance.query]
+    ahead = (query_score > item) | ((query_score == item) & (query_row < relevance.item))
     return np.asarray(ranks - ahead)
 
 
@@ -253,7 +253,7 @@ def evaluate_folds(
         image_vectors: (n, dim), unit rows.
         text_vectors: (m, dim), unit rows.
         pairs: (p, 2) rows (image, text) that belong together; any number for an image or a text.
-        k: How deep to look; each at most the images and the texts of the smallest fold.
+        k: Cutoffs; each at most the images and the texts of the smallest fold.
         folds: How many contiguous parts the images are cut into.
         bootstrap: Give one to get intervals of the averages; queries are resampled within their fold.
 
@@ -284,9 +284,9 @@ def _cut(
     """Yield the images, texts and pairs of each fold, all numbered within it."""
     for members in np.array_split(np.arange(len(images)), folds):
         start, stop = int(members[0]), int(members[-1]) + 1
-        own = rows[(rows[:, 0] >= start) & (rows[:, 0] < stop)]
-        asked, text = np.unique(own[:, 1], return_inverse=True)
-        yield images[start:stop], texts[asked], np.stack([own[:, 0] - start, text], axis=1)
+        inside = rows[(rows[:, 0] >= start) & (rows[:, 0] < stop)]
+        text_rows, text = np.unique(inside[:, 1], return_inverse=True)
+        yield images[start:stop], texts[text_rows], np.stack([inside[:, 0] - start, text], axis=1)
 
 
 def _measured(part: tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]], k: Sequence[int], place: int) -> BothWays:
@@ -312,7 +312,7 @@ def _intervals(
     columns = [columns_of(getattr(part, direction), k) for part in parts]
     names = [name for name in columns[0] if all(name in fold for fold in columns)]
     labels = [
-        part.images[part.text_to_image.asked] if part.images is not None and direction == "text_to_image" else None
+        part.images[part.text_to_image.query_rows] if part.images is not None and direction == "text_to_image" else None
         for part in parts
     ]
     means = [

@@ -1,4 +1,4 @@
-"""Taking the pull from hubs: items that lie near every query and so crowd out what was meant."""
+"""Hub correction: items that lie near every query (hubs) are held back by a bias measured on reference queries."""
 
 from __future__ import annotations
 
@@ -65,11 +65,11 @@ class HubCorrection:
     def fit_best(cls, base: Floats, reference_queries: Floats, reference_base: Floats, pairs: Pairs) -> HubCorrection:
         """Choose `k` and `alpha` without the collection that is measured, then fit it.
 
-        Half of the reference split becomes a collection and is asked its queries, and the queries of the other half are
-        the reference; an image and its captions are in one half. Tried are k of 1, 4, ... 256 and alpha of 0.25 to
-        1.25; the best mean of R@1, R@5 and R@10 wins, of equals the smaller alpha, then the smaller k. Where it is not
-        two standard errors above no correction, as on a small split, alpha is 0. The split must be like what is
-        measured: captions of one kind of picture push that kind down among others.
+        Half of the reference split becomes a collection and is searched with its queries, and the queries of the other
+        half are the reference; an image and its captions are in one half. Tried are k of 1, 4, ... 256 and alpha of
+        0.25 to 1.25; the best mean of R@1, R@5 and R@10 wins, of equals the smaller alpha, then the smaller k. Where
+        it is not two standard errors above no correction, as on a small split, alpha is 0. The split must be like what
+        is measured: captions of one kind of image push that kind down among others.
 
         Args:
             base: (n, dim), the collection that is ranked and measured.
@@ -108,7 +108,7 @@ class HubCorrection:
 
 @dataclass(frozen=True)
 class _Trial:
-    """Half of a split asked in itself, with the queries of the other half as reference."""
+    """Half of a split searched in itself, with the queries of the other half as reference."""
 
     base: Floats
     queries: Floats
@@ -118,31 +118,33 @@ class _Trial:
     @classmethod
     def of(cls, base: Floats, queries: Floats, rows: NDArray[np.int64]) -> _Trial:
         half = _first_half(rows, len(base))
-        mine = rows[half[rows[:, 0]]]
-        asked = np.unique(mine[:, 1])
-        reference = np.setdiff1d(rows[:, 1], asked)
-        if not len(asked) or not len(reference):
+        inside = rows[half[rows[:, 0]]]
+        text_rows = np.unique(inside[:, 1])
+        reference = np.setdiff1d(rows[:, 1], text_rows)
+        if not len(text_rows) or not len(reference):
             raise ValueError(
                 "the items of the reference split have too few queries to choose k and alpha; give more pairs"
             )
-        place = np.cumsum(half) - 1
-        relevance = Relevance.from_rows(np.searchsorted(asked, mine[:, 1]), place[mine[:, 0]], len(asked))
-        return cls(base[half], queries[asked], queries[reference], relevance)
+        new_row = np.cumsum(half) - 1
+        relevance = Relevance.from_rows(np.searchsorted(text_rows, inside[:, 1]), new_row[inside[:, 0]], len(text_rows))
+        return cls(base[half], queries[text_rows], queries[reference], relevance)
 
     def best(self) -> tuple[int, float]:
         ks = [k for k in _KS if k <= len(self.reference)]
         means = _nearest_means(self.base, self.reference, ks)
-        tried = [(alpha, k, self.found(alpha * mean)) for alpha in _ALPHAS for k, mean in zip(ks, means, strict=True)]
-        alpha, k, most = max(tried, key=lambda one: float(one[2].mean()))
+        tried = [
+            (alpha, k, self.hit_rates(alpha * mean)) for alpha in _ALPHAS for k, mean in zip(ks, means, strict=True)
+        ]
+        alpha, k, best_hits = max(tried, key=lambda one: float(one[2].mean()))
         # It takes more than chance to be worth correcting.
-        return (k, alpha) if _surely_more(most, self.found(np.zeros(len(self.base)))) else (k, 0.0)
+        return (k, alpha) if _surely_more(best_hits, self.hit_rates(np.zeros(len(self.base)))) else (k, 0.0)
 
-    def found(self, bias: Floats) -> NDArray[np.float64]:
+    def hit_rates(self, bias: Floats) -> NDArray[np.float64]:
         """Return for each query the mean of its hits among the first 1, 5 and 10."""
         hubs = HubCorrection(bias.astype(np.float32), 0, 0)
         ranks = ranks_by_counting(hubs.extend_queries(self.queries), hubs.extend_base(self.base), self.relevance)
-        found = Ranks.of(self.relevance, ranks, len(self.base))
-        return np.asarray(np.mean([hit_rate(found, depth) for depth in (1, 5, 10)], axis=0))
+        ranking = Ranks.of(self.relevance, ranks, len(self.base))
+        return np.asarray(np.mean([hit_rate(ranking, depth) for depth in (1, 5, 10)], axis=0))
 
 
 def _surely_more(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:

@@ -1,4 +1,4 @@
-"""Three figures that are all called recall somewhere; here each has its own name.
+"""Retrieval metrics, among them the three that are all called recall somewhere; here each has its own name.
 
 All take ranked row ids, best first, padded with -1 where a query has fewer hits. They look at ids, never at scores:
 items with equal scores count in the order in which they were ranked, so a ranking that breaks ties by lower row id, as
@@ -27,7 +27,7 @@ def ann_recall(found: Ids, exact: Ids) -> float:
         exact: (nq, k) row ids of the exact search for the same k. Queries without any (all -1) are left out.
 
     Returns:
-        A number in [0, 1]. Where an item ties with the k-th exact hit, finding it in its place counts as a miss.
+        A number in [0, 1]. Where an item ties with the k-th exact hit, finding it instead counts as a miss.
 
     Raises:
         ValueError: The two do not have the same shape, or no query has an exact hit.
@@ -106,7 +106,7 @@ def reciprocal_rank(ranks: Ranks, k: int) -> Values:
 
 def average_precision(ranks: Ranks, k: int) -> Values:
     """map@k = sum over r_i <= k of i / r_i, divided by min(k, R)."""
-    return ranks.add_up(np.where(ranks.rank <= k, ranks.place / ranks.rank, 0)) / np.minimum(k, ranks.totals)
+    return ranks.add_up(np.where(ranks.rank <= k, ranks.position / ranks.rank, 0)) / np.minimum(k, ranks.totals)
 
 
 def ndcg(ranks: Ranks, k: int) -> Values:
@@ -122,7 +122,7 @@ def graded_ndcg(ranks: Ranks, k: int) -> Values:
 def average_precision_at_r(ranks: Ranks) -> Values:
     """map@R = sum over r_i <= R of i / r_i, divided by R (Musgrave 2020; ECCV Caption, Chun 2022)."""
     deep = ranks.rank <= ranks.totals[ranks.query]
-    return ranks.add_up(np.where(deep, ranks.place / ranks.rank, 0)) / ranks.totals
+    return ranks.add_up(np.where(deep, ranks.position / ranks.rank, 0)) / ranks.totals
 
 
 def r_precision(ranks: Ranks) -> Values:
@@ -131,7 +131,7 @@ def r_precision(ranks: Ranks) -> Values:
 
 
 def median_rank(first: Values) -> float:
-    """Return medR = floor(median(r_1 - 1)) + 1, as VSE++ prints it; inf where the median query found nothing."""
+    """Return medR = floor(median(r_1 - 1)) + 1, as VSE++ prints it; inf where the median query has no hit."""
     # The two middle values, not their mean by way of np.median: it warns of the difference of two infinities.
     low, high = (np.partition(first, at)[at] for at in ((len(first) - 1) // 2, len(first) // 2))
     return float(np.floor((low + high) / 2 - 1) + 1)
@@ -140,7 +140,7 @@ def median_rank(first: Values) -> float:
 def _ndcg(ranks: Ranks, gain: Values, k: int) -> Values:
     order = np.lexsort((-gain, ranks.query))
     got = ranks.add_up(np.where(ranks.rank <= k, gain / np.log2(ranks.rank + 1), 0))
-    return got / ranks.add_up(np.where(ranks.place <= k, gain[order] / np.log2(ranks.place + 1), 0))
+    return got / ranks.add_up(np.where(ranks.position <= k, gain[order] / np.log2(ranks.position + 1), 0))
 
 
 _AT_K = {
@@ -171,7 +171,7 @@ def figures_of(
         figures["medR"] = median
     figures |= {"queries": len(ranks.totals), "left_out": ranks.left_out}
     if bootstrap is not None:
-        figures["intervals"] = bootstrap.intervals(columns, None if clusters is None else clusters[ranks.asked])
+        figures["intervals"] = bootstrap.intervals(columns, None if clusters is None else clusters[ranks.query_rows])
     return figures
 
 

@@ -1,4 +1,4 @@
-"""Under which rules figures were measured: without them no two figures can be compared."""
+"""Evaluation protocols: the rules that figures were measured under, and the metric names of other tools."""
 
 from __future__ import annotations
 
@@ -95,9 +95,9 @@ class Protocol:
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, told: Mapping[str, Any]) -> Self:
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
         """Return the protocol that `to_json` gave, also after a way through a file."""
-        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in told.items()}
+        known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**known)
 
     def sentence(self) -> str:
@@ -150,9 +150,9 @@ def check_dialect(protocol: Protocol) -> None:
         f"{alone} texts have no image": alone > 0,
         "some texts belong to several images": protocol.pairs != protocol.texts - alone,
     }
-    if found := [words for words, true in faults.items() if true]:
+    if faulty := [words for words, true in faults.items() if true]:
         raise ValueError(
-            f"protocol 'vse' takes the same number of captions for every image, usually five, and here {found[0]}; "
+            f"protocol 'vse' takes the same number of captions for every image, usually five, and here {faulty[0]}; "
             "use clip-benchmark, which gives the same R@k for any number"
         )
 
@@ -173,7 +173,7 @@ def in_dialect(name: str, figures: Figures, folded: Figures | None = None) -> di
 
     Returns:
         `automm`: for each direction `ndcg@k`, `map@k`, `recall@k`, `precision@k` and `mrr@k`, one cutoff after the
-        other, rounded to five places. `clip-benchmark`: `image_retrieval_recall@k` (texts ask) and
+        other, rounded to five decimals. `clip-benchmark`: `image_retrieval_recall@k` (texts ask) and
         `text_retrieval_recall@k` (images ask) in [0, 1]. `vse`: percentages and ranks, r1 to meanr where images ask,
         r1i to meanri where texts ask, their means `ar` and `ari`, and `rsum`. `eccv`: for each metric `i2t` and `t2i`
         in [0, 1]; `coco_5k_*` over everything, `coco_1k_*` over folds, `eccv_*` on the pairs given.

@@ -1,4 +1,4 @@
-"""Figures that others published, to show beside ours; each with where it was seen, none from memory."""
+"""Published figures to show beside ours, each with its source."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ class PublishedRow:
 
     def to_json(self) -> dict[str, Any]:
         """Return it in JSON's own types."""
-        told: dict[str, Any] = {"model": self.model, "encoder": self.encoder, "kind": self.kind}
-        told |= {"text_to_image": list(self.text_to_image), "image_to_text": list(self.image_to_text)}
-        return told | {"mark": self.mark, "source": self.source, "note": self.note}
+        values: dict[str, Any] = {"model": self.model, "encoder": self.encoder, "kind": self.kind}
+        values |= {"text_to_image": list(self.text_to_image), "image_to_text": list(self.image_to_text)}
+        return values | {"mark": self.mark, "source": self.source, "note": self.note}
 
 
 def published(dataset: str, kind: str | None = None) -> list[PublishedRow]:

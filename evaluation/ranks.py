@@ -1,4 +1,4 @@
-"""At which rank each relevant item came: all that the metrics need to know of a ranking."""
+"""Ranks of relevant items, and which items are relevant: all that the metrics need of a ranking."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Relevance:
         return items
 
     def flipped(self, queries: int) -> Relevance:
-        """Return the same pairs asked the other way round: of `queries` items, which queries each belongs to."""
+        """Return the same pairs in the other direction: of `queries` items, which queries each belongs to."""
         order = np.lexsort((self.query, self.item))
         return replace(self, queries=queries, query=self.item[order], item=self.query[order], gain=self.gain[order])
 
@@ -76,12 +76,16 @@ def _gains(items: Collection[int] | Mapping[int, float]) -> Collection[float]:
 
 def _check(query: NDArray[np.int64], item: NDArray[np.int64], gain: NDArray[np.float64]) -> None:
     if np.any(item < 0):
-        place = int(np.argmax(item < 0))
-        raise ValueError(f"relevant item {item[place]} of query {query[place]} is negative; give row ids from 0 on")
+        position = int(np.argmax(item < 0))
+        raise ValueError(
+            f"relevant item {item[position]} of query {query[position]} is negative; give row ids from 0 on"
+        )
     wrong = ~(np.isfinite(gain) & (gain >= 0))
     if np.any(wrong):
-        place = int(np.argmax(wrong))
-        raise ValueError(f"gain {gain[place]} of item {item[place]} for query {query[place]} must be finite and >= 0")
+        position = int(np.argmax(wrong))
+        raise ValueError(
+            f"gain {gain[position]} of item {item[position]} for query {query[position]} must be finite and >= 0"
+        )
 
 
 def _sorted_once(query: NDArray[np.int64], item: NDArray[np.int64]) -> NDArray[Any]:
@@ -100,16 +104,16 @@ class Ranks:
 
     Attributes:
         query: (p,) int64, ascending from 0; numbers the measured queries without gaps.
-        asked: (n,) int64, ascending; which of all queries each measured one is.
+        query_rows: (n,) int64, ascending; which of all queries each measured one is.
         rank: (p,) float64, from 1, ascending within a query; inf where the ranking does not hold the item.
         gain: (p,) float64, the gain of the item at that rank.
         left_out: How many queries have no relevant item.
         depth: How many ranks of each query are known.
-        graded: Whether gains other than 1 were asked for.
+        graded: Whether gains other than 1 were given.
     """
 
     query: NDArray[np.int64]
-    asked: NDArray[np.int64]
+    query_rows: NDArray[np.int64]
     rank: NDArray[np.float64]
     gain: NDArray[np.float64]
     left_out: int
@@ -126,24 +130,24 @@ class Ranks:
         if not len(rank):
             raise ValueError("no query has a relevant item, so there is nothing to measure")
         order = np.lexsort((rank, relevance.query))
-        asked, query = np.unique(relevance.query, return_inverse=True)
+        query_rows, query = np.unique(relevance.query, return_inverse=True)
         return cls(
             query=query,
-            asked=asked,
+            query_rows=query_rows,
             rank=rank[order],
             gain=relevance.gain[order],
-            left_out=relevance.queries - len(asked),
+            left_out=relevance.queries - len(query_rows),
             depth=depth,
             graded=relevance.graded,
         )
 
     @cached_property
     def totals(self) -> NDArray[np.int64]:
-        """How many relevant items each measured query has, found or not; (n,), at least 1."""
+        """How many relevant items each measured query has, retrieved or not; (n,), at least 1."""
         return np.bincount(self.query)
 
     @cached_property
-    def place(self) -> NDArray[np.int64]:
+    def position(self) -> NDArray[np.int64]:
         """Which relevant item of its query each one is, from 1; (p,)."""
         return np.arange(1, len(self.query) + 1) - self._starts[self.query]
 
@@ -164,7 +168,7 @@ class Ranks:
 def ranks_in(ranked: NDArray[np.int64], relevance: Relevance) -> Ranks:
     """Look up each relevant item in rankings that are given.
 
-    An item that a ranking holds twice counts at its first place; the second one still takes up a rank.
+    An item that a ranking holds twice counts at its first position; the second one still takes up a rank.
 
     Args:
         ranked: (nq, m) row ids, best first, padded with -1.
@@ -191,8 +195,8 @@ def _look_up(ranked: NDArray[np.int64], query: NDArray[np.int64], item: NDArray[
         return rank
     stride = int(item.max()) + 1
     lines, columns = np.nonzero((ranked >= 0) & (ranked < stride))
-    keys, wanted = lines * stride + ranked[lines, columns], query * stride + item
-    place = np.minimum(np.searchsorted(wanted, keys), len(wanted) - 1)
-    hit = wanted[place] == keys
-    np.minimum.at(rank, place[hit], columns[hit] + 1.0)
+    keys, relevant_keys = lines * stride + ranked[lines, columns], query * stride + item
+    position = np.minimum(np.searchsorted(relevant_keys, keys), len(relevant_keys) - 1)
+    hit = relevant_keys[position] == keys
+    np.minimum.at(rank, position[hit], columns[hit] + 1.0)
     return rank

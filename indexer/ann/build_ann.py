@@ -1,4 +1,4 @@
-"""The approximate index of each collection, measured with the queries that will come before it is published."""
+"""The ANN build: an approximate index for each collection, measured with real queries before it is published."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ EncodeTexts = Callable[[list[str]], np.ndarray]
 
 @dataclass(frozen=True, kw_only=True)
 class Queries:
-    """Query vectors of one direction: (n, dim) float32, their source, and their own rows where they are stored."""
+    """Query vectors of one direction: (n, dim) float32, their source, and their row ids where they are stored."""
 
     vectors: np.ndarray
     source: str

@@ -1,8 +1,8 @@
-"""The centres of lists: spherical k-means, begun along the few axes that hold most of what there is to tell.
+"""Centroids of inverted lists: spherical k-means, begun along the few axes that hold most of the variance.
 
-A round of k-means compares every vector with every centre in all dimensions, and ten of them are the dearest part of a
-build's training. In a sample that is turned to its principal axes a quarter of the coordinates hold most of the spread,
-so that eight rounds over these and two over all find centres that are as good, in half of the time (docs/ann.md).
+A round of k-means compares every vector with every centroid in all dimensions, and ten rounds are the most expensive
+part of a build's training. In a sample rotated to its principal axes a quarter of the coordinates hold most of the
+variance, so that eight rounds over these and two over all find centroids as good, in half of the time (docs/ann.md).
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _FEWEST = 32  # coordinates that are worth a start of their own
 _SUMMED_LISTS = 256
 
 
-def train_centres(sample: Scores, nlist: int, seed: int) -> Scores:
-    """Return (nlist, dim) float32 centres of unit length.
+def train_centroids(sample: Scores, nlist: int, seed: int) -> Scores:
+    """Return (nlist, dim) float32 centroids of unit length.
 
     Args:
         sample: (n, dim) unit vectors, n >= nlist.
-        nlist: How many centres.
-        seed: The same seed gives the same centres.
+        nlist: How many centroids.
+        seed: The same seed gives the same centroids.
     """
     widest = _widest(sample)
     if widest is None:
         return _clustered(sample, nlist, seed, ROUNDS)
     narrow = np.ascontiguousarray(sample[:, widest])
-    centres = _clustered(narrow, nlist, seed, _COARSE_ROUNDS)
-    lists = _flat(centres).search(narrow, 1)[1].reshape(-1)
+    centroids = _clustered(narrow, nlist, seed, _COARSE_ROUNDS)
+    lists = _flat(centroids).search(narrow, 1)[1].reshape(-1)
     del narrow
     return _clustered(sample, nlist, seed, _FINE_ROUNDS, _means(sample, lists, nlist, seed))
 
@@ -58,7 +58,7 @@ def _widest(sample: Scores) -> Ids | None:
 
 
 def _clustered(sample: Scores, nlist: int, seed: int, rounds: int, start: Scores | None = None) -> Scores:
-    # Centres of unit length: without, a list of scattered rows has a short centre, which an inner product never picks.
+    # Unit length: a list of scattered rows would have a short centroid, which an inner product never picks.
     clustering = faiss.Clustering(sample.shape[1], nlist)
     clustering.spherical, clustering.niter, clustering.seed = True, rounds, seed % (1 << 31)
     clustering.min_points_per_centroid, clustering.max_points_per_centroid = 1, len(sample)
@@ -68,10 +68,10 @@ def _clustered(sample: Scores, nlist: int, seed: int, rounds: int, start: Scores
     return np.asarray(faiss.vector_to_array(clustering.centroids)).reshape(nlist, -1)
 
 
-def _flat(centres: Scores | None, dim: int = 0) -> Any:
-    index = faiss.IndexFlatIP(dim if centres is None else centres.shape[1])
-    if centres is not None:
-        index.add(centres)
+def _flat(centroids: Scores | None, dim: int = 0) -> Any:
+    index = faiss.IndexFlatIP(dim if centroids is None else centroids.shape[1])
+    if centroids is not None:
+        index.add(centroids)
     return index
 
 
@@ -116,40 +116,40 @@ def exact_neighbours(
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     if not len(queries) or k < 1 or not vectors.rows:
         return exact_search(vectors, queries, k, exclude=exclude)
-    banned = np.full(len(queries), -1, dtype=np.int64) if exclude is None else np.asarray(exclude)
+    excluded = np.full(len(queries), -1, dtype=np.int64) if exclude is None else np.asarray(exclude)
     parts = [slice(top, top + _QUERIES) for top in range(0, len(queries), _QUERIES)]
-    found = [_neighbours(vectors, queries[part], k, device, banned[part]) for part in parts]
-    return np.concatenate([ids for ids, _ in found]), np.concatenate([scores for _, scores in found])
+    result = [_neighbours(vectors, queries[part], k, device, excluded[part]) for part in parts]
+    return np.concatenate([ids for ids, _ in result]), np.concatenate([scores for _, scores in result])
 
 
-def list_centres(sample: Scores, nlist: int, *, device: str = "cuda", rounds: int = 10, seed: int = 0) -> Scores:
-    """Return (nlist, dim) float32 centres of unit length by spherical k-means; the same for the same seed and device.
+def list_centroids(sample: Scores, nlist: int, *, device: str = "cuda", rounds: int = 10, seed: int = 0) -> Scores:
+    """Return (nlist, dim) float32 centroids of unit length by spherical k-means; the same for the same seed and device.
 
     Args:
         sample: (n, dim) unit vectors, n >= nlist; they stay on the device.
-        nlist: How many centres.
+        nlist: How many centroids.
         device: Torch's name of the device.
         rounds: More find little; FAISS takes 10 too.
-        seed: Of the rows that the centres start from.
+        seed: Of the rows that the centroids start from.
     """
     import torch
 
     with _full_precision():
         rows = torch.from_numpy(np.ascontiguousarray(sample)).to(device)
         start = np.random.default_rng([seed, 5]).choice(len(sample), nlist, replace=False)
-        centres = rows[torch.from_numpy(np.sort(start)).to(device)].clone()
+        centroids = rows[torch.from_numpy(np.sort(start)).to(device)].clone()
         for _ in range(rounds):
-            centres = _moved(rows, centres)
-        found: Scores = centres.cpu().numpy()
-    return found
+            centroids = _updated(rows, centroids)
+        result: Scores = centroids.cpu().numpy()
+    return result
 
 
-def lists_of(vectors: Scores, centres: Scores, *, device: str = "cuda") -> Ids:
-    """Return (n,) int64: for each row the centre with the largest inner product, the first of equals."""
+def lists_of(vectors: Scores, centroids: Scores, *, device: str = "cuda") -> Ids:
+    """Return (n,) int64: for each row the centroid with the largest inner product, the first of equals."""
     import torch
 
     with _full_precision():
-        known = torch.from_numpy(np.ascontiguousarray(centres)).to(device)
+        known = torch.from_numpy(np.ascontiguousarray(centroids)).to(device)
         lists: Ids = _nearest(torch.from_numpy(np.ascontiguousarray(vectors)).to(device), known).cpu().numpy()
     return lists
 
@@ -172,35 +172,35 @@ def add_to_lists(index: Any, vectors: Scores, ids: Ids, lists: Ids) -> None:
     index.add_core(len(ids), faiss.swig_ptr(vectors), faiss.swig_ptr(ids), faiss.swig_ptr(lists))
 
 
-def _neighbours(vectors: Vectors, queries: Scores, k: int, device: str, banned: Ids) -> Ranking:
-    candidates, floor = _candidates(vectors, queries, min(k + _SPARE, vectors.rows), device, banned)
+def _neighbours(vectors: Vectors, queries: Scores, k: int, device: str, excluded: Ids) -> Ranking:
+    candidates, floor = _candidates(vectors, queries, min(k + _SPARE, vectors.rows), device, excluded)
     ids, scores = rerank(vectors, queries, candidates, k)
     # As in `exact_search`: two ways to sum a product of unit vectors differ by at most this much.
     slack = np.float32(4 * vectors.dim * 2.0**-24)
     unsure = np.flatnonzero(np.isfinite(floor) & (floor >= scores[:, -1] - slack))
     if candidates.shape[1] < vectors.rows and unsure.size:
-        ids[unsure], scores[unsure] = exact_search(vectors, queries[unsure], k, exclude=banned[unsure])
+        ids[unsure], scores[unsure] = exact_search(vectors, queries[unsure], k, exclude=excluded[unsure])
     return ids, scores
 
 
-def _candidates(vectors: Vectors, queries: Scores, count: int, device: str, banned: Ids) -> tuple[Ids, Scores]:
+def _candidates(vectors: Vectors, queries: Scores, count: int, device: str, excluded: Ids) -> tuple[Ids, Scores]:
     """Return (nq, count) row ids, -1 for none, and (nq,) the lowest score among them."""
     import torch
 
     with _full_precision():
-        asked, own = torch.from_numpy(queries).to(device), torch.from_numpy(banned).to(device)
+        wide_queries, self_ids = torch.from_numpy(queries).to(device), torch.from_numpy(excluded).to(device)
         best = torch.full((len(queries), count), -torch.inf, device=device)
         ids = torch.full((len(queries), count), -1, dtype=torch.int64, device=device)
         for start, block in _blocks(vectors, len(queries), device):
-            scores = asked @ block.T
-            within = (own >= start) & (own < start + len(block))
-            scores[within, own[within] - start] = -torch.inf
-            top, place = scores.topk(min(count, len(block)))
+            scores = wide_queries @ block.T
+            within = (self_ids >= start) & (self_ids < start + len(block))
+            scores[within, self_ids[within] - start] = -torch.inf
+            top, position = scores.topk(min(count, len(block)))
             best, order = torch.cat([best, top], 1).topk(count)
-            ids = torch.cat([ids, place + start], 1).gather(1, order)
+            ids = torch.cat([ids, position + start], 1).gather(1, order)
         ids[best == -torch.inf] = -1
-        found: tuple[Ids, Scores] = ids.cpu().numpy(), best[:, -1].cpu().numpy()
-    return found
+        result: tuple[Ids, Scores] = ids.cpu().numpy(), best[:, -1].cpu().numpy()
+    return result
 
 
 def _blocks(vectors: Vectors, queries: int, device: str) -> Iterator[tuple[int, torch.Tensor]]:
@@ -216,24 +216,27 @@ def _blocks(vectors: Vectors, queries: int, device: str) -> Iterator[tuple[int, 
             yield start, torch.from_numpy(rows).pin_memory().to(device, non_blocking=True).float()
 
 
-def _moved(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
-    """Return the mean direction of the rows nearest to each centre; one without rows takes a badly placed row."""
+def _updated(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Return the mean direction of the rows nearest to each centroid.
+
+    A centroid without rows becomes the row that is farthest from its own centroid.
+    """
     import torch
 
-    nearest = _nearest(rows, centres)
-    sums = torch.zeros_like(centres).index_add_(0, nearest, rows)
-    empty = torch.bincount(nearest, minlength=len(centres)) == 0
+    nearest = _nearest(rows, centroids)
+    sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
+    empty = torch.bincount(nearest, minlength=len(centroids)) == 0
     if empty.any():
-        far = (rows * centres[nearest]).sum(1)
+        far = (rows * centroids[nearest]).sum(1)
         sums[empty] = rows[far.topk(int(empty.sum()), largest=False).indices]
     return torch.nn.functional.normalize(sums, dim=1)
 
 
-def _nearest(rows: torch.Tensor, centres: torch.Tensor) -> torch.Tensor:
+def _nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     import torch
 
-    size = max(1, _SCORES // len(centres))
-    return torch.cat([(part @ centres.T).argmax(1) for part in torch.split(rows, size)])
+    size = max(1, _SCORES // len(centroids))
+    return torch.cat([(part @ centroids.T).argmax(1) for part in torch.split(rows, size)])
 
 
 @contextmanager

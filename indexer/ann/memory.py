@@ -1,4 +1,4 @@
-"""What a build is going to need, stated before it starts."""
+"""Memory that the approximate indexes of a build will need, stated before it starts."""
 
 from __future__ import annotations
 

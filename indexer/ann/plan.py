@@ -1,4 +1,4 @@
-"""Which approximate index a collection gets, decided from its size before anything is read."""
+"""The ANN plan of a collection: kind, lists and codes, decided from its size before anything is read."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..errors import BuildError
 # Values (rows x dim) up to which one exact scan of the stored vectors takes about 5 ms on one core.
 FLAT_VALUES = 10_000_000
 
-# Lists from which on the centres of an `ivf-pq4` are found by codes of their own: 39 us in place of 77 for 2048 lists.
-QUICK_CENTRES = 2048
+# Lists from which on the centroids of an `ivf-pq4` are searched by 4-bit codes: 39 us in place of 77 for 2048 lists.
+FAST_CENTROIDS = 2048
 
 _MINIMUM_ROWS: Mapping[AnnKind, int] = {
     "flat": 0,
     "ivf-flat": 1,
-    "ivf-pq": 256,  # an 8-bit quantiser has 256 centres, and each needs a point
-    "ivf-pq4": 64,  # 4 points for each of the 16 centres of a 4-bit quantiser
+    "ivf-pq": 256,  # an 8-bit quantiser has 256 centroids, and each needs a point
+    "ivf-pq4": 64,  # 4 points for each of the 16 centroids of a 4-bit quantiser
     "ivf-rabitq": 16,
     "hnsw": 1,
 }
@@ -85,12 +85,12 @@ def _auto(rows: int, dim: int) -> AnnKind:
 
 
 def _nlist(kind: AnnKind, rows: int) -> int:
-    wanted = 1 << max(0, round(math.log2(math.sqrt(rows))))
-    if kind == "ivf-pq4" and wanted == QUICK_CENTRES // 2:
-        wanted = QUICK_CENTRES  # a million rows: what finer lists cost a query, quick centres give back
-    while wanted > 1 and rows < _MINIMUM_LIST_ROWS * wanted:
-        wanted //= 2
-    return min(wanted, _MAXIMUM_NLIST)
+    nlist = 1 << max(0, round(math.log2(math.sqrt(rows))))
+    if kind == "ivf-pq4" and nlist == FAST_CENTROIDS // 2:
+        nlist = FAST_CENTROIDS  # a million rows: what finer lists cost a query, fast centroids give back
+    while nlist > 1 and rows < _MINIMUM_LIST_ROWS * nlist:
+        nlist //= 2
+    return min(nlist, _MAXIMUM_NLIST)
 
 
 def _rotation(kind: AnnKind, dim: int) -> str:

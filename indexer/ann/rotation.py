@@ -1,4 +1,4 @@
-"""The rotation that makes product codes count: principal axes, shared out evenly among the codes.
+"""The rotation in front of product quantization: principal axes, shared out evenly among the codes.
 
 A code covers a few dimensions and has as many bits as every other, so dimensions of very unequal spread waste bits.
 Along the principal axes nothing is said twice, and when each code gets wide and narrow axes whose product is the same

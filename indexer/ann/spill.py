@@ -1,4 +1,4 @@
-"""Query spill: rows that queries look for in a list where they are not, put into that list as well.
+"""Query spill: rows that queries miss are stored a second time, in the list where those queries look first.
 
 Text queries lie off the images: a caption's nearest images are spread over lists that the caption would visit late. A
 sample of the queries that will come shows which rows those are. Each neighbour whose list its query visits late is also
@@ -67,31 +67,31 @@ def _entries(packed: Any, seen: Seen, queries: Scores, homes: NDArray[np.int32],
     nprobe = max(late + 1, packed.nlist // _SEARCHED_SHARE, _SEARCHED_LEAST)
     probing = faiss.SearchParametersIVF(nprobe=min(nprobe, packed.nlist))
     turned = seen.turned(queries)
-    found = packed.search(turned, min(_CANDIDATES, seen.stored.rows), params=probing)[1]
-    near = rerank(seen.stored, queries, found, NEIGHBOURS)[0]
+    candidates = packed.search(turned, min(_CANDIDATES, seen.stored.rows), params=probing)[1]
+    near = rerank(seen.stored, queries, candidates, NEIGHBOURS)[0]
     visited = packed.quantizer.search(turned, min(late, packed.nlist))[1]
     missed = (near >= 0) & ~(homes[near][:, :, None] == visited[:, None, :]).any(axis=2)
-    query, place = np.nonzero(missed)
-    return np.stack([near[query, place], _nearest(packed, seen, near[query, place], visited[query])], axis=1)
+    query, position = np.nonzero(missed)
+    return np.stack([near[query, position], _nearest(packed, seen, near[query, position], visited[query])], axis=1)
 
 
 def _nearest(packed: Any, seen: Seen, rows: Ids, visited: Ids) -> Ids:
-    """Of the first lists of each line of `visited` the one whose centre is nearest to the row: its codes fit best."""
+    """Of the first lists of each line of `visited` the one whose centroid is nearest to the row: its codes fit best."""
     early = visited[:, :_EARLY]
     best = np.empty(len(rows), dtype=np.int64)
     for start in range(0, len(rows), _BLOCK):
         part = slice(start, start + _BLOCK)
-        centres = packed.quantizer.reconstruct_batch(np.ascontiguousarray(early[part].reshape(-1)))
-        centres = centres.reshape(*early[part].shape, -1)
-        fit = np.vecdot(centres, seen.rows(rows[part])[:, None, :])
+        centroids = packed.quantizer.reconstruct_batch(np.ascontiguousarray(early[part].reshape(-1)))
+        centroids = centroids.reshape(*early[part].shape, -1)
+        fit = np.vecdot(centroids, seen.rows(rows[part])[:, None, :])
         best[part] = early[part][np.arange(len(fit)), fit.argmax(axis=1)]
     return best
 
 
-def _most_useful(entries: Ids, most: int) -> tuple[Ids, Ids]:
+def _most_useful(entries: Ids, limit: int) -> tuple[Ids, Ids]:
     """Each entry once; where there are too many, those that the most queries asked for; in row order."""
     pairs, times = np.unique(entries, axis=0, return_counts=True)
-    kept = np.sort(np.argsort(-times, kind="stable")[:most])
+    kept = np.sort(np.argsort(-times, kind="stable")[:limit])
     return np.ascontiguousarray(pairs[kept, 0]), np.ascontiguousarray(pairs[kept, 1])
 
 

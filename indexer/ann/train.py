@@ -18,8 +18,8 @@ from storage.faiss_file import write_ann
 from storage.schema import AnnPlan
 
 from ..errors import BuildError
-from .kmeans import ROUNDS, add_to_lists, list_centres, lists_of, train_centres
-from .plan import QUICK_CENTRES, minimum_rows, pq_width
+from .kmeans import ROUNDS, add_to_lists, list_centroids, lists_of, train_centroids
+from .plan import FAST_CENTROIDS, minimum_rows, pq_width
 from .rotation import Seen, pq_rotation, turn, with_rotation
 from .spill import spill
 
@@ -63,8 +63,8 @@ def build_ann(
         progress: Called with (rows added so far, all rows).
         queries: (n, dim) unit vectors of another modality that will be searched with, to spill rows for (`ivf-pq4`
             alone, and where memory allows); see `spill`. Not those that the recall is going to be measured with.
-        device: Torch's name of a GPU that finds the list centres and each row's list; None for FAISS on the CPU. Codes
-            are always made by FAISS.
+        device: Torch's name of a GPU that finds the list centroids and each row's list; None for FAISS on the CPU.
+            Codes are always made by FAISS.
 
     Returns:
         The plan with the number of rows that it was really trained on, and of entries that were spilled.
@@ -88,31 +88,31 @@ def build_ann(
     if spilling and queries is not None:
         plan = replace(plan, spilled=spill(index, seen, queries))
     index = faiss.IndexIVFPQFastScan(index) if late else index
-    with _quick_centres(index, plan):
+    with _quick_centroids(index, plan):
         write_ann(index if rotation is None else with_rotation(index, rotation), path)
     return plan
 
 
 @contextmanager
-def _quick_centres(index: Any, plan: AnnPlan) -> Iterator[None]:
-    """Let queries find the centres of their lists by 4-bit codes, and score the best exactly, where there are many.
+def _quick_centroids(index: Any, plan: AnnPlan) -> Iterator[None]:
+    """Let queries find the centroids of their lists by 4-bit codes, and score the best exactly, where there are many.
 
-    The lists of rows were chosen by comparing all centres; only queries take the quick way, which names the same lists
-    but one in a thousand.
+    The lists of rows were chosen by comparing all centroids; only queries use the codes, which name the same lists but
+    one in a thousand.
     """
-    if plan.kind != "ivf-pq4" or plan.nlist < QUICK_CENTRES:
+    if plan.kind != "ivf-pq4" or plan.nlist < FAST_CENTROIDS:
         yield
         return
     plain = index.quantizer
-    centres = plain.reconstruct_n(0, index.nlist)
+    centroids = plain.reconstruct_n(0, index.nlist)
     codes = faiss.IndexPQFastScan(index.d, index.d // pq_width("ivf-pq4", index.d), 4, faiss.METRIC_INNER_PRODUCT)
     _set_clustering(codes.pq.cp, 0)
     with _threads(1):
-        codes.train(centres)
-    quick = faiss.IndexRefineFlat(codes)
-    quick.k_factor = _CENTRES_SCORED
-    quick.add(centres)
-    index.quantizer = quick
+        codes.train(centroids)
+    fast = faiss.IndexRefineFlat(codes)
+    fast.k_factor = _CENTRES_SCORED
+    fast.add(centroids)
+    index.quantizer = fast
     try:
         yield
     finally:
@@ -138,12 +138,12 @@ def estimate_memory(plan: AnnPlan, rows: int, dim: int) -> int:
 
 
 def _training_bytes(sample_rows: int, dim: int) -> int:
-    # The sample, and FAISS's copies of it for k-means and for what is left of it after the list centres.
+    # The sample, and FAISS's copies of it for k-means and for what is left of it after the list centroids.
     return _BASE_BYTES + 3 * sample_rows * dim * 4
 
 
 def _adding_bytes(plan: AnnPlan, rows: int, dim: int, chunk_rows: int) -> int:
-    # The chunk, rotated, FAISS's copy less the list centres, and the float16 rows and codes that stand between them.
+    # The chunk, rotated, FAISS's copy less the list centroids, and the float16 rows and codes that stand between them.
     return _BASE_BYTES + _index_bytes(plan, rows, dim) + 4 * chunk_rows * dim * 4
 
 
@@ -180,10 +180,10 @@ def fit_memory(plan: AnnPlan, rows: int, dim: int, memory_bytes: int | None) -> 
     def adding(count: int) -> int:
         return _adding_bytes(plan, rows, dim, count)
 
-    wanted = min(rows, _CHUNK_ROWS)
+    largest = min(rows, _CHUNK_ROWS)
     smallest = Work(
         sample_rows=min(plan.train_rows, max(_TRAIN_ROWS_A_LIST_AT_LEAST * plan.nlist, minimum_rows(plan.kind))),
-        chunk_rows=min(wanted, _SMALLEST_CHUNK_ROWS),
+        chunk_rows=min(largest, _SMALLEST_CHUNK_ROWS),
     )
     limit = math.inf if memory_bytes is None else memory_bytes
     need = max(training(smallest.sample_rows), adding(smallest.chunk_rows))
@@ -194,7 +194,7 @@ def fit_memory(plan: AnnPlan, rows: int, dim: int, memory_bytes: int | None) -> 
         )
     return Work(
         sample_rows=_halved(plan.train_rows, smallest.sample_rows, training, limit),
-        chunk_rows=_halved(wanted, smallest.chunk_rows, adding, limit),
+        chunk_rows=_halved(largest, smallest.chunk_rows, adding, limit),
     )
 
 
@@ -218,12 +218,12 @@ def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> tuple[Any, 
         rotation = pq_rotation(sample, index.pq.M)
         turn(sample, rotation)
     if device is None:
-        centres = train_centres(sample, plan.nlist, plan.seed)
+        centroids = train_centroids(sample, plan.nlist, plan.seed)
     else:
-        centres = list_centres(sample, plan.nlist, device=device, rounds=ROUNDS, seed=plan.seed)
-    index.quantizer.add(centres)
+        centroids = list_centroids(sample, plan.nlist, device=device, rounds=ROUNDS, seed=plan.seed)
+    index.quantizer.add(centroids)
     with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
-        index.train(sample)  # it finds the list centres trained and goes on with the codes
+        index.train(sample)  # it finds the list centroids trained and goes on with the codes
     return index, rotation
 
 
@@ -231,10 +231,10 @@ def _empty(dim: int, plan: AnnPlan) -> Any:
     if plan.kind not in ("ivf-pq", "ivf-pq4"):
         return faiss.index_factory(dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
     # 4-bit codes too are filled in plain order, in which entries may be added to chosen lists, and packed in the end.
-    centres, codes = faiss.IndexFlatIP(dim), dim // pq_width(plan.kind, dim)
+    centroids, codes = faiss.IndexFlatIP(dim), dim // pq_width(plan.kind, dim)
     bits = 4 if plan.kind == "ivf-pq4" else 8
-    index = faiss.IndexIVFPQ(centres, dim, plan.nlist, codes, bits, faiss.METRIC_INNER_PRODUCT)
-    centres.this.disown()
+    index = faiss.IndexIVFPQ(centroids, dim, plan.nlist, codes, bits, faiss.METRIC_INNER_PRODUCT)
+    centroids.this.disown()
     index.own_fields = True
     return index
 
@@ -265,14 +265,14 @@ def _sample(vectors: Vectors, count: int, seed: int) -> NDArray[np.float32]:
 
 
 def _add(index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, device: str | None) -> None:
-    centres = None if device is None else index.quantizer.reconstruct_n(0, index.nlist)
+    centroids = None if device is None else index.quantizer.reconstruct_n(0, index.nlist)
     total = seen.stored.rows
     for start in range(0, total, chunk_rows):
         ids = np.arange(start, min(start + chunk_rows, total), dtype=np.int64)
         rows = seen.rows(ids)
-        if device is None or centres is None:
+        if device is None or centroids is None:
             index.add(rows)
         else:
-            add_to_lists(index, rows, ids, lists_of(rows, centres, device=device))
+            add_to_lists(index, rows, ids, lists_of(rows, centroids, device=device))
         if progress is not None:
             progress(start + len(ids), total)

@@ -1,4 +1,4 @@
-"""Measure what a search costs and finds, with the queries that will come, and keep the settings worth choosing."""
+"""Tuning of operating points: recall and cost over a grid of settings, measured with real queries."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class Truth:
 
     vectors: Vectors
     queries: Scores
-    own: Ids
+    self_rows: Ids
     ids: Ids
     scores: Scores
 
     @classmethod
-    def of(cls, vectors: Vectors, queries: Scores, depth: int, own: Ids) -> Truth:
+    def of(cls, vectors: Vectors, queries: Scores, depth: int, self_rows: Ids) -> Truth:
         """Search for the neighbours of `queries`; `own` (nq,) holds for each a row that it may not find, or -1."""
-        ids, scores = exact_search(vectors, queries, depth + 1, exclude=own)
-        return cls(vectors, queries, own, ids, scores)
+        ids, scores = exact_search(vectors, queries, depth + 1, exclude=self_rows)
+        return cls(vectors, queries, self_rows, ids, scores)
 
-    def places(self, candidates: Ids) -> Ids:
+    def positions(self, candidates: Ids) -> Ids:
         """Return (nq, depth): the place among a query's candidates of each of its best rows, `NOWHERE` if not there.
 
         Args:
@@ -47,25 +47,25 @@ class Truth:
                 The query's own row takes no place.
         """
         depth = self.ids.shape[1] - 1
-        places = np.full((len(candidates), depth), NOWHERE, dtype=np.int64)
+        positions = np.full((len(candidates), depth), NOWHERE, dtype=np.int64)
         rank = np.full(self.vectors.rows + 1, depth, dtype=np.int64)  # one more for -1, the last
         tied = (self.scores[:, 1:] == self.scores[:, :-1]).any(axis=1)
-        for line, (found, own) in enumerate(zip(candidates, self.own, strict=True)):
-            found = found[found != own] if own >= 0 else found
+        for line, (found, self_row) in enumerate(zip(candidates, self.self_rows, strict=True)):
+            found = found[found != self_row] if self_row >= 0 else found
             if tied[line]:
-                places[line] = self._tied_places(line, found)
+                positions[line] = self._tied_positions(line, found)
                 continue
             rank[self.ids[line, :depth]] = np.arange(depth)
             ranks = rank[found]
             hits = np.flatnonzero(ranks < depth)[::-1]  # backwards: the first place is the last to be written
-            places[line, ranks[hits]] = hits
+            positions[line, ranks[hits]] = hits
             rank[self.ids[line, :depth]] = depth
-        return places
+        return positions
 
-    def _tied_places(self, line: int, found: Ids) -> Ids:
+    def _tied_positions(self, line: int, found: Ids) -> Ids:
         """The same by score: the first candidates with a score take the ranks with that score."""
         depth = self.ids.shape[1] - 1
-        places = np.full(depth, NOWHERE, dtype=np.int64)
+        positions = np.full(depth, NOWHERE, dtype=np.int64)
         scores = score_candidates(self.vectors, self.queries[line : line + 1], found[None])[0]
         again = np.ones(len(found), dtype=np.bool_)
         again[np.unique(found, return_index=True)[1]] = False
@@ -73,8 +73,8 @@ class Truth:
         for score in np.unique(self.scores[line, :depth]):
             ranks = np.flatnonzero(self.scores[line, :depth] == score)
             first = np.flatnonzero(scores == score)[: len(ranks)]
-            places[ranks[: len(first)]] = first
-        return places
+            positions[ranks[: len(first)]] = first
+        return positions
 
 
 KS = (10, 100)
@@ -132,32 +132,35 @@ def tune(
     """
     picked = np.unique(np.linspace(0, len(queries) - 1, min(len(queries), _MOST_QUERIES)).astype(np.int64))
     queries = np.ascontiguousarray(queries, dtype=np.float32)[picked]
-    own = np.full(len(queries), -1, dtype=np.int64) if self_rows is None else np.asarray(self_rows, np.int64)[picked]
+    nowhere = np.full(len(queries), -1, dtype=np.int64)
+    excluded = nowhere if self_rows is None else np.asarray(self_rows, np.int64)[picked]
     available = vectors.rows - (0 if self_rows is None else 1)
     if not len(queries) or available < 1:
         return Tuning(query_source=source, queries=len(queries), points=())
     fitting = [k for k in ks if k <= available] or [available]
-    settings = _settings(ann, vectors, queries, own, fitting)
+    settings = _settings(ann, vectors, queries, excluded, fitting)
     points = [point for k in fitting for point in _front(_timed(ann, queries, _promising(ann, queries, settings, k)))]
     return Tuning(query_source=source, queries=len(queries), points=tuple(points))
 
 
-def _settings(ann: AnnIndex, vectors: Vectors, queries: Scores, own: Ids, ks: Sequence[int]) -> list[_Setting]:
+def _settings(ann: AnnIndex, vectors: Vectors, queries: Scores, self_rows: Ids, ks: Sequence[int]) -> list[_Setting]:
     if ann.plan.kind == "flat":
         return [_Setting(k=k, nprobe=0, oversample=1, ann_recall=1.0) for k in ks]
     if ann.plan.kind == "hnsw":  # asking for 100 widens the walk, which would flatter 10
-        return [setting for k in ks for setting in _grid(ann, vectors, queries, own, [k])]
-    return _grid(ann, vectors, queries, own, ks)
+        return [setting for k in ks for setting in _grid(ann, vectors, queries, self_rows, [k])]
+    return _grid(ann, vectors, queries, self_rows, ks)
 
 
-def _grid(ann: AnnIndex, vectors: Vectors, queries: Scores, own: Ids, ks: Sequence[int]) -> list[_Setting]:
+def _grid(ann: AnnIndex, vectors: Vectors, queries: Scores, self_rows: Ids, ks: Sequence[int]) -> list[_Setting]:
     """Recall of every setting: one search for each nprobe, whose prefixes stand for every oversample."""
-    truth = Truth.of(vectors, queries, max(ks), own)
+    truth = Truth.of(vectors, queries, max(ks), self_rows)
     count = max(k * max(_oversamples(ann, k, vectors.rows)) for k in ks)
     started, settings, history = time.perf_counter(), list[_Setting](), list[list[float]]()
     for nprobe in _nprobes(ann, max(ks)):
-        places = truth.places(ann.candidates(queries, min(count + 1, vectors.rows + ann.plan.spilled), nprobe=nprobe))
-        found = [_recalls(places, k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
+        positions = truth.positions(
+            ann.candidates(queries, min(count + 1, vectors.rows + ann.plan.spilled), nprobe=nprobe)
+        )
+        found = [_recalls(positions, k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
         settings += [setting for line in found for setting in line]
         history.append([max(setting.ann_recall for setting in line) for line in found])
         if _is_enough(history) or time.perf_counter() - started > _BUDGET_SECONDS:
@@ -175,9 +178,9 @@ def _is_enough(history: Sequence[Sequence[float]]) -> bool:
     return all(now - before < _LITTLE for now, before in zip(reached, history[-3], strict=True))
 
 
-def _recalls(places: Ids, k: int, nprobe: int, oversamples: Sequence[int]) -> list[_Setting]:
+def _recalls(positions: Ids, k: int, nprobe: int, oversamples: Sequence[int]) -> list[_Setting]:
     return [
-        _Setting(k=k, nprobe=nprobe, oversample=o, ann_recall=float((places[:, :k] < k * o).mean()))
+        _Setting(k=k, nprobe=nprobe, oversample=o, ann_recall=float((positions[:, :k] < k * o).mean()))
         for o in oversamples
     ]
 
@@ -201,24 +204,26 @@ def _nprobes(ann: AnnIndex, k: int) -> list[int]:
 
 def _worthwhile(settings: Sequence[_Setting], k: int) -> list[_Setting]:
     """Settings of this k that no setting with as little or less probing and re-ranking equals in recall."""
-    mine = [setting for setting in settings if setting.k == k]
-    return [setting for setting in mine if not any(_dominates(other, setting) for other in mine)]
+    candidates_at_k = [setting for setting in settings if setting.k == k]
+    return [setting for setting in candidates_at_k if not any(_dominates(other, setting) for other in candidates_at_k)]
 
 
 def _promising(ann: AnnIndex, queries: Scores, settings: Sequence[_Setting], k: int) -> list[_Setting]:
     """Those of them that could be the cheapest for their recall, by a cost that is linear in lists and candidates."""
-    mine = _worthwhile(settings, k)
-    if len(mine) <= _FEW_SETTINGS:
-        return mine
-    shape = np.array([[1.0, setting.nprobe, setting.oversample] for setting in mine])
+    candidates_at_k = _worthwhile(settings, k)
+    if len(candidates_at_k) <= _FEW_SETTINGS:
+        return candidates_at_k
+    shape = np.array([[1.0, setting.nprobe, setting.oversample] for setting in candidates_at_k])
     probes = sorted(
-        {int(pick(shape[:, axis])) for axis in (1, 2) for pick in (np.argmin, np.argmax)} | {len(mine) // 2}
+        {int(pick(shape[:, axis])) for axis in (1, 2) for pick in (np.argmin, np.argmax)} | {len(candidates_at_k) // 2}
     )
-    known = [point.ms_per_query for point in _timed(ann, queries, [mine[place] for place in probes])]
+    known = [point.ms_per_query for point in _timed(ann, queries, [candidates_at_k[position] for position in probes])]
     costs = np.maximum(shape @ np.maximum(np.linalg.lstsq(shape[probes], np.array(known))[0], 0), 1e-3)
-    recalls = np.array([setting.ann_recall for setting in mine])
+    recalls = np.array([setting.ann_recall for setting in candidates_at_k])
     best = np.array([costs[recalls >= recall].min() for recall in recalls])
-    return [setting for setting, cost, least in zip(mine, costs, best, strict=True) if cost <= _NEARLY * least]
+    return [
+        setting for setting, cost, least in zip(candidates_at_k, costs, best, strict=True) if cost <= _NEARLY * least
+    ]
 
 
 def _dominates(one: _Setting, other: _Setting) -> bool:

@@ -1,4 +1,4 @@
-"""What a search of an index finds of its ground truth, and what it costs: the same calls that a user makes."""
+"""Recall and cost of searches through the approximate index, measured with the calls that a user makes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CURVE_QUERIES = 5000
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One direction of an index with its ground truth; only queries that something answers are asked."""
+    """One direction of an index with its ground truth; only queries with relevant items are searched."""
 
     searcher: Searcher
     version: IndexVersion
@@ -53,15 +53,15 @@ class Trial:
         depth = min(max(*self.k, DEPTH), len(self.gallery))
         request = SearchRequest(k=depth, ann_recall=self.ann_recall, where=self.where)
         choice = choose(self._info, self.direction, request, None if self.where is None else len(self.gallery))
-        asked: SearchOptions = {"ann_recall": self.ann_recall}
-        found = self._ranked(self.queries, depth, asked)
-        told = evaluate_ranking(found, self.relevant, self.k)
-        told["left_out"] = len(self.truth.rows[self.source]) - len(self.asking)
-        told["ann_recall@10"] = 1.0 if choice.exact else ann_recall(found[:, :DEPTH], self._exact)
-        told["ms_per_query"] = self._milliseconds(depth, asked)
+        settings: SearchOptions = {"ann_recall": self.ann_recall}
+        ranked = self._ranked(self.queries, depth, settings)
+        figures = evaluate_ranking(ranked, self.relevant, self.k)
+        figures["left_out"] = len(self.truth.rows[self.source]) - len(self.query_positions)
+        figures["ann_recall@10"] = 1.0 if choice.exact else ann_recall(ranked[:, :DEPTH], self._exact)
+        figures["ms_per_query"] = self._milliseconds(depth, settings)
         curve = self._curve(choice.exact)
         exact = {"curve_exact": self._hits(self._exact[self.sampled])} if curve else {}
-        return told | {"choice": choice.to_json(), "operating_points": curve} | exact
+        return figures | {"choice": choice.to_json(), "operating_points": curve} | exact
 
     @property
     def target(self) -> Collection:
@@ -70,7 +70,7 @@ class Trial:
 
     @property
     def source(self) -> Collection:
-        """What is asked with."""
+        """The query vectors."""
         return "texts" if self.target == "images" else "images"
 
     @property
@@ -80,33 +80,33 @@ class Trial:
 
     @property
     def gallery(self) -> Rows:
-        """Row ids that may be found."""
+        """Row ids of the gallery."""
         return self.truth.rows[self.target]
 
     @cached_property
-    def asking(self) -> Rows:
+    def query_positions(self) -> Rows:
         """Places within the gallery of the queries that something answers, ascending."""
         return np.unique(self._ends[0])
 
     @cached_property
     def queries(self) -> NDArray[np.float32]:
         """Their stored vectors, (n, dim)."""
-        rows = self.truth.rows[self.source][self.asking]
+        rows = self.truth.rows[self.source][self.query_positions]
         return self.version.vectors(self.source).gather(rows).astype(np.float32)
 
     @cached_property
     def relevant(self) -> list[list[int]]:
         """For each query the row ids that answer it."""
-        places, targets = self._ends
-        order = np.argsort(places, kind="stable")
-        starts = np.searchsorted(places[order], self.asking)
+        positions, targets = self._ends
+        order = np.argsort(positions, kind="stable")
+        starts = np.searchsorted(positions[order], self.query_positions)
         rows = self.gallery[targets[order]]
         return [part.tolist() for part in np.split(rows, starts[1:])]
 
     @cached_property
     def sampled(self) -> Rows:
         """Which of the queries the curve is drawn from."""
-        return _sample(len(self.asking), _CURVE_QUERIES)
+        return _sample(len(self.query_positions), _CURVE_QUERIES)
 
     @property
     def _ends(self) -> tuple[Rows, Rows]:
@@ -122,25 +122,25 @@ class Trial:
         """The exact ten best rows of each query."""
         return self._ranked(self.queries, min(DEPTH, len(self.gallery)), {"exact": True})
 
-    def _ranked(self, queries: NDArray[np.float32], depth: int, asked: SearchOptions) -> Rows:
+    def _ranked(self, queries: NDArray[np.float32], depth: int, settings: SearchOptions) -> Rows:
         """Row ids (n, depth) that searches give, padded with -1."""
-        parts = [self._search(queries[i : i + _BATCH], depth, asked) for i in range(0, len(queries), _BATCH)]
+        parts = [self._search(queries[i : i + _BATCH], depth, settings) for i in range(0, len(queries), _BATCH)]
         ids = np.concatenate(parts)
-        found = np.full(ids.shape, -1, dtype=np.int64)
+        ranked = np.full(ids.shape, -1, dtype=np.int64)
         known = ids != None  # noqa: E711  an elementwise comparison
-        found[known] = self.version.vectors(self.target).find(ids[known].tolist())
-        return found
+        ranked[known] = self.version.vectors(self.target).find(ids[known].tolist())
+        return ranked
 
-    def _search(self, queries: NDArray[np.float32], depth: int, asked: SearchOptions) -> NDArray[np.object_]:
-        options: SearchOptions = {**asked, "where": self.where}
+    def _search(self, queries: NDArray[np.float32], depth: int, settings: SearchOptions) -> NDArray[np.object_]:
+        options: SearchOptions = {**settings, "where": self.where}
         return self.searcher.search_vectors(self.target, queries, depth, direction=self.direction, **options)[0]
 
-    def _milliseconds(self, depth: int, asked: SearchOptions) -> float:
+    def _milliseconds(self, depth: int, settings: SearchOptions) -> float:
         """The median wall time of one query at a time, over a sample; the first, which loads the index, not counted."""
         costs = []
-        for row in [0, *_sample(len(self.asking), _TIMED).tolist()]:
+        for row in [0, *_sample(len(self.query_positions), _TIMED).tolist()]:
             started = time.perf_counter()
-            self._search(self.queries[row : row + 1], depth, asked)
+            self._search(self.queries[row : row + 1], depth, settings)
             costs.append((time.perf_counter() - started) * 1e3)
         return round(float(np.median(costs[1:])), 4)
 
@@ -154,24 +154,28 @@ class Trial:
         return [self._point(point) for point in tuning.points if point.k == nearest]
 
     def _point(self, point: OperatingPoint) -> dict[str, Any]:
-        asked: SearchOptions = {"nprobe": point.nprobe, "oversample": point.oversample}
+        settings: SearchOptions = {"nprobe": point.nprobe, "oversample": point.oversample}
         depth = min(DEPTH, len(self.gallery))
-        found = self._ranked(self.queries[self.sampled], depth, asked)
-        told: dict[str, Any] = {"nprobe": point.nprobe, "oversample": point.oversample, **self._hits(found)}
-        told["ann_recall@10"] = ann_recall(found, self._exact[self.sampled])
-        return told | {"ms_per_query": self._milliseconds(depth, asked), "queries": len(found)}
+        ranked = self._ranked(self.queries[self.sampled], depth, settings)
+        figures: dict[str, Any] = {"nprobe": point.nprobe, "oversample": point.oversample, **self._hits(ranked)}
+        figures["ann_recall@10"] = ann_recall(ranked, self._exact[self.sampled])
+        return figures | {"ms_per_query": self._milliseconds(depth, settings), "queries": len(ranked)}
 
-    def _hits(self, found: Rows) -> dict[str, float]:
+    def _hits(self, ranked: Rows) -> dict[str, float]:
         """R@k of rankings of the sampled queries, for each k that they are deep enough for."""
-        shallow = [k for k in self.k if k <= found.shape[1]]
+        shallow = [k for k in self.k if k <= ranked.shape[1]]
         if not shallow:
             return {}
-        figures = evaluate_ranking(found, [self.relevant[row] for row in self.sampled.tolist()], shallow)
+        figures = evaluate_ranking(ranked, [self.relevant[row] for row in self.sampled.tolist()], shallow)
         return {f"R@{k}": figures[f"R@{k}"] for k in shallow}
 
 
 def through_index(
-    searcher: Searcher, version: IndexVersion, truth: GroundTruth, k: Sequence[int], wanted: float | None = None
+    searcher: Searcher,
+    version: IndexVersion,
+    truth: GroundTruth,
+    k: Sequence[int],
+    ann_recall_target: float | None = None,
 ) -> dict[str, Any]:
     """Return the figures of both directions, as `Trial.figures` gives them.
 
@@ -180,15 +184,15 @@ def through_index(
         version: The open version.
         truth: Its ground truth.
         k: How deep to look.
-        wanted: The `ann_recall` to ask for; None for the searcher's default.
+        ann_recall_target: The `ann_recall` to request; None for the searcher's default.
     """
     both: tuple[Direction, ...] = ("text_to_image", "image_to_text")
     common: dict[str, Any] = {"searcher": searcher, "version": version, "truth": truth, "k": tuple(k)}
-    return {name: Trial(**common, direction=name, ann_recall=wanted).figures() for name in both}
+    return {name: Trial(**common, direction=name, ann_recall=ann_recall_target).figures() for name in both}
 
 
-def _sample(total: int, most: int) -> Rows:
-    """At most so many of `total` places, ascending, always the same; by chance, since captions come in fives."""
-    if total <= most:
+def _sample(total: int, limit: int) -> Rows:
+    """Return at most `limit` of `total` positions, ascending: a seeded random sample, since captions come in fives."""
+    if total <= limit:
         return np.arange(total, dtype=np.int64)
-    return np.sort(np.random.default_rng(total).choice(total, most, replace=False)).astype(np.int64)
+    return np.sort(np.random.default_rng(total).choice(total, limit, replace=False)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Scores an index against its own pairs: exactly, and through its approximate index."""
+"""Evaluation of an index against its own pairs: exact search, and search through its approximate index."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EvaluateOptions:
 
     Attributes:
         split: Only the images and texts of this split, as queries and as gallery; None for all.
-        k: How deep to look; each at most the size of both galleries.
+        k: Cutoffs; each at most the size of both galleries.
         exact: Leave out the searches through the approximate index.
         protocol: Whose definitions and keys to report beside ours: `twinlens` (none), `automm`, `clip-benchmark`,
             `vse` or `eccv`.
@@ -40,7 +40,7 @@ class EvaluateOptions:
             may not be the one that is measured.
         bootstrap: Give one to get intervals of the exact figures.
         version: Which version of the index; None for the current one.
-        ann_recall: What the searches through the index are asked to reach; None for the searcher's default.
+        ann_recall: The recall requested of searches through the index; None for the searcher's default.
     """
 
     split: str | None = None
@@ -95,12 +95,12 @@ def evaluate_index(path: str | Path, options: EvaluateOptions | None = None) -> 
     Returns:
         JSON's own types. `protocol`; `text_to_image`, `image_to_text` and `rsum` as `evaluate_embeddings` gives them,
         from the stored vectors by exact search; `ann_recall@10` of both directions (null without searches through the
-        index); `ann` with the protocol and, for each direction, what searches found, their cost and the operating
-        points (absent where everything was exact as asked); `figures` and `ann_figures`, the same under the keys of
-        another protocol; `hub_corrected` where asked for. `index` says which version of what was measured.
+        index); `ann` with the protocol and, for each direction, the recall of searches, their cost and the operating
+        points (absent where exact search was requested); `figures` and `ann_figures`, the same under the keys of
+        another protocol; `hub_corrected` where requested. `index` says which version of what was measured.
 
     Raises:
-        EvaluationError: The index cannot be scored as asked: a collection, a split or its pairs are missing, a k is
+        EvaluationError: The index cannot be scored: a collection, a split or its pairs are missing, a k is
             above the size of a gallery, the protocol does not fit; the message says what to do.
         StorageError: There is no index or no such version, or its files are damaged.
     """
@@ -109,15 +109,15 @@ def evaluate_index(path: str | Path, options: EvaluateOptions | None = None) -> 
     encoder = QueryEncoder.of(EncoderChoice(), version.manifest, version.dim, str(path))
     with Searcher(version, encoder, str(path)) as searcher:
         truth = GroundTruth.read(version, str(path), options.split)
-        known: dict[str, Any] = {"place": str(path), "searcher": searcher, "version": version, "truth": truth}
+        known: dict[str, Any] = {"location": str(path), "searcher": searcher, "version": version, "truth": truth}
         return _Evaluation(**known, options=options).result()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Evaluation:
-    """One index, open, with its ground truth and what was asked."""
+    """One open index with its ground truth and the options of the evaluation."""
 
-    place: str
+    location: str
     searcher: Searcher
     version: IndexVersion
     truth: GroundTruth
@@ -128,17 +128,17 @@ class _Evaluation:
         self._check(protocol)
         whole, folded = self._exact(protocol)
         figures = whole if folded is None else folded
-        found: dict[str, Any] = {"index": self._index(), "protocol": protocol.to_json(), **figures}
-        found["ann_recall@10"] = None
+        result: dict[str, Any] = {"index": self._index(), "protocol": protocol.to_json(), **figures}
+        result["ann_recall@10"] = None
         if protocol.name == "eccv":
-            found["figures"] = in_dialect(protocol.name, whole, folded)
+            result["figures"] = in_dialect(protocol.name, whole, folded)
         elif protocol.name != "twinlens":
-            found["figures"] = in_dialect(protocol.name, figures)
+            result["figures"] = in_dialect(protocol.name, figures)
         if not self.options.exact and folded is None:
-            found |= self._through_index(protocol)
+            result |= self._through_index(protocol)
         if self.options.hub_split is not None:
-            found["hub_corrected"] = self._hub_corrected(protocol.k, self.options.hub_split)
-        return found
+            result["hub_corrected"] = self._hub_corrected(protocol.k, self.options.hub_split)
+        return result
 
     def _protocol(self) -> Protocol:
         images, texts = (len(self.truth.rows[name]) for name in COLLECTIONS)
@@ -157,13 +157,13 @@ class _Evaluation:
         """Refuse before the work what would fail after it."""
         if protocol.folds > protocol.images:
             raise EvaluationError(
-                f"folds={protocol.folds} is above the {protocol.images} images in {self.place}; 5 is usual"
+                f"folds={protocol.folds} is above the {protocol.images} images in {self.location}; 5 is usual"
             )
         fold = "a fold of " if protocol.folds > 1 else ""
         for what, size in (("images", protocol.images // protocol.folds), ("texts", protocol.texts)):
             if max(protocol.k) > size:
                 raise EvaluationError(
-                    f"k={max(protocol.k)} is above the {size} {what} in {fold}{self.place}; give smaller values of k"
+                    f"k={max(protocol.k)} is above the {size} {what} in {fold}{self.location}; give smaller values of k"
                 )
         with self._explained():
             check_dialect(protocol)
@@ -182,14 +182,14 @@ class _Evaluation:
     def _hub_corrected(self, k: tuple[int, ...], split: str) -> dict[str, Any]:
         """The same figures with what hubs score too high taken off, as learnt from another split."""
         images, texts = (self.truth.vectors(self.version, name) for name in COLLECTIONS)
-        other = GroundTruth.read(self.version, self.place, split)
+        other = GroundTruth.read(self.version, self.location, split)
         their_images, their_texts = (other.vectors(self.version, name) for name in COLLECTIONS)
         with self._explained():
             of_images = HubCorrection.fit_best(images, their_texts, their_images, other.pairs)
             of_texts = HubCorrection.fit_best(texts, their_images, their_texts, other.pairs[:, ::-1])
             hubs: dict[str, Any] = {"image_hubs": of_images, "text_hubs": of_texts}
-            found = evaluate_embeddings(images, texts, self.truth.pairs, k, bootstrap=self.options.bootstrap, **hubs)
-        return {"split": split, **found}
+            result = evaluate_embeddings(images, texts, self.truth.pairs, k, bootstrap=self.options.bootstrap, **hubs)
+        return {"split": split, **result}
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -197,22 +197,22 @@ class _Evaluation:
         try:
             yield
         except ValueError as error:
-            raise EvaluationError(f"{self.place}: {error}") from error
+            raise EvaluationError(f"{self.location}: {error}") from error
 
     def _through_index(self, protocol: Protocol) -> dict[str, Any]:
         both: dict[str, Any] = through_index(
             self.searcher, self.version, self.truth, protocol.k, self.options.ann_recall
         )
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "ann_recall@10": {name: figures["ann_recall@10"] for name, figures in both.items()},
             "ann": {"protocol": replace(protocol, search="ann").to_json(), **both},
         }
         if self.options.protocol != "twinlens":
-            found["ann_figures"] = in_dialect(self.options.protocol, both)
-        return found
+            result["ann_figures"] = in_dialect(self.options.protocol, both)
+        return result
 
     def _index(self) -> dict[str, Any]:
         manifest = self.version.manifest
         kinds = {name: info.ann.kind for name, info in manifest.collections.items()}
         encoder = manifest.encoder.spec if manifest.encoder else None
-        return {"path": self.place, "version": manifest.version, "encoder": encoder, "ann": kinds}
+        return {"path": self.location, "version": manifest.version, "encoder": encoder, "ann": kinds}

@@ -1,4 +1,4 @@
-"""A picture of an evaluation: recall as bars beside published rows, and recall against the cost of a search."""
+"""Plot of an evaluation: recall as bars beside published figures, and recall against the cost of a search."""
 
 from __future__ import annotations
 
@@ -103,15 +103,15 @@ def _title(result: Mapping[str, Any], through: bool) -> str:
 
 
 def _series(result: Mapping[str, Any], direction: str, rows: Sequence[PublishedRow]) -> list[Series]:
-    found: list[Series] = [("this index, exact search", _EXACT, _percentages(result[direction]))]
+    series: list[Series] = [("this index, exact search", _EXACT, _percentages(result[direction]))]
     if not searched_exactly(result):
         kind = result["ann"][direction]["choice"]["kind"]
-        found.append((f"this index, through {kind}", _APPROXIMATE, _percentages(result["ann"][direction])))
-    for row, colour in zip(rows, _PUBLISHED, strict=False):
+        series.append((f"this index, through {kind}", _APPROXIMATE, _percentages(result["ann"][direction])))
+    for row, color in zip(rows, _PUBLISHED, strict=False):
         values = row.text_to_image if direction == "text_to_image" else row.image_to_text
         known = {k: value for k, value in zip(_PUBLISHED_DEPTHS, values, strict=True) if value is not None}
-        found.append((f"published: {row.model} ({row.kind})", colour, known))
-    return found
+        series.append((f"published: {row.model} ({row.kind})", color, known))
+    return series
 
 
 def _percentages(figures: Mapping[str, Any]) -> dict[int, float]:
@@ -121,14 +121,14 @@ def _percentages(figures: Mapping[str, Any]) -> dict[int, float]:
 def _bars(axes: Axes, words: str, series: Sequence[Series]) -> None:
     depths = list(series[0][2])
     width = min(_WIDEST_BAR, _GROUP / len(series))
-    for number, (name, colour, values) in enumerate(series):
-        places = [place + (number - (len(series) - 1) / 2) * width for place in range(len(depths))]
+    for number, (name, color, values) in enumerate(series):
+        positions = [position + (number - (len(series) - 1) / 2) * width for position in range(len(depths))]
         heights = [values.get(k, 0.0) for k in depths]
-        axes.bar(places, heights, width * 0.92, color=colour, label=name)
-        for place, k in zip(places, depths, strict=True):
+        axes.bar(positions, heights, width * 0.92, color=color, label=name)
+        for position, k in zip(positions, depths, strict=True):
             shown = _short(values[k]) if k in values else "-" if k in _PUBLISHED_DEPTHS else ""
             size = 8 if len(series) <= 4 else 7
-            axes.text(place, values.get(k, 0.0) + 1, shown, ha="center", va="bottom", fontsize=size, color=_INK)
+            axes.text(position, values.get(k, 0.0) + 1, shown, ha="center", va="bottom", fontsize=size, color=_INK)
     axes.set_xticks(range(len(depths)), [f"R@{k}" for k in depths])
     axes.set_ylim(0, 109)
     axes.set_yticks(range(0, 101, 20))
@@ -140,21 +140,21 @@ def _short(percentage: float) -> str:
     return "100" if percentage >= 99.95 else f"{percentage:.1f}"
 
 
-def _curves(axes: Axes, words: str, found: Mapping[str, Any]) -> None:
+def _curves(axes: Axes, words: str, figures: Mapping[str, Any]) -> None:
     """R@k and ann_recall@10 of every operating point; where all was exact, the one point that there is.
 
     The lines go through those that no cheaper one equals in ann_recall, the others stand beside them.
     """
-    points = sorted(found["operating_points"] or [found], key=lambda point: float(point["ms_per_query"]))
-    exact = found.get("curve_exact", found)
+    points = sorted(figures["operating_points"] or [figures], key=lambda point: float(point["ms_per_query"]))
+    exact = figures.get("curve_exact", figures)
     for number, k in enumerate(list(_percentages(points[0]))[: len(_DEPTHS)]):
         axes.axhline(100 * exact[f"R@{k}"], color=_DEPTHS[number], linewidth=0.9, linestyle=":")
         _curve(axes, points, f"R@{k}", color=_DEPTHS[number], marker=_MARKERS[number], markersize=5)
     _curve(axes, points, "ann_recall@10", color=_INK, marker="x", markersize=6, linestyle="--")
-    _mark_chosen(axes, found)
+    _mark_chosen(axes, figures)
     _cost_axis(axes, [point["ms_per_query"] for point in points])
-    how = "its operating points" if found["operating_points"] else "every vector compared"
-    _dress(axes, f"{words}: % against cost; {found['choice']['kind']}, {how}; dotted: exact search")
+    how = "its operating points" if figures["operating_points"] else "every vector compared"
+    _dress(axes, f"{words}: % against cost; {figures['choice']['kind']}, {how}; dotted: exact search")
     axes.legend(fontsize=8, loc="best", framealpha=0.9)
 
 
@@ -168,16 +168,16 @@ def _curve(axes: Axes, points: Sequence[Mapping[str, Any]], name: str, **look: A
 def _front(points: Sequence[Mapping[str, Any]]) -> list[int]:
     """The points with more ann_recall than every cheaper one; they come cheapest first."""
     front: list[int] = []
-    for place, point in enumerate(points):
+    for position, point in enumerate(points):
         if not front or point["ann_recall@10"] > points[front[-1]]["ann_recall@10"]:
-            front.append(place)
+            front.append(position)
     return front
 
 
-def _mark_chosen(axes: Axes, found: Mapping[str, Any]) -> None:
+def _mark_chosen(axes: Axes, figures: Mapping[str, Any]) -> None:
     """A grey line at the operating point that a search takes by itself."""
-    setting = [found["choice"][name] for name in ("nprobe", "oversample")]
-    for point in found["operating_points"]:
+    setting = [figures["choice"][name] for name in ("nprobe", "oversample")]
+    for point in figures["operating_points"]:
         if [point["nprobe"], point["oversample"]] == setting:
             axes.axvline(
                 point["ms_per_query"], color=_MUTED, linewidth=5, alpha=0.3, zorder=0, label="what a search takes"

@@ -1,4 +1,4 @@
-"""The figures of an evaluation as people read them: the protocol in a sentence, then tables."""
+"""Text report of an evaluation: the protocol in a sentence, then tables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def scorecard(result: Mapping[str, Any], dataset: str | None = None, rows: Seque
 
 
 def searched_exactly(result: Mapping[str, Any]) -> bool:
-    """Whether there is nothing to tell of an approximate index: not asked for, or every vector was compared anyway."""
+    """Whether nothing was measured through an approximate index: not requested, or every vector was compared."""
     return "ann" not in result or all(result["ann"][name]["choice"]["exact"] for name in DIRECTIONS)
 
 
@@ -62,8 +62,8 @@ def _figures(result: Mapping[str, Any]) -> str:
 def _columns(result: Mapping[str, Any]) -> list[Column]:
     name = result["protocol"]["name"]
     exact = result if name == "twinlens" else result["figures"]
-    found = None if searched_exactly(result) else (result["ann"] if name == "twinlens" else result["ann_figures"])
-    sides = [("exact", exact)] + ([("approximate", found)] if found is not None else [])
+    approximate = None if searched_exactly(result) else (result["ann"] if name == "twinlens" else result["ann_figures"])
+    sides = [("exact", exact)] + ([("approximate", approximate)] if approximate is not None else [])
     if name in ("clip-benchmark", "vse"):
         return [("", below, figures) for below, figures in sides]
     return [
@@ -106,19 +106,19 @@ def _through(result: Mapping[str, Any]) -> Iterator[str]:
         reasons = dict.fromkeys(result["ann"][name]["choice"]["reason"] for name in DIRECTIONS)
         yield f"Searches of this index give the exact figures: {'; '.join(reasons)}."
     for name, words in DIRECTIONS.items():
-        found = result["ann"][name]
-        yield f"{words[0].upper()}{words[1:]} through the index: {_went(found)}{_curve(found)}"
+        approximate = result["ann"][name]
+        yield f"{words[0].upper()}{words[1:]} through the index: {_went(approximate)}{_curve(approximate)}"
 
 
-def _went(found: Mapping[str, Any]) -> str:
-    choice = found["choice"]
+def _went(approximate: Mapping[str, Any]) -> str:
+    choice = approximate["choice"]
     setting = "exact" if choice["exact"] else f"nprobe {choice['nprobe']} oversample {choice['oversample']}"
-    recall = f"ann_recall@10 {found['ann_recall@10']:.3f}"
-    return f"{choice['kind']}, {setting} ({choice['reason']}), {recall}, {found['ms_per_query']:.3f} ms a query."
+    recall = f"ann_recall@10 {approximate['ann_recall@10']:.3f}"
+    return f"{choice['kind']}, {setting} ({choice['reason']}), {recall}, {approximate['ms_per_query']:.3f} ms a query."
 
 
-def _curve(found: Mapping[str, Any]) -> str:
-    points = found["operating_points"]
+def _curve(approximate: Mapping[str, Any]) -> str:
+    points = approximate["operating_points"]
     if not points:
         return ""
     depths = [key for key in points[0] if key.startswith("R@")]
@@ -133,9 +133,11 @@ def _curve(found: Mapping[str, Any]) -> str:
         ]
         for p in points
     ]
-    exact = ["", "exact", *(percent(found["curve_exact"][key]) for key in depths), "1.000", ""]
+    exact = ["", "exact", *(percent(approximate["curve_exact"][key]) for key in depths), "1.000", ""]
     sample = (
-        f"\n  From a sample of {points[0]['queries']:,} queries." if points[0]["queries"] < found["queries"] else ""
+        f"\n  From a sample of {points[0]['queries']:,} queries."
+        if points[0]["queries"] < approximate["queries"]
+        else ""
     )
     return "\n" + aligned([heads, *lines, exact], to_left=()) + sample
 
@@ -189,7 +191,7 @@ def aligned(lines: Sequence[Sequence[str]], groups: Sequence[str] = (), to_left:
         groups: One name a column; where neighbours have the same one it stands once above them all.
         to_left: The columns that are set to the left.
     """
-    wide = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    wide = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     above = _above(groups, wide)
     shown = [
         "  ".join(
@@ -204,11 +206,11 @@ def _above(groups: Sequence[str], wide: list[int]) -> list[str]:
     """The line of group names, if there are any; a column grows where its group's name is wider than all of it."""
     if not any(groups):
         return []
-    parts, place = [], 0
+    parts, column = [], 0
     for name, members in groupby(groups):
         size = len(list(members))
-        room = sum(wide[place : place + size]) + 2 * (size - 1)
-        wide[place] += max(0, len(name) - room)
+        room = sum(wide[column : column + size]) + 2 * (size - 1)
+        wide[column] += max(0, len(name) - room)
         parts.append(f"{name:>{max(room, len(name))}}")
-        place += size
+        column += size
     return ["  ".join(parts).rstrip()]

@@ -1,6 +1,6 @@
-"""One picture of many hits: people look, they do not read ids.
+"""Contact sheet: one image of many hits.
 
-A section a query: what was asked at the top, below it a grid of cards, best first, row by row.
+One section a query: the query at the top, below it a grid of cards, best first, row by row.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ class Pen:
         self._draw.rounded_rectangle((left, top, left + width, top + height), radius=height // 2, fill=ACCENT)
         self._centred((left + width / 2, top + height / 2), text, size, "white")
 
-    def picture(self, image: Image.Image, box: Box) -> None:
-        """Paste a picture into the middle of a box that is at least as large."""
+    def paste(self, image: Image.Image, box: Box) -> None:
+        """Paste an image into the middle of a box that is at least as large."""
         left = box[0] + (box[2] - box[0] - image.width) // 2
         top = box[1] + (box[3] - box[1] - image.height) // 2
         self.page.paste(image, (left, top))
@@ -139,11 +139,19 @@ _TITLE, _BODY, _SMALL = 19, 12, 10
 
 @dataclass(frozen=True, kw_only=True)
 class _Grid:
-    """Cards of one size: how many beside each other, the picture's height (0 for texts) and the lines of text."""
+    """Cards of one size.
+
+    Attributes:
+        columns: Cards beside each other.
+        image_height: In pixels; 0 for texts.
+        lines: Lines of caption.
+        id_lines: Lines of the item id, which is shown whole.
+    """
 
     columns: int
-    picture: int
+    image_height: int
     lines: int
+    id_lines: int = 1
 
     @property
     def width(self) -> int:
@@ -151,8 +159,8 @@ class _Grid:
 
     @property
     def height(self) -> int:
-        text = self.lines * line_height(_BODY) + line_height(_SMALL) + 2 * _PAD
-        return self.picture + text + (0 if self.picture else line_height(_BODY) + _PAD)
+        text = self.lines * line_height(_BODY) + self.id_lines * line_height(_SMALL) + 2 * _PAD
+        return self.image_height + text + (0 if self.image_height else line_height(_BODY) + _PAD)
 
     def wide(self, hits: int) -> int:
         """Pixels of a page that shows so many cards, margins included."""
@@ -165,35 +173,39 @@ class _Grid:
         return rows * (self.height + _GAP)
 
 
-_IMAGES = _Grid(columns=5, picture=150 * SCALE, lines=2)
-_TEXTS = _Grid(columns=3, picture=0, lines=6)
+# Beside the item id stands the score.
+_SCORE_WIDTH = 44 * SCALE
+# An id of more than some thousand characters is cut after all.
+_MOST_ID_LINES = 60
+_IMAGES = _Grid(columns=5, image_height=150 * SCALE, lines=2)
+_TEXTS = _Grid(columns=3, image_height=0, lines=6)
 
 
-def save_contact_sheet(path: Path, found: Sequence[Hits], root: Path | None = None) -> None:
+def save_contact_sheet(path: Path, results: Sequence[Hits], root: Path | None = None) -> None:
     """Write a PNG of the hits of one or more queries.
 
     Args:
         path: The file to write; an existing one is replaced.
-        found: What the searches brought back.
-        root: The folder that the images' `uri` are relative to. A picture that cannot be shown is a grey tile that says
+        results: The hits of each query.
+        root: The folder that the images' `uri` are relative to. An image that cannot be shown is a grey tile that says
             why.
 
     Raises:
         SearchError: More than 500 hits, or the file cannot be written.
     """
-    total = sum(len(hits) for hits in found)
+    total = sum(len(hits) for hits in results)
     if total > MAX_HITS:
         raise SearchError(f"{total} hits do not fit on a contact sheet; ask for {MAX_HITS} or fewer in all with k (-k)")
-    sheet = draw_contact_sheet(found, root)
+    sheet = draw_contact_sheet(results, root)
     try:
         sheet.save(path, format="PNG")
     except OSError as error:
         raise SearchError(f"cannot write the contact sheet {str(path)!r}: {error.strerror or error}") from error
 
 
-def draw_contact_sheet(found: Sequence[Hits], root: Path | None = None) -> Image.Image:
-    """Return the picture that `save_contact_sheet` writes."""
-    sections = [_Section(hits, root) for hits in found]
+def draw_contact_sheet(results: Sequence[Hits], root: Path | None = None) -> Image.Image:
+    """Return the image that `save_contact_sheet` writes."""
+    sections = [_Section(hits, root) for hits in results]
     # No wider than what stands on it; a heading may widen the page up to the full width, and is broken there.
     width = min(_PAGE_WIDTH, max([_LEAST_WIDTH, *(section.width for section in sections)]))
     for section in sections:
@@ -213,8 +225,8 @@ class _Section:
         self._hits = hits
         self._root = root
         self._grid = _fitting(hits)
-        self._asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
-        self._indent = _QUERY_BOX[0] + _GAP if self._asked else 0
+        self._query_image = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
+        self._indent = _QUERY_BOX[0] + _GAP if self._query_image else 0
         self.fit(_PAGE_WIDTH)
 
     @property
@@ -232,7 +244,7 @@ class _Section:
     @property
     def _head(self) -> int:
         text = len(self._title) * line_height(_TITLE) + len(self._about) * line_height(_BODY)
-        return max(text, _QUERY_BOX[1] if self._asked else 0) + _GAP
+        return max(text, _QUERY_BOX[1] if self._query_image else 0) + _GAP
 
     @property
     def height(self) -> int:
@@ -241,61 +253,68 @@ class _Section:
     def draw(self, pen: Pen, top: int) -> None:
         self._draw_head(pen, top)
         top += self._head
-        for place, hit in enumerate(self._hits):
-            row, column = divmod(place, self._grid.columns)
+        for position, hit in enumerate(self._hits):
+            row, column = divmod(position, self._grid.columns)
             left = _MARGIN + column * (self._grid.width + _GAP)
             above = top + row * (self._grid.height + _GAP)
             box = (left, above, left + self._grid.width, above + self._grid.height)
             pen.card(box)
-            if self._grid.picture:
-                _draw_image(pen, hit, box, self._root)
+            if self._grid.image_height:
+                _draw_image(pen, hit, box, self._grid, self._root)
             else:
-                _draw_text(pen, hit, box)
+                _draw_text(pen, hit, box, self._grid)
 
     def _draw_head(self, pen: Pen, top: int) -> None:
         left = _MARGIN
-        if self._asked:
+        if self._query_image:
             box = (left, top, left + _QUERY_BOX[0], top + _QUERY_BOX[1])
-            _draw_picture(pen, self._asked, box)
+            _draw_thumbnail(pen, self._query_image, box)
             left = box[2] + _GAP
         top = pen.lines(left, top, self._title, _TITLE)
         pen.lines(left, top, self._about, _BODY, MUTED)
 
 
 def _fitting(hits: Hits) -> _Grid:
-    """Cards as high as the longest caption needs."""
+    """Cards as high as the longest caption and the longest id need."""
     grid = _IMAGES if hits.collection == "images" else _TEXTS
     lines = [len(wrap(hit.caption or "", _BODY, grid.width - 2 * _PAD, grid.lines)) for hit in hits]
-    return replace(grid, lines=max(lines, default=0))
+    id_lines = [len(_id_lines(hit, grid.width - 2 * _PAD)) for hit in hits]
+    return replace(grid, lines=max(lines, default=0), id_lines=max(id_lines, default=1))
 
 
-def _draw_picture(pen: Pen, picture: Thumbnail, box: Box) -> None:
+def _id_lines(hit: Hit, width: int) -> list[str]:
+    """The item id, broken into as many lines as it takes beside the score."""
+    return wrap(hit.item_id, _SMALL, width - _SCORE_WIDTH, _MOST_ID_LINES) or [""]
+
+
+def _draw_thumbnail(pen: Pen, thumb: Thumbnail, box: Box) -> None:
     pen.card(box, fill=WELL, edge=None)
-    if picture.image:
-        pen.picture(picture.image, box)
+    if thumb.image:
+        pen.paste(thumb.image, box)
     else:
-        pen.note(picture.problem or "", box, _BODY)
+        pen.note(thumb.problem or "", box, _BODY)
 
 
-def _draw_image(pen: Pen, hit: Hit, box: Box, root: Path | None) -> None:
+def _draw_image(pen: Pen, hit: Hit, box: Box, grid: _Grid, root: Path | None) -> None:
     inset = SCALE
-    well = (box[0] + inset, box[1] + inset, box[2] - inset, box[1] + _IMAGES.picture)
+    well = (box[0] + inset, box[1] + inset, box[2] - inset, box[1] + grid.image_height)
     size = (well[2] - well[0], well[3] - well[1])
-    _draw_picture(pen, hit_thumbnail(hit, root, size), well)
+    _draw_thumbnail(pen, hit_thumbnail(hit, root, size), well)
     pen.badge(box[0] + _PAD // 2, box[1] + _PAD // 2, str(hit.rank), _SMALL)
-    _draw_words(pen, hit, (box[0], well[3] + _PAD // 2, box[2], box[3]), _IMAGES.lines)
+    _draw_words(pen, hit, (box[0], well[3] + _PAD // 2, box[2], box[3]), grid)
 
 
-def _draw_text(pen: Pen, hit: Hit, box: Box) -> None:
+def _draw_text(pen: Pen, hit: Hit, box: Box, grid: _Grid) -> None:
     pen.badge(box[0] + _PAD, box[1] + _PAD, str(hit.rank), _SMALL)
-    _draw_words(pen, hit, (box[0], box[1] + _PAD + line_height(_BODY) + _PAD // 2, box[2], box[3]), _TEXTS.lines)
+    _draw_words(pen, hit, (box[0], box[1] + _PAD + line_height(_BODY) + _PAD // 2, box[2], box[3]), grid)
 
 
-def _draw_words(pen: Pen, hit: Hit, box: Box, lines: int) -> None:
+def _draw_words(pen: Pen, hit: Hit, box: Box, grid: _Grid) -> None:
     """The caption from the top of the box, the id and the score at its foot."""
     left, right = box[0] + _PAD, box[2] - _PAD
     if hit.caption:
-        pen.lines(left, box[1], wrap(hit.caption, _BODY, right - left, lines), _BODY, INK)
-    foot = box[3] - _PAD // 2 - line_height(_SMALL)
-    pen.lines(left, foot, wrap(hit.item_id, _SMALL, right - left - 44 * SCALE, 1), _SMALL, MUTED)
+        pen.lines(left, box[1], wrap(hit.caption, _BODY, right - left, grid.lines), _BODY, INK)
+    ids = _id_lines(hit, right - left)
+    foot = box[3] - _PAD // 2 - len(ids) * line_height(_SMALL)
+    pen.lines(left, foot, ids, _SMALL, MUTED)
     pen.right(right, foot, shown_score(hit.score), _SMALL, ACCENT)

@@ -70,14 +70,14 @@ def spelled(text: str) -> str:
 
     A box would tell nobody anything.
     """
-    told = ""
+    described = ""
     for sign in text:
-        if told.rstrip().endswith("]") and unicodedata.category(sign).startswith("M"):
+        if described.rstrip().endswith("]") and unicodedata.category(sign).startswith("M"):
             continue  # a mark on a letter that is not shown
         words = sign if _is_known(sign) else _in_words(sign)
         # A script is named once, however many of its letters and words follow each other.
-        told += "" if words.startswith("[") and told.rstrip().endswith(words) else words
-    return told
+        described += "" if words.startswith("[") and described.rstrip().endswith(words) else words
+    return described
 
 
 def _in_words(sign: str) -> str:
@@ -91,13 +91,13 @@ def _in_words(sign: str) -> str:
 
 def _names(text: str) -> list[str | None]:
     """The font of each sign; spaces and marks stay with what they follow."""
-    found: list[str | None] = []
+    homes: list[str | None] = []
     for sign in text:
-        joins = bool(found) and (sign.isspace() or unicodedata.category(sign).startswith("M"))
-        found.append(found[-1] if joins and _has(found[-1], sign) else _home(sign))
-        if joins and not sign.isspace() and _has(found[-1], text[len(found) - 2]):
-            found[-2] = found[-1]  # a mark is drawn on its letter by one font
-    return found
+        joins = bool(homes) and (sign.isspace() or unicodedata.category(sign).startswith("M"))
+        homes.append(homes[-1] if joins and _has(homes[-1], sign) else _home(sign))
+        if joins and not sign.isspace() and _has(homes[-1], text[len(homes) - 2]):
+            homes[-2] = homes[-1]  # a mark is drawn on its letter by one font
+    return homes
 
 
 def _home(sign: str) -> str | None:
@@ -117,7 +117,7 @@ def _has(name: str | None, sign: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _installed() -> tuple[str, ...]:
-    """Which of the fonts looked for this system has; asked only once some text needs more than Pillow's own."""
+    """Return the fonts of the list that this system has; looked up only once some text needs more than Pillow's own."""
     return tuple(name for name in _SYSTEM if _is_installed(name))
 
 

@@ -1,4 +1,4 @@
-"""One HTML page of many hits: it needs no server, no network and no other file."""
+"""HTML gallery: one page of many hits that needs no server, no network and no other file."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ _QUALITY = 82
 _TITLE = 1_000
 
 
-def save_gallery(path: Path, found: Sequence[Hits], root: Path | None = None) -> None:
+def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None) -> None:
     """Write a self-contained page with the hits of one or more queries.
 
     Args:
         path: The file to write; an existing one is replaced.
-        found: What the searches brought back.
+        results: The hits of each query.
         root: The folder that the images' `uri` are relative to.
 
     Raises:
         SearchError: More than 2,000 hits, or the file cannot be written.
     """
-    total = sum(len(hits) for hits in found)
+    total = sum(len(hits) for hits in results)
     if total > MAX_HITS:
         raise SearchError(f"{total} hits do not fit in a gallery; ask for {MAX_HITS} or fewer in all with k (-k)")
-    page = render_gallery(found, root)
+    page = render_gallery(results, root)
     try:
         path.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise SearchError(f"cannot write the gallery {str(path)!r}: {error.strerror or error}") from error
 
 
-def render_gallery(found: Sequence[Hits], root: Path | None = None) -> str:
+def render_gallery(results: Sequence[Hits], root: Path | None = None) -> str:
     """Return the page that `save_gallery` writes; every text in it is escaped."""
-    return _template().render(sections=[_section(hits, root) for hits in found])
+    return _template().render(sections=[_section(hits, root) for hits in results])
 
 
 @lru_cache(maxsize=1)
@@ -57,11 +57,11 @@ def _template() -> Template:
 
 
 def _section(hits: Hits, root: Path | None) -> dict[str, Any]:
-    asked = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
+    query_image = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
     return {
         "title": cut(hits.query.label, _TITLE),
         "about": about(hits),
-        "query": _shown(asked) if asked else None,
+        "query": _shown(query_image) if query_image else None,
         "images": hits.collection == "images",
         "cards": [_card(hit, hits.collection == "images", root) for hit in hits],
     }
@@ -80,10 +80,10 @@ def _card(hit: Hit, image: bool, root: Path | None) -> dict[str, Any]:
     }
 
 
-def _shown(picture: Thumbnail) -> dict[str, Any]:
-    if picture.image is None:
-        return {"source": None, "problem": picture.problem}
-    return {"source": _data_uri(picture.image), "width": picture.image.width, "height": picture.image.height}
+def _shown(thumb: Thumbnail) -> dict[str, Any]:
+    if thumb.image is None:
+        return {"source": None, "problem": thumb.problem}
+    return {"source": _data_uri(thumb.image), "width": thumb.image.width, "height": thumb.image.height}
 
 
 def _data_uri(image: Image.Image) -> str:

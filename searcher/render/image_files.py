@@ -1,4 +1,4 @@
-"""Small pictures of hits and queries, for people to look at."""
+"""Thumbnails of hits and queries, read from files, tar shards and bytes."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def member_bytes(path: Path, max_bytes: int) -> bytes | None:
     if shard is None:
         return None
     try:
-        place = _members(shard, shard.stat().st_mtime_ns).get(path.relative_to(shard).as_posix())
-        if place is None or place[1] > max_bytes:
+        extent = _members(shard, shard.stat().st_mtime_ns).get(path.relative_to(shard).as_posix())
+        if extent is None or extent[1] > max_bytes:
             return None
         with shard.open("rb") as file:
-            file.seek(place[0])
-            return file.read(place[1])
+            file.seek(extent[0])
+            return file.read(extent[1])
     except (OSError, tarfile.TarError):
         return None
 
@@ -72,7 +72,7 @@ def resolve_uri(uri: str | None, root: Path | None) -> Path | None:
 
 
 def picture_source(uri: str | None, root: Path | None) -> Path | bytes | None:
-    """Return what `decode_image` takes for the picture that `uri` names: its file, or its bytes out of a tar shard."""
+    """Return what `decode_image` takes for the image that `uri` names: its file, or its bytes out of a tar shard."""
     path = resolve_uri(uri, root)
     if path is None or path.exists():
         return path
@@ -80,19 +80,19 @@ def picture_source(uri: str | None, root: Path | None) -> Path | bytes | None:
 
 
 _LARGEST_ENLARGEMENT = 4.0
-_PROBLEMS = {"missing": "file not found", "not_an_image": "not a picture", "unsupported_format": "format not supported"}
+_PROBLEMS = {"missing": "file not found", "not_an_image": "not an image", "unsupported_format": "format not supported"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnail:
-    """A small picture, or why there is none: exactly one of the two is set."""
+    """A thumbnail, or why there is none: exactly one of the two is set."""
 
     image: Image.Image | None = None
     problem: str | None = None
 
 
 def thumbnail(source: Any, box: tuple[int, int]) -> Thumbnail:
-    """Return a picture that fits into `box`, aspect kept, enlarged at most four times.
+    """Return a thumbnail that fits into `box`, aspect kept, enlarged at most four times.
 
     `source` is what `decode_image` takes, or None.
     """
@@ -108,5 +108,5 @@ def thumbnail(source: Any, box: tuple[int, int]) -> Thumbnail:
 
 
 def hit_thumbnail(hit: Hit, root: Path | None, box: tuple[int, int]) -> Thumbnail:
-    """Return the small picture of an image hit; `root` is the folder that its `uri` is relative to."""
+    """Return the thumbnail of an image hit; `root` is the folder that its `uri` is relative to."""
     return thumbnail(picture_source(hit.uri, root), box)

@@ -75,7 +75,7 @@ def test_centres_that_are_found_by_codes_name_the_lists_that_all_of_them_would(
 ) -> None:
     plan, files = plan_ann("ivf-pq4", table.rows, table.dim, nlist=128), []
     for name, lists in (("plain", 1 << 20), ("quick", 128)):
-        monkeypatch.setattr("indexer.ann.train.QUICK_CENTRES", lists)
+        monkeypatch.setattr("indexer.ann.train.FAST_CENTROIDS", lists)
         build_ann(table, plan, tmp_path / name)
         files.append(faiss.read_index(str(tmp_path / name)))
     plain, quick = (faiss.downcast_index(file.index) for file in files)

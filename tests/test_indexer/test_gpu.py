@@ -11,7 +11,7 @@ import torch
 from vector_tables import unit_rows, write_table
 
 from indexer.ann import kmeans as gpu
-from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centres, lists_of
+from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centroids, lists_of
 from storage.exact_search import exact_search
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -69,10 +69,10 @@ def test_no_queries_give_no_rows(tmp_path: Path) -> None:
 
 def test_centres_are_of_unit_length_repeatable_and_as_good_as_those_of_faiss(device: str) -> None:
     sample = unit_rows(4000, 32, clusters=40)
-    centres = list_centres(sample, 64, device=device)
+    centres = list_centroids(sample, 64, device=device)
     assert centres.shape == (64, 32)
     assert np.allclose(np.linalg.norm(centres, axis=1), 1, atol=1e-5)
-    assert np.allclose(centres, list_centres(sample, 64, device=device), atol=1e-5)
+    assert np.allclose(centres, list_centroids(sample, 64, device=device), atol=1e-5)
     theirs = faiss.Kmeans(32, 64, niter=10, spherical=True, seed=1)
     theirs.train(sample)
     ours = (sample @ centres.T).max(axis=1).mean()
@@ -81,7 +81,7 @@ def test_centres_are_of_unit_length_repeatable_and_as_good_as_those_of_faiss(dev
 
 def test_no_centre_stays_without_rows(device: str) -> None:
     sample = np.concatenate([np.repeat(unit_rows(3, 32), 50, axis=0), unit_rows(40, 32, seed=2)])
-    centres = list_centres(sample, 20, device=device)
+    centres = list_centroids(sample, 20, device=device)
     assert len(np.unique(lists_of(sample, centres, device=device))) >= 18
 
 

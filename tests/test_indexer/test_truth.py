@@ -27,7 +27,7 @@ def test_each_neighbour_has_its_first_place_among_the_candidates(table: VectorTa
     candidates = generator.permutation(300)[:120]
     candidates = generator.permutation(np.concatenate([candidates, candidates[:40]])) if doubled else candidates
     best = brute_force(table, query, 10)[0]
-    places = Truth.of(table, query, 10, NONE).places(candidates[None])[0]
+    places = Truth.of(table, query, 10, NONE).positions(candidates[None])[0]
     for row, place in zip(best, places, strict=True):
         found = np.flatnonzero(candidates == row)
         assert place == (found[0] if found.size else NOWHERE)
@@ -36,7 +36,7 @@ def test_each_neighbour_has_its_first_place_among_the_candidates(table: VectorTa
 def test_missing_candidates_take_no_place(table: VectorTable) -> None:
     query = unit_rows(1, 16, seed=1)
     best = brute_force(table, query, 3)[0]
-    places = Truth.of(table, query, 3, NONE).places(np.array([[best[1], -1, -1, best[0]]]))
+    places = Truth.of(table, query, 3, NONE).positions(np.array([[best[1], -1, -1, best[0]]]))
     assert places.tolist() == [[3, 0, NOWHERE]]
 
 
@@ -44,7 +44,7 @@ def test_the_own_row_is_no_neighbour_and_takes_no_place(table: VectorTable) -> N
     own = np.array([7])
     query = table.gather(own).astype(np.float32)
     first = brute_force(table, query, 2)[0, 1]
-    assert Truth.of(table, query, 1, own).places(np.array([[7, first, 7]])).tolist() == [[0]]
+    assert Truth.of(table, query, 1, own).positions(np.array([[7, first, 7]])).tolist() == [[0]]
 
 
 def test_equal_rows_stand_for_each_other(tmp_path: Path) -> None:
@@ -54,5 +54,5 @@ def test_equal_rows_stand_for_each_other(tmp_path: Path) -> None:
     truth = Truth.of(table, query, 4, NONE)
     assert truth.ids[0].tolist() == [5, 6, 7, 8, 9]
     # Any four of the twenty will do; one that comes twice counts once.
-    assert truth.places(np.array([[20, 20, 3, 19, 6, 24]])).tolist() == [[0, 3, 4, 5]]
-    assert truth.places(np.array([[3, 20, 20]])).tolist() == [[1, NOWHERE, NOWHERE, NOWHERE]]
+    assert truth.positions(np.array([[20, 20, 3, 19, 6, 24]])).tolist() == [[0, 3, 4, 5]]
+    assert truth.positions(np.array([[3, 20, 20]])).tolist() == [[1, NOWHERE, NOWHERE, NOWHERE]]

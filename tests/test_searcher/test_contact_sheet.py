@@ -12,7 +12,7 @@ from PIL import Image
 
 from searcher import Hit, Searcher, SearchError
 from searcher.hits import clean
-from searcher.render.contact_sheet import draw_contact_sheet, save_contact_sheet, width_of, wrap
+from searcher.render.contact_sheet import _id_lines, draw_contact_sheet, save_contact_sheet, width_of, wrap
 from searcher.render.image_files import thumbnail
 
 
@@ -54,11 +54,21 @@ def test_texts_are_cards(searcher: Searcher, corpus: Any) -> None:
     assert draw_contact_sheet([long], None).height > short.height
 
 
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_a_long_id_is_shown_whole_and_the_cards_grow_for_it(kind: str, searcher: Searcher, corpus: Any) -> None:
+    hits = searcher.text_to_image("red", 3) if kind == "image" else searcher.text_to_text("a red door", 3)
+    item_id = "/".join(["holidays", "a-very-long-folder-name"] * 12) + "/the-end.jpg"
+    long = replace(hits, hits=tuple(replace(hit, item_id=item_id) for hit in hits))
+    assert draw_contact_sheet([long], None).height > draw_contact_sheet([hits], None).height
+    drawn = _id_lines(long[0], 400)
+    assert "".join(drawn) == item_id
+
+
 def test_a_picture_that_cannot_be_shown_is_a_tile_that_says_so(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("not a picture")
     (tmp_path / "empty.jpg").touch()
     assert thumbnail(tmp_path / "gone.jpg", (10, 10)).problem == "file not found"
-    assert thumbnail(tmp_path / "notes.jpg", (10, 10)).problem == "not a picture"
+    assert thumbnail(tmp_path / "notes.jpg", (10, 10)).problem == "not an image"
     assert thumbnail(tmp_path / "empty.jpg", (10, 10)).problem == "empty"
     assert thumbnail(None, (10, 10)).problem == "no file is named"
 
