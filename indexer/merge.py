@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.catalog_writer import IMAGE_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
+from storage.catalog import IMAGE_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
 from storage.schema import COLLECTIONS, Collection, Counts
 from storage.vectors import VectorWriter
 

@@ -13,7 +13,7 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.catalog_writer import ITEM_COLUMNS
+from storage.catalog import ITEM_COLUMNS
 from storage.schema import Collection
 
 from .operating_points import Choice

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.catalog_writer import IMAGE_COLUMNS
+from storage.catalog import IMAGE_COLUMNS
 from storage.errors import DuplicateItemError
 from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, EncoderInfo, ImageInfo
 

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_index import tables
 
-from storage.catalog import RESERVED_NAMES, Catalog, write_catalog
-from storage.catalog_writer import restored_keyboard_interrupt
+from storage.catalog import RESERVED_NAMES, Catalog, restored_keyboard_interrupt, write_catalog
 from storage.errors import CorruptIndexError, DuplicateItemError, SearchParameterError, StorageError
 
 ROWS = 20

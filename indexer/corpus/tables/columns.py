@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from storage.catalog_writer import RESERVED_NAMES
+from storage.catalog import RESERVED_NAMES
 
 from ...errors import SourceError
 from ..item import SourceOptions
