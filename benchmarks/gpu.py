@@ -1,4 +1,4 @@
-"""What a GPU adds: ViT-B-32 through build-index's pipeline beside its halves, exact neighbours, list centres, adding.
+"""What a GPU adds: ViT-B-32 through build-index's pipeline beside its halves, list centroids, adding.
 
 Ends with a reason where there is no CUDA device; `--device cpu --rows 20000` tries the script itself.
 """
@@ -20,12 +20,8 @@ from clip_like import write_vectors
 from encode import COUNTS, SETS, opened, photographs, repeated, speed
 from record import Figure, record
 
-from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centroids, lists_of
-from storage import VectorTable
-from storage.exact_search import exact_search
-from storage.vectors import VectorWriter
+from indexer.ann.kmeans import add_to_lists, list_centroids, lists_of
 
-TRUTH_QUERIES, K = 1000, 100
 ON_A_GPU = (12_000, 6000, 960)
 
 
@@ -60,19 +56,8 @@ def pipeline(scratch: Path, device: str) -> list[Figure]:
 
 def vectors(scratch: Path, rows: int, nlist: int, device: str) -> list[Figure]:
     write_vectors(scratch, rows)
-    images, queries = np.load(scratch / "images.npy"), np.load(scratch / "text_queries.npy")[:TRUTH_QUERIES]
-    with VectorWriter(scratch / "vectors.arrow", images.shape[1], 65536) as writer:
-        writer.append([str(row) for row in range(rows)], images)
-    with VectorTable.open(scratch / "vectors.arrow") as table:
-        truth, seconds = timed(lambda: exact_neighbours(table, queries, K, device=device))
-        expected, on_cpu = timed(lambda: exact_search(table, queries, K))
-    same = bool(np.array_equal(truth[0], expected[0]) and np.array_equal(truth[1], expected[1]))
-    return [
-        Figure(f"exact {K} neighbours of {len(queries)} queries in {rows:,}", round(seconds, 3), unit="s"),
-        Figure("the same on the CPU", round(on_cpu, 3), unit="s"),
-        Figure("the same rows and scores, to the last bit", same, "True"),
-        *clustering(images.astype(np.float32), nlist, device),
-    ]
+    images = np.load(scratch / "images.npy")
+    return clustering(images.astype(np.float32), nlist, device)
 
 
 def clustering(images: np.ndarray, nlist: int, device: str) -> list[Figure]:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
-from storage.exact_search import Ids, Ranking, Scores, Vectors, exact_search, rerank, to_float32
+from storage.exact_search import Ids, Scores
 
 if TYPE_CHECKING:
     import torch
@@ -91,35 +90,7 @@ def _means(sample: Scores, lists: Ids, nlist: int, seed: int) -> Scores:
     return np.ascontiguousarray(means / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
-# Candidates beyond k, to be scored again: rounding on the device reorders neighbours, so that some may lie behind.
-_SPARE = 16
-_BLOCK_ROWS = 1 << 18  # half a gigabyte of float32 at 512 dimensions
-_QUERIES = 1 << 12
 _SCORES = 1 << 28  # float32 values of a block of scores: a gigabyte
-
-
-def exact_neighbours(
-    vectors: Vectors, queries: NDArray[Any], k: int, *, device: str = "cuda", exclude: Ids | None = None
-) -> Ranking:
-    """Return what `exact_search` returns, to the last bit: the best `k` rows of each query by the stored vectors.
-
-    The device finds a few more candidates than k, in float32; the CPU scores those as it scores every hit. Queries
-    where rounding may hide a neighbour (many equal vectors) are searched again on the CPU.
-
-    Args:
-        vectors: The stored vectors, unit length; they pass through the device block by block.
-        queries: (nq, dim), unit length.
-        k: How many to keep.
-        device: Torch's name of the device.
-        exclude: (nq,) for each query one row id that it may not find (itself), or -1.
-    """
-    queries = np.ascontiguousarray(queries, dtype=np.float32)
-    if not len(queries) or k < 1 or not vectors.rows:
-        return exact_search(vectors, queries, k, exclude=exclude)
-    excluded = np.full(len(queries), -1, dtype=np.int64) if exclude is None else np.asarray(exclude)
-    parts = [slice(top, top + _QUERIES) for top in range(0, len(queries), _QUERIES)]
-    result = [_neighbours(vectors, queries[part], k, device, excluded[part]) for part in parts]
-    return np.concatenate([ids for ids, _ in result]), np.concatenate([scores for _, scores in result])
 
 
 def list_centroids(sample: Scores, nlist: int, *, device: str = "cuda", rounds: int = 10, seed: int = 0) -> Scores:
@@ -170,50 +141,6 @@ def add_to_lists(index: Any, vectors: Scores, ids: Ids, lists: Ids) -> None:
     vectors = np.ascontiguousarray(vectors, dtype=np.float32)
     ids, lists = np.ascontiguousarray(ids, dtype=np.int64), np.ascontiguousarray(lists, dtype=np.int64)
     index.add_core(len(ids), faiss.swig_ptr(vectors), faiss.swig_ptr(ids), faiss.swig_ptr(lists))
-
-
-def _neighbours(vectors: Vectors, queries: Scores, k: int, device: str, excluded: Ids) -> Ranking:
-    candidates, floor = _candidates(vectors, queries, min(k + _SPARE, vectors.rows), device, excluded)
-    ids, scores = rerank(vectors, queries, candidates, k)
-    # As in `exact_search`: two ways to sum a product of unit vectors differ by at most this much.
-    slack = np.float32(4 * vectors.dim * 2.0**-24)
-    unsure = np.flatnonzero(np.isfinite(floor) & (floor >= scores[:, -1] - slack))
-    if candidates.shape[1] < vectors.rows and unsure.size:
-        ids[unsure], scores[unsure] = exact_search(vectors, queries[unsure], k, exclude=excluded[unsure])
-    return ids, scores
-
-
-def _candidates(vectors: Vectors, queries: Scores, count: int, device: str, excluded: Ids) -> tuple[Ids, Scores]:
-    """Return (nq, count) row ids, -1 for none, and (nq,) the lowest score among them."""
-    import torch
-
-    with _full_precision():
-        wide_queries, self_ids = torch.from_numpy(queries).to(device), torch.from_numpy(excluded).to(device)
-        best = torch.full((len(queries), count), -torch.inf, device=device)
-        ids = torch.full((len(queries), count), -1, dtype=torch.int64, device=device)
-        for start, block in _blocks(vectors, len(queries), device):
-            scores = wide_queries @ block.T
-            within = (self_ids >= start) & (self_ids < start + len(block))
-            scores[within, self_ids[within] - start] = -torch.inf
-            top, position = scores.topk(min(count, len(block)))
-            best, order = torch.cat([best, top], 1).topk(count)
-            ids = torch.cat([ids, position + start], 1).gather(1, order)
-        ids[best == -torch.inf] = -1
-        result: tuple[Ids, Scores] = ids.cpu().numpy(), best[:, -1].cpu().numpy()
-    return result
-
-
-def _blocks(vectors: Vectors, queries: int, device: str) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield all vectors as (first row, (n, dim) float32 on the device); float16 crosses the bus."""
-    import torch
-
-    size = max(1024, min(_BLOCK_ROWS, _SCORES // max(queries, 1)))
-    for start in range(0, vectors.rows, size):
-        rows = vectors.gather(np.arange(start, min(start + size, vectors.rows), dtype=np.int64))
-        if device == "cpu":
-            yield start, torch.from_numpy(to_float32(rows))
-        else:
-            yield start, torch.from_numpy(rows).pin_memory().to(device, non_blocking=True).float()
 
 
 def _updated(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:

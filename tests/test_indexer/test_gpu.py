@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import faiss
 import numpy as np
 import pytest
 import torch
-from vector_tables import unit_rows, write_table
+from vector_tables import unit_rows
 
-from indexer.ann import kmeans as gpu
-from indexer.ann.kmeans import add_to_lists, exact_neighbours, list_centroids, lists_of
-from storage.exact_search import exact_search
+from indexer.ann.kmeans import add_to_lists, list_centroids, lists_of
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
@@ -22,49 +18,6 @@ def device(request: pytest.FixtureRequest) -> str:
     if request.param == "cuda" and not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     return request.param
-
-
-@pytest.mark.parametrize("k", [1, 10, 50])
-def test_neighbours_are_those_of_the_exact_search_to_the_last_bit(
-    k: int, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gpu, "_BLOCK_ROWS", 1024)
-    monkeypatch.setattr(gpu, "_QUERIES", 64)
-    with write_table(tmp_path, unit_rows(5000, 32)) as table:
-        queries = unit_rows(150, 32, seed=1)
-        ours, theirs = exact_neighbours(table, queries, k, device=device), exact_search(table, queries, k)
-        assert np.array_equal(ours[0], theirs[0])
-        assert np.array_equal(ours[1], theirs[1])
-
-
-def test_equal_vectors_come_by_row_however_many_there_are(device: str, tmp_path: Path) -> None:
-    with write_table(tmp_path, np.repeat(unit_rows(20, 32), 100, axis=0)) as table:
-        queries = unit_rows(20, 32)
-        ours, theirs = exact_neighbours(table, queries, 5, device=device), exact_search(table, queries, 5)
-        assert np.array_equal(ours[0], theirs[0])
-
-
-def test_a_query_does_not_find_its_own_row(device: str, tmp_path: Path) -> None:
-    vectors = unit_rows(300, 32)
-    own = np.arange(300)
-    own[7] = -1
-    with write_table(tmp_path, vectors) as table:
-        ours = exact_neighbours(table, vectors, 3, device=device, exclude=own)[0]
-        assert np.array_equal(ours, exact_search(table, vectors, 3, exclude=own)[0])
-        assert (ours[7, 0], bool((ours[8] == 8).any())) == (7, False)
-
-
-def test_fewer_rows_than_asked_for_are_padded(device: str, tmp_path: Path) -> None:
-    with write_table(tmp_path, unit_rows(4, 32)) as table:
-        ids, scores = exact_neighbours(table, unit_rows(2, 32, seed=1), 9, device=device)
-        assert ids.shape == scores.shape == (2, 9)
-        assert (ids[:, 4:] == -1).all()
-        assert np.isneginf(scores[:, 4:]).all()
-
-
-def test_no_queries_give_no_rows(tmp_path: Path) -> None:
-    with write_table(tmp_path, unit_rows(4, 32)) as table:
-        assert exact_neighbours(table, np.empty((0, 32)), 3, device="cpu")[0].shape == (0, 3)
 
 
 def test_centres_are_of_unit_length_repeatable_and_as_good_as_those_of_faiss(device: str) -> None:
