@@ -45,8 +45,12 @@ ASKED: dict[str, tuple[str, str]] = {
 
 # Measured by hand: each change was made on a branch, and the product files that it touched are listed.
 BY_HAND: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    "files to change for a search option on every surface": ("9 to 10", "4 or fewer", ()),
-    "files to change for a catalog column": ("9", "3 or fewer", ()),
+    "files to change for a search option on every surface": (
+        "9 to 10",
+        "4 or fewer",
+        ("searcher/request.py", "searcher/searcher.py"),
+    ),
+    "files to change for a catalog column": ("9", "3 or fewer", ("encoders/images.py", "storage/schema.py")),
 }
 
 
