@@ -39,11 +39,7 @@ def main() -> None:
 
 def measure(name: str, images: Floats, texts: Floats) -> list[Figure]:
     pairs = five_each(len(images))
-    work = (
-        lambda: bare(texts, images),
-        lambda: bare(images, texts),
-        lambda: evaluate_embeddings(images, texts, pairs),
-    )
+    work = (lambda: bare(texts, images), lambda: bare(images, texts), lambda: evaluate_embeddings(images, texts, pairs))
     rounds = [[seconds(one) for one in work] for _ in range(ROUNDS)]
     both = statistics.median(last / (one + other) for one, other, last in rounds)
     single = statistics.median(last / one for one, _, last in rounds)

@@ -12,14 +12,7 @@ from typing import Literal
 from storage.errors import TwinlensError
 
 ImageReason = Literal[
-    "missing",
-    "empty",
-    "too_large",
-    "too_many_pixels",
-    "not_an_image",
-    "unsupported_format",
-    "corrupt",
-    "unreadable",
+    "missing", "empty", "too_large", "too_many_pixels", "not_an_image", "unsupported_format", "corrupt", "unreadable"
 ]
 
 

@@ -56,9 +56,7 @@ IMAGE_FORMATS = (
     ImageFormat(name="GIF", suffixes=(".gif",), magic=((0, b"GIF8"),)),
     ImageFormat(name="BMP", suffixes=(".bmp", ".dib"), magic=((0, b"BM"),)),
     ImageFormat(
-        name="TIFF",
-        suffixes=(".tif", ".tiff"),
-        magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+")),
+        name="TIFF", suffixes=(".tif", ".tiff"), magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"))
     ),
     ImageFormat(name="AVIF", suffixes=(".avif",), magic=((4, b"ftypavif"), (4, b"ftypavis"))),
     ImageFormat(name="PPM", suffixes=(".ppm", ".pgm", ".pbm")),
@@ -68,12 +66,7 @@ IMAGE_FORMATS = (
         magic=((4, b"ftypheic"), (4, b"ftypheix"), (4, b"ftypmif1")),
         refused=_CONVERT,
     ),
-    ImageFormat(
-        name="JPEG2000",
-        suffixes=(".jp2",),
-        magic=((4, b"jP  \r\n"), (0, b"\xffO\xffQ")),
-        refused=_CONVERT,
-    ),
+    ImageFormat(name="JPEG2000", suffixes=(".jp2",), magic=((4, b"jP  \r\n"), (0, b"\xffO\xffQ")), refused=_CONVERT),
     ImageFormat(name="JPEG XL", magic=((0, b"\xff\x0a"), (0, b"\0\0\0\x0cJXL ")), refused=_CONVERT),
     ImageFormat(name="PSD", magic=((0, b"8BPS"),), refused=_CONVERT),
     ImageFormat(name="ICO", magic=((0, b"\0\0\1\0"),), refused=_CONVERT),

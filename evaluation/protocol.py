@@ -82,10 +82,7 @@ class Protocol:
         if not len(known):
             raise ValueError("there are no pairs, so there is nothing to measure; give (image row, text row) pairs")
         captions = np.unique(known[:, 0], return_counts=True)[1]
-        left_out = {
-            "text_to_image": texts - len(np.unique(known[:, 1])),
-            "image_to_text": images - len(captions),
-        }
+        left_out = {"text_to_image": texts - len(np.unique(known[:, 1])), "image_to_text": images - len(captions)}
         spread = (int(captions.min()), round(float(captions.mean()), 4), int(captions.max()))
         counted: dict[str, Any] = {"images": images, "texts": texts, "pairs": len(known)}
         return cls(**counted, captions_per_image=spread, queries_left_out=left_out, **said)

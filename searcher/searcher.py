@@ -463,23 +463,12 @@ def _hits(
         for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=1)
     )
     return Hits(
-        query=query.part,
-        collection=into,
-        row_ids=ids,
-        scores=scores,
-        choice=choice,
-        where=request.where,
-        hits=hits,
+        query=query.part, collection=into, row_ids=ids, scores=scores, choice=choice, where=request.where, hits=hits
     )
 
 
 def _hit(rank: int, score: float, entry: dict[str, Any]) -> Hit:
     metadata = {name: value for name, value in entry.items() if name not in OWN_COLUMNS}
     return Hit(
-        rank=rank,
-        item_id=entry["item_id"],
-        score=score,
-        uri=entry["uri"],
-        caption=entry["caption"],
-        metadata=metadata,
+        rank=rank, item_id=entry["item_id"], score=score, uri=entry["uri"], caption=entry["caption"], metadata=metadata
     )

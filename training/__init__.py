@@ -33,6 +33,5 @@ __all__ = [
 ]
 
 __getattr__ = lazy_exports(
-    __name__,
-    {"FitReport": ".report", "fit_encoder": ".fit", "fit_pairs": ".fit", "read_captions": ".examples"},
+    __name__, {"FitReport": ".report", "fit_encoder": ".fit", "fit_pairs": ".fit", "read_captions": ".examples"}
 )

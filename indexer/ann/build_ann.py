@@ -203,12 +203,7 @@ def _rounded_down(share: float) -> str:
 
 
 def _measure(
-    ann: AnnIndex,
-    vectors: VectorTable,
-    direction: Direction,
-    queries: Queries,
-    config: BuildConfig,
-    progress: Progress,
+    ann: AnnIndex, vectors: VectorTable, direction: Direction, queries: Queries, config: BuildConfig, progress: Progress
 ) -> Tuning:
     progress.stage(f"measure {direction}", len(queries.vectors))
     tuning = tune(ann, vectors, queries.vectors, source=queries.source, self_rows=queries.self_rows)

@@ -184,18 +184,7 @@ def text_item(item: Item, text: str | bytes | None) -> Item | Rejection:
     )
 
 
-LAYOUTS = (
-    "auto",
-    "folder",
-    "table",
-    "lines",
-    "karpathy",
-    "coco",
-    "flickr",
-    "precomp",
-    "split-tables",
-    "webdataset",
-)
+LAYOUTS = ("auto", "folder", "table", "lines", "karpathy", "coco", "flickr", "precomp", "split-tables", "webdataset")
 """Layouts that are built in; more may be registered as entry points, see `registered_layouts`."""
 
 # Between an array file and the row of an item in it: `dev_ims.npy#12`.

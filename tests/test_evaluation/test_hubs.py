@@ -153,10 +153,7 @@ def test_what_cannot_be_fitted_is_refused(change: dict[str, Any], message: str) 
     ("pairs", "message"),
     [
         ([(0, 0), (2, 1)], "too few queries to choose"),
-        (
-            [(0, 9)],
-            "pair 0 is reference item 0 and query vector 9; there are 3 reference items and 3 query vectors",
-        ),
+        ([(0, 9)], "pair 0 is reference item 0 and query vector 9; there are 3 reference items and 3 query vectors"),
         ([], "no pairs"),
     ],
 )

@@ -32,14 +32,7 @@ def contents(entries: list[Item | Rejection]) -> list[Any]:
 
 def test_rows_of_image_and_caption_as_automm_writes_them(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", ",caption,image\n0,one dog,a.jpg\n1,a dog,a.jpg\n2,a cat,b.jpg;c.jpg\n")
-    assert [entry.item_id for entry in read(path)] == [
-        "a.jpg",
-        "a.jpg#0",
-        "a.jpg#1",
-        "b.jpg",
-        "c.jpg",
-        "b.jpg#0",
-    ]
+    assert [entry.item_id for entry in read(path)] == ["a.jpg", "a.jpg#0", "a.jpg#1", "b.jpg", "c.jpg", "b.jpg#0"]
 
 
 def test_quoted_line_ends_quotes_and_commas_survive(tmp_path: Path) -> None:

@@ -194,8 +194,7 @@ def test_parquet_with_several_vector_columns_asks_which(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "content"),
-    [("ids.txt", "a\nb\nc\n"), ("ids.csv", "id,n\na,1\nb,2\nc,3\n"), ("ids.csv", "key\na\nb\nc\n")],
+    ("name", "content"), [("ids.txt", "a\nb\nc\n"), ("ids.csv", "id,n\na,1\nb,2\nc,3\n"), ("ids.csv", "key\na\nb\nc\n")]
 )
 def test_ids_come_from_a_text_file_or_a_table(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")

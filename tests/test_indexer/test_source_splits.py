@@ -148,11 +148,7 @@ def automm(folder: Path) -> Path:
 def test_a_folder_of_tables_has_their_splits(tmp_path: Path) -> None:
     folder = automm(tmp_path / "flickr30k_processed")
     assert splits(folder) == {"images/1.jpg": "train", "images/2.jpg": "test"}
-    assert texts(folder) == {
-        "images/1.jpg#0": 'A man, a "dog"',
-        "images/1.jpg#1": "A cat",
-        "images/2.jpg#0": "A bird",
-    }
+    assert texts(folder) == {"images/1.jpg#0": 'A man, a "dog"', "images/1.jpg#1": "A cat", "images/2.jpg#0": "A bird"}
     assert texts(folder, splits=("test",)) == {"images/2.jpg#0": "A bird"}
 
 

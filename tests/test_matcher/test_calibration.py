@@ -227,11 +227,7 @@ def test_one_pair_calibrates_nothing(painted: Painted, matcher: Matcher) -> None
 def test_labelled_pairs_calibrate_as_they_are_labelled(painted: Painted, encoder: ColourEncoder) -> None:
     matcher = Matcher(encoder=encoder, label="same", match_label="yes")
     images = painted.images[12:] + painted.images[:12]
-    both = {
-        "caption": painted.captions * 2,
-        "image": painted.images + images,
-        "same": ["yes"] * 24 + ["no"] * 24,
-    }
+    both = {"caption": painted.captions * 2, "image": painted.images + images, "same": ["yes"] * 24 + ["no"] * 24}
     assert matcher.calibrate(both).measured["matches"] == 24
     called = matcher.predict(both)
     assert called[:24].mean() > 0.8 > 0.5 > called[24:].mean()

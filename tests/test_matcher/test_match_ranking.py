@@ -142,10 +142,7 @@ def test_labelled_pairs_are_judged_by_probability(painted: Painted, encoder: Col
 @pytest.mark.parametrize(
     ("truth", "message"),
     [
-        (
-            {"image": ["A", "C"], "caption": ["a1", "a2"]},
-            "row 1 of the relevance table names 'C', which is not in",
-        ),
+        ({"image": ["A", "C"], "caption": ["a1", "a2"]}, "row 1 of the relevance table names 'C', which is not in"),
         ({"image": ["A"], "caption": ["zz"]}, "row 0 of the relevance table names 'zz', which is not in response_data"),
         ({"image": ["A"], "caption": ["a1"], "relevance": [0]}, "no query has a relevant item"),
         ({"image": ["A"], "caption": ["a1"], "relevance": [-1]}, "row 0, column 'relevance': -1 is no relevance"),

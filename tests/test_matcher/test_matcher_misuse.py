@@ -138,10 +138,7 @@ def test_roles_that_contradict_each_other(options: dict[str, Any], message: str)
         ({"query_data": ["a"], "response_embeddings": np.eye(5)}, "queries have 48 dimensions and responses 5"),
         ({"query_data": ["a"], "response_embeddings": np.eye(48), "top_k": 0}, "top_k=0 is no number of hits"),
         ({"query_data": ["a"], "response_embeddings": np.eye(48), "similarity": "l2"}, "similarity='l2' is unknown"),
-        (
-            {"query_data": ["a"], "response_embeddings": np.eye(48), "index": "x"},
-            "responses and an index are both",
-        ),
+        ({"query_data": ["a"], "response_embeddings": np.eye(48), "index": "x"}, "responses and an index are both"),
         ({"query_data": ["a"], "response_embeddings": np.eye(48), "query_chunk_size": 0}, "query_chunk_size=0"),
     ],
 )

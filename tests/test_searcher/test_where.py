@@ -66,9 +66,7 @@ words = st.tuples(
     st.just("owner"), st.sampled_from(["=", "<>"]), st.text(max_size=5).filter(lambda text: "\0" not in text)
 )
 conditions = st.recursive(
-    st.one_of(numbers, words),
-    lambda inner: st.tuples(inner, st.sampled_from(["and", "or"]), inner),
-    max_leaves=6,
+    st.one_of(numbers, words), lambda inner: st.tuples(inner, st.sampled_from(["and", "or"]), inner), max_leaves=6
 )
 
 

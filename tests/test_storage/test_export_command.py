@@ -40,10 +40,7 @@ def test_an_error_is_one_line(arguments: list[str], words: str, index: Path, tmp
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("target", "package"),
-    [("milvus:x.db", "milvus"), ("qdrant:x", "qdrant"), ("out", "lance")],
-)
+@pytest.mark.parametrize(("target", "package"), [("milvus:x.db", "milvus"), ("qdrant:x", "qdrant"), ("out", "lance")])
 def test_a_missing_package_is_named_with_its_extra(
     target: str, package: str, index: Path, tmp_path: Path, home: Path
 ) -> None:

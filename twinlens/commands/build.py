@@ -239,9 +239,7 @@ def _source_options(arguments: dict[str, Any]) -> Any:
     from indexer.corpus import SourceOptions
 
     options = SourceOptions(
-        **column_options(arguments),
-        metadata=arguments["metadata"] or None,
-        splits=arguments["split"],
+        **column_options(arguments), metadata=arguments["metadata"] or None, splits=arguments["split"]
     )
     return None if options == SourceOptions() else options
 

@@ -118,13 +118,7 @@ _KEPT: tuple[Callable[[pa.DataType], bool], ...] = (
     pa.types.is_decimal128,
 )
 _TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
-_NESTED = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_struct,
-    pa.types.is_map,
-)
+_NESTED = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_struct, pa.types.is_map)
 
 
 def catalog_type(kind: pa.DataType) -> pa.DataType:
