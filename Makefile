@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # faiss comes by one of two extras that exclude each other: `make test FAISS=gpu` on a machine with CUDA.
 FAISS ?= cpu
+# Processes that the tests are spread over.
+WORKERS ?= 2
 BIN = $(VENV)/bin
 READY = $(VENV)/ready-$(FAISS)
 LOWEST = $(VENV)-lowest
@@ -16,7 +18,7 @@ demo: $(READY)  ## Index real photographs, search them, leave demo/hits.png
 	$(BIN)/python benchmarks/demo.py
 
 test: $(READY)  ## Run every test that needs no GPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS)
 
 test-lowest: $(LOWEST)/ready  ## Run the tests with the lowest releases that pyproject.toml allows
 	$(LOWEST)/bin/python -m pytest $(LOWEST_TESTS)

@@ -10,8 +10,7 @@ from typing import Any
 
 from storage import CollectionInfo, IndexStore, Manifest, StorageError, VectorTable
 from storage.files.atomic import explained
-from storage.files.checksum import measure
-from storage.files.layout import CATALOG, CURRENT, MANIFEST, ann_name, vectors_name
+from storage.files.layout import CATALOG, CURRENT, MANIFEST, ann_name, measure, vectors_name
 from storage.schema import Collection
 from storage.verify import Verification
 

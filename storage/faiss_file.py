@@ -16,8 +16,7 @@ import faiss
 
 from .errors import CorruptIndexError, first_line
 from .files.atomic import checkpoint, explained, sync_file
-from .files.checksum import measure
-from .files.layout import open_regular
+from .files.layout import measure, open_regular
 from .schema import AnnKind
 
 # The first four bytes of each kind's file: nothing else reaches the FAISS loader.

@@ -10,8 +10,7 @@ from typing import Any, Self
 from .errors import CorruptIndexError, IncompatibleIndexError, StorageError
 from .files.canonical_json import build as build_value
 from .files.canonical_json import canonical, parse, to_plain
-from .files.checksum import FileEntry, sha256_of
-from .files.layout import CATALOG, FILE_NAMES, MAX_VERSION, ann_name, vectors_name
+from .files.layout import CATALOG, FILE_NAMES, MAX_VERSION, FileEntry, ann_name, sha256_of, vectors_name
 from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]

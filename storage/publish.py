@@ -11,8 +11,18 @@ from typing import Any
 
 from .errors import CorruptIndexError, IndexNotFoundError, PublishStateUnknownError, StorageError
 from .files import atomic
-from .files.checksum import FileEntry, measure, sha256_of
-from .files.layout import CURRENT, DRAFT_PREFIX, MANIFEST, VERSIONS, file_names, open_regular, version_name
+from .files.layout import (
+    CURRENT,
+    DRAFT_PREFIX,
+    MANIFEST,
+    VERSIONS,
+    FileEntry,
+    file_names,
+    measure,
+    open_regular,
+    sha256_of,
+    version_name,
+)
 from .manifest import MAX_BYTES, Manifest
 from .version import IndexVersion
 

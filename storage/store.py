@@ -9,7 +9,6 @@ from typing import Any, Self, get_args
 
 from .errors import CorruptIndexError, IncompatibleIndexError, IndexNotFoundError, StorageError
 from .files import atomic
-from .files.checksum import Verify
 from .files.layout import (
     CURRENT,
     DRAFT_PREFIX,
@@ -18,6 +17,7 @@ from .files.layout import (
     STAGING,
     TRASH_PREFIX,
     VERSIONS,
+    Verify,
     number_in,
     version_name,
     version_number,

@@ -12,8 +12,7 @@ import numpy as np
 from .catalog import Catalog
 from .errors import CorruptIndexError, StorageError
 from .files.canonical_json import to_plain
-from .files.checksum import FileEntry, check
-from .files.layout import CATALOG, MANIFEST, ann_name, unexpected_files, vectors_name
+from .files.layout import CATALOG, MANIFEST, FileEntry, ann_name, check, unexpected_files, vectors_name
 from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable

@@ -9,8 +9,17 @@ from typing import IO, TYPE_CHECKING, Self
 
 from .catalog import Catalog
 from .errors import CorruptIndexError, IndexNotFoundError
-from .files.checksum import Verify, check
-from .files.layout import CATALOG, HELD_FILES, MANIFEST, ann_name, open_regular, unexpected_files, vectors_name
+from .files.layout import (
+    CATALOG,
+    HELD_FILES,
+    MANIFEST,
+    Verify,
+    ann_name,
+    check,
+    open_regular,
+    unexpected_files,
+    vectors_name,
+)
 from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable

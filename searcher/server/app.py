@@ -20,11 +20,10 @@ from starlette.types import ASGIApp
 
 from storage.errors import TwinlensError
 
-from .api import item_routes, search_routes, state_routes
+from .api import error_answer, item_routes, search_routes, state_routes, status_of
 from .engine import Engine, Service
 from .errors import RefusedError
 from .live_index import LiveIndex
-from .messages import error_answer, status_of
 from .metrics import Metrics
 from .middleware import Middleware
 from .page import error_page, page_routes, wants_page

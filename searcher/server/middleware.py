@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from .api import error_answer
 from .errors import RefusedError
-from .messages import error_answer
 from .metrics import Metrics
 from .settings import ServerSettings
 

@@ -23,11 +23,10 @@ from storage.schema import Collection
 from ..hits import Hit, Hits, about, plain, shown_score
 from ..request import OPTIONS, SearchRequest, image_part, item_part, text_part
 from ..searcher import ResolvedQuery
-from .api import image_answer
+from .api import MOST_K, PageQuery, image_answer, page_query, read_form, status_of
 from .engine import Service
 from .errors import RefusedError
 from .image_cache import QueryImage
-from .messages import MOST_K, PageQuery, page_query, read_form, status_of
 from .snapshot import DULL_COLUMNS, HIDDEN_COLUMNS, Snapshot
 
 # A banner or a tower may not take a row for itself; inside its frame it keeps its shape.

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import StorageError
 from ..files.canonical_json import to_plain
-from ..files.checksum import Verify
+from ..files.layout import Verify
 from ..schema import COLLECTIONS, Collection
 from ..store import IndexStore
 from ..version import IndexVersion

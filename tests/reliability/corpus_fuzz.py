@@ -28,7 +28,7 @@ from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, It
 from indexer.corpus.item import Rejection
 from storage import Manifest, TwinlensError
 from storage.files.canonical_json import canonical
-from storage.files.checksum import sha256_of
+from storage.files.layout import sha256_of
 
 # What a cell, a name or a number may be that nobody expects.
 NASTY: tuple[Any, ...] = (

@@ -25,7 +25,7 @@ from damage_cases import VERSION, Case, damage
 
 from searcher import Searcher
 from storage import TwinlensError
-from storage.files.checksum import measure
+from storage.files.layout import measure
 from storage.manifest import Manifest
 from storage.publish import write_pointer
 

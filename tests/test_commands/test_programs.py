@@ -133,7 +133,7 @@ def test_a_damaged_index_is_refused_with_the_name_of_the_file(index: Path, tmp_p
         (["--image", "no-such-file.jpg"], "no-such-file.jpg"),
         (["--text", "a cat", "--ann-recall", "7"], "7"),
         (["--text", "a cat", "--version", "99"], "99"),
-        ([], "--text"),
+        ([], "--image"),
     ],
 )
 def test_a_wrong_search_is_one_clear_line(index: Path, arguments: list[str], words: str) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from encoders.inference import CorePool
+from encoders.open_clip_encoder import CorePool
 
 
 @pytest.fixture(autouse=True)

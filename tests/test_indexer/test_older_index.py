@@ -13,7 +13,7 @@ from indexer.repair import repair_index
 from searcher import Searcher
 from storage import IndexStore
 from storage.files.canonical_json import canonical
-from storage.files.checksum import sha256_of
+from storage.files.layout import sha256_of
 
 PROMPT = "a photo of {}"
 

@@ -95,7 +95,7 @@ def test_photographs_with_a_caption_in_common_stay_together() -> None:
         ({"caption": ["a dog"], "image": ["x.jpg"]}, "all 1 pairs hang together"),
         ({"caption": ["a", "b"], "image": ["x.jpg", "x.jpg"]}, "all 2 pairs hang together"),
         ({"caption": ["a", ""], "image": ["x.jpg", "y.jpg"]}, "1 rows of column 'caption' cannot be trained on: row 0"),
-        ({"caption": ["a", "b"], "image": ["x.jpg;y.jpg", "z.jpg"]}, "the cell holds 2 pictures"),
+        ({"caption": ["a", "b"], "image": ["x.jpg;y.jpg", "z.jpg"]}, "the cell holds 2 images"),
         ({"caption": ["a", "b"], "image": ["x.jpg", "y.jpg"]}, "images cannot be read"),
     ],
 )

@@ -10,7 +10,7 @@ from small_index import publish, rows_found
 
 from storage import IndexStore
 from storage.errors import CorruptIndexError, IncompatibleIndexError
-from storage.files.checksum import measure
+from storage.files.layout import measure
 from storage.publish import write_pointer
 
 

@@ -8,8 +8,16 @@ from hypothesis import strategies as st
 
 from storage.errors import CorruptIndexError, StorageError
 from storage.files import atomic
-from storage.files.checksum import check, measure
-from storage.files.layout import file_names, number_in, open_regular, unexpected_files, version_name, version_number
+from storage.files.layout import (
+    check,
+    file_names,
+    measure,
+    number_in,
+    open_regular,
+    unexpected_files,
+    version_name,
+    version_number,
+)
 
 
 @given(number=st.integers(1, 99_999_999))

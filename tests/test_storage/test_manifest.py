@@ -13,7 +13,7 @@ from small_index import collections, counts
 from storage import AnnPlan, EncoderInfo, Manifest
 from storage.errors import CorruptIndexError, IncompatibleIndexError, StorageError
 from storage.files.canonical_json import canonical
-from storage.files.checksum import FileEntry, sha256_of
+from storage.files.layout import FileEntry, sha256_of
 from storage.manifest import MAX_BYTES, PROVENANCE, check_writable
 from storage.schema import CorpusInfo, EncodingInfo
 

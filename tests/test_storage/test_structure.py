@@ -15,7 +15,7 @@ from small_index import ENCODER, collections, counts, fill, publish, tables
 from storage import IndexStore
 from storage.catalog import write_catalog
 from storage.files.canonical_json import to_plain
-from storage.files.checksum import measure
+from storage.files.layout import measure
 from storage.publish import write_pointer
 
 ROWS = 6

@@ -129,8 +129,12 @@ def test_mistakes_are_one_line(options: list[str], message: str, table: Path, tm
 
 
 def start(table: Path, out: Path) -> subprocess.Popen[str]:
-    code = "from twinlens.commands.fit import fit; from twinlens.console import run; run(fit)"
-    options = ["--split", "dev", "--encoder", "lite", "--epochs", "60", "--out", str(out)]
+    # Without patience: on a busy machine a run that stops early could be over before a signal reaches it.
+    code = (
+        "from functools import partial; from twinlens.commands import fit; from twinlens.console import run;"
+        "fit.FitConfig = partial(fit.FitConfig, patience=None); run(fit.fit)"
+    )
+    options = ["--split", "dev", "--encoder", "lite", "--epochs", "400", "--out", str(out)]
     command = [sys.executable, "-c", code, str(table), *options]
     return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ})
 
