@@ -198,28 +198,28 @@ def _automm_direction(figures: Figures) -> dict[str, float]:
 
 def _clip_benchmark(figures: Figures) -> dict[str, Any]:
     texts_ask, images_ask = figures["text_to_image"], figures["image_to_text"]
-    found = {f"image_retrieval_recall@{k}": texts_ask[f"R@{k}"] for k in _depths(texts_ask)}
-    return found | {f"text_retrieval_recall@{k}": images_ask[f"R@{k}"] for k in _depths(images_ask)}
+    values = {f"image_retrieval_recall@{k}": texts_ask[f"R@{k}"] for k in _depths(texts_ask)}
+    return values | {f"text_retrieval_recall@{k}": images_ask[f"R@{k}"] for k in _depths(images_ask)}
 
 
 def _vse(figures: Figures) -> dict[str, Any]:
     images_ask, texts_ask = (_vse_direction(figures[name]) for name in ("image_to_text", "text_to_image"))
-    i2t, t2i = (sum(found[f"r{k}"] for k in _DEPTHS) for found in (images_ask, texts_ask))
+    i2t, t2i = (sum(values[f"r{k}"] for k in _DEPTHS) for values in (images_ask, texts_ask))
     means = {"ar": i2t / 3, "ari": t2i / 3, "rsum": i2t + t2i}
     return images_ask | {f"{name}i": value for name, value in texts_ask.items()} | means
 
 
 def _vse_direction(figures: Figures) -> dict[str, float]:
-    found = {f"r{k}": 100 * figures[f"R@{k}"] for k in _DEPTHS}
-    return found | {name.lower(): figures[name] for name in ("medR", "meanR") if name in figures}
+    values = {f"r{k}": 100 * figures[f"R@{k}"] for k in _DEPTHS}
+    return values | {name.lower(): figures[name] for name in ("medR", "meanR") if name in figures}
 
 
 def _eccv(figures: Figures, folded: Figures | None) -> dict[str, Any]:
     folds = {} if folded is None else {f"coco_1k_r{k}": _both(folded, f"R@{k}") for k in _DEPTHS}
-    found = folds | {f"coco_5k_r{k}": _both(figures, f"R@{k}") for k in _DEPTHS}
-    found |= {f"eccv_r{k}": _both(figures, f"R@{k}") for k in _DEPTHS}
-    found |= {"eccv_map_at_r": _both(figures, "map@R"), "eccv_rprecision": _both(figures, "r_precision")}
-    return {name: both for name, both in found.items() if both}
+    values = folds | {f"coco_5k_r{k}": _both(figures, f"R@{k}") for k in _DEPTHS}
+    values |= {f"eccv_r{k}": _both(figures, f"R@{k}") for k in _DEPTHS}
+    values |= {"eccv_map_at_r": _both(figures, "map@R"), "eccv_rprecision": _both(figures, "r_precision")}
+    return {name: both for name, both in values.items() if both}
 
 
 def _both(figures: Figures, metric: str) -> dict[str, float]:

@@ -152,27 +152,29 @@ def _gain(value: Any) -> float:
 _NO_PAIRS = "there are no labelled pairs to judge"
 
 
-def judge(found: NDArray[np.float64], calibration: Calibration | None, threshold: float | None, **rest: Any) -> Matches:
+def judge(
+    scores: NDArray[np.float64], calibration: Calibration | None, threshold: float | None, **rest: Any
+) -> Matches:
     """Return cosines with what a calibration makes of them; without one they stand alone."""
     if calibration is None:
-        nothing = np.full(len(found), np.nan)
-        return Matches(cosine=found, probability=nothing, match=np.zeros(len(found), bool), threshold=None, **rest)
-    probability, limit = calibration.probability(found), calibration.threshold if threshold is None else threshold
-    return Matches(cosine=found, probability=probability, match=probability >= limit, threshold=limit, **rest)
+        nothing = np.full(len(scores), np.nan)
+        return Matches(cosine=scores, probability=nothing, match=np.zeros(len(scores), bool), threshold=None, **rest)
+    probability, limit = calibration.probability(scores), calibration.threshold if threshold is None else threshold
+    return Matches(cosine=scores, probability=probability, match=probability >= limit, threshold=limit, **rest)
 
 
 def match_readable(reader: Reader, pairs: Pairs) -> tuple[NDArray[np.float64], dict[int, str]]:
     """Return (n,) cosines, NaN for pairs that cannot be read, and for each of those the reason."""
     query, response = reader.cells.embed(pairs.query), reader.cells.embed(pairs.response)
-    found = cosines(query.vectors, response.vectors)
+    scores = cosines(query.vectors, response.vectors)
     errors: dict[int, str] = {}
     for side, column in ((query, pairs.query), (response, pairs.response)):
         for row, reason in side.errors.items():
             # A row of a file that could not be read is a reason of both columns.
             if reason not in errors.get(row, ""):
                 errors[row] = "; ".join(filter(None, (errors.get(row), f"{column.name}: {reason}")))
-    found[sorted(errors)] = np.nan
-    return found, dict(sorted(errors.items()))
+    scores[sorted(errors)] = np.nan
+    return scores, dict(sorted(errors.items()))
 
 
 def known_pairs(
@@ -209,13 +211,13 @@ def pair_report(
 def rank_distinct(reader: Reader, data: Any, options: RankingOptions) -> dict[str, float | int]:
     """Rank the distinct queries of true pairs against their distinct responses."""
     pairs = read_pairs(data, reader.roles, reader.mappings, labelled=False, several=True)
-    asked, answers = (Items.of(pairs.keys[side]) for side in SIDES)
-    queries = _vectors_of(reader, pairs.query, asked)
-    responses = _vectors_of(reader, pairs.response, answers)
-    rows = asked.find(pairs.keys["query"], "the data"), answers.find(pairs.keys["response"], "the data")
+    query_items, response_items = (Items.of(pairs.keys[side]) for side in SIDES)
+    queries = _vectors_of(reader, pairs.query, query_items)
+    responses = _vectors_of(reader, pairs.response, response_items)
+    rows = query_items.find(pairs.keys["query"], "the data"), response_items.find(pairs.keys["response"], "the data")
     relevant = gains_of(*rows, gains=[1.0] * len(pairs), queries=len(queries))
-    found = InMemory(responses).search(queries, max(options.cutoffs))
-    return ranking_figures(found.ids, relevant, options)
+    hits = InMemory(responses).search(queries, max(options.cutoffs))
+    return ranking_figures(hits.ids, relevant, options)
 
 
 def rank_tables(
@@ -225,18 +227,18 @@ def rank_tables(
     query_data, response_data = sides
     relevance = _Relevance(data, reader.roles)
     queries = _items(reader, relevance.cells["query"] if query_data is None else query_data, "query")
-    asked = queries[0].find(relevance.cells["query"], "query_data")
+    query_rows = queries[0].find(relevance.cells["query"], "query_data")
     vectors = _vectors_of(reader, queries[1], queries[0])
     if index is not None and response_data is None:
-        found = index.search(vectors, max(options.cutoffs))
-        ranked, answered = _numbered(found.ids, relevance.cells["response"])
+        hits = index.search(vectors, max(options.cutoffs))
+        ranked, response_rows = _numbered(hits.ids, relevance.cells["response"])
     else:
         given = relevance.cells["response"] if response_data is None else response_data
         responses = _items(reader, given, "response")
-        answered = responses[0].find(relevance.cells["response"], "response_data")
+        response_rows = responses[0].find(relevance.cells["response"], "response_data")
         gallery = InMemory(_vectors_of(reader, responses[1], responses[0]))
         ranked = gallery.search(vectors, max(options.cutoffs)).ids
-    relevant = gains_of(asked, answered, relevance.gains, len(vectors))
+    relevant = gains_of(query_rows, response_rows, relevance.gains, len(vectors))
     return ranking_figures(ranked, relevant, options)
 
 
@@ -261,12 +263,12 @@ def _vectors_of(reader: Reader, column: Column, items: Items) -> NDArray[np.floa
     return reader.vectors(column)[items.rows]
 
 
-def _numbered(found: NDArray[Any], wanted: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return item ids as numbers: those that were found, and those that should have been."""
+def _numbered(retrieved: NDArray[Any], relevant: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return item ids as numbers: the retrieved ones, and the relevant ones."""
     numbers: dict[str, int] = {}
-    ranked = [[numbers.setdefault(str(item), len(numbers)) for item in line] for line in found]
-    answered = [numbers.setdefault(str(item), len(numbers)) for item in wanted]
-    return np.array(ranked, dtype=np.int64).reshape(found.shape), np.array(answered, dtype=np.int64)
+    ranked = [[numbers.setdefault(str(item), len(numbers)) for item in line] for line in retrieved]
+    relevant_numbers = [numbers.setdefault(str(item), len(numbers)) for item in relevant]
+    return np.array(ranked, dtype=np.int64).reshape(retrieved.shape), np.array(relevant_numbers, dtype=np.int64)
 
 
 def check_labels(labels: NDArray[np.int64] | None) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Semantic search as it is asked for, and its results as lists."""
+"""Semantic search over embeddings or an index, and its results as lists."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _unit_rows(array: NDArray[np.float32], what: str) -> NDArray[np.float32]:
 
 
 class Found(NamedTuple):
-    """Ids (n, k) and cosines (n, k), best first; k is smaller than asked where there is less to find."""
+    """Ids (n, k) and cosines (n, k), best first; k is smaller than requested where there are fewer items."""
 
     ids: NDArray[Any]
     scores: NDArray[np.float64]

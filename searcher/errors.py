@@ -1,13 +1,13 @@
 """The errors of searching.
 
 TwinlensError                    storage/errors.py
-`-- SearchError                  a search that cannot be answered as it was asked
+`-- SearchError                  a search that cannot be answered
     |-- ParameterError           an option, or a name that is none: a wrong type, out of range
     |-- QueryError               the query itself: a missing file, a wrong dim, a vector of zeros
     |   `-- ItemNotFoundError    an item to search with, or to show, that the index has not
     |-- FilterError              a `where` that is no predicate on the columns of the catalog
     |-- EncoderMismatchError     the encoder given is not the one that made the index
-    |-- EvaluationError          an index that cannot be scored as it was asked: no pairs, no such split, k too large
+    |-- EvaluationError          an index that cannot be scored: no pairs, no such split, k too large
     `-- SearcherClosedError      the searcher was closed
 """
 
@@ -15,7 +15,7 @@ from storage.errors import TwinlensError
 
 
 class SearchError(TwinlensError):
-    """A search that cannot be answered as it was asked."""
+    """A search that cannot be answered."""
 
 
 class ParameterError(SearchError):
@@ -39,7 +39,7 @@ class EncoderMismatchError(SearchError):
 
 
 class EvaluationError(SearchError):
-    """The index cannot be scored as it was asked."""
+    """The index cannot be scored with these options."""
 
 
 class SearcherClosedError(SearchError):

@@ -54,8 +54,8 @@ def _side(name: str) -> str:
 
 
 def _block(name: str) -> int:
-    found = _BLOCK.search(name)
-    return int(found[1] or found[2]) if found else -1
+    match = _BLOCK.search(name)
+    return int(match[1] or match[2]) if match else -1
 
 
 def _depth(name: str, highest: int) -> int:
@@ -76,10 +76,10 @@ def choose(model: nn.Module, image_blocks: int | None, text_blocks: int | None) 
         text_blocks: The same for the text tower.
     """
     limits = {"image": image_blocks, "text": text_blocks, "both": None}
-    found = depths(model)
+    depth_of = depths(model)
     for name, parameter in model.named_parameters():
         limit = limits[_side(name)]
-        parameter.requires_grad_(limit is None or found[name] <= limit)
+        parameter.requires_grad_(limit is None or depth_of[name] <= limit)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
@@ -96,10 +96,10 @@ def groups(
         weight_decay: For matrices and filters.
     """
     head, block, factor = rates
-    found, parameters = depths(model), dict(model.named_parameters())
+    depth_of, parameters = depths(model), dict(model.named_parameters())
     table: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name in trained:
-        depth = found[name]
+        depth = depth_of[name]
         rate = head if depth == 0 else block * factor ** (depth - 1)
         decays = parameters[name].ndim > 1 and not _NO_DECAY.search(name)
         table.setdefault((rate, weight_decay if decays else 0.0), []).append(parameters[name])

@@ -23,7 +23,7 @@ NOWHERE = np.iinfo(np.int64).max
 class Truth:
     """The `depth` best rows of each query, by the exact search; made by `of`.
 
-    Where rows have equal scores any of them will do, so that a picture that is stored a thousand times cannot lower a
+    Where rows have equal scores any of them will do, so that an image that is stored a thousand times cannot lower a
     recall.
     """
 
@@ -50,25 +50,25 @@ class Truth:
         positions = np.full((len(candidates), depth), NOWHERE, dtype=np.int64)
         rank = np.full(self.vectors.rows + 1, depth, dtype=np.int64)  # one more for -1, the last
         tied = (self.scores[:, 1:] == self.scores[:, :-1]).any(axis=1)
-        for line, (found, self_row) in enumerate(zip(candidates, self.self_rows, strict=True)):
-            found = found[found != self_row] if self_row >= 0 else found
+        for line, (ids, self_row) in enumerate(zip(candidates, self.self_rows, strict=True)):
+            ids = ids[ids != self_row] if self_row >= 0 else ids
             if tied[line]:
-                positions[line] = self._tied_positions(line, found)
+                positions[line] = self._tied_positions(line, ids)
                 continue
             rank[self.ids[line, :depth]] = np.arange(depth)
-            ranks = rank[found]
+            ranks = rank[ids]
             hits = np.flatnonzero(ranks < depth)[::-1]  # backwards: the first place is the last to be written
             positions[line, ranks[hits]] = hits
             rank[self.ids[line, :depth]] = depth
         return positions
 
-    def _tied_positions(self, line: int, found: Ids) -> Ids:
+    def _tied_positions(self, line: int, ids: Ids) -> Ids:
         """The same by score: the first candidates with a score take the ranks with that score."""
         depth = self.ids.shape[1] - 1
         positions = np.full(depth, NOWHERE, dtype=np.int64)
-        scores = score_candidates(self.vectors, self.queries[line : line + 1], found[None])[0]
-        again = np.ones(len(found), dtype=np.bool_)
-        again[np.unique(found, return_index=True)[1]] = False
+        scores = score_candidates(self.vectors, self.queries[line : line + 1], ids[None])[0]
+        again = np.ones(len(ids), dtype=np.bool_)
+        again[np.unique(ids, return_index=True)[1]] = False
         scores[again] = -np.inf
         for score in np.unique(self.scores[line, :depth]):
             ranks = np.flatnonzero(self.scores[line, :depth] == score)
@@ -86,7 +86,7 @@ _TIMED_QUERIES = 24
 _BUDGET_SECONDS = 30.0  # wider probing is not tried after this long; what was measured stands
 _GOOD_ENOUGH = 0.9995  # of the smallest k
 _GOOD_FOR_MORE = 0.995  # of the others, whose last half percent would take most of the time
-_LITTLE = 0.001  # two wider settings that gain less, when most is found, say that the codes and not the lists decide
+_LITTLE = 0.001  # two wider settings that gain less, at a high recall, say that the codes and not the lists decide
 _MOST_FOUND = 0.95
 _FEW_SETTINGS = 12
 _NEARLY = 1.3  # how much more than the cheapest an estimate may say and the setting still be timed
@@ -94,7 +94,7 @@ _NEARLY = 1.3  # how much more than the cheapest an estimate may say and the set
 
 @dataclass(frozen=True, kw_only=True)
 class _Setting:
-    """One point of the grid, found but not yet timed."""
+    """One point of the grid, with its recall, not yet timed."""
 
     k: int
     nprobe: int
@@ -160,9 +160,9 @@ def _grid(ann: AnnIndex, vectors: Vectors, queries: Scores, self_rows: Ids, ks: 
         positions = truth.positions(
             ann.candidates(queries, min(count + 1, vectors.rows + ann.plan.spilled), nprobe=nprobe)
         )
-        found = [_recalls(positions, k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
-        settings += [setting for line in found for setting in line]
-        history.append([max(setting.ann_recall for setting in line) for line in found])
+        grid = [_recalls(positions, k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
+        settings += [setting for line in grid for setting in line]
+        history.append([max(setting.ann_recall for setting in line) for line in grid])
         if _is_enough(history) or time.perf_counter() - started > _BUDGET_SECONDS:
             break
     return settings

@@ -1,4 +1,4 @@
-"""An index behind HTTP: a JSON API, pictures by item id, metrics, and a page to look at it.
+"""An index behind HTTP: a JSON API, images by item id, metrics, and a page to look at it.
 
 `create_app` gives the application for any ASGI server, `twinlens serve` runs it. It needs the extra `server`; importing
 `searcher`, or this package alone, does not.

@@ -22,13 +22,13 @@ class ServerSettings:
         device: Where queries are encoded: `auto`, `cpu`, `cuda`.
         precision: `auto`, `fp32`, `bf16`, `fp16`.
         verify: `full` compares checksums whenever a version is opened, `size` sizes only.
-        root: Where the pictures are, if the corpus was moved; None for where the build found them.
+        root: Where the images are, if the corpus was moved; None for where the build read them.
         watch_seconds: How often CURRENT is looked at for a newly published version.
         token: What a caller must show, as a bearer token or as the password of a browser's prompt; None lets all in.
         hosts: Names that a request may be addressed to; empty for any. A page elsewhere that has its own name point at
             this machine is refused by it, which matters most on the loopback interface.
         max_body: Bytes of a request's body, and a sixteenth of all bodies at once. Photographs have 0.1-20 MB.
-        max_pixels: Width times height of a query picture; a decoded pixel takes 3-4 bytes.
+        max_pixels: Width times height of a query image; a decoded pixel takes 3-4 bytes.
         max_k: Hits that one request may ask for, at most 9,999.
         seconds: How long one request may take, reading its body included.
         concurrency: Requests under way at once; further ones are answered 503 at once, with `Retry-After`. Each waiting
