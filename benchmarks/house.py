@@ -46,8 +46,8 @@ ASKED: dict[str, tuple[str, str]] = {
 
 SPEED = """
 Speed on 2026-11-28 over that of the code before, whole processes run in turn on these two cores, median ratio of three
-pairs (asked: 0.97 or more): 5,500 single queries and 20 batches of 1,000 over 100,000 vectors 0.99; 600 photographs with
-3,000 captions through `lite` into an index 0.99. Vectors, catalog, hits, evaluation and match probabilities of 120
+pairs (asked: 0.97 or more): 5,500 single queries and 20 batches of 1,000 over 100,000 vectors 0.99; 600 photographs
+with 3,000 captions through `lite` into an index 0.99. Vectors, catalog, hits, evaluation and match probabilities of 120
 photographs are the same to the last digit.
 """
 # The files counted are those of this checkout, whatever is installed.
