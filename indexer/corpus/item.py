@@ -160,10 +160,16 @@ class Source(Protocol):
         ...
 
 
+# A text above this is no text: thick books have less, and encoders read the first page of them.
+MAX_TEXT_BYTES = 8 * 2**20
+
+
 def text_item(item: Item, text: str | bytes | None) -> Item | Rejection:
-    """`item` with `text` as its content, or its rejection when there are no words or they are not UTF-8."""
+    """`item` with `text` as its content, or its rejection: there are no words, too many, or they are not UTF-8."""
     if text is None:
         return item.rejected("read", "missing_value", f"no text in {item.location}")
+    if len(text) > MAX_TEXT_BYTES:
+        return item.rejected("read", "too_large", f"the text in {item.location} has more than {MAX_TEXT_BYTES} bytes")
     try:
         words = text.decode("utf-8") if isinstance(text, bytes) else text
         words.encode("utf-8")

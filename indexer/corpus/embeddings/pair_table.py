@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from ...errors import SourceError
 from ..item import one_line
+from ..layouts.lines import check_regular
 from ..tables.parquet_file import PARQUET_ERRORS
 
 COLUMNS = ("image_row", "text_row")
@@ -63,6 +64,7 @@ def _positions(rows: np.ndarray, kept: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _read(path: Path) -> pa.Table:
     try:
+        check_regular(path)
         return pq.read_table(path) if path.suffix.lower() == ".parquet" else pa_csv.read_csv(path)
     except PARQUET_ERRORS as error:
         raise SourceError(

@@ -17,7 +17,7 @@ from storage.errors import DuplicateItemError
 from ...errors import SourceError
 from ..item import SourceOptions, one_line
 from ..layouts.folder import TABLE_SUFFIXES
-from ..layouts.lines import BOM, open_bytes
+from ..layouts.lines import read_whole
 from ..tables.cells import plain
 from ..tables.columns import IMAGE_NAMES, TEXT_NAMES, BadRecord, Record, choose_roles, first_of, renamed
 from ..tables.parquet_file import PARQUET_ERRORS
@@ -105,8 +105,7 @@ def read_text_rows(path: Path) -> list[str]:
         SourceError: It cannot be read, or is not UTF-8.
     """
     try:
-        with open_bytes(path) as file:
-            lines = file.read().removeprefix(BOM).decode("utf-8").split("\n")
+        lines = read_whole(path).decode("utf-8").split("\n")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise SourceError(f"{str(path)!r} cannot be read as UTF-8 lines: {one_line(error)}") from error
     # Not str.splitlines, which also cuts at form feeds and other separators within a caption.

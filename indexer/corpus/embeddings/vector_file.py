@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from ...errors import SourceError
 from ..item import one_line
+from ..layouts.lines import check_regular
 from ..tables.parquet_file import PARQUET_ERRORS
 
 VECTOR_NAMES = ("vector", "embedding", "emb", "features")
@@ -49,6 +50,7 @@ class NpyVectors:
 
     def _map(self) -> np.ndarray:
         try:
+            check_regular(self.path)
             return np.lib.format.open_memmap(self.path, mode="r")
         except UNREADABLE as error:
             raise SourceError(
@@ -67,6 +69,7 @@ class ParquetVectors:
     def __init__(self, path: Path, column: str | None = None) -> None:
         self.path = path
         try:
+            check_regular(path)
             with pq.ParquetFile(path) as file:
                 self.schema: pa.Schema = file.schema_arrow
                 self.rows: int = file.metadata.num_rows

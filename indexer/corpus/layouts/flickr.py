@@ -23,7 +23,7 @@ from .lines import read_lines
 
 _SUFFIX = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES).encode()
 _LINE = re.compile(
-    rb"^\s*(?P<name>[^|,\t]+?(?:" + _SUFFIX + rb")(?:\.\d+)?)"
+    rb"^(?P<name>[^|,\t]+?(?:" + _SUFFIX + rb")(?:\.\d+)?)"
     rb"(?:\s*$|(?:#\d+)?\s*[,\t]\s*(?P<caption>.*)$|\s*\|\s*\d*\s*\|?\s*(?P<comment>.*)$)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -103,7 +103,7 @@ def _read(path: Path, entries: dict[str, _Entry]) -> Iterator[Rejection]:
     split = match[1].lower() if match else None
     first = True
     try:
-        for number, text in read_lines(path):
+        for number, text in _stripped(path):
             location = f"line {number} of {path.name}"
             problem = _take(text, location, split, entries)
             # The first line of some files names the columns.
@@ -170,9 +170,14 @@ def _named(folder: Path, pattern: str) -> list[Path]:
         raise SourceError(f"folder {str(folder)!r} cannot be read: {error.strerror}") from error
 
 
+def _stripped(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Lines without white space at their start, over which the pattern of a line would go back and forth."""
+    return ((number, text.lstrip()) for number, text in read_lines(path))
+
+
 def _first_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
-        for count, line in enumerate(read_lines(path)):
+        for count, line in enumerate(_stripped(path)):
             if count == 2:
                 return
             yield line

@@ -15,7 +15,7 @@ from ...errors import SourceError
 from ..tables.json_file import read_json
 from .captioned import Captioned, DataSet
 from .karpathy import is_karpathy, karpathy_data
-from .lines import BOM
+from .lines import read_whole
 
 CAPTIONS, IDS = "_caps.txt", "_ids.txt"
 
@@ -69,7 +69,7 @@ def _images(folder: Path, split: str, names: Mapping[str, str]) -> Iterator[Capt
 def _lines(path: Path) -> list[bytes]:
     """All lines, blank ones included: the position of a caption says whose it is."""
     try:
-        return path.read_bytes().removeprefix(BOM).rstrip().split(b"\n")
+        return read_whole(path).rstrip().split(b"\n")
     except OSError as error:
         raise SourceError(f"{str(path)!r} cannot be read: {error.strerror}") from error
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ...errors import SourceError
 from ..item import one_line
-from ..layouts.lines import BOM, open_bytes
+from ..layouts.lines import BOM, MAX_RECORD_BYTES, bounded_lines, open_bytes, read_whole
 from .columns import BadRecord, Record, Roles
 
 INT64 = range(-(2**63), 2**63)
@@ -120,7 +120,7 @@ class JsonFile:
 
     def _lines(self) -> Iterator[Record | BadRecord]:
         with open_bytes(self._path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(bounded_lines(file, MAX_RECORD_BYTES), start=1):
                 text = line.removeprefix(BOM) if number == 1 else line
                 if text.strip():
                     yield parse_object(text, number, f"line {number} of {self._path.name}")
@@ -131,7 +131,10 @@ class JsonFile:
 
 
 def parse_object(text: bytes, number: int, location: str) -> Record | BadRecord:
-    """The JSON object in `text`, or what is wrong with it: `not_utf8`, `not_json` or `not_an_object`."""
+    """The JSON object in `text`, or what is wrong with it: `too_large`, `not_utf8`, `not_json` or `not_an_object`."""
+    if len(text) > MAX_RECORD_BYTES:
+        detail = f"{location} has more than {MAX_RECORD_BYTES} bytes"
+        return BadRecord(number=number, reason="too_large", detail=detail)
     try:
         value = json.loads(text.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -152,11 +155,12 @@ def read_json(path: Path, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
     """The whole file as one JSON value of the given kind.
 
     Raises:
-        SourceError: It is not UTF-8, not JSON, or another kind of value.
+        SourceError: It cannot be read, is not UTF-8, not JSON, or another kind of value.
     """
     try:
-        with open_bytes(path) as file:
-            value = json.loads(file.read().decode("utf-8-sig"))
+        value = json.loads(read_whole(path).decode("utf-8"))
+    except (OSError, EOFError) as error:
+        raise SourceError(f"{str(path)!r} cannot be read to its end: {one_line(error)}; make a new copy") from error
     except (ValueError, RecursionError) as error:
         raise SourceError(
             f"{str(path)!r} is not JSON in UTF-8: {one_line(error)}; one object a line is called .jsonl"

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from ...errors import SourceError
 from ..item import one_line
+from ..layouts.lines import check_regular
 from .cells import from_file, is_binary, keepable, to_values
 from .columns import BadRecord, Record, Roles
 
@@ -33,6 +34,7 @@ class ParquetFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
+            check_regular(path)
             with pq.ParquetFile(path) as file:
                 self._schema: pa.Schema = file.schema_arrow
                 rows = file.metadata.num_rows

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...errors import ContentError
 from ..item import LazyBytes
+from ..layouts.lines import open_regular
 
 BLOCK = 512
 # GNU and pax headers that carry a long name have some hundred bytes.
@@ -51,7 +52,7 @@ class TarMember(LazyBytes):
         if self.size > max_bytes:
             raise ContentError("too_large", f"the member has more bytes than the limit: {self.size} > {max_bytes}")
         try:
-            with self.path.open("rb", buffering=0) as file:
+            with open_regular(self.path) as file:
                 data = _at(file.fileno(), self.offset, self.size)
         except OSError as error:
             raise ContentError("unreadable", f"cannot read {self.path.name}: {error.strerror}") from error
@@ -189,7 +190,7 @@ def tar_entries(path: Path) -> Iterator[TarEntry]:
         ContentError: The archive cannot be read, is damaged, cut short or no tar; after the members up to there.
     """
     try:
-        with path.open("rb", buffering=0) as file:
+        with open_regular(path) as file:
             status = os.fstat(file.fileno())
             yield from _Walk(file.fileno(), path, status.st_size, status.st_mtime_ns).entries()
     except OSError as error:

@@ -23,7 +23,7 @@ from .shard_list import find_shards
 from .tar_file import FOLDER, REGULAR, TarEntry, TarMember, tar_entries
 
 JSON_SUFFIX = ".json"
-MAX_TEXT_BYTES = 1024 * 1024
+MAX_MEMBER_BYTES = 2**20
 MAX_NAME = 1000
 
 
@@ -145,7 +145,7 @@ class WebDataset:
             return text_cells(values.get(self._roles.text or ""))
         if sample.text is None:
             return []
-        lines = sample.text.read(MAX_TEXT_BYTES).removeprefix(BOM).split(b"\n")
+        lines = sample.text.read(MAX_MEMBER_BYTES).removeprefix(BOM).split(b"\n")
         # A file without any words is one empty text, so that it is counted.
         return [line.rstrip(b"\r") for line in lines if line.strip()] or [b""]
 
@@ -194,7 +194,7 @@ def read_meta(shard: _Shard, key: str, member: TarMember | None) -> tuple[Mappin
         return {}, None
     uri = f"{shard.name}/{key}{JSON_SUFFIX}"
     try:
-        record = parse_object(member.read(MAX_TEXT_BYTES), 1, uri)
+        record = parse_object(member.read(MAX_MEMBER_BYTES), 1, uri)
     except ContentError as error:
         record = BadRecord(number=1, reason=error.reason, detail=f"{uri}: {error.detail}")
     if not isinstance(record, BadRecord):
