@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .build import build_index
     from .config import BuildConfig
     from .corpus import EmbeddingSource, Source, SourceOptions, open_source
-    from .errors import BuildError, RejectedError, SourceError
+    from .errors import BuildError, RejectedError, ShrinkError, SourceError
     from .report import BuildReport
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "BuildReport",
     "EmbeddingSource",
     "RejectedError",
+    "ShrinkError",
     "Source",
     "SourceError",
     "SourceOptions",
@@ -37,6 +38,7 @@ __getattr__ = lazy_exports(
         "BuildReport": ".report",
         "EmbeddingSource": ".corpus",
         "RejectedError": ".errors",
+        "ShrinkError": ".errors",
         "Source": ".corpus",
         "SourceError": ".errors",
         "SourceOptions": ".corpus",

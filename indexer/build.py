@@ -19,11 +19,13 @@ from encoders.load import DEFAULT_ENCODER, family_of
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError
 from storage.files.canonical_json import to_plain
+from storage.files.layout import CATALOG
 from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
 from .ann.build_ann import build_approximate
 from .ann.memory import say_memory
+from .changes import ShrinkGuard, changes_since
 from .config import BuildConfig, options_json, recorded_config, recorded_options, with_prompt
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.item import LAYOUTS, is_utf8, printable
@@ -134,9 +136,15 @@ class Builder:
             )
         say_memory({name: source.rows(name) for name in source.collections}, source.dim, self.config, self.progress)
         chunks = EmbeddingTables(source, self.progress)
+        guard = ShrinkGuard(before=self._current(), config=self.config)
         limit = RejectionLimit(config=self.config, items=sum(source.rows(name) for name in source.collections))
         manifest = self._publish(
-            limit.counted(chunks.tables()), source.dim, encoder, {"source": source.name}, pairs=chunks.pairs
+            limit.counted(chunks.tables()),
+            source.dim,
+            encoder,
+            {"source": source.name},
+            guard=guard,
+            pairs=chunks.pairs,
         )
         return self._report(manifest, notes=source.notes, rejected=dict(limit.reasons))
 
@@ -145,6 +153,8 @@ class Builder:
         corpus = survey(source)
         if parent is not None and _up_to_date(parent.manifest, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)
+        guard = ShrinkGuard(before=parent.manifest if parent else self._current(), config=self.config)
+        guard.check_survey(corpus)
         executor = self._executor()
         encoder = load(self.config, self.given, known)
         self._say_plan(source, corpus, encoder)
@@ -176,8 +186,24 @@ class Builder:
             prompt=self.config.prompt, backend=BACKEND, device=report.device, precision=report.precision
         )
         corpus_info = CorpusInfo(root=_root(source), digest=corpus.digest, staging=fingerprint)
-        manifest = self._publish(shards, encoder.dim, encoder, build_report, encoding=encoding, corpus=corpus_info)
+        manifest = self._publish(
+            shards,
+            encoder.dim,
+            encoder,
+            build_report,
+            guard=guard,
+            parent=parent,
+            encoding=encoding,
+            corpus=corpus_info,
+        )
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
+
+    def _current(self) -> Manifest | None:
+        """Return the current version if there is one that can be read; a new version replaces a damaged one."""
+        try:
+            return self.store.manifest() if self.store.current() is not None else None
+        except (CorruptIndexError, IncompatibleIndexError):
+            return None
 
     def _published_by(self, fingerprint: str, corpus: Corpus) -> Manifest | None:
         """Return the current version if this very build has published it and was stopped while it tidied up."""
@@ -231,6 +257,8 @@ class Builder:
         encoder: Encoder | None,
         build_report: dict[str, Any],
         *,
+        guard: ShrinkGuard,
+        parent: IndexVersion | None = None,
         pairs: Callable[[], np.ndarray] | None = None,
         encoding: EncodingInfo | None = None,
         corpus: CorpusInfo | None = None,
@@ -239,9 +267,17 @@ class Builder:
         try:
             self.progress.note("merging")
             counts = merge(tables, draft.path, dim, pairs)
+            changes = changes_since(parent, draft.path / CATALOG) if parent else None
+            guard.check_result(counts, draft.path / CATALOG, changes)
             infos = self._index(draft.path, encoder)
             self.progress.note("publishing")
-            build = {**build_report, "config": asdict(self.config), "machine": machine(), "seconds": self._seconds}
+            build = {
+                **build_report,
+                "changes": to_plain(changes),
+                "config": asdict(self.config),
+                "machine": machine(),
+                "seconds": self._seconds,
+            }
             return self.store.publish(
                 draft,
                 encoder=encoder.info if encoder else None,

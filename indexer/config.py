@@ -50,6 +50,9 @@ class BuildConfig:
         max_rejected: Stop when more items than this were rejected; a value below 1 is a share of all items. None and
             infinity let any number pass.
         update: Take over the vectors of unchanged items from the current version and drop what is gone.
+        allow_shrink: Publish although no image of the corpus could be read, or more than half of the images, texts or
+            pairs of the current version would go. Off, such a build is refused: as a rule a drive is missing or a path
+            is wrong.
         memory_bytes: Do not use more memory than this for training and building the approximate index.
         shard_cost: Images in one unit of encode work (eight texts count as one image). A killed build encodes at most
             two such units again: the one that is written and the one that is encoded. Small units cost more writes.
@@ -76,6 +79,7 @@ class BuildConfig:
     min_ann_recall: float = 0.9
     max_rejected: float | None = None
     update: bool = False
+    allow_shrink: bool = False
     memory_bytes: int | None = None
     shard_cost: int | None = None
     batch_size: int | None = None

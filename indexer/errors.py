@@ -4,7 +4,8 @@ TwinlensError                 storage/errors.py
 `-- BuildError                a build cannot start, go on or be published
     |-- SourceError           the corpus cannot be read: wrong path, column, layout, ids, vectors
     |-- ContentError          one item's bytes cannot be had; `reason` is a machine word, `detail` a sentence
-    `-- RejectedError         more items were rejected than the caller allows
+    |-- RejectedError         more items were rejected than the caller allows
+    `-- ShrinkError           the result would be much poorer than the version that it replaces
 """
 
 from __future__ import annotations
@@ -39,3 +40,7 @@ class ContentError(BuildError):
 
 class RejectedError(BuildError):
     """More items were rejected than `max_rejected` allows, so nothing was published."""
+
+
+class ShrinkError(BuildError):
+    """The result would be much poorer than the version that it replaces, or an image corpus without images."""

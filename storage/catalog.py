@@ -223,6 +223,20 @@ class Catalog:
         with self._cursor() as cursor:
             return parse_predicate(cursor, where)
 
+    def row_hashes(self, collection: Collection) -> dict[str, NDArray[np.uint64]]:
+        """Return 64-bit hashes of each row, in no order, by which two catalogs are compared: four arrays (n,).
+
+        `id` of the item id, `content` of the checksum, `place` of the uri, and `row` of all columns that say
+        something of the item, metadata included.
+        """
+        names = [quoted(name) for name, _ in self._columns[collection] if name not in ("row_id", "mtime_ns")]
+        sql = (
+            "SELECT hash(item_id) AS id, hash(sha256) AS content, hash(uri) AS place, "
+            f"hash({', '.join(names)}) AS row FROM {collection}"
+        )
+        with self._cursor() as cursor:
+            return {name: np.asarray(values) for name, values in cursor.execute(sql).fetchnumpy().items()}
+
     def table(self, name: TableName) -> pa.Table:
         """Return a whole table, in row order."""
         with self._cursor() as cursor:

@@ -79,12 +79,17 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """What a source holds: counts, and a digest that changes with any item, its position in the order included."""
+    """What a source holds: counts, and a digest that changes with any item, its position in the order included.
+
+    `absent` counts the images whose files are not there, and `first_absent` is the `uri` of the first of them.
+    """
 
     digest: str
     images: int
     texts: int
     unreadable: int
+    absent: int = 0
+    first_absent: str | None = None
 
     @property
     def items(self) -> int:
@@ -98,16 +103,20 @@ def survey(source: Source) -> Corpus:
     Raises:
         DuplicateItemError: Two items of one collection have one id; raised here, before anything is encoded.
     """
-    counts = {"images": 0, "texts": 0, "unreadable": 0}
-    digest = hashlib.sha256()
-    unique = UniqueIds()
+    counts = {"images": 0, "texts": 0, "unreadable": 0, "absent": 0}
+    digest, unique = hashlib.sha256(), UniqueIds()
+    first_absent: str | None = None
     for entry in source.items():
-        digest.update(_encoded(entry))
+        identity = _identity(entry)
+        digest.update(_encoded(identity))
         counts["unreadable" if isinstance(entry, Rejection) else entry.collection] += 1
         if isinstance(entry, Item):
             unique.add(entry)
+            if isinstance(entry.content, Path) and identity[-1] is None:
+                counts["absent"] += 1
+                first_absent = first_absent or entry.uri
     unique.check(source)
-    return Corpus(digest=digest.hexdigest(), **counts)
+    return Corpus(digest=digest.hexdigest(), first_absent=first_absent, **counts)
 
 
 def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig, shard_cost: int) -> str:
@@ -148,12 +157,12 @@ def cut(entries: Iterable[Entry], shard_cost: int) -> Iterator[Shard]:
 def _shard(number: int, entries: list[Entry]) -> Shard:
     digest = hashlib.sha256()
     for entry in entries:
-        digest.update(_encoded(entry))
+        digest.update(_encoded(_identity(entry)))
     return Shard(number=number, digest=digest.hexdigest(), entries=entries)
 
 
-def _encoded(entry: Entry) -> bytes:
-    return json.dumps(_identity(entry), default=str, sort_keys=True).encode("utf-8", "surrogatepass")
+def _encoded(identity: list[Any]) -> bytes:
+    return json.dumps(identity, default=str, sort_keys=True).encode("utf-8", "surrogatepass")
 
 
 def _identity(entry: Entry) -> list[Any]:

@@ -17,7 +17,7 @@ from colour import ColourEncoder, paint, paint_folder
 from ray_cluster import other_node, two_nodes
 
 from encoders.errors import EncoderError
-from indexer import BuildError, build_index
+from indexer import BuildError, ShrinkError, build_index
 from indexer.progress import SilentProgress
 from storage import IndexStore
 
@@ -167,6 +167,17 @@ def test_an_update_on_ray_encodes_what_changed(
     report = build_index(photos, tmp_path / "ray", encoder=ColourEncoder(), update=True, **on_ray)
     assert report.manifest.build["encode"]["reused"] == 39 + 78
     assert contents(tmp_path / "ray") == contents(whole)
+
+
+def test_an_update_on_ray_that_finds_no_image_any_more_is_refused(
+    photos: Path, tmp_path: Path, on_ray: dict[str, Any]
+) -> None:
+    build_index(photos, tmp_path / "ray", encoder=ColourEncoder())
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"an error page")
+    with pytest.raises(ShrinkError, match="none of 40 images could be indexed"):
+        build_index(photos, tmp_path / "ray", encoder=ColourEncoder(), update=True, **on_ray)
+    assert IndexStore.open(tmp_path / "ray").manifest().counts.images == 40
 
 
 def test_tar_shards_and_relative_paths_are_read_by_workers(

@@ -114,6 +114,11 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     "go through it too. '{}' alone stands for no template.",
 )
 @click.option("--update", is_flag=True, help="Encode only what was added or changed, drop what is gone.")
+@click.option(
+    "--allow-shrink",
+    is_flag=True,
+    help="Publish although no image could be read, or more than half of what INDEX holds would go.",
+)
 @corpus_options
 @click.option("--metadata", metavar="COLUMN", multiple=True, help="Column to keep for --where. [default: all others]")
 @click.option("--split", multiple=True, help="Read only this split; may be repeated.")
@@ -185,6 +190,7 @@ CONFIG_NAMES = (
     "precision",
     "prompt",
     "update",
+    "allow_shrink",
     "ann",
     "min_ann_recall",
     "memory_bytes",

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from indexer.report import changes_text
 from storage.files.canonical_json import to_plain
 from storage.files.layout import MANIFEST
 from storage.manifest import Manifest
@@ -52,6 +53,7 @@ def summarize(store: IndexStore, manifest: Manifest) -> dict[str, Any]:
         "texts": counts.texts,
         "pairs": counts.pairs,
         "rejected": counts.rejected,
+        "changes": manifest.build.get("changes"),
         "encoder": to_plain(manifest.encoder),
         "encoding": to_plain(manifest.encoding),
         "ann": {name: _ann(to_plain(info)) for name, info in manifest.collections.items()},
@@ -87,6 +89,8 @@ def _info_text(summary: Mapping[str, Any], with_points: bool) -> str:
         ("holds", f"{format_counts(summary)}, {summary['bytes'] / 1e6:,.1f} MB"),
         ("encoder", _encoder_text(summary["encoder"], summary["encoding"] or {})),
     ]
+    if summary["changes"]:
+        lines.append(("changes", f"since version {summary['parent']}: {changes_text(summary['changes'])}"))
     for name, ann in summary["ann"].items():
         lines.append((name, " ".join(filter(None, (ann["kind"], ann["factory"])))))
         for direction, points in ann["operating_points"].items():

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from indexer.report import changes_text
 from storage.errors import CorruptIndexError, StorageError
 from storage.files.canonical_json import to_plain
 from storage.store import IndexStore
@@ -19,7 +20,7 @@ from ..console import align_columns, emit, format_counts, index_argument, output
 @index_argument
 @output_option
 def versions(index: Path, output: str) -> None:
-    """List the published versions of INDEX; a star marks the current one."""
+    """List the published versions of INDEX and what each update changed; a star marks the current one."""
     store = IndexStore.open(index)
     try:
         current = store.current()
@@ -28,7 +29,7 @@ def versions(index: Path, output: str) -> None:
         current = None
         click.echo(f"warning: {error}", err=True)
     rows = [_version_row(store, number, current) for number in store.versions()]
-    lines = [(_star(row), row["created_at"] or "", row["problem"] or format_counts(row)) for row in rows]
+    lines = [(_star(row), row["created_at"] or "", row["problem"] or _contents(row)) for row in rows]
     emit(
         output,
         {"path": str(index), "current": current, "versions": rows},
@@ -68,7 +69,12 @@ def _version_row(store: IndexStore, number: int, current: int | None) -> dict[st
         manifest = store.manifest(number)
     except StorageError as error:
         return {**row, "problem": str(error)}
-    return {**row, "created_at": manifest.created_at, **to_plain(manifest.counts)}
+    changes = manifest.build.get("changes")
+    return {**row, "created_at": manifest.created_at, **to_plain(manifest.counts), "changes": changes}
+
+
+def _contents(row: dict[str, Any]) -> str:
+    return format_counts(row) + (f"; {changes_text(row['changes'])}" if row["changes"] else "")
 
 
 def _star(row: dict[str, Any]) -> str:
