@@ -1,32 +1,24 @@
-"""ASGI middleware: host, token and origin checks, limits of body, time and concurrency, and the answers' headers."""
+"""ASGI middleware: checks of callers, limits of body, time and concurrency, and the answers' headers."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import hmac
 import time
-from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .api import error_answer
-from .errors import RefusedError
+from .callers import OPEN_PATHS, Callers
+from .errors import RETRY, RefusedError, full
 from .metrics import Metrics
 from .settings import ServerSettings
 
-# Answered whoever asks and however full it is: whoever watches the server must hear from it.
-_OPEN = frozenset({"/healthz"})
-_UNCOUNTED = frozenset({"/healthz", "/metrics"})
+# Answered however full the server is.
+_UNCOUNTED = OPEN_PATHS | {"/metrics"}
 # Bodies of the largest size that may be in memory at once.
 _BODIES = 16
-_RETRY = {"Retry-After": "1"}
-_ASK_TOKEN = {"WWW-Authenticate": 'Basic realm="twinlens", charset="UTF-8"'}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -45,8 +37,7 @@ class Middleware:
         self._app = app
         self._settings = settings
         self._metrics = metrics
-        self._token = None if settings.token is None else sha256(settings.token.encode()).digest()
-        self._hosts = {host.lower() for host in settings.hosts}
+        self._callers = Callers(settings.hosts, settings.token)
         self._under_way = 0
         self._held = 0
 
@@ -69,48 +60,26 @@ class Middleware:
     async def _admit(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = Headers(scope=scope)
         try:
-            if scope["path"] not in _OPEN:
-                self._check(scope, headers)
+            _check_framing(headers)
+            self._callers.check(scope, headers)
             if scope["path"] in _UNCOUNTED:
                 await self._app(scope, receive, answer)
                 return
             with self._slot(headers):
                 await self._timed(scope, receive, answer)
         except RefusedError as error:
+            if error.reason:
+                self._metrics.refused.labels(error.reason).inc()
             if not answer.status:
                 await error_answer(error.status, str(error), error.headers)(scope, receive, answer)
-
-    def _check(self, scope: Scope, headers: Headers) -> None:
-        if self._hosts and _host(headers.get("host", "")) not in self._hosts:
-            raise self._refused(
-                "host",
-                421,
-                f"this server does not answer to the name {headers.get('host', '')[:80]!r}; start it with --allow-host",
-            )
-        if self._token is not None and not self._shown(headers.get("authorization", "")):
-            raise self._refused(
-                "token", 401, "this server wants its token: Authorization: Bearer TOKEN, or as password", _ASK_TOKEN
-            )
-        if scope["method"] not in ("GET", "HEAD") and not _same_origin(headers):
-            raise self._refused("origin", 403, "another site sent this request; send it from the server's own page")
-
-    def _shown(self, authorization: str) -> bool:
-        """Whether a caller has the token; takes as long for a wrong one, whatever is wrong."""
-        kind, _, value = authorization.partition(" ")
-        given = value.strip().encode("latin-1", "replace")
-        if kind.lower() == "basic":
-            given = _password(given)
-        return hmac.compare_digest(sha256(given).digest(), self._token or b"")
 
     def _slot(self, headers: Headers) -> _Slot:
         """Return a slot among the running requests, and room for the body that it announces."""
         size = self._size(headers)
         if self._held + size > _BODIES * self._settings.max_body:
-            raise self._refused("full", 503, f"{_BODIES} large bodies are under way; try again in a second", _RETRY)
+            raise full(f"{_BODIES} large bodies are under way")
         if self._under_way >= self._settings.concurrency:
-            raise self._refused(
-                "full", 503, f"{self._settings.concurrency} requests are under way; try again in a second", _RETRY
-            )
+            raise full(f"{self._settings.concurrency} requests are under way")
         return _Slot(self, size)
 
     def _size(self, headers: Headers) -> int:
@@ -120,7 +89,7 @@ class Middleware:
             return limit
         stated = headers.get("content-length", "")
         if stated.isdecimal() and int(stated[:20]) > limit:
-            raise self._refused("body", 413, _too_large(limit))
+            raise RefusedError(413, _too_large(limit), reason="body")
         return int(stated) if stated.isdecimal() else 0
 
     def enter(self, size: int) -> None:
@@ -150,14 +119,9 @@ class Middleware:
     def _late(self, body: _Body) -> RefusedError:
         seconds = self._settings.seconds
         if not body.whole and body.asked:
-            return self._refused("time", 408, f"the body did not come within {seconds:g} s; send it faster")
-        return self._refused("time", 503, f"no answer within {seconds:g} s; try again, or ask for less", _RETRY)
-
-    def _refused(
-        self, reason: str, status: int, message: str, headers: Mapping[str, str] | None = None
-    ) -> RefusedError:
-        self._metrics.refused.labels(reason).inc()
-        return RefusedError(status, message, headers)
+            return RefusedError(408, f"the body did not come within {seconds:g} s; send it faster", reason="time")
+        message = f"no answer within {seconds:g} s; try again, or ask for less"
+        return RefusedError(503, message, RETRY, reason="time")
 
 
 class _Slot:
@@ -218,34 +182,19 @@ class _Body:
         return message
 
 
+def _check_framing(headers: Headers) -> None:
+    """Refuse a body whose length is said in two ways: a proxy in front may have believed the other one.
+
+    Raises:
+        RefusedError: 400; the connection is closed after it, since nobody can say where the next request begins.
+    """
+    if "transfer-encoding" in headers and "content-length" in headers:
+        message = "the request has Transfer-Encoding and Content-Length; send one of them"
+        raise RefusedError(400, message, {"Connection": "close"})
+
+
 def _too_large(limit: int) -> str:
     return f"the body has more than {limit} bytes, which is this server's limit; send a smaller image"
-
-
-def _host(header: str) -> str:
-    """Return the name in a Host header, without port and brackets; empty for what is none."""
-    try:
-        return (urlsplit(f"//{header}").hostname or "").lower()
-    except ValueError:
-        return ""
-
-
-def _same_origin(headers: Headers) -> bool:
-    """Whether a request that changes something comes from this server's own page, or from no page at all."""
-    if headers.get("sec-fetch-site", "none") in ("cross-site", "same-site"):
-        return False
-    origin = headers.get("origin")
-    try:
-        return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
-    except ValueError:
-        return False
-
-
-def _password(given: bytes) -> bytes:
-    try:
-        return base64.b64decode(given, validate=True).partition(b":")[2]
-    except (binascii.Error, ValueError):
-        return b""
 
 
 def _known_method(method: str) -> Any:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
@@ -24,6 +24,7 @@ from ..hits import Hit, Hits, about, plain, shown_score
 from ..request import OPTIONS, SearchRequest, image_part, item_part, text_part
 from ..searcher import ResolvedQuery
 from .api import MOST_K, PageQuery, image_answer, page_query, read_form, status_of
+from .callers import LINKED
 from .engine import Service
 from .errors import RefusedError
 from .image_cache import QueryImage
@@ -78,13 +79,17 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """All that the page shows for one address."""
+    """All that the page shows for one address.
+
+    Attributes:
+        linked: Whether another site asked for it, so that nothing is searched before somebody says so.
+    """
 
     sections: Sequence[Section] = ()
     subject: Subject | None = None
     said: str = ""
     seconds: float = 0.0
-    columns: Mapping[str, Any] = field(default_factory=dict)
+    linked: bool = False
 
 
 def hit_section(snapshot: Snapshot, hits: Hits, title: str, more: str, query: PageQuery) -> Section:
@@ -258,7 +263,10 @@ async def _page(service: Service, request: Request) -> Response:
     with service.live.acquire() as snapshot:
         try:
             query = page_query(request.query_params)
-            view = await _view(service, snapshot, query)
+            if LINKED in request.scope and query.kind != "nothing":
+                view = View(linked=True)
+            else:
+                view = await _view(service, snapshot, query)
         except TwinlensError as error:
             status, message, _ = status_of(error)
         view = View(**{**vars(view), "seconds": time.perf_counter() - started})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -11,6 +13,9 @@ from .errors import ServerError
 
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _SHORTEST_TOKEN = 8
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
+_NAME_AND_PORT = re.compile(r"(\[[^\]]*\]|[^:\[\]]+)(?::([0-9]{0,5}))?")
+_HIGHEST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +65,7 @@ class ServerSettings:
         Raises:
             ServerError: A value is outside its range; the message names both.
         """
+        object.__setattr__(self, "hosts", tuple(_known_host(host) for host in self.hosts))
         for name, most in (
             ("max_body", 1 << 40),
             ("max_pixels", 178_956_970),
@@ -74,6 +80,45 @@ class ServerSettings:
             raise ServerError(
                 f"the token has {len(self.token)} characters; give {_SHORTEST_TOKEN} or more, of ASCII without spaces"
             )
+
+
+def host_name(given: str, *, port: bool = False) -> str | None:
+    """Return the one spelling of a host's name or address, None for what is neither.
+
+    Lower case, without the dot of the root and without brackets; names of other scripts in ASCII; addresses as short
+    as they can be.
+
+    Args:
+        given: The name; an IPv6 address in brackets or, without a port, bare.
+        port: Whether a port may follow, as in a Host header; it is left out.
+    """
+    if port:
+        match = _NAME_AND_PORT.fullmatch(given)
+        if match is None or "%" in given or int(match[2] or 0) > _HIGHEST_PORT:
+            return None
+        given = match[1]
+    bracketed = given.startswith("[") and given.endswith("]")
+    try:
+        address = ipaddress.ip_address(given[1:-1] if bracketed else given)
+        if (port or bracketed) and bracketed != (address.version == 6):
+            return None
+        return address.compressed.partition("%")[0]
+    except ValueError:
+        pass
+    if port and not given.isascii():
+        return None
+    try:
+        ascii_name = given if given.isascii() else given.encode("idna").decode("ascii")
+    except UnicodeError:
+        return None
+    return ascii_name.lower().removesuffix(".") if _NAME.fullmatch(ascii_name) else None
+
+
+def _known_host(given: str) -> str:
+    name = host_name(given)
+    if name is None:
+        raise ServerError(f"{given[:80]!r} is no name of a host; give a name or an address without a port")
+    return name
 
 
 def _check_range(name: str, value: float, least: float, most: float) -> None:
