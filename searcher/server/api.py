@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from starlette.convertors import PathConvertor, register_url_convertor
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
@@ -234,10 +235,11 @@ def error_answer(status: int, message: str, headers: Mapping[str, str] | None = 
 
 def one_line(message: str) -> str:
     """Return a message on one line of bounded length."""
-    line = " ".join(message.split())
+    line = "".join(sign if sign.isprintable() else "\ufffd" for sign in " ".join(message.split()))
     return line if len(line) <= _LONGEST else line[: _LONGEST - 3] + "..."
 
 
+NO_ROUTE = "there is nothing at this address; /openapi.json lists what there is"
 _BROKEN = "the server could not answer this; its log says why"
 
 
@@ -265,7 +267,7 @@ def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
 
 def _plain_words(error: HTTPException) -> str:
     if error.status_code == 404:
-        return "there is nothing at this address; /openapi.json lists what there is"
+        return NO_ROUTE
     if error.status_code == 405:
         allowed = dict(error.headers or {}).get("Allow", "GET")
         return f"this method does not work here; use {allowed}"
@@ -311,7 +313,17 @@ _BODY = {
     },
 }
 
-ItemId = Annotated[str, Query(alias="id", max_length=10_000, description="An item id.")]
+
+class _ItemIds(PathConvertor):
+    """Item ids in a path: whatever is left of it, line ends too, which the usual pattern stops at."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("item_id", _ItemIds())
+# All that may stand in a path after these is an item id.
+ITEM_PATHS = ("/items/", "/thumbnails/")
+
 Where = Annotated[Collection | None, Query(description="Where the item is; by default images, else texts.")]
 ThumbnailSize = Annotated[Size, Query(description="small fits into 480 x 360, large into 1280 x 960.")]
 
@@ -337,17 +349,17 @@ def search_routes(service: Service) -> APIRouter:
 
 
 def item_routes(service: Service) -> APIRouter:
-    """Return the routes of items and thumbnails; an id may stand in the path, or after `?id=` whatever is in it."""
+    """Return the routes of items and thumbnails; an id may stand in the path, or after `?id=`."""
     router = APIRouter(tags=["items"])
 
     @router.get("/items", summary="One item", responses=_ERRORS)
-    @router.get("/items/{id:path}", include_in_schema=False)
+    @router.get("/items/{id:item_id}", include_in_schema=False)
     async def item(id: str, collection: Where = None) -> Response:
         with service.live.acquire() as snapshot:
             return json_answer(await service.engine.run("look-up", item_facts, snapshot, id, collection))
 
     @router.get("/thumbnails", summary="The thumbnail of an image", response_class=Response, responses=_JPEG)
-    @router.get("/thumbnails/{id:path}", include_in_schema=False)
+    @router.get("/thumbnails/{id:item_id}", include_in_schema=False)
     async def thumbnail(request: Request, id: str, size: ThumbnailSize = "small", v: int | None = None) -> Response:
         with service.live.acquire() as snapshot:
             jpeg = await service.engine.run("image", service.thumbnails.of_item, snapshot, id, size)
@@ -375,9 +387,15 @@ def image_answer(request: Request, jpeg: Jpeg, *, lasting: bool) -> Response:
     """Return an image; to a browser that has it already, only that it has."""
     age = "private, max-age=86400, immutable" if lasting else "private, no-cache"
     headers = {"ETag": jpeg.etag, "Cache-Control": age}
-    if request.headers.get("if-none-match") == jpeg.etag:
+    if has_already(request, jpeg.etag):
         return Response(status_code=304, headers=headers)
     return Response(jpeg.data, media_type="image/jpeg", headers=headers)
+
+
+def has_already(request: Request, etag: str) -> bool:
+    """Whether a browser says that it has what an entity tag names; a proxy that compresses makes the tag a weak one."""
+    known = [tag.strip().removeprefix("W/") for tag in ",".join(request.headers.getlist("if-none-match")).split(",")]
+    return etag in known or known == ["*"]
 
 
 def item_facts(snapshot: Snapshot, item_id: str, collection: Collection | None) -> dict[str, Any]:

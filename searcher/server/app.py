@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from storage.errors import TwinlensError
 
-from .api import error_answer, item_routes, search_routes, state_routes, status_of
+from .api import error_answer, item_routes, one_line, search_routes, state_routes, status_of
 from .engine import Engine, Service
 from .errors import RefusedError
 from .live_index import LiveIndex
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_LONGEST_PATH = 200
 _ABOUT = 'Search images with words and words with images. Every error is one line: {"error": "..."}.'
 
 
@@ -107,7 +108,9 @@ def _add_errors(app: FastAPI, service: Service) -> None:
     async def known(request: Request, error: Exception) -> Response:
         status, message, headers = status_of(error)
         if status >= 500 and not isinstance(error, RefusedError):
-            log.error("%s %s: %s", request.method, request.url.path, error)
+            # As it came over the wire, so that no line of the log is of a caller's making.
+            path = request.scope.get("raw_path", b"").decode("latin-1")
+            log.error("%s %s: %s", request.method, path[:_LONGEST_PATH], one_line(str(error)))
         message = service.hide(message)
         if isinstance(error, HTTPException) and wants_page(request):
             return error_page(service, request, status, message)

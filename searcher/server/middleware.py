@@ -9,7 +9,7 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .api import error_answer
+from .api import ITEM_PATHS, NO_ROUTE, error_answer
 from .callers import OPEN_PATHS, Callers
 from .errors import RETRY, RefusedError, full
 from .metrics import Metrics
@@ -61,6 +61,7 @@ class Middleware:
         headers = Headers(scope=scope)
         try:
             _check_framing(headers)
+            _check_path(scope["path"])
             self._callers.check(scope, headers)
             if scope["path"] in _UNCOUNTED:
                 await self._app(scope, receive, answer)
@@ -191,6 +192,16 @@ def _check_framing(headers: Headers) -> None:
     if "transfer-encoding" in headers and "content-length" in headers:
         message = "the request has Transfer-Encoding and Content-Length; send one of them"
         raise RefusedError(400, message, {"Connection": "close"})
+
+
+def _check_path(path: str) -> None:
+    """Refuse a path that ends in a line end, which routes take for one without; item ids may have some.
+
+    Raises:
+        RefusedError: 404.
+    """
+    if path.endswith("\n") and not path.startswith(ITEM_PATHS):
+        raise RefusedError(404, NO_ROUTE)
 
 
 def _too_large(limit: int) -> str:

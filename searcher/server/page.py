@@ -23,7 +23,7 @@ from storage.schema import Collection
 from ..hits import Hit, Hits, about, plain, shown_score
 from ..request import OPTIONS, SearchRequest, image_part, item_part, text_part
 from ..searcher import ResolvedQuery
-from .api import MOST_K, PageQuery, image_answer, page_query, read_form, status_of
+from .api import MOST_K, PageQuery, has_already, image_answer, page_query, read_form, status_of
 from .callers import LINKED
 from .engine import Service
 from .errors import RefusedError
@@ -83,6 +83,7 @@ class View:
 
     Attributes:
         linked: Whether another site asked for it, so that nothing is searched before somebody says so.
+        up: From the address to the page's own; empty where they are one.
     """
 
     sections: Sequence[Section] = ()
@@ -90,6 +91,7 @@ class View:
     said: str = ""
     seconds: float = 0.0
     linked: bool = False
+    up: str = ""
 
 
 def hit_section(snapshot: Snapshot, hits: Hits, title: str, more: str, query: PageQuery) -> Section:
@@ -109,7 +111,8 @@ def sample_section(snapshot: Snapshot, count: int) -> Section:
     """Return a section of items from all over the index, for a start."""
     collection = snapshot.collections[0]
     total = snapshot.count(collection)
-    rows = sorted({position * total // count for position in range(min(count, total))})
+    shown = min(count, total)
+    rows = [position * total // shown for position in range(shown)]
     entries = snapshot.entries(collection, rows)
     snapshot.remember(collection, [entry["item_id"] for entry in entries], rows)
     cards = [entry_card(snapshot, collection, entry) for entry in entries]
@@ -180,7 +183,7 @@ def asset_routes() -> APIRouter:
             raise RefusedError(404, f"there is no file {name[:80]!r}; there are {', '.join(_KINDS)}")
         etag = f'"{_tag(name)}"'
         headers = {"ETag": etag, "Cache-Control": "private, max-age=86400"}
-        if request.headers.get("if-none-match") == etag:
+        if has_already(request, etag):
             return Response(status_code=304, headers=headers)
         return Response(_read(f"static/{name}"), headers={**headers, "Content-Type": _KINDS[name]})
 
@@ -250,10 +253,10 @@ def wants_page(request: Request) -> bool:
 
 
 def error_page(service: Service, request: Request, status: int, message: str) -> Response:
-    """Return the page with nothing on it but an error."""
-    del request
+    """Return the page with nothing on it but an error; its links lead to the page from wherever it was asked for."""
+    path = request.scope.get("raw_path") or request.scope["path"].encode()
     with service.live.acquire() as snapshot:
-        return _rendered(service, snapshot, PageQuery(), View(), status, message)
+        return _rendered(service, snapshot, PageQuery(), View(up="../" * (path.count(b"/") - 1)), status, message)
 
 
 async def _page(service: Service, request: Request) -> Response:
