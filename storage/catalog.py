@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from .errors import CorruptIndexError, DuplicateItemError, SearchParameterError, StorageError, first_line
 from .files.atomic import checkpoint, explained, sync_file
+from .files.duckdb_file import open_locked, refuse_all_but_tables, written_through
 from .files.layout import open_regular
+from .metadata_columns import check_names, stored
 from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, LATER_COLUMNS, Collection
 from .where import parse_predicate, shortened
 
@@ -85,20 +87,10 @@ __all__ = [
     "write_catalog",
 ]
 
+_COLUMNS = """SELECT table_name, column_name, data_type FROM duckdb_columns()
+WHERE database_name = current_database() ORDER BY column_index"""
+_SQL_TYPES = {pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.string(): "VARCHAR"}
 TableName = Literal["images", "texts", "pairs", "rejected"]
-
-# No files, no Python variables, no extensions, no spilling beside the catalog; and none of it can be switched back.
-# One place for all of it: DuckDB refuses to open a file twice in a process with different settings.
-_LOCKED: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": "false",
-    "python_enable_replacements": "false",
-    "python_scan_all_frames": "false",
-    "autoload_known_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "allow_community_extensions": "false",
-    "temp_directory": "",
-    "lock_configuration": "true",
-}
 
 
 class Catalog:
@@ -122,9 +114,9 @@ class Catalog:
             CorruptIndexError: The file is missing, not a catalog, or lacks a table or column.
         """
         path = Path(path)
-        open_regular(path.parent, path.name).close()
         try:
-            connection = duckdb.connect(str(path.resolve()), read_only=True, config=_LOCKED)
+            with open_regular(path.parent, path.name) as file:
+                connection = open_locked(path, file)
         except duckdb.Error as error:
             raise CorruptIndexError(
                 f"{path} is not a catalog ({first_line(error)}); roll back to another version or build again"
@@ -266,18 +258,23 @@ class Catalog:
             raise CorruptIndexError(f"{self.path} cannot be read: {first_line(error)}; verify the index") from error
 
     def _read_columns(self) -> dict[str, list[tuple[str, str]]]:
-        sql = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
         columns: dict[str, list[tuple[str, str]]] = {name: [] for name in TABLES}
         with self._cursor() as cursor:
-            for table, name, kind in cursor.execute(sql).fetchall():
-                columns.setdefault(table, []).append((name, kind))
+            refuse_all_but_tables(cursor, self.path, TABLES)
+            for table, name, kind in cursor.execute(_COLUMNS).fetchall():
+                columns[table].append((name, kind))
         for table in TABLES:
             present = {name for name, _ in columns[table]}
-            expected = [name for name in TABLES[table] if name in present or name not in LATER_COLUMNS]
-            names = [name for name, _ in columns[table][: len(expected)]]
-            if names != expected:
+            expected = [
+                (name, _SQL_TYPES[kind])
+                for name, kind in TABLES[table].items()
+                if name in present or name not in LATER_COLUMNS
+            ]
+            found = columns[table][: len(expected)]
+            if found != expected:
                 raise CorruptIndexError(
-                    f"{self.path} has columns {names} in table {table!r} where {expected} are expected; build again"
+                    f"{self.path} has columns {_listed(found)} in table {table!r} where {_listed(expected)} are "
+                    "expected; build again"
                 )
         return columns
 
@@ -285,6 +282,10 @@ class Catalog:
         with self._cursor() as cursor:
             (count,) = cursor.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
         return int(count)
+
+
+def _listed(columns: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{name[:80]} {kind[:80]}" for name, kind in columns) or "none"
 
 
 @contextmanager
@@ -336,7 +337,11 @@ def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
     if path.exists():
         raise StorageError(f"{path} exists already; a catalog is written once, into a new draft")
     try:
-        with closing(duckdb.connect(str(path), config=config)) as connection, restored_keyboard_interrupt():
+        with (
+            written_through(path) as target,
+            closing(duckdb.connect(str(target), config=config)) as connection,
+            restored_keyboard_interrupt(),
+        ):
             for name, table in tables.items():
                 connection.register("source", table)
                 connection.execute(f"CREATE TABLE {name} AS SELECT * FROM source")
@@ -358,47 +363,10 @@ def _normalized(name: str, table: pa.Table) -> pa.Table:
     metadata = [column for column in table.column_names if column not in expected]
     if metadata and name not in COLLECTIONS:
         raise StorageError(f"table {name!r} of the catalog has no room for the columns {metadata}")
-    _check_names(name, metadata)
-    columns = {column: _cast(name, column, table.column(column), kind) for column, kind in expected.items()}
-    for column in metadata:
-        values = table.column(column)
-        columns[column] = _cast(name, column, values, _storable(values.type))
+    check_names(name, metadata, RESERVED_NAMES)
+    columns = {column: stored(name, column, table.column(column), kind) for column, kind in expected.items()}
+    columns |= {column: stored(name, column, table.column(column)) for column in metadata}
     return pa.table(columns)
-
-
-def _check_names(table: str, names: list[str]) -> None:
-    seen: dict[str, str] = {}
-    for name in names:
-        if not name or "\0" in name:
-            raise StorageError(f"a metadata column of {table!r} is called {name!r}; give it a name")
-        if name.casefold() in RESERVED_NAMES:
-            raise StorageError(f"metadata column {name!r} of {table!r} has a name of Twinlens's own; rename it")
-        if name.casefold() in seen:
-            raise StorageError(
-                f"metadata columns {seen[name.casefold()]!r} and {name!r} of {table!r} differ only in case, "
-                "which SQL does not see; rename one"
-            )
-        seen[name.casefold()] = name
-
-
-def _cast(table: str, name: str, values: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    if values.type.equals(kind):
-        return values
-    try:
-        return values.cast(kind)
-    except pa.ArrowException as error:
-        raise StorageError(
-            f"column {name!r} of {table!r} is {values.type} and cannot become {kind}: {first_line(error)}"
-        ) from error
-
-
-def _storable(kind: pa.DataType) -> pa.DataType:
-    # An ENUM, made of a dictionary, cannot be compared with any other word: a filter for one would be an error.
-    if pa.types.is_dictionary(kind):
-        return _storable(kind.value_type)
-    if pa.types.is_null(kind):
-        return pa.string()
-    return pa.float32() if pa.types.is_float16(kind) else kind
 
 
 def _check_row_ids(collection: str, table: pa.Table) -> None:

@@ -233,7 +233,7 @@ def test_what_is_no_catalog_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CorruptIndexError, match=r"c\.duckdb is not a catalog"):
         Catalog.open(tmp_path / "c.duckdb")
     duckdb.connect(str(tmp_path / "other.duckdb")).close()
-    with pytest.raises(CorruptIndexError, match=r"has columns \[\] in table 'images'"):
+    with pytest.raises(CorruptIndexError, match=r"has columns none in table 'images'"):
         Catalog.open(tmp_path / "other.duckdb")
 
 
@@ -282,7 +282,7 @@ def test_a_catalog_may_lack_a_column_that_came_later_and_no_other(
     write_catalog(tmp_path / "c", **tables(ROWS))
     with duckdb.connect(str(tmp_path / "c")) as connection:
         connection.execute("ALTER TABLE images DROP COLUMN mtime_ns")
-    with pytest.raises(CorruptIndexError, match=r"in table 'images' where .*'mtime_ns'.* are expected"):
+    with pytest.raises(CorruptIndexError, match=r"in table 'images' where .*mtime_ns BIGINT.* are expected"):
         Catalog.open(tmp_path / "c")
     monkeypatch.setattr("storage.catalog.LATER_COLUMNS", frozenset({"mtime_ns"}))
     with Catalog.open(tmp_path / "c") as catalog:

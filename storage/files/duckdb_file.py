@@ -1,0 +1,130 @@
+"""DuckDB files: written whole, opened read only and locked against everything but reading, whatever their path.
+
+DuckDB takes a `?` in a path for the start of parameters and `\\` for a folder's end. A file below such a path is
+written, or read, by way of a copy in the folder for temporary files, which is gone as soon as DuckDB has it open.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+import duckdb
+
+from ..errors import CorruptIndexError
+
+# No files, no Python variables, no extensions, no spilling beside the catalog; and none of it can be switched back.
+# One place for all of it: DuckDB refuses to open a file twice in a process with different settings.
+LOCKED: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false",
+    "python_enable_replacements": "false",
+    "python_scan_all_frames": "false",
+    "autoload_known_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "allow_community_extensions": "false",
+    "temp_directory": "",
+    # A division by zero is unknown (NULL), as SQL has it: NaN would pass every filter that asks for large values.
+    "ieee_floating_point_ops": "false",
+    "error_on_division_by_zero": "false",
+    "lock_configuration": "true",
+}
+_READ_OTHERWISE = "?\\"
+
+# What a file may hold besides plain tables, and where DuckDB lists it. Views come first: whatever looks at the columns
+# of one, DuckDB's own functions included, would run the statement that it stands for. That something is DuckDB's own
+# (`internal`) is told by the file itself, so that counts for nothing.
+_FOREIGN = {
+    "a view": "SELECT view_name FROM duckdb_views()",
+    "a macro": "SELECT function_name FROM duckdb_functions()",
+    "a sequence": "SELECT sequence_name FROM duckdb_sequences()",
+    "an index": "SELECT index_name FROM duckdb_indexes()",
+    "a type": "SELECT type_name FROM duckdb_types()",
+    "a schema": "SELECT schema_name FROM duckdb_schemas()",
+    "a constraint": "SELECT table_name FROM duckdb_constraints()",
+    "a computed column": "SELECT column_name FROM duckdb_columns()",
+}
+_OWN = {
+    "a type": "NOT internal",  # DuckDB lists its own types under each file
+    "a schema": "schema_name <> 'main'",
+    "a computed column": "(is_generated OR column_default IS NOT NULL)",
+}
+
+
+def open_locked(path: Path, file: BinaryIO) -> duckdb.DuckDBPyConnection:
+    """Open the DuckDB file at `path`, which `file` has open, for reading alone; it may be removed from then on.
+
+    Raises:
+        duckdb.Error: It is no DuckDB file.
+        OSError: It cannot be copied, where it must be.
+    """
+    with _readable(path, file) as plain:
+        return duckdb.connect(str(plain), read_only=True, config=LOCKED)
+
+
+@contextmanager
+def written_through(path: Path) -> Iterator[Path]:
+    """Yield the path under which DuckDB is to make the file `path`, which is there when the block ends."""
+    if _is_plain(path.absolute()) and _is_plain(path.resolve()):
+        yield path
+        return
+    with TemporaryDirectory(prefix="twinlens-") as folder:
+        copy = Path(folder) / "catalog.duckdb"
+        yield copy
+        with copy.open("rb") as source, path.open("xb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+
+
+def refuse_all_but_tables(connection: duckdb.DuckDBPyConnection, path: Path, names: Collection[str]) -> None:
+    """Check that a file holds these tables, or some of them, and nothing that could run by being read.
+
+    Raises:
+        CorruptIndexError: It holds another table, or a view, macro, sequence, index, type, constraint or computed
+            column.
+    """
+    for what, sql in _FOREIGN.items():
+        condition = f"database_name = current_database() AND {_OWN.get(what, 'true')}"
+        if found := connection.execute(f"{sql} WHERE {condition} LIMIT 1").fetchone():
+            raise CorruptIndexError(_foreign(path, what, found[0]))
+    tables = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
+    for (name,) in connection.execute(tables).fetchall():
+        if name not in names:
+            raise CorruptIndexError(_foreign(path, "a table", name))
+
+
+def _foreign(path: Path, what: str, name: str) -> str:
+    return f"{path} holds {what}, {name[:80]!r}, which no catalog has; take the index from where it was built"
+
+
+@contextmanager
+def _readable(path: Path, file: BinaryIO) -> Iterator[Path]:
+    resolved = path.resolve()
+    if _is_plain(resolved) and _is_same(resolved, file):
+        yield resolved
+        return
+    with TemporaryDirectory(prefix="twinlens-") as folder:
+        copy = Path(folder) / "catalog.duckdb"
+        with copy.open("xb") as target:
+            file.seek(0)
+            shutil.copyfileobj(file, target, 1 << 20)
+        yield copy
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether DuckDB reads a path as it stands."""
+    try:
+        text = str(path).encode("utf-8").decode()
+    except UnicodeEncodeError:
+        return False
+    return not any(sign in text for sign in _READ_OTHERWISE)
+
+
+def _is_same(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
