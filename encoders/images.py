@@ -24,7 +24,8 @@ from storage.schema import ImageInfo
 
 from .base import Encoder
 from .errors import ImageError
-from .pixel_modes import quiet_pillow, to_rgb, turned, upright
+from .pixel_modes import quiet_pillow, samples_of, to_rgb, turned, upright, without_metadata
+from .tiff import refused_tiff
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +169,7 @@ def decode_image(
 
 def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Image.Image]:
     with quiet_pillow(), _damage_as_error():
-        rgb, size = _finish(image, limits)
+        rgb, size = _finish(image, limits, borrowed=True)
         digest = hashlib.sha256(f"{rgb.mode} {rgb.size}".encode())
         digest.update(rgb.tobytes())
     return _decoded(rgb, size, digest.hexdigest(), 0)
@@ -213,6 +214,8 @@ def _unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
     if likely is None:
         return ImageError("not_an_image", f"no known image starts with {data[:8]!r}")
     if likely.name in formats:
+        if likely.name == "TIFF" and (refused := refused_tiff(data)) is not None:
+            return refused
         return ImageError("corrupt", f"starts like {likely.name}, but its header cannot be read")
     remedy = f"; {likely.refused}" if likely.refused else ""
     tried = ", ".join(formats)
@@ -226,25 +229,24 @@ def _available(formats: tuple[str, ...]) -> list[str]:
 
 
 def _finish(
-    image: Image.Image, limits: DecodeLimits, shrink: Shrink | None = None
+    image: Image.Image, limits: DecodeLimits, shrink: Shrink | None = None, *, borrowed: bool = False
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """Return the image, and its size before it was made smaller."""
+    """Return the image, and its size before it was made smaller; one that is `borrowed` stays as it is."""
     pixels = image.width * image.height
     if pixels > limits.max_pixels:
-        size = f"{image.width} x {image.height}"
-        raise ImageError("too_many_pixels", f"{size} is more than the limit of {limits.max_pixels} pixels")
+        stated = f"{image.width} x {image.height}"
+        raise ImageError("too_many_pixels", f"{stated} is more than the limit of {limits.max_pixels} pixels")
     if pixels == 0:
         raise ImageError("corrupt", f"the image has no pixels: {image.width} x {image.height}")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         # Set by some training code for the whole process; half-grey images would pass as whole ones.
         raise ImageError("unreadable", "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process; set it to False")
-    whole = image.size
+    whole, samples = image.size, samples_of(image)
     small = shrink is not None and image.format in _SCALABLE and _decode_small(image, shrink(*whole))
     image.load()
-    rgb = to_rgb(upright(image))
-    if not small:
-        return rgb, rgb.size
-    return rgb, whole[::-1] if turned(image) else whole
+    rgb = to_rgb(upright(image), samples)
+    size = rgb.size if not small else whole[::-1] if turned(image) else whole
+    return without_metadata(rgb.copy() if rgb is image and borrowed else rgb), size
 
 
 def _decode_small(image: Image.Image, limit: float) -> bool:
@@ -267,6 +269,10 @@ def _damage_as_error() -> Iterator[None]:
     except MemoryError as error:
         raise ImageError("unreadable", "not enough memory to decode the image") from error
     except DAMAGE as error:
+        if "unknown raw mode" in str(error):
+            raise ImageError(
+                "unsupported_format", "Pillow knows no way to read this order of bits and bands"
+            ) from error
         raise ImageError("corrupt", _words(error)) from error
 
 

@@ -155,10 +155,6 @@ def test_every_usual_mode_becomes_rgb(mode: str) -> None:
     assert (decoded.pixels.mode, decoded.info.width, decoded.info.height) == ("RGB", 5, 4)
 
 
-def test_a_mode_without_a_way_to_rgb_is_an_unsupported_format() -> None:
-    assert reason(Image.new("La", (4, 4))) == "unsupported_format"
-
-
 def test_cmyk_white_is_white_and_red_is_red() -> None:
     red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
     assert pixel(file_of(Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "JPEG")) == WHITE
