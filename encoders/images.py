@@ -195,6 +195,11 @@ def _read(path: Path, max_bytes: int) -> bytes:
         raise ImageError("unreadable", f"cannot read {str(path)!r}: {_words(error)}") from error
 
 
+def read_image_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
+    """Return the bytes of an image file, not decoded; raises `ImageError` where it cannot be read or is too large."""
+    return _read(path, limits.max_bytes)
+
+
 def _check_bytes(size: int, max_bytes: int) -> None:
     if size == 0:
         raise ImageError("empty", "the file has 0 bytes")

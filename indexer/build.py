@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,8 +32,8 @@ from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
-from .encode.reuse import NoReuse, VersionReuse
-from .encode.shards import Corpus, build_fingerprint, cut, survey
+from .encode.reuse import NoReuse, VersionReuse, read_from_of
+from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
 from .errors import BuildError
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
@@ -176,12 +176,12 @@ class Builder:
             rejected=RejectionLimit(config=self.config, items=corpus.items),
         )
         report = executor.encode(job, cut(source.items(), cost))
-        build_report = {
+        build_report: dict[str, Any] = {
             "source": source.name,
             "source_options": options_json(options or SourceOptions()),
             "encode": report.to_json(),
         }
-        shards = (staging.read(number) for number in range(report.shards))
+        shards = _noting_start((staging.read(number) for number in range(report.shards)), build_report)
         encoding = EncodingInfo(
             prompt=self.config.prompt, backend=BACKEND, device=report.device, precision=report.precision
         )
@@ -216,6 +216,7 @@ class Builder:
             return None  # a new version replaces it
         known = manifest.corpus
         same = known is not None and (known.staging, known.digest) == (fingerprint, corpus.digest)
+        same = same and not _changed_since(manifest, corpus)
         return manifest if same and manifest.build.get("config") == to_plain(asdict(self.config)) else None
 
     def _unchanged(self, manifest: Manifest, source: Source) -> BuildReport:
@@ -396,6 +397,8 @@ def _up_to_date(manifest: Manifest, source: Source, corpus: Corpus, config: Buil
     known = manifest.corpus
     if known is None or (known.root, known.digest) != (_root(source), corpus.digest):
         return False
+    if _changed_since(manifest, corpus):
+        return False
     if manifest.counts.rejected > config.rejection_limit(corpus.items):
         return False
     if manifest.counts.rejected and (manifest.build.get("source_options") or {}).get("allow_urls"):
@@ -406,3 +409,16 @@ def _up_to_date(manifest: Manifest, source: Source, corpus: Corpus, config: Buil
     if config.encoder not in (None, encoder):
         return False
     return all(before.get(name) == getattr(config, name) for name in settings)
+
+
+def _noting_start(shards: Iterable[pa.Table], build_report: dict[str, Any]) -> Iterator[pa.Table]:
+    """Yield shards as they come, and keep when the earliest of the runs that made them began to read."""
+    for shard in shards:
+        build_report["read_from_ns"] = min(build_report.get("read_from_ns", time.time_ns()), read_from(shard))
+        yield shard
+
+
+def _changed_since(manifest: Manifest, corpus: Corpus) -> bool:
+    """Whether a file was written, renamed or replaced since, even where no size and no modification time tells it."""
+    known = read_from_of(manifest)
+    return known is not None and corpus.changed_ns >= known

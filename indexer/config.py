@@ -116,6 +116,11 @@ class BuildConfig:
         """Threads that decode images."""
         return self.decode_workers or os.cpu_count() or 1
 
+    @property
+    def limits(self) -> DecodeLimits:
+        """What an image may cost."""
+        return DecodeLimits(max_bytes=self.max_file_bytes, max_pixels=self.max_pixels)
+
     def _check_executor(self) -> None:
         if self.executor not in ("local", "ray"):
             raise BuildError(f"executor is {self.executor!r}; choose local or ray")

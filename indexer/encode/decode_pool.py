@@ -61,8 +61,8 @@ class ImageReader:
         content = fetched.result() if fetched is not None else None
         if isinstance(content, Rejection):
             return content
-        known = self.reuse.unchanged(item)
-        if known is not None:
+        known = self.reuse.unchanged(item) or self.reuse.by_content(item, self.limits, content)
+        if known is not None and _within(known.info, self.limits):
             return self._known(known)
         try:
             image = open_image(self.encoder, self._read(item) if content is None else content, self.limits)
@@ -82,6 +82,12 @@ class ImageReader:
 
     def _known(self, known: KnownItem) -> Prepared:
         return Prepared(known.info, vector=self.reuse.vector("images", known.row_id))
+
+
+def _within(info: ImageInfo, limits: DecodeLimits) -> bool:
+    """Whether an image that is known keeps limits that may be narrower than they were."""
+    pixels = (info.width or 0) * (info.height or 0)
+    return pixels <= limits.max_pixels and (info.file_bytes or 0) <= limits.max_bytes
 
 
 def _state(item: Item) -> tuple[int | None, int | None] | None:

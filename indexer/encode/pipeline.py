@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from encoders import DecodeLimits, Encoder
+from encoders import Encoder
 
 from ..config import BuildConfig, with_prompt
 from ..corpus.item import Item, Rejection
@@ -23,7 +23,7 @@ from ..errors import BuildError, RejectedError
 from ..progress import Progress
 from .decode_pool import ImageReader, Prepared, Step, read_ahead
 from .reuse import Reuse
-from .shards import DIGEST_KEY, Corpus, Shard, ShardTable
+from .shards import Corpus, Shard, ShardTable, is_of
 
 # Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
 TEXT_BLOCK = 1024
@@ -189,6 +189,7 @@ class ShardEncoder:
     progress: Progress
     rejected: RejectionLimit
     report: EncodeReport = field(default_factory=EncodeReport)
+    read_from_ns: int = field(default_factory=time.time_ns)
 
     def run(self, shards: Iterable[Shard]) -> EncodeReport:
         """Encode shards in order; a finished one is durable, whatever happens to the rest.
@@ -211,8 +212,7 @@ class ShardEncoder:
         return self.report
 
     def _encode_all(self, shards: Iterator[Shard], threads: Threads) -> None:
-        limits = DecodeLimits(max_bytes=self.config.max_file_bytes, max_pixels=self.config.max_pixels)
-        reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=limits)
+        reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=self.config.limits)
         steps = read_ahead(shards, reader, threads.decode, window=2 * self._batch_size + self.config.workers)
         written: Future[None] | None = None
         for number, group in groupby(steps, key=lambda step: step.shard.number):
@@ -233,7 +233,7 @@ class ShardEncoder:
         """Yield the shards that are not there yet, or not of these items; those that are, are counted as resumed."""
         for shard in shards:
             table = self.staging.read(shard.number) if self.staging.has(shard.number) else None
-            if table is None or (table.schema.metadata or {}).get(DIGEST_KEY) != shard.digest.encode():
+            if table is None or not is_of(table, shard):
                 yield shard
                 continue
             self.report.resumed += table.num_rows
@@ -246,7 +246,7 @@ class ShardEncoder:
         images: list[tuple[int, np.ndarray]] = []
         texts: list[tuple[int, str]] = []
         for step in steps:
-            table = table or ShardTable(self.encoder.dim, self.metadata, step.shard.digest)
+            table = table or ShardTable(self.encoder.dim, self.metadata, step.shard.digest, self.read_from_ns)
             if isinstance(step.entry, Rejection):
                 table.reject(step.entry)
                 self.progress.advance(1)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from storage import IndexVersion
+from encoders import DecodeLimits, ImageError
+from encoders.images import read_image_file
+from storage import IndexVersion, Manifest
 from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, ImageInfo
 
-from ..corpus.item import Item, LazyBytes
-from .shards import file_state, text_sha256
+from ..corpus.item import Item, LazyBytes, file_of
+from ..errors import ContentError
+from .shards import changed_ns, file_state, path_of, text_sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +35,11 @@ class Reuse(Protocol):
     def unchanged(self, item: Item) -> KnownItem | None:
         """Return the item as it is known if its content is certainly the same, without reading it."""
 
+    def by_content(self, item: Item, limits: DecodeLimits, content: bytes | None = None) -> KnownItem | None:
+        """Return an image with the same bytes, whatever its id, with the file as it is now; it may be read for that."""
+
     def same_bytes(self, item: Item, sha256: str) -> KnownItem | None:
-        """Return the item as it is known if its content has this checksum."""
+        """Return an item of that collection whose content has this checksum, whatever its id."""
 
     def vector(self, collection: Collection, row_id: int) -> np.ndarray:
         """Return one stored vector, (dim,) float16."""
@@ -42,6 +49,10 @@ class NoReuse:
     """A build from nothing."""
 
     def unchanged(self, item: Item) -> KnownItem | None:
+        """Return None."""
+        return None
+
+    def by_content(self, item: Item, limits: DecodeLimits, content: bytes | None = None) -> KnownItem | None:
         """Return None."""
         return None
 
@@ -63,29 +74,71 @@ class VersionReuse:
         self._known = {collection: _known_items(version, collection) for collection in COLLECTIONS}
         if version.manifest.encoding.prompt != prompt:
             self._known["texts"] = {}
+        self._by_sha256 = {
+            collection: {one.info.sha256: one for one in known.values() if one.info.sha256}
+            for collection, known in self._known.items()
+        }
+        self._sizes = {one.info.file_bytes for one in self._known["images"].values()} - {None, 0}
+        self._read_from = read_from_of(version.manifest)
 
     def unchanged(self, item: Item) -> KnownItem | None:
-        """Compare size and modification time of a file or an archive, or the checksum of a text."""
+        """Compare size, modification time and last change of a file or an archive, or the checksum of a text."""
+        if isinstance(item.content, str):
+            return self.same_bytes(item, text_sha256(item.content))
         known = self._known[item.collection].get(item.item_id)
-        if known is None or isinstance(item.content, bytes):
+        if known is None or isinstance(item.content, bytes) or known.uri != item.uri or self._changed_since(item):
             return None
         if isinstance(item.content, LazyBytes):
-            same = item.content.is_unchanged(known.info.file_bytes, known.info.mtime_ns) and known.uri == item.uri
-            return known if same else None
-        if isinstance(item.content, Path):
-            same = file_state(item.content) == (known.info.file_bytes, known.info.mtime_ns) and known.uri == item.uri
-            return known if same else None
-        return known if text_sha256(item.content) == known.info.sha256 else None
+            return known if item.content.is_unchanged(known.info.file_bytes, known.info.mtime_ns) else None
+        return known if file_state(item.content) == (known.info.file_bytes, known.info.mtime_ns) else None
+
+    def by_content(self, item: Item, limits: DecodeLimits, content: bytes | None = None) -> KnownItem | None:
+        """Read what has as many bytes as a known image, and compare checksums."""
+        size, mtime_ns = _state(item) if content is None else (len(content), None)
+        if size not in self._sizes:
+            return None
+        try:
+            data = _read(item.content, limits) if content is None else content
+        except (ImageError, ContentError):
+            return None  # it is rejected where it is opened
+        known = self.same_bytes(item, hashlib.sha256(data).hexdigest())
+        return known and replace(known, info=replace(known.info, file_bytes=size, mtime_ns=mtime_ns))
 
     def same_bytes(self, item: Item, sha256: str) -> KnownItem | None:
         """Compare checksums."""
-        known = self._known[item.collection].get(item.item_id)
-        return known if known is not None and known.info.sha256 == sha256 else None
+        return self._by_sha256[item.collection].get(sha256)
 
     def vector(self, collection: Collection, row_id: int) -> np.ndarray:
         """Read one vector of the version."""
         vector: np.ndarray = self._version.vectors(collection).gather(np.array([row_id], dtype=np.int64))[0]
         return vector
+
+    def _changed_since(self, item: Item) -> bool:
+        """Whether the file was written, renamed or replaced after the version began to read, whatever its times say."""
+        path = path_of(item)
+        return path is not None and self._read_from is not None and changed_ns(path) >= self._read_from
+
+
+def read_from_of(manifest: Manifest) -> int | None:
+    """Return when the build of a version began to read its corpus, in ns; None where that was not kept."""
+    value = manifest.build.get("read_from_ns")
+    return value if isinstance(value, int) else None
+
+
+def _state(item: Item) -> tuple[int | None, int | None]:
+    """Bytes and modification time; None for what cannot be known or is no file of its own."""
+    if isinstance(item.content, bytes):
+        return len(item.content), None
+    if isinstance(item.content, LazyBytes):
+        return item.content.state or (None, None)
+    path = Path(item.content)
+    return (file_state(path) if file_of(path) == path else None) or (None, None)
+
+
+def _read(content: Path | bytes | str | LazyBytes, limits: DecodeLimits) -> bytes:
+    if isinstance(content, LazyBytes):
+        return content.read(limits.max_bytes)
+    return content if isinstance(content, bytes) else read_image_file(Path(content), limits)
 
 
 def _known_items(version: IndexVersion, collection: Collection) -> dict[str, KnownItem]:

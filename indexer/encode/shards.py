@@ -75,6 +75,7 @@ class Shard:
     number: int
     digest: str
     entries: Sequence[Entry]
+    changed_ns: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +83,7 @@ class Corpus:
     """What a source holds: counts, and a digest that changes with any item, its position in the order included.
 
     `absent` counts the images whose files are not there, and `first_absent` is the `uri` of the first of them.
+    `changed_ns` is when the system last saw a change of any file that holds images, renames included: see `changed_ns`.
     """
 
     digest: str
@@ -90,6 +92,7 @@ class Corpus:
     unreadable: int
     absent: int = 0
     first_absent: str | None = None
+    changed_ns: int = 0
 
     @property
     def items(self) -> int:
@@ -106,17 +109,19 @@ def survey(source: Source) -> Corpus:
     counts = {"images": 0, "texts": 0, "unreadable": 0, "absent": 0}
     digest, unique = hashlib.sha256(), UniqueIds()
     first_absent: str | None = None
+    changes = LatestChange()
     for entry in source.items():
         identity = _identity(entry)
         digest.update(_encoded(identity))
         counts["unreadable" if isinstance(entry, Rejection) else entry.collection] += 1
         if isinstance(entry, Item):
             unique.add(entry)
+            changes.add(entry)
             if isinstance(entry.content, Path) and identity[-1] is None:
                 counts["absent"] += 1
                 first_absent = first_absent or entry.uri
     unique.check(source)
-    return Corpus(digest=digest.hexdigest(), first_absent=first_absent, **counts)
+    return Corpus(digest=digest.hexdigest(), first_absent=first_absent, changed_ns=changes.latest_ns, **counts)
 
 
 def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig, shard_cost: int) -> str:
@@ -155,10 +160,11 @@ def cut(entries: Iterable[Entry], shard_cost: int) -> Iterator[Shard]:
 
 
 def _shard(number: int, entries: list[Entry]) -> Shard:
-    digest = hashlib.sha256()
+    digest, changes = hashlib.sha256(), LatestChange()
     for entry in entries:
         digest.update(_encoded(_identity(entry)))
-    return Shard(number=number, digest=digest.hexdigest(), entries=entries)
+        changes.add(entry)
+    return Shard(number=number, digest=digest.hexdigest(), entries=entries, changed_ns=changes.latest_ns)
 
 
 def _encoded(identity: list[Any]) -> bytes:
@@ -196,12 +202,49 @@ def file_state(path: Path) -> tuple[int, int] | None:
     return state.st_size, state.st_mtime_ns
 
 
+def path_of(entry: Entry) -> Path | None:
+    """Return the file that holds an image, itself or an archive; None where it needs none."""
+    if not isinstance(entry, Item):
+        return None
+    path = entry.content if isinstance(entry.content, Path) else getattr(entry.content, "path", None)
+    return file_of(path) if isinstance(path, Path) else None
+
+
+def changed_ns(path: Path) -> int:
+    """Return when the system last saw a change of a file, in ns: of its bytes, its name or its rights; 0 without one.
+
+    Unlike the modification time nobody can set it back, so that it tells two files of one size and one modification
+    time that have swapped their names. A copy of a file has a new one.
+    """
+    try:
+        return path.stat().st_ctime_ns
+    except (OSError, ValueError):
+        return 0
+
+
+class LatestChange:
+    """Finds the latest `changed_ns` among the files that hold images; each archive is looked at once."""
+
+    def __init__(self) -> None:
+        self.latest_ns = 0
+        self._archive: Path | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Take the file of one entry into account."""
+        path = path_of(entry)
+        if path is None or path == self._archive:
+            return
+        self._archive = path
+        self.latest_ns = max(self.latest_ns, changed_ns(path))
+
+
 def text_sha256(text: str) -> str:
     """Return the checksum of a text's UTF-8 bytes."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 DIGEST_KEY = b"twinlens.shard.digest"
+READ_FROM_KEY = b"twinlens.shard.read_from_ns"
 
 ITEM_FIELDS = (
     pa.field("collection", pa.string()),
@@ -217,8 +260,9 @@ ITEM_NAMES = tuple(field.name for field in ITEM_FIELDS)
 class ShardTable:
     """Collects the rows of one shard in source order; vectors may come later and in any order."""
 
-    def __init__(self, dim: int, metadata: pa.Schema, digest: str) -> None:
-        self._schema = pa.schema([*ITEM_FIELDS, *metadata], {DIGEST_KEY: digest.encode()})
+    def __init__(self, dim: int, metadata: pa.Schema, digest: str, read_from_ns: int = 0) -> None:
+        keys = {DIGEST_KEY: digest.encode(), READ_FROM_KEY: str(read_from_ns).encode()}
+        self._schema = pa.schema([*ITEM_FIELDS, *metadata], keys)
         self._metadata, self._dim = metadata, dim
         self._rows: list[dict[str, Any]] = []
         self._vectors: dict[int, np.ndarray] = {}
@@ -279,6 +323,18 @@ class ShardTable:
                 f"metadata column {field.name!r} holds a value that is not {field.type}: {error}; "
                 "fix the value or leave the column out"
             ) from error
+
+
+def is_of(table: pa.Table, shard: Shard) -> bool:
+    """Return whether a table that was kept holds the items of a shard, from files that have not changed since."""
+    return (table.schema.metadata or {}).get(DIGEST_KEY) == shard.digest.encode() and shard.changed_ns < read_from(
+        table
+    )
+
+
+def read_from(table: pa.Table) -> int:
+    """Return when the run that made the table of a shard began to read, in ns."""
+    return int((table.schema.metadata or {}).get(READ_FROM_KEY, 0))
 
 
 def _rejected_row(rejection: Rejection) -> dict[str, Any]:

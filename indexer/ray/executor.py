@@ -19,10 +19,10 @@ from storage.errors import TwinlensError, first_line
 
 from ..config import BuildConfig
 from ..encode.pipeline import EncodeReport, ShardEncoder
-from ..encode.shards import Shard
+from ..encode.shards import Shard, path_of
 from ..errors import BuildError
 from .connection import connect_ray
-from .worker import EncodedShard, ShardOrder, Unlike, Worker, WorkerInfo, WorkerSetup, known_of, path_of, sights
+from .worker import EncodedShard, ShardOrder, Unlike, Worker, WorkerInfo, WorkerSetup, known_of, sights
 
 # A worker has one shard that it encodes and one that waits beside it.
 UNDER_WAY = 2
@@ -240,7 +240,8 @@ class Crew:
         return True
 
     def _send(self, member: Member, shard: Shard) -> None:
-        order = ShardOrder(shard=shard, sights=sights(shard.entries), known=known_of(self.job.reuse, shard.entries))
+        known = known_of(self.job.reuse, shard.entries, self.job.config.limits)
+        order = ShardOrder(shard=shard, sights=sights(shard.entries), known=known)
         self._calls[member.actor.encode.remote(order)] = Call(member, shard)
         member.shards += 1
 

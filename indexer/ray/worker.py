@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from encoders import Encoder, load_encoder
+from encoders import DecodeLimits, Encoder, load_encoder
 from storage.schema import Collection
 
 from ..config import BuildConfig
-from ..corpus.item import Item, file_of
+from ..corpus.item import Item
 from ..encode.pipeline import RejectionLimit, ShardEncoder
 from ..encode.reuse import KnownItem, NoReuse, Reuse
-from ..encode.shards import Corpus, Entry, Shard, file_state
+from ..encode.shards import Corpus, Entry, Shard, file_state, path_of
 from ..progress import SilentProgress
 
 # Reasons that may be those of the node, not of the corpus.
@@ -171,7 +171,11 @@ class Taken:
         return taken[0] if taken else None
 
     def same_bytes(self, item: Item, sha256: str) -> KnownItem | None:
-        """Return None: an item that only looks changed is encoded again, to the same vector."""
+        """Return None: the driver has looked."""
+        return None
+
+    def by_content(self, item: Item, limits: DecodeLimits, content: bytes | None = None) -> KnownItem | None:
+        """Return None: the driver has looked."""
         return None
 
     def vector(self, collection: Collection, row_id: int) -> np.ndarray:
@@ -179,25 +183,20 @@ class Taken:
         return self._vectors[collection, row_id]
 
 
-def known_of(reuse: Reuse, entries: Sequence[Entry]) -> Known:
-    """Return what can be taken over of a shard, with its vectors; called where the version is open."""
+def known_of(reuse: Reuse, entries: Sequence[Entry], limits: DecodeLimits) -> Known:
+    """Return what can be taken over of a shard, with its vectors; called where the version is open.
+
+    Files that are new or look changed are read here if a known image has as many bytes.
+    """
     if isinstance(reuse, NoReuse):
         return {}
     items = [entry for entry in entries if isinstance(entry, Item)]
-    known = [(item, reuse.unchanged(item)) for item in items]
+    known = [(item, reuse.unchanged(item) or reuse.by_content(item, limits)) for item in items]
     return {
         (item.collection, item.item_id): (entry, reuse.vector(item.collection, entry.row_id))
         for item, entry in known
         if entry is not None
     }
-
-
-def path_of(entry: Entry) -> Path | None:
-    """Return the file that holds an image, itself or an archive; None where it needs none."""
-    if not isinstance(entry, Item):
-        return None
-    path = entry.content if isinstance(entry.content, Path) else getattr(entry.content, "path", None)
-    return file_of(path) if isinstance(path, Path) else None
 
 
 def sights(entries: Sequence[Entry]) -> list[State]:

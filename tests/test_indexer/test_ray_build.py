@@ -169,6 +169,17 @@ def test_an_update_on_ray_encodes_what_changed(
     assert contents(tmp_path / "ray") == contents(whole)
 
 
+def test_an_update_on_ray_encodes_nothing_of_a_folder_that_was_renamed(
+    photos: Path, tmp_path: Path, on_ray: dict[str, Any]
+) -> None:
+    build_index(photos, tmp_path / "ray", encoder=ColourEncoder())
+    (photos / "red").rename(photos / "crimson")
+    report = build_index(photos, tmp_path / "ray", encoder=ColourEncoder(), update=True, **on_ray)
+    assert report.manifest.build["encode"]["reused"] == 120
+    assert report.changes is not None
+    assert [report.changes[name]["moved"] for name in ("images", "texts")] == [5, 10]
+
+
 def test_an_update_on_ray_that_finds_no_image_any_more_is_refused(
     photos: Path, tmp_path: Path, on_ray: dict[str, Any]
 ) -> None:
