@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from open_clip.hf_model import HFTextEncoder
 from PIL import Image
 from torch import nn
 from torch.nn import functional
@@ -25,7 +24,9 @@ from .device import Placement
 from .errors import EncoderError
 from .images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, decode_image
 from .lite import ConseTrunk, fold_batch_norm
+from .openvino_images import OpenVinoImages
 from .preprocess import FastPreprocess, Preprocess
+from .text_forward import text_forward
 from .two_towers import TwoTowers, fingerprint
 
 T = TypeVar("T")
@@ -100,11 +101,16 @@ def ready_for_inference(model: nn.Module, placement: Placement) -> Any:
 
 
 def _with_folded_norms(model: nn.Module) -> nn.Module:
-    folded = copy.copy(model)
-    folded._modules = {**model._modules, "visual": copy.deepcopy(model._modules["visual"])}
-    trunk: Any = folded.visual.trunk  # type: ignore[union-attr]
-    fold_batch_norm(trunk.backbone)
-    return folded
+    visual: Any = copy.deepcopy(model.visual)
+    fold_batch_norm(visual.trunk.backbone)
+    return _with_visual(model, visual)
+
+
+def _with_visual(model: nn.Module, visual: nn.Module) -> nn.Module:
+    """Return the model with another image tower; all else is shared."""
+    other = copy.copy(model)
+    other._modules = {**model._modules, "visual": visual}
+    return other
 
 
 def _cast_weights(model: nn.Module, dtype: torch.dtype) -> None:
@@ -131,8 +137,11 @@ def _cast_attention(part: nn.MultiheadAttention, dtype: torch.dtype) -> None:
 CPU_BATCH_PER_THREAD = 8
 GPU_BATCH = 256
 # Images per forward pass on one core. The first layers of a convolutional network make 5 MB of activations per image:
-# more images leave the cache and lose a third; a transformer gains 5 % up to 8.
-CONVOLUTIONAL_PASS, TRANSFORMER_PASS = 4, 8
+# more images leave the cache and lose a third; a transformer gains 5 % up to 8, and in OpenVINO 10 % up to 16.
+CONVOLUTIONAL_PASSES, TRANSFORMER_PASSES = (4, 4), (8, 16)
+BACKENDS = ("torch", "openvino")
+"""The libraries that compute an image tower on a CPU."""
+
 # A caption is a fraction of an image's work and memory.
 TEXTS_PER_IMAGE = 4
 # Up to this many tokens, as in most search queries, one core computes the batch.
@@ -149,6 +158,7 @@ class ClipEncoder:
         self.spec = towers.spec
         self.device = placement.device
         self.precision = placement.precision
+        self.backend = "torch"
         self._pool = CorePool(None if placement.kind == "cpu" else 1)
         self.batch_size = CPU_BATCH_PER_THREAD * self._pool.count if placement.kind == "cpu" else GPU_BATCH
         self.dim = _dim(towers)
@@ -156,19 +166,15 @@ class ClipEncoder:
         self.fingerprint = fingerprint(towers, self.dim)
         exact = Preprocess(towers.preprocess)
         self._fast = FastPreprocess(exact)
-        self._pass = _cpu_pass(towers.model) if placement.kind == "cpu" else GPU_BATCH
+        self._pass, self._compiled_pass = _passes(towers.model, placement)
         self.details: Mapping[str, Any] = dict(towers.details)
         self.logit_scale = _logit_scale(towers)
         self._kind = placement.kind
-        self._autocast: dict[str, Any] = {
-            "device_type": placement.kind,
-            "dtype": placement.dtype,
-            "enabled": placement.precision != "fp32",
-        }
-        self._pixel_shape = tuple(exact.config.input_size)
+        self._autocast = _autocast(placement)
         self._tokenizer = towers.tokenizer
-        self._pad = _trimmable_pad(towers.model)
         self._model = ready_for_inference(towers.model, placement)
+        self._text = text_forward(self._model)
+        self._compiled: OpenVinoImages | None = None
         # Rust tokenizers keep padding and truncation as state, and fail when two threads use them at once.
         self._tokenizer_lock = threading.Lock()
 
@@ -176,6 +182,33 @@ class ClipEncoder:
     def info(self) -> EncoderInfo:
         """What the manifest records of this encoder; device and precision are not part of it."""
         return EncoderInfo(spec=self.spec, dim=self.dim, fingerprint=self.fingerprint, details=self.details)
+
+    def on_backend(self, backend: str, precision: str) -> ClipEncoder:
+        """Return the same encoder as another library computes it on the CPU; this one, in fp32, stays as it is.
+
+        Args:
+            backend: `torch`, or `openvino` for the images; texts are torch's.
+            precision: `fp32` or `bf16`.
+        """
+        if (self.backend, self.precision, self._kind) != ("torch", "fp32", "cpu"):
+            raise EncoderError(f"encoder {self.spec!r} is no longer in fp32 on the CPU; load it anew")
+        if backend not in BACKENDS or precision not in ("fp32", "bf16"):
+            raise EncoderError(f"no backend {backend!r} in {precision!r}; choose torch or openvino, and fp32 or bf16")
+        other = copy.copy(self)
+        other.backend, other.precision = backend, precision
+        if backend == "openvino":
+            visual: Any = self._model.visual
+            other._compiled = OpenVinoImages(visual, self._fast, precision=precision, cores=self._pool.count)
+            other._pass = self._compiled_pass
+            other.batch_size = max(self.batch_size, self._compiled_pass * self._pool.count)
+            other._model = _with_visual(self._model, nn.Identity())
+        if precision != "fp32":
+            placement = Placement(device=self.device, precision=precision)
+            other._model = copy.deepcopy(other._model)
+            _cast_weights(other._model, placement.dtype)
+            other._autocast = _autocast(placement)
+        other._text = text_forward(other._model)
+        return other
 
     def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Image.Image]:
         """Return an image decoded as large as this encoder needs it; its width and height are those of the file.
@@ -203,8 +236,8 @@ class ClipEncoder:
             EncoderError: The shape is neither's, or a vector is not finite.
         """
         batch = torch.as_tensor(pixels)
-        if batch.ndim != 4 or tuple(batch.shape[1:]) != self._pixel_shape:
-            expected = ", ".join(["n", *map(str, self._pixel_shape)])
+        if batch.ndim != 4 or tuple(batch.shape[1:]) != self._fast.pixel_shape:
+            expected = ", ".join(["n", *map(str, self._fast.pixel_shape)])
             raise EncoderError(f"pixels have shape {tuple(batch.shape)}, encoder {self.spec!r} takes ({expected})")
         return self._rows(self._pool.map(self._images, self._parts(batch, 1)))
 
@@ -236,10 +269,11 @@ class ClipEncoder:
             return self._rows([])
         ids = self._tokenize(list(texts))
         # Texts of similar length share a batch, so that a short one is not padded to the length of a long one.
-        order = torch.argsort(self._lengths(ids), stable=True)
-        small = int(self._lengths(ids).sum()) <= FEW_TOKENS and self._pad is not None
+        lengths = self._text.lengths(ids)
+        order = torch.argsort(lengths, stable=True)
+        small = int(lengths.sum()) <= FEW_TOKENS and self._text.cuts
         parts = self._parts(order, TEXTS_PER_IMAGE)
-        encoded = self._pool.map(lambda part: self._texts(self._trim(ids[part])), parts, small=small)
+        encoded = self._pool.map(lambda part: self._texts(ids[part, : int(lengths[part].max())]), parts, small=small)
         rows = np.empty((len(texts), self.dim), dtype=np.float32)
         rows[order.numpy()] = self._rows(encoded)
         return rows
@@ -254,13 +288,15 @@ class ClipEncoder:
     def _images(self, batch: torch.Tensor) -> torch.Tensor:
         if self._kind == "cuda":
             batch = batch.pin_memory()  # a copy from pinned memory overlaps with computation
+        if self._compiled is not None:
+            return torch.from_numpy(self._compiled(self._fast.bytes_of(batch).numpy()))
         moved = batch.to(self.device, non_blocking=True)
         if moved.dtype == torch.uint8:
             return self._run(self._model.encode_image, self._fast.scaled(moved))
         return self._run(self._model.encode_image, moved.to(torch.float32, memory_format=torch.channels_last))
 
     def _texts(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._run(self._model.encode_text, ids.to(self.device))
+        return self._run(self._text, ids.to(self.device))
 
     def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
         """Return unit rows on the device; on a GPU the call returns before they are computed."""
@@ -285,29 +321,17 @@ class ClipEncoder:
         with self._tokenizer_lock:
             return self._tokenizer(texts)
 
-    def _lengths(self, ids: torch.Tensor) -> torch.Tensor:
-        if self._pad is None:
-            return torch.zeros(len(ids), dtype=torch.int64)
-        positions = torch.arange(1, ids.shape[1] + 1)
-        return ((ids != self._pad) * positions).amax(1)
 
-    def _trim(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return the batch without the columns that hold nothing but padding: 5 times faster for captions."""
-        return ids if self._pad is None else ids[:, : max(1, int(self._lengths(ids).max()))]
-
-
-def _cpu_pass(model: nn.Module) -> int:
+def _passes(model: nn.Module, placement: Placement) -> tuple[int, int]:
+    """Return images per forward pass, on a CPU on one core: of torch, and of OpenVINO."""
+    if placement.kind != "cpu":
+        return GPU_BATCH, GPU_BATCH
     convolutions = sum(isinstance(part, nn.Conv2d) for part in model.visual.modules())  # type: ignore[union-attr]
-    return CONVOLUTIONAL_PASS if convolutions > 4 else TRANSFORMER_PASS
+    return CONVOLUTIONAL_PASSES if convolutions > 4 else TRANSFORMER_PASSES
 
 
-def _trimmable_pad(model: nn.Module) -> int | None:
-    """Return the padding id of a text tower that masks its padding out; None where the padded length matters."""
-    text = getattr(model, "text", None)
-    if not isinstance(text, HFTextEncoder):
-        return None
-    pad: int | None = text.config.pad_token_id
-    return pad
+def _autocast(placement: Placement) -> dict[str, Any]:
+    return {"device_type": placement.kind, "dtype": placement.dtype, "enabled": placement.precision != "fp32"}
 
 
 def _logit_scale(towers: TwoTowers) -> float | None:

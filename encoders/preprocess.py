@@ -96,14 +96,20 @@ class FastPreprocess:
 
     A byte differs from that of `Preprocess` by a rounding, as torch's filter weights have 16 bits and Pillow's 22; by
     more in noise alone, where a filter overshoots white or black between its two passes.
+
+    Attributes:
+        pixel_shape: (3, H, W).
+        scale: (1, 3, 1, 1) float32; with `shift`, what a byte of each channel becomes: byte * scale + shift.
+        shift: (1, 3, 1, 1) float32.
     """
 
     def __init__(self, exact: Preprocess) -> None:
         self._exact = exact
+        self.pixel_shape = tuple(exact.config.input_size)
         # Each channel's table is a straight line.
         low, high = exact.table[:, 0], exact.table[:, 255]
-        self._scale = torch.from_numpy((high - low) / 255).reshape(1, 3, 1, 1)
-        self._shift = torch.from_numpy(low.copy()).reshape(1, 3, 1, 1)
+        self.scale = torch.from_numpy((high - low) / 255).reshape(1, 3, 1, 1)
+        self.shift = torch.from_numpy(low.copy()).reshape(1, 3, 1, 1)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the image as (3, H, W) uint8."""
@@ -119,9 +125,15 @@ class FastPreprocess:
 
     def scaled(self, batch: torch.Tensor) -> torch.Tensor:
         """Return (n, 3, H, W) bytes as the float32 that `Preprocess` would give, on the batch's own device."""
-        scale, shift = self._scale.to(batch.device), self._shift.to(batch.device)
+        scale, shift = self.scale.to(batch.device), self.shift.to(batch.device)
         wide = batch.to(torch.float32, memory_format=torch.channels_last)
         return wide.mul_(scale).add_(shift)
+
+    def bytes_of(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the (n, 3, H, W) bytes that `scaled` or `floats` made a batch of; bytes are returned as they are."""
+        if batch.dtype == torch.uint8:
+            return batch
+        return ((batch - self.shift) / self.scale).round().clamp(0, 255).to(torch.uint8)
 
     def shrink(self, width: int, height: int) -> float:
         """Return by which factor an image may be divided before this transform; 1 where it should stay whole.

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 # Two pools of threads on two cores only get in each other's way; set before torch and faiss are imported.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# What tests keep for later runs is not for the user's own, nor the other way round.
+os.environ.setdefault("TWINLENS_CACHE", tempfile.mkdtemp(prefix="twinlens-cache-"))
 
 import pytest
 from hypothesis import settings

@@ -50,7 +50,8 @@ def write_folder() -> Callable[..., Path]:
     def write(folder: Path, seed: int = 0, config: dict = TINY, preprocess: dict = PREPROCESS) -> Path:
         """Save a seeded random CLIP as open_clip itself lays a local folder out."""
         torch.manual_seed(seed)
-        model = open_clip.CLIP(**config)
+        kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+        model = kind(**{name: value for name, value in config.items() if name != "custom_text"})
         folder.mkdir(parents=True, exist_ok=True)
         save_file(model.state_dict(), folder / "open_clip_model.safetensors")
         text = json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
