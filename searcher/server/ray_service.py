@@ -262,7 +262,8 @@ def deploy(
     check_alike(served)
     serve: Any = import_module("ray.serve")
     serve.start(http_options={"host": host, "port": port})
-    options = {"ray_actor_options": {"num_cpus": cpus}}
+    # Ray kills a process that has not ended by then, whatever its threads are doing.
+    options = {"ray_actor_options": {"num_cpus": cpus}, "graceful_shutdown_timeout_s": settings.grace}
     copies = [
         serve.deployment(
             name=f"index-{number}", num_replicas=replicas, max_ongoing_requests=_CONCURRENT_SEARCHES, **options

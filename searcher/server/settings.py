@@ -36,6 +36,8 @@ class ServerSettings:
         max_pixels: Width times height of a query image; a decoded pixel takes 3-4 bytes.
         max_k: Hits that one request may ask for, at most 9,999.
         seconds: How long one request may take, reading its body included.
+        grace: Seconds from the signal that ends the server to the end of its process: requests under way are answered,
+            a thread that is stuck is left. To outlast every request, more than `seconds`.
         concurrency: Requests under way at once; further ones are answered 503 at once, with `Retry-After`. Each waiting
             one costs a few kilobytes and the length of its body.
         batch: Queries that go through the encoder, or through the index, together.
@@ -55,6 +57,7 @@ class ServerSettings:
     max_pixels: int = 50_000_000
     max_k: int = 1_000
     seconds: float = 10.0
+    grace: float = 15.0
     concurrency: int = 128
     batch: int = 64
     wait_ms: float = 2.0
@@ -74,7 +77,12 @@ class ServerSettings:
             ("batch", 4_096),
         ):
             _check_range(name, getattr(self, name), 1, most)
-        for name, least, longest in (("seconds", 0.05, 3_600), ("wait_ms", 0, 1_000), ("watch_seconds", 0.01, 3_600)):
+        for name, least, longest in (
+            ("seconds", 0.05, 3_600),
+            ("grace", 0.1, 3_600),
+            ("wait_ms", 0, 1_000),
+            ("watch_seconds", 0.01, 3_600),
+        ):
             _check_range(name, getattr(self, name), least, longest)
         if self.token is not None and (len(self.token) < _SHORTEST_TOKEN or not _plain(self.token)):
             raise ServerError(

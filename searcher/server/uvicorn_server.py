@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -15,6 +16,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .settings import ServerSettings
+from .watchdog import Watchdog
 
 
 class PatientProtocol(H11Protocol):
@@ -112,7 +114,20 @@ _CONNECTIONS_A_REQUEST = 8
 _HEADER_BYTES = 65_536
 
 
-def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
+class _WatchedServer(uvicorn.Server):
+    """A server that is told of by a watchdog when a signal ends it."""
+
+    watchdog: Watchdog | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """End: after the requests under way, or at once where it was told before."""
+        if self.watchdog is not None:
+            self.watchdog.signalled(sig)
+        self.force_exit = self.should_exit
+        super().handle_exit(sig, frame)
+
+
+def server_of(app: ASGIApp, settings: ServerSettings) -> _WatchedServer:
     """Return a server for an application made by `create_app` with the same settings; run it once."""
 
     class Protocol(PatientProtocol):
@@ -130,10 +145,11 @@ def server_of(app: ASGIApp, settings: ServerSettings) -> uvicorn.Server:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE,
-        timeout_graceful_shutdown=int(settings.seconds) + 5,
+        # A little of the grace is left to close the index.
+        timeout_graceful_shutdown=int(max(settings.grace - 1, 0)),
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
-    return uvicorn.Server(config)
+    return _WatchedServer(config)
 
 
 def run_until_stopped(
@@ -141,13 +157,18 @@ def run_until_stopped(
 ) -> None:
     """Serve until Ctrl-C or SIGTERM; requests under way are answered first, a second Ctrl-C does not wait for them.
 
+    The process ends within its grace even where a thread is stuck; then with exit code 124.
+
     `ready` is called when a signal ends the server rather than the program: whoever is told may stop it at once.
     """
     server = server_of(app, settings)
+    server.watchdog = Watchdog(settings.grace)
+    ended = False
 
-    def stop(number: int, frame: object) -> None:
-        # The server has handlers of its own while it runs, and raises the signal again for this one when it has ended.
-        server.should_exit = True
+    def stop(number: int, frame: FrameType | None) -> None:
+        # The server has handlers of its own while it runs, and raises the signals again for this one when it has ended.
+        if not server.started or ended:
+            server.handle_exit(number, frame)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
@@ -155,3 +176,4 @@ def run_until_stopped(
     sys.setswitchinterval(0.001)
     ready()
     server.run(sockets=[listener])
+    ended = True

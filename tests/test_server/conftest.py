@@ -12,6 +12,7 @@ pytest.importorskip("uvicorn", reason="the server needs the extra server")
 pytest.importorskip("httpx", reason="the server's tests ask it with httpx")
 
 from colour import ColourEncoder
+from paired_index import build_paired, captioned
 from served_index import Served, colour_index, serving
 
 from searcher import Searcher
@@ -41,3 +42,10 @@ def direct(index: Path) -> Iterator[Searcher]:
     """The same index in this process."""
     with Searcher.open(index, encoder=ColourEncoder()) as searcher:
         yield searcher
+
+
+@pytest.fixture(scope="session")
+def ready_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of ready-made vectors: no encoder, no files."""
+    images, texts, pairs = captioned(30, 2, dim=16)
+    return build_paired(tmp_path_factory.mktemp("ready"), images, texts, pairs)

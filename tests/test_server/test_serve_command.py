@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from paired_index import build_paired, captioned
-
-CODE = "from twinlens.commands.serve import serve; from twinlens.console import run; run(serve)"
-
-
-@pytest.fixture(scope="module")
-def ready_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index of ready-made vectors: no encoder, no files."""
-    images, texts, pairs = captioned(30, 2, dim=16)
-    return build_paired(tmp_path_factory.mktemp("ready"), images, texts, pairs)
-
-
-def start(home: Path, *arguments: object, code: str = CODE, **environment: str) -> subprocess.Popen[str]:
-    variables = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, cwd=home, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+from served_process import CODE, running, start
 
 
 def refused(home: Path, *arguments: object, code: str = CODE, **environment: str) -> str:
@@ -41,22 +22,6 @@ def refused(home: Path, *arguments: object, code: str = CODE, **environment: str
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     return error
-
-
-@contextmanager
-def running(home: Path, *arguments: object, **environment: str) -> Iterator[tuple[subprocess.Popen[str], Any]]:
-    process = start(home, *arguments, "--port", 0, "--output", "json", **environment)
-    try:
-        assert process.stdout is not None
-        first, line = "", ""
-        while line != "}\n":
-            line = process.stdout.readline()
-            assert line, process.communicate()
-            first += line
-        yield process, json.loads(first)
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -59,6 +59,13 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--timeout", "seconds", type=float, default=_DEFAULTS.seconds, show_default=True, help="Seconds a request."
     ),
     click.option(
+        "--grace",
+        type=float,
+        default=_DEFAULTS.grace,
+        show_default=True,
+        help="Seconds from Ctrl-C or SIGTERM to the end, at most.",
+    ),
+    click.option(
         "--concurrency",
         type=int,
         default=_DEFAULTS.concurrency,
@@ -94,7 +101,8 @@ def serve(index: Path, output: str, **options: Any) -> None:
     """Serve INDEX over HTTP: an API, and a page to search with.
 
     Listens on this machine alone unless --host says otherwise. A version that is published while it runs takes over
-    without a request being lost. Stop it with Ctrl-C: requests under way are answered first.
+    without a request being lost. Stop it with Ctrl-C: requests under way are answered first, for as long as --grace;
+    what is stuck by then is left, with exit code 124. A second Ctrl-C stops it at once.
     """
     settings = server_settings(options)
     check_packages()
@@ -118,6 +126,7 @@ def server_settings(options: dict[str, Any]) -> ServerSettings:
         "max_pixels",
         "max_k",
         "seconds",
+        "grace",
         "concurrency",
         "batch",
         "wait_ms",

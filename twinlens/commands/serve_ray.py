@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+import signal
+import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import click
@@ -13,6 +16,10 @@ from indexer.ray.connection import connect_ray
 
 from ..console import emit, output_option
 from .serve import check_packages, server_options, server_settings
+
+# What Ray takes, beside the grace of its replicas, to take an application down.
+_RAY_SECONDS = 15.0
+_TICK = 0.1
 
 
 @click.command("serve-ray")
@@ -45,8 +52,28 @@ def serve_ray(
     url = deploy(
         indexes, settings, replicas=replicas, fronts=fronts, cpus=cpus, host=options["host"], port=options["port"]
     )
-    emit(output, {"url": url, "indexes": [str(path) for path in indexes]}, f"serving at {url}")
-    try:
-        threading.Event().wait()
-    finally:
-        import_module("ray.serve").delete(APPLICATION)
+    until_signal(
+        settings.grace, lambda: emit(output, {"url": url, "indexes": [*map(str, indexes)]}, f"serving at {url}")
+    )
+    import_module("ray.serve").delete(APPLICATION)
+
+
+def until_signal(grace: float, ready: Callable[[], object]) -> None:
+    """Wait for Ctrl-C or SIGTERM; from then on the process ends within its grace and what Ray takes to end replicas.
+
+    `ready` is called when a signal ends the wait rather than the program.
+    """
+    from searcher.server.watchdog import Watchdog
+
+    watchdog = Watchdog(grace + _RAY_SECONDS)
+    signals: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signals.append(number)
+        watchdog.signalled(number, frame)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    ready()
+    while not signals:
+        time.sleep(_TICK)  # a handler may take no lock, so there is none to wait for
