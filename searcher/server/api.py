@@ -362,7 +362,9 @@ def item_routes(service: Service) -> APIRouter:
     @router.get("/thumbnails/{id:item_id}", include_in_schema=False)
     async def thumbnail(request: Request, id: str, size: ThumbnailSize = "small", v: int | None = None) -> Response:
         with service.live.acquire() as snapshot:
-            jpeg = await service.engine.run("image", service.thumbnails.of_item, snapshot, id, size)
+            jpeg = service.thumbnails.known(snapshot, id, size)
+            if jpeg is None:
+                jpeg = await service.engine.run("thumbnail", service.thumbnails.of_item, snapshot, id, size)
             return image_answer(request, jpeg, lasting=v == snapshot.number)
 
     return router

@@ -7,7 +7,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from ..request import QueryPart, SearchRequest
 from ..searcher import ResolvedQuery
 from .errors import RefusedError
 from .image_cache import QueryImages, Thumbnails
+from .lanes import Lane
 from .live_index import LiveIndex
 from .metrics import Metrics
 from .settings import ServerSettings
@@ -36,8 +36,12 @@ R = TypeVar("R")
 
 Vector = NDArray[np.float32]
 _STATUS_OF_IMAGE = {"too_large": 413, "too_many_pixels": 413, "not_an_image": 415, "unsupported_format": 415}
-# One thread where a call uses all cores by itself; filters, which may take seconds, apart from all others.
-_POOLS = {"encode": 1, "search": 1, "filter": 2, "image": 2, "look-up": 2}
+# Calls that are worked on at once, and threads for those that turn out slow. Thumbnails of indexed images go apart from
+# query images, and filters, which may take seconds, apart from all others.
+_LANES = {"filter": (2, 3), "image": (2, 4), "thumbnail": (2, 4), "look-up": (2, 4)}
+_BATCHED = ("encode", "search")
+# So many of the requests that may be under way may wait for one lane.
+_WAITING_SHARE = 2
 
 
 # So long after a batch its size still says how many callers are about; then the next one is taken for alone.
@@ -155,9 +159,13 @@ class Engine:
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
         self._limits = DecodeLimits(max_bytes=settings.max_body, max_pixels=settings.max_pixels)
         self._metrics = metrics
-        self._pools = {
-            name: ThreadPoolExecutor(size, thread_name_prefix=f"twinlens-{name}") for name, size in _POOLS.items()
+        waiting = max(1, settings.concurrency // _WAITING_SHARE)
+        self._lanes = {
+            name: Lane(name, width=width, threads=threads, waiting=waiting, on_full=metrics.refused.labels("full").inc)
+            for name, (width, threads) in _LANES.items()
         }
+        # One thread each: a call uses all cores by itself.
+        self._pools = {name: ThreadPoolExecutor(1, thread_name_prefix=f"twinlens-{name}") for name in _BATCHED}
         most, wait = settings.batch, settings.wait_ms / 1e3
         self._text_batches: Batcher[tuple[Snapshot, QueryPart], Vector] = Batcher(
             _encode_texts, self._pools["encode"], most=most, wait=wait, on_batch=self._counted("text")
@@ -207,13 +215,18 @@ class Engine:
         snapshot.remember(hits.collection, hits.item_ids.tolist(), hits.row_ids.tolist())
         return hits
 
-    async def run(self, pool: str, work: Callable[..., T], *arguments: Any) -> T:
-        """Return what `work` gives in one of the engine's threads: `look-up`, `filter`, `image`."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._pools[pool], partial(work, *arguments))
+    async def run(self, lane: str, work: Callable[..., T], *arguments: Any) -> T:
+        """Return what `work` gives in one of the engine's threads: `look-up`, `filter`, `image`, `thumbnail`.
+
+        Raises:
+            RefusedError: 503, too many calls of this kind wait already.
+        """
+        return await self._lanes[lane].run(work, *arguments)
 
     def close(self) -> None:
         """Let the threads end; what waits for one is not begun."""
+        for lane in self._lanes.values():
+            lane.close()
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 

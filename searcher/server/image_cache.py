@@ -44,6 +44,11 @@ class Thumbnails:
         self._limits = limits
         self._made: Lru[tuple[int, int, Size], Jpeg] = Lru(_KEPT_BYTES, lambda jpeg: len(jpeg.data))
 
+    def known(self, snapshot: Snapshot, item_id: str, size: Size) -> Jpeg | None:
+        """Return a thumbnail that was made lately, at once; None for any other."""
+        row = snapshot.known_row("images", item_id)
+        return None if row is None else self._made.get((snapshot.number, row, size))
+
     def of_item(self, snapshot: Snapshot, item_id: str, size: Size) -> Jpeg:
         """Return the thumbnail of an image item.
 

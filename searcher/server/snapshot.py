@@ -197,8 +197,7 @@ class Snapshot:
             ItemNotFoundError: There is no such item.
         """
         for name in (collection,) if collection else self.collections:
-            row = self._rows.get((name, item_id))
-            if row is not None:
+            if (row := self.known_row(name, item_id)) is not None:
                 return name, row
         missing: ItemNotFoundError | None = None
         for position, version in enumerate(self.versions):
@@ -211,6 +210,10 @@ class Snapshot:
             self.remember(half, [item_id], [row])
             return half, row
         raise missing or ItemNotFoundError(f"there is no item {item_id[:200]!r}")
+
+    def known_row(self, collection: Collection, item_id: str) -> int | None:
+        """Return the row of an item that was found or shown lately; None for any other."""
+        return self._rows.get((collection, item_id))
 
     def remember(self, collection: Collection, item_ids: Sequence[str], rows: Sequence[int]) -> None:
         """Keep where items are: what was just shown is what will be asked for."""
