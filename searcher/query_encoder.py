@@ -108,6 +108,24 @@ class QueryEncoder:
         """Return the vector (dim,) of a text that was encoded lately; None for any other."""
         return self._texts.get(text)
 
+    @property
+    def loaded(self) -> Encoder | None:
+        """The encoder, where it is loaded already."""
+        return self._encoder
+
+    def encoder(self) -> Encoder:
+        """Return the encoder itself, loaded now where no query needed it before.
+
+        Raises:
+            QueryError: No encoder is known.
+            EncoderMismatchError: The encoder is not the one that made the index.
+            EncoderError: The encoder cannot be loaded.
+        """
+        if self._encoder is not None:
+            return self._encoder
+        with self._lock:
+            return self._loaded()
+
     def _unit(self, parts: Sequence[QueryPart]) -> Vectors:
         for part in parts:
             if part.content.shape != (self.dim,):

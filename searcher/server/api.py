@@ -26,7 +26,7 @@ from ..errors import EncoderMismatchError, ItemNotFoundError, ParameterError, Se
 from ..hits import Hits, plain
 from ..request import OPTIONS, PARAMETERS, PARTS, SearchRequest, body_schema, parse_request
 from .engine import Service
-from .errors import RefusedError
+from .errors import RETRY, RefusedError
 from .image_cache import Jpeg, Size
 from .metrics import CONTENT_TYPE
 from .settings import ServerSettings
@@ -252,11 +252,11 @@ def status_of(error: Exception) -> tuple[int, str, dict[str, str]]:
     if isinstance(error, HTTPException):
         return error.status_code, _plain_words(error), dict(error.headers or {})
     if isinstance(error, SearcherClosedError):
-        return 503, "the server is about to stop; try again in a second", {"Retry-After": "1"}
+        return 503, "the server is about to stop; try again in a second", RETRY
     if isinstance(error, ClientDisconnect):
         return 400, "the body ended before it was whole", {}
     if isinstance(error, MemoryError):
-        return 503, "not enough memory for this request; ask for less, or later", {"Retry-After": "1"}
+        return 503, "not enough memory for this request; ask for less, or later", RETRY
     if isinstance(error, (ParameterError, ItemNotFoundError)):
         return (422 if isinstance(error, ParameterError) else 404), str(error), {}
     own_fault = isinstance(error, (EncoderError, EncoderMismatchError))
@@ -374,15 +374,25 @@ def state_routes(service: Service) -> APIRouter:
     """Return the routes for those who watch the server."""
     router = APIRouter(tags=["state"])
 
-    @router.get("/healthz", summary="Whether it answers, and from which version")
+    @router.get("/healthz", summary="Whether it answers, from which version, and whether texts can be encoded")
     async def health() -> Response:
-        return json_answer({"status": "ok", "version": service.live.current.number})
+        return json_answer(_health(service))
+
+    @router.get("/readyz", summary="The same; 503 until texts can be encoded, or it is clear that they cannot")
+    async def ready() -> Response:
+        health = _health(service)
+        return json_answer(health, 503, RETRY) if health["encoder"] == "loading" else json_answer(health)
 
     @router.get("/metrics", summary="Counters for Prometheus", response_class=Response)
     async def counters() -> Response:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     return router
+
+
+def _health(service: Service) -> dict[str, Any]:
+    snapshot = service.live.current
+    return {"status": "ok", "version": snapshot.number, "encoder": snapshot.encoding.state}
 
 
 def image_answer(request: Request, jpeg: Jpeg, *, lasting: bool) -> Response:

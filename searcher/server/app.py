@@ -83,13 +83,18 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         del app
-        watcher = asyncio.create_task(_watch(service))
+        tasks = [
+            asyncio.create_task(_watch(service)),
+            asyncio.create_task(service.engine.prepare(service.live.current.encoding)),
+        ]
         try:
             yield
         finally:
-            watcher.cancel()
-            with suppress(asyncio.CancelledError):
-                await watcher
+            for task in tasks:
+                task.cancel()
+            for task in tasks:
+                with suppress(asyncio.CancelledError):
+                    await task
             service.close()
 
     return lifespan

@@ -16,7 +16,7 @@ from .errors import RefusedError
 from .settings import host_name
 
 # Answered whoever asks: whoever watches the server must hear from it.
-OPEN_PATHS = frozenset({"/healthz"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 # In the scope of a request that a link of another site made.
 LINKED = "twinlens.linked"
 _ASK_TOKEN = {"WWW-Authenticate": 'Basic realm="twinlens", charset="UTF-8"'}

@@ -18,11 +18,11 @@ from encoders.images import open_image, pixels_for
 from storage.errors import TwinlensError
 from storage.schema import Collection, Direction, direction_of
 
-from ..errors import QueryError
 from ..hits import Hits
 from ..query_encoder import unit_rows
 from ..request import QueryPart, SearchRequest
 from ..searcher import ResolvedQuery
+from .encoding import Encoding
 from .errors import RefusedError
 from .image_cache import QueryImages, Thumbnails
 from .lanes import Lane
@@ -223,6 +223,10 @@ class Engine:
         """
         return await self._lanes[lane].run(work, *arguments)
 
+    async def prepare(self, encoding: Encoding) -> None:
+        """Load what text queries need; those that come meanwhile wait for it."""
+        await asyncio.get_running_loop().run_in_executor(self._pools["encode"], encoding.prepare)
+
     def close(self) -> None:
         """Let the threads end; what waits for one is not begun."""
         for lane in self._lanes.values():
@@ -240,7 +244,7 @@ class Engine:
         return await self._searches.submit((snapshot, request, query))
 
     async def _text(self, snapshot: Snapshot, part: QueryPart) -> Vector:
-        known = snapshot.query_encoder.known_text(part.content)
+        known = snapshot.encoding.query_encoder.known_text(part.content)
         if known is not None:
             self._metrics.known_texts.inc()
             return known
@@ -251,13 +255,9 @@ class Engine:
 
 
 def _decode(snapshot: Snapshot, data: bytes, limits: DecodeLimits) -> NDArray[Any]:
-    if snapshot.encoder is None:
-        raise QueryError(
-            f"the index {snapshot.location} was built from ready-made vectors and this server has no encoder for it; "
-            "search by item or by vector, or start the server with --encoder"
-        )
+    encoder = snapshot.encoding.encoder()
     try:
-        return pixels_for(snapshot.encoder, open_image(snapshot.encoder, data, limits).pixels)
+        return pixels_for(encoder, open_image(encoder, data, limits).pixels)
     except ImageError as error:
         status = _STATUS_OF_IMAGE.get(error.reason, 400)
         raise RefusedError(status, f"the query image cannot be used: {error}") from error
@@ -265,18 +265,19 @@ def _decode(snapshot: Snapshot, data: bytes, limits: DecodeLimits) -> NDArray[An
 
 def _encode_texts(batch: Sequence[tuple[Snapshot, QueryPart]]) -> list[Vector | BaseException]:
     def encode(group: Sequence[tuple[Snapshot, QueryPart]]) -> Vector:
-        return group[0][0].query_encoder.encode([part for _, part in group])
+        return group[0][0].encoding.texts([part for _, part in group])
 
-    return _grouped(batch, lambda one: id(one[0].query_encoder), encode)
+    return _grouped(batch, lambda one: id(one[0].encoding), encode)
 
 
 def _encode_pixels(batch: Sequence[tuple[Snapshot, NDArray[Any]]]) -> list[Vector | BaseException]:
     def encode(group: Sequence[tuple[Snapshot, NDArray[Any]]]) -> Vector:
         snapshot = group[0][0]
-        encoder: Any = snapshot.encoder  # there is one, or nothing could have been decoded for it
-        return unit_rows(encoder.encode_pixels(np.stack([pixels for _, pixels in group])), snapshot.dim)
+        return unit_rows(
+            snapshot.encoding.encoder().encode_pixels(np.stack([pixels for _, pixels in group])), snapshot.dim
+        )
 
-    return _grouped(batch, lambda one: id(one[0].encoder), encode)
+    return _grouped(batch, lambda one: id(one[0].encoding), encode)
 
 
 def _search(batch: Sequence[tuple[Snapshot, SearchRequest, ResolvedQuery]]) -> list[Hits | BaseException]:

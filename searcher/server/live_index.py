@@ -15,6 +15,7 @@ from storage.store import IndexStore
 from storage.version import IndexVersion
 
 from ..query_encoder import EncoderChoice, QueryEncoder
+from .encoding import Encoding
 from .errors import ServerError
 from .settings import ServerSettings
 from .snapshot import OpenVersion, Snapshot
@@ -63,14 +64,14 @@ class LiveIndex:
                 others: no newer one is followed, and nothing is loaded that only searches need.
 
         Raises:
-            TwinlensError: There is no index, a file is damaged, or the encoder cannot be loaded or is another one.
+            TwinlensError: There is no index, a file is damaged, or an encoder that was asked for cannot be loaded or
+                did not make the index.
         """
         self._paths = (index,) if isinstance(index, Path) else tuple(index)
         self._settings = settings
         self._given = encoder
         self._pinned = pinned
-        self._encoders: dict[str, Encoder] = {}
-        self._query_encoders: dict[tuple[int, str | None, int], QueryEncoder] = {}
+        self._last: Encoding | None = None
         self._lock = Lock()
         self._listeners: list[Listener] = []
         self._refused: Pointer | None = None
@@ -191,46 +192,59 @@ class LiveIndex:
 
     def _snapshot(self, versions: Sequence[IndexVersion]) -> Snapshot:
         try:
-            encoder = self._encoder(versions[0])
-            query_encoder = self._query_encoder(versions[0], encoder)
+            encoding = self._encoding(versions[0])
+            self._check(encoding)
         except BaseException:
             for version in versions:
                 version.close()
             raise
         names = [path.resolve().name for path in self._paths]
         opened = [
-            OpenVersion(version, query_encoder, name, self._settings.root)
+            OpenVersion(version, encoding.query_encoder, name, self._settings.root)
             for version, name in zip(versions, names, strict=True)
         ]
-        return Snapshot(opened, query_encoder, encoder)
+        return Snapshot(opened, encoding)
 
-    def _query_encoder(self, version: IndexVersion, encoder: Encoder | None) -> QueryEncoder:
-        """Return what turns queries into vectors, the same for all versions that were made alike: it knows texts."""
-        made = QueryEncoder.of(
-            EncoderChoice(encoder=encoder, kept_texts=_KEPT_TEXTS), version.manifest, version.dim, self.name
+    def _encoding(self, version: IndexVersion) -> Encoding:
+        """Return what encodes the queries of a version: the same for all that were made alike, since it knows texts.
+
+        Raises:
+            EncoderMismatchError: An encoder was given and is not the one that made the index.
+        """
+        prompt = version.manifest.encoding.prompt
+        key = self._encoder_key(version.manifest.encoder)
+        before = self._last
+        if before and (before.key, before.query_encoder.prompt, before.query_encoder.dim) == (key, prompt, version.dim):
+            return before
+        # Another prompt needs no other encoder.
+        there = self._given or (before.query_encoder.loaded if before and before.key == key else None)
+        choice = EncoderChoice(
+            encoder=there or self._settings.encoder,
+            device=self._settings.device,
+            precision=self._settings.precision,
+            kept_texts=_KEPT_TEXTS,
         )
-        key = (id(encoder), made.prompt, version.dim)
-        self._query_encoders = {key: self._query_encoders.get(key, made)}
-        return self._query_encoders[key]
+        query_encoder = QueryEncoder.of(choice, version.manifest, version.dim, self.name)
+        return Encoding(query_encoder, key, loaded=there is not None)
 
-    def _encoder(self, version: IndexVersion) -> Encoder | None:
-        """Return the encoder for a version, loaded once for all versions that it made."""
-        if self._given is not None:
-            return self._given
-        spec = self._settings.encoder or _known_spec(version.manifest.encoder)
-        if spec is None:
-            return None
-        key = spec if version.manifest.encoder is None else version.manifest.encoder.fingerprint or spec
-        if key not in self._encoders:
-            from encoders import load_encoder
+    def _check(self, encoding: Encoding) -> None:
+        """Load, before a version is served, an encoder that was asked for by name, or that follows one that worked.
 
-            # Versions of another encoder, should any still be in use, hold theirs.
-            self._encoders = {key: load_encoder(spec, self._settings.device, self._settings.precision)}
-        return self._encoders[key]
+        Raises:
+            ServerError: It cannot be loaded, or is not the one that made the index.
+        """
+        needed = self._settings.encoder is not None or (
+            self._last is not None and self._last.state in ("ready", "loading")
+        )
+        if needed and (problem := encoding.prepare()):
+            raise ServerError(f"texts cannot be encoded: {problem}")
+        self._last = encoding
 
-
-def _known_spec(info: EncoderInfo | None) -> str | None:
-    return info.spec if info is not None and info.fingerprint is not None else None
+    def _encoder_key(self, info: EncoderInfo | None) -> str:
+        """Return what names the encoder of a version; empty where nobody knows it."""
+        if info is not None and info.fingerprint is not None:
+            return info.fingerprint
+        return getattr(self._given, "fingerprint", "") or self._settings.encoder or ""
 
 
 def check_index(path: Path) -> None:

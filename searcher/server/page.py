@@ -295,8 +295,8 @@ async def _remember(service: Service, request: Request) -> Response:
 async def _keep(service: Service, snapshot: Snapshot, data: bytes) -> str:
     query = await service.engine.resolve(snapshot, image_part(data))
     thumbnail = await service.engine.run("image", service.thumbnails.of_query, data)
-    fingerprint = snapshot.encoder.fingerprint if snapshot.encoder else ""
-    return service.query_images.keep(QueryImage(vector=query.vector, fingerprint=fingerprint, thumbnail=thumbnail))
+    key = snapshot.encoding.key
+    return service.query_images.keep(QueryImage(vector=query.vector, fingerprint=key, thumbnail=thumbnail))
 
 
 async def _view(service: Service, snapshot: Snapshot, query: PageQuery) -> View:
@@ -320,8 +320,7 @@ async def _resolve(service: Service, snapshot: Snapshot, query: PageQuery) -> tu
         resolved = await service.engine.resolve(snapshot, item_part(query.item, query.of))
         return resolved, await service.engine.run("look-up", _item_subject, snapshot, resolved)
     image = service.query_images.find(query.picture)
-    fingerprint = snapshot.encoder.fingerprint if snapshot.encoder else ""
-    if image is None or image.fingerprint != fingerprint:
+    if image is None or image.fingerprint != snapshot.encoding.key:
         raise RefusedError(404, _GONE)
     part = image_part(image.thumbnail.data)
     shown = Subject(title="Your picture", picture=f"pictures/{query.picture}")
@@ -377,7 +376,7 @@ def _rendered(
         "collections": snapshot.collections,
         "counts": {name: snapshot.count(name) for name in snapshot.collections},
         "columns": {name: columns_of(snapshot, name) for name in snapshot.collections},
-        "can_encode": snapshot.encoder is not None,
+        "can_encode": snapshot.encoding.state in ("loading", "ready"),
     }
     headers = {"Content-Security-Policy": _POLICY.format(nonce=nonce), "Cache-Control": "private, no-cache"}
     body = page_template().render(context).encode("utf-8", errors="replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,7 @@ from ..query_encoder import QueryEncoder
 from ..render.image_files import corpus_root, picture_source
 from ..request import QueryPart
 from ..searcher import ResolvedQuery, Searcher
-
-if TYPE_CHECKING:
-    from encoders import Encoder
-
+from .encoding import Encoding
 
 # Where an item's file lies is nobody's business outside: neither shown nor to be found out by a filter.
 HIDDEN_COLUMNS = frozenset({"uri"})
@@ -121,17 +118,15 @@ class Snapshot:
     Attributes:
         versions: Each index's version.
         number: Of the version; the highest of several.
-        query_encoder: From queries to vectors.
-        encoder: What queries are encoded with; None where the index does not know its encoder and none was given.
+        encoding: From queries to vectors.
         users: Requests that hold it.
         retired: Whether it is to be closed when nobody holds it any more.
     """
 
-    def __init__(self, versions: Sequence[OpenVersion], query_encoder: QueryEncoder, encoder: Encoder | None) -> None:
+    def __init__(self, versions: Sequence[OpenVersion], encoding: Encoding) -> None:
         self.versions = tuple(versions)
         self.number = max(version.number for version in versions)
-        self.query_encoder = query_encoder
-        self.encoder = encoder
+        self.encoding = encoding
         self.users = 0
         self.retired = False
         self._rows: Lru[tuple[Collection, str], int] = Lru(_KEPT_ROWS)
@@ -150,7 +145,7 @@ class Snapshot:
     @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return self.query_encoder.dim
+        return self.encoding.query_encoder.dim
 
     @property
     def location(self) -> str:

@@ -154,7 +154,7 @@ def test_where_a_file_lies_cannot_be_found_out_by_a_filter(server: Served) -> No
 
 
 def test_health_and_metrics_tell_how_it_goes(server: Served) -> None:
-    assert server.get("/healthz").json() == {"status": "ok", "version": 1}
+    assert server.get("/healthz").json() == {"status": "ok", "version": 1, "encoder": "ready"}
     server.ask(text="a text that was never asked before")
     server.ask(text="a text that was never asked before")
     text = server.get("/metrics").text
