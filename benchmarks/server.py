@@ -350,7 +350,7 @@ def overload(arguments: argparse.Namespace) -> None:
 # --- the page -------------------------------------------------------------------------------------------------------
 
 TIMES = """() => new Promise((ready) => {
-  const first = document.querySelector('.pictures img');
+  const first = document.querySelector('.images img');
   const tell = () => requestAnimationFrame(() => {
     const paint = performance.getEntriesByName('first-contentful-paint')[0];
     const page = performance.getEntriesByType('navigation')[0];
@@ -370,12 +370,12 @@ def page(arguments: argparse.Namespace) -> None:
         tab = browser.new_page()
         for text in texts:
             tab.goto(f"{url}?q={quote(text)}", wait_until="commit")
-            tab.locator(".pictures li").first.wait_for(state="attached")
+            tab.locator(".images li").first.wait_for(state="attached")
             times.append(tab.evaluate(TIMES))
             tab.wait_for_load_state("networkidle")  # one visitor, who looks at what came
         browser.close()
     measured = np.array(times[10:])
-    names = ("answer received", "results painted (first contentful paint)", "first picture shown")
+    names = ("answer received", "results painted (first contentful paint)", "first image shown")
     figures = [
         Figure(f"{name}, p50 / p95", f"{np.percentile(column, 50):.0f} / {np.percentile(column, 95):.0f}", asked, "ms")
         for name, column, asked in zip(names, measured.T, ("", "300", ""), strict=True)

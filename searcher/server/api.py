@@ -130,7 +130,7 @@ def _no_constant(name: str) -> Never:
 
 USUAL_K = 24
 MOST_K = 384
-_PARTS = ("q", "item", "of", "picture")
+_PARTS = ("q", "item", "of", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,22 +141,22 @@ class PageQuery:
         q: Words to search with; they go before an item or an image.
         item: An item id to search with.
         of: The collection of `item`.
-        picture: The name of a query image that the server remembers.
+        image: The name of a query image that the server remembers.
         options: The options of the search, by their names in `SearchRequest`.
     """
 
     q: str = ""
     item: str = ""
     of: Collection | None = None
-    picture: str = ""
+    image: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def kind(self) -> str:
-        """What is searched with: `text`, `item`, `picture`, or `nothing`."""
+        """What is searched with: `text`, `item`, `image`, or `nothing`."""
         if self.q:
             return "text"
-        return "item" if self.item else "picture" if self.picture else "nothing"
+        return "item" if self.item else "image" if self.image else "nothing"
 
     @property
     def into(self) -> Collection | None:
@@ -206,7 +206,7 @@ def page_query(given: Mapping[str, str]) -> PageQuery:
     return PageQuery(
         q=texts.get("q", ""),
         item=given.get("item", ""),
-        picture=given.get("picture", "")[:100],
+        image=given.get("image", "")[:100],
         of=PARTS["collection"].parse("of", texts["of"]) if "of" in texts else None,
         options=options,
     )

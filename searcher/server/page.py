@@ -73,7 +73,7 @@ class Subject:
 
     title: str
     card: Card | None = None
-    picture: str = ""
+    image: str = ""
     captions: Sequence[str] = ()
 
 
@@ -221,7 +221,7 @@ _POLICY = (
     "base-uri 'none'; frame-ancestors 'none'"
 )
 _TITLES = {"images": "More like this", "texts": "Matching texts"}
-_GONE = "this server does not remember that picture any more; drop or choose it again"
+_GONE = "this server does not remember that image any more; drop or choose it again"
 
 
 def page_routes(service: Service) -> APIRouter:
@@ -236,7 +236,7 @@ def page_routes(service: Service) -> APIRouter:
     async def image_given(request: Request) -> Response:
         return await _remember(service, request)
 
-    @router.get("/pictures/{name}")
+    @router.get("/images/{name}")
     async def query_image(request: Request, name: str) -> Response:
         image = service.query_images.find(name)
         if image is None:
@@ -289,7 +289,7 @@ async def _remember(service: Service, request: Request) -> Response:
         except TwinlensError as error:
             status, message, _ = status_of(error)
             return _rendered(service, snapshot, query, View(), status, message)
-    return RedirectResponse(query.link(picture=name), status_code=303)
+    return RedirectResponse(query.link(image=name), status_code=303)
 
 
 async def _keep(service: Service, snapshot: Snapshot, data: bytes) -> str:
@@ -319,11 +319,11 @@ async def _resolve(service: Service, snapshot: Snapshot, query: PageQuery) -> tu
     if query.kind == "item":
         resolved = await service.engine.resolve(snapshot, item_part(query.item, query.of))
         return resolved, await service.engine.run("look-up", _item_subject, snapshot, resolved)
-    image = service.query_images.find(query.picture)
+    image = service.query_images.find(query.image)
     if image is None or image.fingerprint != snapshot.encoding.key:
         raise RefusedError(404, _GONE)
     part = image_part(image.thumbnail.data)
-    shown = Subject(title="Your picture", picture=f"pictures/{query.picture}")
+    shown = Subject(title="Your image", image=f"images/{query.image}")
     return ResolvedQuery(part, image.vector, "image"), shown
 
 
@@ -336,7 +336,7 @@ def _item_subject(snapshot: Snapshot, query: ResolvedQuery) -> Subject:
         return Subject(title="This text", card=card)
     partners = snapshot.partners(collection, row)[:_CAPTIONS]
     captions = [one["caption"] for one in (snapshot.entries("texts", partners) if partners else [])]
-    return Subject(title="This picture", card=card, captions=[text for text in captions if text])
+    return Subject(title="This image", card=card, captions=[text for text in captions if text])
 
 
 async def _section(
@@ -345,9 +345,9 @@ async def _section(
     limit = min(MOST_K, service.settings.max_k)
     request = SearchRequest(**{**query.options, "into": into, "k": min(query.k, limit)})
     hits = await service.engine.hits(snapshot, request, resolved)
-    title = {"images": "Pictures", "texts": "Texts"}[into] if query.kind == "text" else _TITLES[into]
+    title = {"images": "Images", "texts": "Texts"}[into] if query.kind == "text" else _TITLES[into]
     if resolved.modality == "text" and query.kind == "item":
-        title = {"images": "Matching pictures", "texts": "Texts like this"}[into]
+        title = {"images": "Matching images", "texts": "Texts like this"}[into]
     has_more = len(hits) == request.k and request.k < limit and query.k != _BESIDE
     return hit_section(snapshot, hits, title, query.link(k=min(2 * request.k, limit)) if has_more else "", query)
 
@@ -355,8 +355,8 @@ async def _section(
 def _said(section: Section, query: PageQuery) -> str:
     """Return what was found, in words; a screen reader says it first."""
     count = len(section.cards)
-    what = {"images": "picture", "texts": "text"}[section.collection] + ("" if count == 1 else "s")
-    subject = {"text": f" for “{query.q}”", "item": " like this", "picture": " like yours"}[query.kind]
+    what = {"images": "image", "texts": "text"}[section.collection] + ("" if count == 1 else "s")
+    subject = {"text": f" for “{query.q}”", "item": " like this", "image": " like yours"}[query.kind]
     return f"{count} {what}{subject}"
 
 

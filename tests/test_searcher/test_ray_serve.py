@@ -131,7 +131,7 @@ def test_a_filter_reaches_every_half(url: str, whole: Path, vectors: np.ndarray)
     ("body", "asked", "status", "words"),
     [
         (None, {}, 400, "nothing to search with"),
-        (None, {"text": "a dog"}, 400, "does not know its encoder"),
+        (None, {"text": "a dog"}, 400, "has no encoder for it"),
         (None, {"text": "a", "k": "many"}, 422, "k='many' must be a whole number"),
         ({"vector": [1.0, 2.0]}, {}, 400, "shape (1, 2)"),
         ({"vector": "red"}, {}, 422, "must be a list"),
@@ -172,9 +172,9 @@ def test_an_item_of_either_half_finds_others_and_never_itself(url: str, whole: P
 def test_the_other_routes_are_those_of_the_server(url: str) -> None:
     base = url.removesuffix("search")
     assert ask(base + "etc/passwd")[0] == 404
-    assert ask(base + "healthz") == (200, {"status": "ok", "version": 1})
+    assert ask(base + "healthz") == (200, {"status": "ok", "version": 1, "encoder": "none"})
     with urllib.request.urlopen(base, timeout=60) as page:
-        assert f"{ROWS} pictures" in page.read().decode()
+        assert f"{ROWS} images" in page.read().decode()
         assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "/search" in ask(base + "openapi.json")[1]["paths"]
 

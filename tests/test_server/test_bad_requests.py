@@ -213,8 +213,8 @@ def test_a_method_that_a_route_has_not_is_refused(server: Served, method: str, p
         "/static/../cli.py",
         "/static/%2e%2e%2fcli.py",
         "/static/page.html",
-        "/pictures/none",
-        "/pictures/..%2f..%2fx",
+        "/images/none",
+        "/images/..%2f..%2fx",
         "/items/" + "x" * 20_000,
         "/%ff%fe",
         "/thumbnails/%2Fetc%2Fpasswd",
@@ -272,7 +272,7 @@ def test_no_bytes_break_the_upload(server: Served, data: bytes, start: bytes) ->
 @SURE
 @given(
     query=st.text(alphabet=st.characters(codec="utf-8"), max_size=50),
-    name=st.sampled_from(["q", "item", "picture", "into", "where", "k", "of"]),
+    name=st.sampled_from(["q", "item", "image", "into", "where", "k", "of"]),
 )
 def test_no_address_breaks_the_page(server: Served, query: str, name: str) -> None:
     answer = server.get("/", params={name: query})

@@ -19,7 +19,7 @@ from searcher.server.settings import host_name
 EVIL = "https://evil.example"
 TOKEN = "a-long-secret"
 FETCHES = ["/search?text=red", "/items/blue/0002.png", "/items?id=a", "/thumbnails/blue/0002.png", "/metrics"]
-FETCHES += ["/openapi.json", "/static/page.css", "/pictures/x", "/nothing", "/%2F"]
+FETCHES += ["/openapi.json", "/static/page.css", "/images/x", "/nothing", "/%2F"]
 
 
 def refused(answer: httpx.Response, status: int) -> str:

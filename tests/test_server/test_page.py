@@ -23,7 +23,7 @@ VIEWS = {
     "item": "/?item=blue%2F0002.png",
     "error": "/?q=red&where=widht+%3E+3",
     "empty": "/?q=red&where=width+%3E+9999",
-    "gone": "/?picture=unknown",
+    "gone": "/?image=unknown",
 }
 
 # Each visible text beside what is behind it, by the formula of WCAG 2: (lighter + 0.05) / (darker + 0.05).
@@ -114,7 +114,7 @@ def visit(browser: Any, server: Served) -> Iterator[Visit]:
 
 
 def captions(page: Any) -> list[str]:
-    found: list[str] = page.locator(".pictures .caption").all_inner_texts()
+    found: list[str] = page.locator(".images .caption").all_inner_texts()
     return found
 
 
@@ -128,9 +128,9 @@ def test_words_find_pictures_with_score_and_caption_and_no_complaint(visit: Visi
     page.wait_for_load_state("networkidle")
     expected = server.ask(text="a red square", k=24)["hits"]
     assert captions(page) == [hit["caption"] for hit in expected]
-    assert page.locator(".pictures .score").all_inner_texts() == [f"{hit['score']:.3f}" for hit in expected]
-    assert page.locator("h2").first.inner_text() == "24 pictures for “a red square”"
-    assert page.title().startswith("24 pictures for “a red square”")
+    assert page.locator(".images .score").all_inner_texts() == [f"{hit['score']:.3f}" for hit in expected]
+    assert page.locator("h2").first.inner_text() == "24 images for “a red square”"
+    assert page.title().startswith("24 images for “a red square”")
     sizes = page.evaluate(
         "[...document.querySelectorAll('.frame img')].slice(0, 12)"
         ".map((one) => [one.naturalWidth / one.naturalHeight, one.clientWidth / one.clientHeight])"
@@ -158,7 +158,7 @@ def test_a_picture_finds_others_like_it_and_texts(visit: Visit, folder: Path, wa
         page.set_input_files("#image", picture)
     else:
         page.evaluate(DROP, [way, base64.b64encode(picture.read_bytes()).decode()])
-    page.wait_for_url("**/?picture=*")
+    page.wait_for_url("**/?image=*")
     page.wait_for_load_state("networkidle")
     assert "yellow" in captions(page)[0]
     assert "yellow" in page.locator(".texts a").first.inner_text()
@@ -190,11 +190,11 @@ def test_a_filter_narrows_what_was_found_and_can_be_removed(visit: Visit) -> Non
 def test_a_click_gives_more_like_it_and_its_texts(visit: Visit) -> None:
     page = visit.page
     page.goto("/?q=purple")
-    page.locator(".pictures .frame").first.click()
+    page.locator(".images .frame").first.click()
     page.wait_for_url("**item=*")
     assert page.locator(".subject .captions li").count() == 2
     shown = page.locator(".subject dd").first.inner_text()
-    assert shown not in page.locator(".pictures .facts dd").all_inner_texts()
+    assert shown not in page.locator(".images .facts dd").all_inner_texts()
     assert "purple" in captions(page)[0]
     page.locator(".subject").get_by_role("link", name="Matching texts").click()
     assert page.evaluate("document.querySelector('#h-texts').getBoundingClientRect().top < innerHeight")
@@ -217,7 +217,7 @@ def test_more_is_shown_when_asked(visit: Visit) -> None:
     ("view", "status", "said", "way"),
     [
         ("error", 400, "do you mean width", "Search without the filter"),
-        ("gone", 404, "does not remember that picture", "Start again"),
+        ("gone", 404, "does not remember that image", "Start again"),
     ],
 )
 def test_an_error_says_what_is_wrong_and_what_to_do(visit: Visit, view: str, status: int, said: str, way: str) -> None:
@@ -279,7 +279,7 @@ def test_a_picture_that_cannot_be_shown_says_so(visit: Visit, folder: Path) -> N
     visit.page.route("**/thumbnails?*0000.png*", lambda route: route.fulfill(status=404, body="{}"))
     visit.page.goto("/?q=red")
     visit.page.locator(".frame.broken").first.wait_for()
-    assert "No picture to show: a red square" in visit.page.locator(".frame.broken").first.inner_text()
+    assert "No image to show: a red square" in visit.page.locator(".frame.broken").first.inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,8 +1,8 @@
-// The page works without this; with it a picture can be dropped or pasted, and links copied.
+// The page works without this; with it an image can be dropped or pasted, and links copied.
 "use strict";
 {
   const root = document.documentElement;
-  const form = document.querySelector("form.picture");
+  const form = document.querySelector("form.image");
   const file = document.querySelector("#image");
   const words = document.querySelector("#q");
   const where = document.querySelector("#where");
@@ -11,14 +11,14 @@
 
   const send = () => {
     root.classList.add("busy");
-    say("Looking at the picture");
+    say("Looking at the image");
     form.requestSubmit();
   };
   const take = (files) => {
-    const picture = [...(files || [])].find((one) => one.type.startsWith("image/")) || (files || [])[0];
-    if (!picture || !form) return false;
+    const image = [...(files || [])].find((one) => one.type.startsWith("image/")) || (files || [])[0];
+    if (!image || !form) return false;
     const chosen = new DataTransfer();
-    chosen.items.add(picture);
+    chosen.items.add(image);
     file.files = chosen.files;
     send();
     return true;
@@ -67,7 +67,7 @@
     const frame = image.closest(".frame");
     if (!frame) return;
     frame.classList.add("broken");
-    frame.textContent = `No picture to show: ${image.alt}`;
+    frame.textContent = `No image to show: ${image.alt}`;
   };
   for (const image of document.querySelectorAll(".frame img")) {
     if (image.complete && !image.naturalWidth && image.loading !== "lazy") broken(image);
