@@ -33,6 +33,9 @@ from .settings import ServerSettings
 from .snapshot import HIDDEN_COLUMNS, Snapshot
 
 FIELDS = 20
+# A list in memory takes twenty times its text, so that a body as large as a photograph would take too much; 100,000
+# numbers, the longest vector, take half of this.
+_LONGEST_JSON = 4 * 1024 * 1024
 _WAYS = "send application/json, multipart/form-data with a file named image, or the image itself as image/*"
 
 
@@ -113,8 +116,10 @@ async def _parsed(content_type: str, body: bytes) -> FormData:
 
 
 def _json(body: bytes) -> dict[str, Any]:
+    if len(body) > _LONGEST_JSON:
+        raise RefusedError(413, f"the JSON body has more than {_LONGEST_JSON} bytes; the longest vector has fewer")
     try:
-        value = json.loads(body, parse_constant=_no_constant)
+        value = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_no_name_twice)
     except RecursionError as error:
         raise RefusedError(400, "the JSON body is nested too deeply; give one flat object") from error
     except ValueError as error:
@@ -126,6 +131,15 @@ def _json(body: bytes) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Never:
     raise ValueError(f"{name} is no number of JSON")
+
+
+def _no_name_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice[:80]!r} stands in one object twice")
+    return value
 
 
 USUAL_K = 24
