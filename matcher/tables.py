@@ -17,6 +17,7 @@ from PIL import Image
 from encoders.base import ImageLike
 from encoders.images import IMAGE_SUFFIXES
 from indexer.corpus import SourceError
+from indexer.corpus.image_paths import ImagePaths
 from indexer.corpus.tables.cells import ImageCell, image_cells
 from indexer.corpus.tables.table import read_columns
 
@@ -222,12 +223,14 @@ def images_of(cell: Any, folder: Path | None) -> list[CellImage]:
     check_read(cell)
     if is_missing(cell):
         raise CellError("there is no image")
+    paths = ImagePaths(folder or Path())
     if isinstance(cell, list | tuple):
         images = [image for part in cell for image in images_of(part, folder)]
-    elif isinstance(cell, Path) or (isinstance(cell, str) and ";" in cell and _is_file(cell.strip(), folder)):
-        images = [_at_path(str(cell).strip(), folder)]
+    elif isinstance(cell, Path):
+        images = [_at_path(str(cell), paths)]
     elif isinstance(cell, str | bytes | Mapping):
-        images = [_in_corpus(part, folder) for part in image_cells(cell, bytes_are_files=True)]
+        cells = image_cells(cell, bytes_are_files=True, names_in=paths.names_in)
+        images = [_in_corpus(part, paths) for part in cells]
     else:
         images = [_in_memory(cell)]
     if not images:
@@ -270,13 +273,15 @@ _PROBLEMS = {
     "url": "is a URL, and nothing is fetched; save the image and give its path",
     "not_base64": "comes with an image that is no base64; write it as data:image/png;base64,...",
     "invalid_path": "holds a NUL, which no file name can",
+    "remote_file": "is a file: URL of another machine; copy the file here and give its path",
+    "too_long": "is longer than any path can be; write an image as data:image/png;base64,...",
 }
 
 
-def _in_corpus(cell: ImageCell, folder: Path | None) -> CellImage:
+def _in_corpus(cell: ImageCell, paths: ImagePaths) -> CellImage:
     if cell.problem:
         raise CellError(f"{(cell.path or 'the cell')[:_SHOWN]!r} {_PROBLEMS[cell.problem]}")
-    return _of_bytes(cell.data) if cell.data is not None else _at_path(str(cell.path), folder)
+    return _of_bytes(cell.data) if cell.data is not None else _at_path(str(cell.path), paths)
 
 
 def _in_memory(cell: Any) -> CellImage:
@@ -295,16 +300,9 @@ def _of_bytes(data: bytes) -> CellImage:
     return CellImage(data, f"bytes {hashlib.sha256(data).hexdigest()}")
 
 
-def _at_path(path: str, folder: Path | None) -> CellImage:
-    resolved = Path(path) if folder is None else folder / path
-    return CellImage(resolved, f"path {resolved}")
-
-
-def _is_file(path: str, folder: Path | None) -> bool:
-    try:
-        return (Path(path) if folder is None else folder / path).is_file()
-    except (OSError, ValueError):  # too long, or a NUL
-        return False
+def _at_path(name: str, paths: ImagePaths) -> CellImage:
+    found = paths.find(name)
+    return CellImage(found.path, f"path {found.uri}")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

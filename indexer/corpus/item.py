@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -74,6 +75,23 @@ def one_line(error: Exception) -> str:
     """What a library says, on one line and without its tail, to stand inside a message of ours."""
     words = " ".join(str(error).split())
     return f"{words[:200]}..." if len(words) > 200 else words.rstrip(".")
+
+
+SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """A value as it stands in a message: short ones whole, of long ones the start and how long they are."""
+    text = printable(value if isinstance(value, str) else repr(value[:SHOWN] if isinstance(value, bytes) else value))
+    whole = len(value) if isinstance(value, bytes) else len(text)
+    return text if whole <= SHOWN else f"{text[: SHOWN - 20]}... ({whole:,} long)"
+
+
+@dataclass(frozen=True, slots=True)
+class NoText:
+    """A value that stands where a text is expected and is none; `detail` says what it is."""
+
+    detail: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,10 +182,12 @@ class Source(Protocol):
 MAX_TEXT_BYTES = 8 * 2**20
 
 
-def text_item(item: Item, text: str | bytes | None) -> Item | Rejection:
+def text_item(item: Item, text: str | bytes | NoText | None) -> Item | Rejection:
     """`item` with `text` as its content, or its rejection: there are no words, too many, or they are not UTF-8."""
     if text is None:
         return item.rejected("read", "missing_value", f"no text in {item.location}")
+    if isinstance(text, NoText):
+        return item.rejected("read", "not_a_text", f"the text in {item.location} is {text.detail}")
     if len(text) > MAX_TEXT_BYTES:
         return item.rejected("read", "too_large", f"the text in {item.location} has more than {MAX_TEXT_BYTES} bytes")
     try:
@@ -176,7 +196,7 @@ def text_item(item: Item, text: str | bytes | None) -> Item | Rejection:
     except UnicodeError as error:
         return item.rejected("read", "not_utf8", f"the text in {item.location} is not UTF-8: {one_line(error)}")
     words = words.strip().strip("\ufeff\0").strip()
-    if not words:
+    if not _is_visible(words):
         return item.rejected("read", "empty_text", f"the text in {item.location} is empty")
     return Item(
         item_id=item.item_id,
@@ -187,6 +207,19 @@ def text_item(item: Item, text: str | bytes | None) -> Item | Rejection:
         split=item.split,
         image_ids=item.image_ids,
         metadata=item.metadata,
+    )
+
+
+# Blank letters and marks that Unicode counts among the visible: fillers of Hangul, a blank of Braille.
+_UNSEEN = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0\u034f")
+
+
+def _is_visible(words: str) -> bool:
+    """Whether any character shows; zero-width ones, controls and selectors of variants alone do not."""
+    return (words[:1].isascii() and words[:1].isalnum()) or any(
+        unicodedata.category(one) not in _UNSEEN and one not in _BLANKS and not 0xFE00 <= ord(one) <= 0xFE0F
+        for one in words
     )
 
 

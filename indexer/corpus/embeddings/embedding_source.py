@@ -13,7 +13,8 @@ from storage.schema import COLLECTIONS, Collection
 
 from ...errors import SourceError
 from ..item import Rejection, SourceOptions
-from ..tables.cells import from_file, is_binary
+from ..tables.cells import plain
+from ..tables.column_types import as_keys, from_file, is_binary
 from ..tables.columns import catalog_names, first_of
 from .pair_table import read_pairs
 from .row_table import ID_NAMES, RowTable, check_ids, read_ids, read_parquet_columns, read_row_table
@@ -289,7 +290,7 @@ def _parquet_columns(
     table = read_parquet_columns([file.path for file in files], [*others, *([key] if key else [])])
     called = catalog_names(others, first.path.name)
     columns = {name: from_file(table[column].combine_chunks()) for column, name in called.items()}
-    return pa.table(columns) if columns else None, table[key].cast(pa.string()) if key else None
+    return pa.table(columns) if columns else None, as_keys(table[key], plain) if key else None
 
 
 def _joined(table: pa.Table | None, beside: pa.Table | None, rows: int) -> pa.Table:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ import pyarrow.parquet as pq
 from storage.errors import DuplicateItemError
 
 from ...errors import SourceError
-from ..item import SourceOptions, one_line
+from ..image_paths import MAX_PATH
+from ..item import NoText, SourceOptions, one_line
 from ..layouts.folder import TABLE_SUFFIXES
 from ..layouts.lines import read_whole
-from ..tables.cells import plain
+from ..tables.cells import plain, text_cells
 from ..tables.columns import IMAGE_NAMES, TEXT_NAMES, BadRecord, Record, choose_roles, first_of, renamed
 from ..tables.parquet_file import PARQUET_ERRORS
 from ..tables.table import open_records, table_suffix
@@ -61,7 +63,11 @@ def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> R
     named = (("ids", roles.id), ("captions", roles.text), ("uris", roles.image))
     raw = [(f"{role} (raw)", column) for role, column in named if column is not None]
     fields = pa.schema([*schema, *((name, pa.string()) for name, _ in raw)])
-    table = _collect(file.records(roles), fields, typed, raw)
+    readers: dict[str, Callable[[Any], str | None]] = {
+        "captions (raw)": partial(_one_text, path.name),
+        "uris (raw)": _path_of,
+    }
+    table = _collect(file.records(roles), fields, typed, raw, readers)
     parts = {role: table[f"{role} (raw)"] for role, column in named if column is not None}
     return RowTable(metadata=table.select(schema.names), notes=renamed(roles.metadata), **parts)
 
@@ -81,7 +87,7 @@ def read_ids(path: Path, column: str | None = None) -> pa.ChunkedArray:
     if name is None:
         raise SourceError(f"{path.name} has no column 'item_id' or 'id'; its columns: {', '.join(file.columns)}")
     roles = choose_roles(file.columns, SourceOptions(id=name, metadata=()), path.name, guess=False)
-    return _collect(file.records(roles), pa.schema([("id", pa.string())]), [], [("id", name)])["id"]
+    return _collect(file.records(roles), pa.schema([("id", pa.string())]), [], [("id", name)], {})["id"]
 
 
 def read_parquet_columns(paths: Sequence[Path], columns: Sequence[str]) -> pa.Table:
@@ -141,16 +147,41 @@ def _by_name(columns: Sequence[str], options: SourceOptions, needs_text: bool) -
 
 
 def _collect(
-    records: Iterator[Record | BadRecord], schema: pa.Schema, typed: Sequence[Column], raw: Sequence[Column]
+    records: Iterator[Record | BadRecord],
+    schema: pa.Schema,
+    typed: Sequence[Column],
+    raw: Sequence[Column],
+    readers: Mapping[str, Callable[[Any], str | None]],
 ) -> pa.Table:
-    """All records as one table; `typed` and `raw` pair names of the schema with columns of the file."""
+    """All records as one table; `typed` and `raw` pair names of the schema with columns of the file.
+
+    A raw cell is a key, unless `readers` has another way to read its column.
+    """
     batches = []
     while rows := list(islice(records, BATCH_ROWS)):
         values = [_values(row) for row in rows]
         columns = {name: [row.get(column) for row in values] for name, column in typed}
-        columns |= {name: [plain(row.get(column)) for row in values] for name, column in raw}
+        for name, column in raw:
+            read = readers.get(name, plain)
+            columns[name] = [read(row.get(column)) for row in values]
         batches.append(pa.RecordBatch.from_pydict(columns, schema=schema))
     return pa.Table.from_batches(batches, schema=schema)
+
+
+def _one_text(name: str, value: Any) -> str | None:
+    """The caption of one vector, from a cell that may also hold it in a list or a struct."""
+    texts = text_cells(value)
+    if len(texts) > 1 or any(isinstance(text, NoText) for text in texts):
+        what = next((text.detail for text in texts if isinstance(text, NoText)), f"a list of {len(texts)} texts")
+        raise SourceError(f"a caption of {name} is {what}; give each vector one text")
+    return plain(texts[0]) if texts else None
+
+
+def _path_of(value: Any) -> str | None:
+    """The path in a cell of images; the bytes of an image file have none."""
+    if isinstance(value, Mapping):
+        value = value.get("path")
+    return None if isinstance(value, bytes) and (len(value) > MAX_PATH or b"\0" in value) else plain(value)
 
 
 def _values(row: Record | BadRecord) -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from ...errors import SourceError
 from ..item import one_line
 from ..layouts.lines import check_regular
+from ..tables.column_types import plain_column, plain_type
 from ..tables.parquet_file import PARQUET_ERRORS
 
 VECTOR_NAMES = ("vector", "embedding", "emb", "features")
@@ -84,7 +85,7 @@ class ParquetVectors:
         try:
             with pq.ParquetFile(self.path) as file:
                 for batch in file.iter_batches(size, columns=[self.column], use_threads=False):
-                    yield self._dense(batch.column(0), start)
+                    yield self._dense(plain_column(batch.column(0)), start)
                     start += len(batch)
         except PARQUET_ERRORS as error:
             raise SourceError(
@@ -92,11 +93,11 @@ class ParquetVectors:
             ) from error
 
     def _find_dim(self, file: Any) -> int:
-        kind = self.schema.field(self.column).type
+        kind = plain_type(self.schema.field(self.column).type)
         if pa.types.is_fixed_size_list(kind):
             return int(kind.list_size)
         for batch in file.iter_batches(1024, columns=[self.column], use_threads=False):
-            longest = pc.max(pc.list_value_length(batch.column(0))).as_py()
+            longest = pc.max(pc.list_value_length(plain_column(batch.column(0)))).as_py()
             if longest:
                 return int(longest)
         raise SourceError(f"column {self.column!r} of {self.path.name} holds no vector")
@@ -170,5 +171,6 @@ def _vector_column(schema: pa.Schema, column: str | None, path: Path) -> str:
 
 
 def _is_vector(kind: pa.DataType) -> bool:
+    kind = plain_type(kind)
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     return bool(is_list and pa.types.is_floating(kind.value_type))

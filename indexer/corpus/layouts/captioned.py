@@ -13,7 +13,8 @@ import pyarrow as pa
 from storage.errors import DuplicateItemError
 
 from ...errors import SourceError
-from ..item import Item, Rejection, SourceOptions, text_item, uri_of
+from ..image_paths import ImagePaths
+from ..item import Item, Rejection, SourceOptions, shown, text_item, uri_of
 
 PROBE_IMAGES = 20
 
@@ -54,9 +55,10 @@ class CaptionedSource:
     def __init__(self, data: DataSet, options: SourceOptions) -> None:
         self._data = data
         self._images = _of_splits(data, options.splits)
-        _check_unique(self._images)
-        self._folder, present = find_images(data.folder, [one.name for one in self._images], options.root)
-        below = self._folder.is_relative_to(data.folder)
+        folder, present = find_images(data.folder, [one.name for one in self._images], options.root)
+        below = folder.is_relative_to(data.folder)
+        self._paths = ImagePaths(folder)
+        _check_unique(self._images, self._paths)
         self.root = options.root or (data.folder if below else data.folder.parent)
         self.name = data.name
         self.metadata_schema = data.metadata_schema
@@ -70,7 +72,7 @@ class CaptionedSource:
         yield from self._data.rejected
 
     def _image(self, image: Captioned) -> Iterator[Item | Rejection]:
-        path = self._folder / image.name
+        path = self._paths.find(image.name).path
         uri = uri_of(path, self.root)
         common: dict[str, Any] = {"uri": uri, "location": image.location, "split": image.split}
         common["metadata"] = image.metadata
@@ -106,7 +108,8 @@ def _candidates(folder: Path) -> Iterator[Path]:
 
 
 def _any_there(folder: Path, names: Sequence[str]) -> bool:
-    return any((folder / name).is_file() for name in names)
+    paths = ImagePaths(folder)
+    return any(paths.is_there(name) for name in names)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -126,11 +129,12 @@ def _of_splits(data: DataSet, splits: Sequence[str]) -> list[Captioned]:
     return [image for image in data.images if not splits or image.split in splits]
 
 
-def _check_unique(images: Sequence[Captioned]) -> None:
+def _check_unique(images: Sequence[Captioned], paths: ImagePaths) -> None:
+    """Refuse two entries of one file, however they spell it."""
     locations: dict[str, str] = {}
     for image in images:
-        first = locations.setdefault(image.name, image.location)
+        first = locations.setdefault(paths.find(image.name).uri, image.location)
         if first != image.location:
             raise DuplicateItemError(
-                f"image {image.name!r} stands in {first} and in {image.location}; an id may stand only once"
+                f"image {shown(image.name)!r} stands in {first} and in {image.location}; an id may stand only once"
             )

@@ -15,7 +15,7 @@ import pyarrow.csv as pa_csv
 from ...errors import SourceError
 from ..item import one_line
 from ..layouts.lines import open_bytes
-from .cells import from_file, keepable
+from .column_types import from_file, keepable
 from .columns import BadRecord, Record, Roles
 
 DELIMITERS = ",;\t|"

@@ -16,7 +16,7 @@ from ...errors import ContentError, SourceError
 from ..item import Item, Rejection, SourceOptions, printable, text_item
 from ..layouts.folder import TEXT_SUFFIX
 from ..layouts.lines import BOM
-from ..tables.cells import plain, text_cells
+from ..tables.cells import Text, plain, text_cells
 from ..tables.columns import TEXT_NAMES, BadRecord, Roles, choose_roles, first_of, renamed
 from ..tables.json_file import JsonTypes, cast_json, parse_object
 from .shard_list import find_shards
@@ -140,14 +140,15 @@ class WebDataset:
             )
             yield text_item(item, text)
 
-    def _raw_texts(self, sample: _Sample, values: Mapping[str, Any]) -> list[str | bytes | None]:
+    def _raw_texts(self, sample: _Sample, values: Mapping[str, Any]) -> list[Text]:
         if self._from_json:
             return text_cells(values.get(self._roles.text or ""))
         if sample.text is None:
             return []
         lines = sample.text.read(MAX_MEMBER_BYTES).removeprefix(BOM).split(b"\n")
         # A file without any words is one empty text, so that it is counted.
-        return [line.rstrip(b"\r") for line in lines if line.strip()] or [b""]
+        texts: list[Text] = [line.rstrip(b"\r") for line in lines if line.strip()]
+        return texts or [b""]
 
     def _metadata(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {
