@@ -246,7 +246,8 @@ class _Relevance:
     """The columns of a relevance table: keys of both sides, and the gain of each row."""
 
     def __init__(self, data: Any, roles: Roles) -> None:
-        table = read_table(data, [roles.query, roles.response, *([roles.label] if roles.label else [])])
+        names = [roles.query, roles.response, *([roles.label] if roles.label else [])]
+        table = read_table(data, names, quoting=roles.quoting)
         self.cells: dict[Side, list[Any]] = {side: table.column(roles.column(side)) for side in SIDES}
         self.gains = [1.0] * table.rows
         if roles.label is not None and roles.label in table.columns:

@@ -69,7 +69,7 @@ class Matcher:
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             precision: `auto`, `fp32`, `bf16` or `fp16`.
             calibration: What cosines of this encoder mean; None looks for the stored one.
-            **roles: `query_type`, `response_type`, `label`, `match_label`, `root`.
+            **roles: `query_type`, `response_type`, `label`, `match_label`, `root`, `quoting`.
 
         Raises:
             MatcherError: The roles contradict each other.

@@ -30,6 +30,7 @@ class Pairs:
         keys: The cells of both as the table has them: ids where there are mappings.
         labels: (n,) 1 for a match, 0 for none; None where the table has no label column.
         index: The index of a pandas frame; None for anything else.
+        notes: What was decided about the file that was read.
     """
 
     query: Column
@@ -37,6 +38,7 @@ class Pairs:
     keys: dict[Side, Sequence[Any]]
     labels: NDArray[np.int64] | None
     index: Any = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.query.cells)
@@ -57,14 +59,20 @@ def read_pairs(
     Raises:
         DataError: A column is missing, or a label says nothing.
     """
-    table = read_table(data, [roles.query, roles.response, *([roles.label] if roles.label else [])])
+    names = [roles.query, roles.response, *([roles.label] if roles.label else [])]
+    table = read_table(data, names, quoting=roles.quoting)
     cells = {side: table.column(roles.column(side)) for side in SIDES}
     labels = read_labels(table, roles, labelled)
     if several:
         cells, labels = _one_text_a_row(cells, labels, roles)
     columns = {side: column_of(table, roles, side, cells[side], mappings) for side in SIDES}
     return Pairs(
-        query=columns["query"], response=columns["response"], keys=dict(cells), labels=labels, index=table.index
+        query=columns["query"],
+        response=columns["response"],
+        keys=dict(cells),
+        labels=labels,
+        index=table.index,
+        notes=table.notes,
     )
 
 
@@ -94,7 +102,7 @@ def read_labels(table: Table, roles: Roles, labelled: bool | None = None) -> NDA
 
 def has_labels(data: Any, roles: Roles) -> bool:
     """Return whether the roles name a label column and the data has it."""
-    return roles.label is not None and roles.label in read_table(data, [roles.label]).columns
+    return roles.label is not None and roles.label in read_table(data, [roles.label], quoting=roles.quoting).columns
 
 
 def match_labels(values: Sequence[Any], roles: Roles) -> NDArray[np.int64]:
@@ -161,7 +169,7 @@ class Reader:
             DataError: There is no such column.
         """
         name = self.roles.column(side)
-        table = read_table(data, [name], header=name)
+        table = read_table(data, [name], header=name, quoting=self.roles.quoting)
         table.column(name)
         return table
 
@@ -195,7 +203,7 @@ def sides_in(data: Any, roles: Roles) -> tuple[Side, ...]:
     """
     if isinstance(data, list | tuple):
         raise DataError("the data is a list without a column name; say signature='query' or signature='response'")
-    table = read_table(data, [roles.query, roles.response])
+    table = read_table(data, [roles.query, roles.response], quoting=roles.quoting)
     sides = tuple(side for side in SIDES if roles.column(side) in table.columns)
     if not sides:
         known = ", ".join(map(repr, table.names))

@@ -39,6 +39,7 @@ class Table:
         origin: What to call the data in a message.
         folder: Where relative image paths start: the folder of the file that was read; None for data in memory.
         index: The index of a pandas frame; None for anything else.
+        notes: What was decided about the file that was read.
     """
 
     columns: Mapping[str, list[Any]]
@@ -47,6 +48,7 @@ class Table:
     origin: str
     folder: Path | None = None
     index: Any = None
+    notes: tuple[str, ...] = ()
 
     def column(self, name: str) -> list[Any]:
         """Return the cells of a column.
@@ -60,7 +62,7 @@ class Table:
         return self.columns[name]
 
 
-def read_table(data: Any, names: Sequence[str], header: str | None = None) -> Table:
+def read_table(data: Any, names: Sequence[str], header: str | None = None, quoting: str = "auto") -> Table:
     """Return those of the named columns that the data has.
 
     Args:
@@ -69,11 +71,13 @@ def read_table(data: Any, names: Sequence[str], header: str | None = None) -> Ta
             list, a tuple, an array or a series.
         names: The columns to take.
         header: The name of the column where the data is one column alone.
+        quoting: How quotes in a CSV file are read.
 
     Raises:
         DataError: The data is none of these, is empty, or its columns differ in length.
     """
-    table = _read(data, tuple(names), header)
+    is_file = isinstance(data, str | Path)
+    table = _read_file(Path(data), tuple(names), quoting) if is_file else _read(data, tuple(names), header)
     if not table.rows:
         raise DataError(f"{table.origin} is empty; give at least one row")
     return table
@@ -92,8 +96,6 @@ def contents(name: str, cells: Sequence[Any], mappings: IdMappings | None) -> Se
 
 
 def _read(data: Any, names: tuple[str, ...], header: str | None) -> Table:
-    if isinstance(data, str | Path):
-        return _read_file(Path(data), names)
     if isinstance(data, Mapping):
         return _from_mapping(data, names)
     family = type(data).__module__.partition(".")[0]
@@ -158,16 +160,23 @@ def _length(name: str, values: Any) -> int:
         raise DataError(f"column {name!r} is of type {type(values).__name__}; give a list of values") from error
 
 
-def _read_file(path: Path, names: tuple[str, ...]) -> Table:
+def _read_file(path: Path, names: tuple[str, ...], quoting: str) -> Table:
     try:
-        file = read_columns(path, names)
+        file = read_columns(path, names, quoting)
     except SourceError as error:
         hint = "" if path.suffix else "; put single items into a list"
         raise DataError(f"{error}{hint}") from error
     for row, reason in file.bad.items():
         for cells in file.columns.values():
             cells[row] = CellError(reason)
-    return Table(columns=file.columns, names=file.names, rows=file.rows, origin=repr(path.name), folder=path.parent)
+    return Table(
+        columns=file.columns,
+        names=file.names,
+        rows=file.rows,
+        origin=repr(path.name),
+        folder=path.parent,
+        notes=file.notes,
+    )
 
 
 def _content(mapping: Mapping[Any, Any], cell: Any, name: str, row: int) -> Any:
@@ -338,6 +347,7 @@ class RoleOptions(TypedDict, total=False):
     label: str | None
     match_label: Any
     root: str | Path | None
+    quoting: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -353,6 +363,7 @@ class Roles:
         match_label: The value of `label` that means a match. Not needed where labels are 0 and 1, or False and True.
         root: The folder that relative image paths start from. None: that of the table file they stand in, else the
             working directory.
+        quoting: How a CSV file's quotes are read: `auto`, `csv` or `none`, as `SourceOptions` has it.
     """
 
     query: str = "caption"
@@ -362,6 +373,7 @@ class Roles:
     label: str | None = None
     match_label: Any = None
     root: str | Path | None = None
+    quoting: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse roles that contradict each other.

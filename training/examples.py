@@ -260,7 +260,7 @@ class _Gathered:
 def _opened(corpus: Path, options: SourceOptions) -> Source:
     """Open a corpus; of a table for which one column is named, the other is found by its name."""
     if (options.image is None) != (options.text is None) and corpus.is_file() and table_suffix(corpus):
-        columns = open_records(corpus, options.delimiter).columns
+        columns = open_records(corpus, options.delimiter, options.quoting).columns
         image, text = options.image or first_of(columns, IMAGE_NAMES), options.text or first_of(columns, TEXT_NAMES)
         options = replace(options, image=image, text=text)
     return open_source(corpus, options)

@@ -25,8 +25,8 @@ from .webdataset.shard_list import TAR_SUFFIX, holds_shards, is_packed, is_patte
 from .webdataset.webdataset import WebDataset
 
 # What the .json members of shards cannot name.
-SHARD_REFUSED = ("image", "id", "delimiter", "root")
-COLUMN_OPTIONS = ("image", "text", "id", "metadata", "split_column", "delimiter")
+SHARD_REFUSED = ("image", "id", "delimiter", "quoting", "root")
+COLUMN_OPTIONS = ("image", "text", "id", "metadata", "split_column", "delimiter", "quoting")
 
 
 def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:

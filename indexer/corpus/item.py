@@ -270,6 +270,8 @@ class SourceOptions:
         allow_urls: Fetch the images that a table names by http or https URL. Off, such rows are rejected.
         allow_private: Let URLs lead to this machine and to private networks too; for those who index an intranet.
         delimiter: What separates the cells of a CSV file; None counts `,` `;` tab and `|` in the header.
+        quoting: Whether quotes in a CSV file hold cells together: `csv` says so, with `none` they are signs like
+            others, `auto` looks whether they would swallow rows.
     """
 
     layout: str = "auto"
@@ -281,5 +283,6 @@ class SourceOptions:
     splits: tuple[str, ...] = ()
     root: Path | None = None
     delimiter: str | None = None
+    quoting: str = "auto"
     allow_urls: bool = False
     allow_private: bool = False

@@ -86,6 +86,12 @@ _CORPUS_OPTIONS = (
     ),
     click.option("--allow-private", is_flag=True, help="With --allow-urls: private networks and this machine too."),
     click.option("--delimiter", help="What separates the cells of a CSV file. [default: counted in its header]"),
+    click.option(
+        "--quoting",
+        type=click.Choice(["auto", "csv", "none"]),
+        default="auto",
+        help="Whether quotes hold the cells of a CSV file together. [default: unless they would swallow rows]",
+    ),
 )
 
 
@@ -207,7 +213,18 @@ CONFIG_NAMES = (
     "cache",
 )
 VECTOR_NAMES = ("pairs", "image_ids", "text_ids", "image_metadata", "text_metadata", "normalize")
-COLUMN_NAMES = ("image", "text", "id", "split_column", "root", "layout", "delimiter", "allow_urls", "allow_private")
+COLUMN_NAMES = (
+    "image",
+    "text",
+    "id",
+    "split_column",
+    "root",
+    "layout",
+    "delimiter",
+    "quoting",
+    "allow_urls",
+    "allow_private",
+)
 
 
 def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:

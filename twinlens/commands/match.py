@@ -38,6 +38,7 @@ _SHOWN = 48
 @click.option("--save-calibration", type=click.Path(path_type=Path), help="Keep what was learned, for --calibration.")
 @click.option("--uncalibrated", is_flag=True, help="Give cosines alone; probability and match are then empty.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where relative image paths start.  [default: PAIRS]")
+@click.option("--quoting", type=click.Choice(["auto", "csv", "none"]), default="auto", help="How a CSV file is quoted.")
 @click.option("--device", default="auto", show_default=True, help="Where to encode: auto, cpu, cuda.")
 @click.option("--precision", default="auto", show_default=True, help="auto, fp32, bf16 or fp16.")
 @output_option
@@ -50,6 +51,8 @@ def match(pairs: Path, output: str, **options: Any) -> None:
     """
     matcher = _matcher(options)
     table = read_pairs(pairs, matcher.roles, labelled=False)
+    for note in table.notes:
+        click.echo(note, err=True)
     _calibrate(matcher, options)
     calibration = None if options["uncalibrated"] else matcher.calibration
     scores, errors = match_readable(Reader(matcher.roles, matcher.encoder), table)
@@ -87,6 +90,7 @@ def _matcher(options: dict[str, Any]) -> Matcher:
         label=options["label"],
         match_label=options["match_label"],
         root=options["root"],
+        quoting=options["quoting"],
     )
 
 

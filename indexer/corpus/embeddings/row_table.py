@@ -56,7 +56,7 @@ def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> R
         if not needs_text:
             raise SourceError(f"{str(path)!r} is no table; expected one of {', '.join(TABLE_SUFFIXES)} with metadata")
         return RowTable(captions=pa.chunked_array([pa.array(read_text_rows(path), pa.string())]))
-    file = open_records(path, options.delimiter)
+    file = open_records(path, options.delimiter, options.quoting)
     roles = choose_roles(file.columns, _by_name(file.columns, options, needs_text), path.name, guess=False)
     schema = file.schema(roles)
     typed = [(name, column) for column, name in roles.metadata.items() if name in schema.names]
@@ -69,7 +69,7 @@ def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> R
     }
     table = _collect(file.records(roles), fields, typed, raw, readers)
     parts = {role: table[f"{role} (raw)"] for role, column in named if column is not None}
-    return RowTable(metadata=table.select(schema.names), notes=renamed(roles.metadata), **parts)
+    return RowTable(metadata=table.select(schema.names), notes=(*file.notes, *renamed(roles.metadata)), **parts)
 
 
 def read_ids(path: Path, column: str | None = None) -> pa.ChunkedArray:

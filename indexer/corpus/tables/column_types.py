@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -135,6 +136,38 @@ def common_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
 
 def _rounds(kinds: Sequence[pa.DataType]) -> bool:
     return any(map(pa.types.is_int64, kinds)) and any(map(pa.types.is_floating, kinds))
+
+
+# Floats hold whole numbers of 15 digits, and all up to 2^53.
+_LONG = r"^\s*[+-]?\d{16,}"
+_PADDED = r"^\s*[+-]?0\d"
+
+
+def exact_numbers(texts: pa.ChunkedArray, numbers: pa.ChunkedArray) -> pa.ChunkedArray | None:
+    """Numbers of a text file that would lose digits, as unsigned integers or as text; None where none does.
+
+    `texts` holds the cells as they are written, `numbers` the same as int64 or float64.
+    """
+    there = numbers.is_valid()
+    texts = pc.if_else(there, pc.utf8_trim_whitespace(texts), pa.scalar(None, pa.string()))
+    if pc.any(pc.match_substring_regex(texts, _PADDED)).as_py():
+        return texts
+    if pa.types.is_int64(numbers.type) or not pc.any(pc.match_substring_regex(texts, _LONG)).as_py():
+        return None
+    if pc.all(pc.match_substring_regex(texts, r"^\+?\d{1,20}$")).as_py():
+        try:
+            return texts.cast(pa.uint64())
+        except pa.ArrowInvalid:
+            return texts
+    long = texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist()
+    return None if all(_is_exact(text) for text in long) else texts
+
+
+def _is_exact(text: str) -> bool:
+    try:
+        return "e" in text.lower() or Decimal(text) == Decimal(float(text))
+    except ArithmeticError:
+        return True
 
 
 def is_text(kind: pa.DataType) -> bool:

@@ -145,6 +145,7 @@ class RecordFile(Protocol):
     Attributes:
         columns: The names of all columns, in the order of the file.
         word: What one record is called in messages: `row`, `line` or `entry`.
+        notes: One line each on what was decided about the file; all are there once a row has been read.
     """
 
     @property
@@ -152,6 +153,9 @@ class RecordFile(Protocol):
 
     @property
     def word(self) -> str: ...  # noqa: D102
+
+    @property
+    def notes(self) -> tuple[str, ...]: ...  # noqa: D102
 
     def schema(self, roles: Roles) -> pa.Schema:
         """Types of the metadata columns, found over the whole file; columns that no catalog can hold are left out."""

@@ -14,9 +14,15 @@ from ..item import one_line
 from ..layouts.lines import BOM, MAX_RECORD_BYTES, bounded_lines, open_bytes, read_whole
 from .columns import BadRecord, Record, Roles
 
-INT64 = range(-(2**63), 2**63)
-_SCALARS = {frozenset({"bool"}): pa.bool_(), frozenset({"int"}): pa.int64()}
-_NUMBERS = ({"float"}, {"int", "float"})
+_BOOL, _FLOAT, _TEXT, _NESTED = "bool", "float", "str", "nested"
+# Kinds of whole numbers: those that a float holds exactly, those of 64 bits, those that only an unsigned one holds.
+_SMALL, _NEGATIVE, _LONG, _LONG_NEGATIVE, _UNSIGNED = "int", "-int", "long", "-long", "unsigned"
+_KINDS: tuple[tuple[frozenset[str], pa.DataType], ...] = (
+    (frozenset((_BOOL,)), pa.bool_()),
+    (frozenset((_SMALL, _NEGATIVE, _LONG, _LONG_NEGATIVE)), pa.int64()),
+    (frozenset((_SMALL, _LONG, _UNSIGNED)), pa.uint64()),
+    (frozenset((_SMALL, _NEGATIVE, _FLOAT)), pa.float64()),
+)
 
 
 class JsonTypes:
@@ -38,11 +44,10 @@ class JsonTypes:
                 kinds.add(_kind(value))
 
     def type_of(self, column: str) -> pa.DataType:
-        """bool, int64, float64 or string; whatever is mixed or nested is a string."""
+        """bool, int64, uint64, float64 or string; what is mixed, nested or would lose digits is a string."""
         kinds = self._kinds.get(column, set())
-        if kinds in _NUMBERS:
-            return pa.float64()
-        return _SCALARS.get(frozenset(kinds), pa.string())
+        fitting = (kind for known, kind in _KINDS if kinds and kinds <= known)
+        return next(fitting, pa.string())
 
 
 def cast_json(value: Any, kind: pa.DataType) -> Any:
@@ -56,12 +61,20 @@ def cast_json(value: Any, kind: pa.DataType) -> Any:
 
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
-        return "bool"
+        return _BOOL
     if isinstance(value, int):
-        return "int" if value in INT64 else "nested"
+        return _integer_kind(value)
     if isinstance(value, float):
-        return "float"
-    return "str" if isinstance(value, str) else "nested"
+        return _FLOAT
+    return _TEXT if isinstance(value, str) else _NESTED
+
+
+def _integer_kind(value: int) -> str:
+    if -(2**53) <= value <= 2**53:
+        return _NEGATIVE if value < 0 else _SMALL
+    if -(2**63) <= value < 2**63:
+        return _LONG_NEGATIVE if value < 0 else _LONG
+    return _UNSIGNED if 0 <= value < 2**64 else _NESTED
 
 
 class JsonFile:
@@ -77,6 +90,7 @@ class JsonFile:
         self._path = path
         self._array = array
         self.word = "entry" if array else "line"
+        self.notes: tuple[str, ...] = ()
         self._types = JsonTypes()
         first_bad: BadRecord | None = None
         objects = 0

@@ -38,6 +38,7 @@ class ParquetFile:
         self._path = path
         self._schema, rows = read_schema(path)
         self._kinds = kinds
+        self.notes: tuple[str, ...] = ()
         self.columns: tuple[str, ...] = tuple(kinds if kinds is not None else self._schema.names)
         if not rows and kinds is None:
             raise SourceError(f"{path.name} has columns and no rows")

@@ -45,8 +45,12 @@ class SplitTables:
             if not options.splits or split in options.splits
         }
         self.name = f"tables {', '.join(f'{split}.csv' for split in self._tables)} of {folder.name}"
-        self.notes: tuple[str, ...] = ()
         self.metadata_schema = _common_schema(self._tables)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all tables, each once."""
+        return tuple(dict.fromkeys(note for table in self._tables.values() for note in table.notes))
 
     def items(self) -> Iterator[Item | Rejection]:
         """Table by table in the order train, val, dev, test; the split of an item is its table's."""

@@ -38,7 +38,7 @@ def table_suffix(path: Path) -> str:
     return suffix.lower() if suffix.lower() in TABLE_SUFFIXES else ""
 
 
-def open_records(path: Path, delimiter: str | None = None) -> RecordFile:
+def open_records(path: Path, delimiter: str | None = None, quoting: str = "auto") -> RecordFile:
     """The rows of a table file, whatever kind it is.
 
     Raises:
@@ -46,9 +46,9 @@ def open_records(path: Path, delimiter: str | None = None) -> RecordFile:
     """
     match table_suffix(path):
         case ".csv":
-            return CsvFile(path, delimiter)
+            return CsvFile(path, delimiter, quoting)
         case ".tsv":
-            return CsvFile(path, delimiter or "\t")
+            return CsvFile(path, delimiter or "\t", quoting)
         case ".parquet":
             return ParquetFile(path)
         case ".jsonl" | ".ndjson":
@@ -68,15 +68,17 @@ class Cells:
         columns: Those that were asked for and are there.
         rows: How many rows there are, bad ones included.
         bad: For each row that could not be read, counted from 0, the reason; its cells are None.
+        notes: One line each on what was decided about the file.
     """
 
     names: tuple[str, ...]
     columns: dict[str, list[Any]]
     rows: int
     bad: dict[int, str]
+    notes: tuple[str, ...] = ()
 
 
-def read_columns(path: Path, names: Sequence[str], delimiter: str | None = None) -> Cells:
+def read_columns(path: Path, names: Sequence[str], quoting: str = "auto") -> Cells:
     """Return columns of a table file, whatever kind it is, held in memory.
 
     Raises:
@@ -84,7 +86,7 @@ def read_columns(path: Path, names: Sequence[str], delimiter: str | None = None)
     """
     if table_suffix(path) and not path.is_file():
         raise SourceError(f"there is no file {str(path)!r}; give the path of a table")
-    file = open_records(path, delimiter)
+    file = open_records(path, quoting=quoting)
     columns: dict[str, list[Any]] = {name: [] for name in names if name in file.columns}
     # Without any of the columns the rows are still counted.
     records = file.records(Roles(others=tuple(columns) or file.columns[:1]))
@@ -102,7 +104,7 @@ def read_columns(path: Path, names: Sequence[str], delimiter: str | None = None)
             bad[row] = f"{file.word} {record.number} of {path.name} is not UTF-8: {one_line(error)}"
         for name, cells in columns.items():
             cells.append(values.get(name))
-    return Cells(names=file.columns, columns=columns, rows=rows, bad=bad)
+    return Cells(names=file.columns, columns=columns, rows=rows, bad=bad, notes=file.notes)
 
 
 def _csv_texts(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class TableSource:
     """
 
     def __init__(self, path: Path, options: SourceOptions, part: TablePart | None = None) -> None:
-        self._file = part.file if part else open_records(path, options.delimiter)
+        self._file = part.file if part else open_records(path, options.delimiter, options.quoting)
         self._name = part.name if part else path.name
         self._in_parts = part is not None
         self._rows_are = f"{part.name}#row" if part else "row"
@@ -286,7 +288,7 @@ class TableSource:
         taken = (f"no columns were named: took {self._roles} by name",) if guessed else ()
         unkept = self._file.unkept(self._roles) if isinstance(self._file, ParquetFile) else ()
         left = tuple(f"column {column!r} holds bytes and is not kept in the index" for column in unkept)
-        return (*taken, *renamed(self._roles.metadata), *left)
+        return (*self._file.notes, *taken, *renamed(self._roles.metadata), *left)
 
 
 def _with_id(item: Item, key: str, *, content: Path | bytes | str = "", uri: str | None = None) -> Item:
