@@ -19,6 +19,7 @@ from .layouts.karpathy import is_karpathy, karpathy_data
 from .layouts.lines import LinesSource, open_bytes
 from .layouts.precomp import precomp_data, precomp_splits
 from .tables.json_file import read_json
+from .tables.part_tables import PartTables, parquet_parts
 from .tables.split_tables import SplitTables, split_tables
 from .tables.table import TableSource, table_suffix
 from .webdataset.shard_list import TAR_SUFFIX, holds_shards, is_packed, is_pattern
@@ -59,7 +60,8 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
 
 
 def _open_folder(corpus: Path, options: SourceOptions) -> Source:
-    if options.layout in ("table", "lines"):
+    parts = parquet_parts(corpus) if options.layout == "table" else []
+    if options.layout == "lines" or (options.layout == "table" and not parts):
         raise SourceError(f"layout {options.layout!r} needs a file, but {str(corpus)!r} is a folder; name the file")
     if options.layout not in LAYOUTS:
         _refuse(options, (*COLUMN_OPTIONS, "root"), f"a folder of layout {options.layout!r}", corpus)
@@ -68,6 +70,8 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
         source = _FOLDERS[layout].open(corpus, options)
         if source is not None:
             return source
+    if parts := parts or (parquet_parts(corpus) if options.layout == "auto" else []):
+        return PartTables(corpus, corpus, parts, options)
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
     _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of images", corpus)
@@ -191,7 +195,7 @@ def _refuse(options: SourceOptions, names: Iterable[str], what: str, corpus: Pat
 def _check_urls(source: Source, options: SourceOptions) -> None:
     if options.allow_private and not options.allow_urls:
         raise SourceError("--allow-private says where URLs may lead, and none is fetched; give --allow-urls beside it")
-    if options.allow_urls and not isinstance(source, TableSource | SplitTables):
+    if options.allow_urls and not isinstance(source, TableSource | SplitTables | PartTables):
         raise SourceError(f"{source.name} names no images by URL; leave --allow-urls out, or name a table")
 
 

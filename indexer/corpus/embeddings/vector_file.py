@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
@@ -18,6 +17,7 @@ from ..item import one_line
 from ..layouts.lines import check_regular
 from ..tables.column_types import plain_column, plain_type
 from ..tables.parquet_file import PARQUET_ERRORS
+from ..tables.part_tables import natural_key
 
 VECTOR_NAMES = ("vector", "embedding", "emb", "features")
 # NumPy evaluates the header as Python text, so a damaged one can fail in any of these ways.
@@ -142,12 +142,8 @@ def _files(path: Path) -> Sequence[Path]:
     for suffix in (".npy", ".parquet"):
         files = [file for file in path.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")]
         if files:
-            return sorted(files, key=_natural)
+            return sorted(files, key=lambda file: natural_key(file.name))
     raise SourceError(f"folder {str(path)!r} holds neither .npy nor .parquet files; name the vectors")
-
-
-def _natural(path: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"([0-9]+)", path.name)]
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class ParquetFile:
                 for batch in file.iter_batches(BATCH_ROWS, columns=there, use_threads=False):
                     lists = {name: self._values(batch[name], name, raw=name in roles.raw) for name in there}
                     lists |= {name: [None] * len(batch) for name in columns if name not in lists}
-                    for row in zip(*lists.values(), strict=True):
+                    rows = zip(*lists.values(), strict=True) if lists else repeat((), len(batch))
+                    for row in rows:
                         number += 1
                         yield Record(number=number, values=dict(zip(lists, row, strict=True)))
         except PARQUET_ERRORS as error:

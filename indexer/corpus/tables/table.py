@@ -145,7 +145,9 @@ class TableSource:
         self._in_parts = part is not None
         self._rows_are = f"{part.name}#row" if part else "row"
         self._part_split = part.split if part else None
-        self._roles = choose_roles(self._file.columns, options, self._name)
+        # The split may stand in the names of the parts.
+        chosen = options if part is None else replace(options, splits=())
+        self._roles = choose_roles(self._file.columns, chosen, self._name)
         self._keyed = self._roles.id is not None and self._roles.id != self._roles.image
         self._splits = frozenset(options.splits)
         limits = WebLimits(allow_private=options.allow_private)
@@ -160,6 +162,11 @@ class TableSource:
         self._seen = SeenRows()
         if self._splits and part is None:
             check_splits(self._splits, self.count_splits(), self._name)
+
+    @property
+    def roles(self) -> Roles:
+        """The columns that are read."""
+        return self._roles
 
     @property
     def notes(self) -> tuple[str, ...]:

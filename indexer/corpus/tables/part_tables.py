@@ -1,0 +1,133 @@
+"""Parquet files that together are one table: shards in a folder, as data set hubs have them, or those of a pattern."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+
+from encoders.images import IMAGE_SUFFIXES
+
+from ...errors import SourceError
+from ..item import Item, Rejection, SourceOptions, printable
+from .column_types import common_type, is_binary
+from .parquet_file import ParquetFile, read_schema
+from .seen_rows import SeenRows, check_splits
+from .table import TablePart, TableSource
+
+PARQUET_SUFFIX = ".parquet"
+# Folders with these are of another kind, whatever Parquet files stand beside them.
+_OTHERS = (*IMAGE_SUFFIXES, ".tar")
+_SHARD = re.compile(r"(?P<split>.+)-\d+-of-\d+(-[0-9a-f]+)?")
+_SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
+_NUMBERS = re.compile(r"([0-9]+)")
+
+
+def parquet_parts(folder: Path) -> list[Path]:
+    """The Parquet files below a folder, 2 before 10; none where images or tar shards are there, too."""
+    found: list[Path] = []
+    for base, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = [name for name in files if not name.startswith(".")]
+        if any(name.lower().endswith(_OTHERS) for name in shown):
+            return []
+        found.extend(Path(base, name) for name in shown if name.lower().endswith(PARQUET_SUFFIX))
+    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+
+
+class PartTables:
+    """The rows of several Parquet files of the same columns, one file after another.
+
+    Rows that have no id of their own are `FILE#row-N`. The split of an item is that of the split column, else what
+    the file's name tells: `train-00000-of-00002.parquet`, `validation/0000.parquet`. A metadata column has the type
+    that all files have in common, and is null where a file lacks it.
+
+    Raises:
+        SourceError: A file cannot be read, lacks a column of images, texts or ids that others have, or no row is of
+            the requested splits.
+    """
+
+    def __init__(self, corpus: Path, folder: Path, paths: Sequence[Path], options: SourceOptions) -> None:
+        self.root = options.root or folder
+        schemas = {path: read_schema(path) for path in paths}
+        if not any(rows for _, rows in schemas.values()):
+            raise SourceError(f"the {len(paths)} Parquet files of {str(corpus)!r} have no rows")
+        kinds = _common_kinds([schema for schema, _ in schemas.values()])
+        named = replace(options, layout="table", root=self.root)
+        self._tables = []
+        for path in paths:
+            name = printable(path.relative_to(folder).as_posix())
+            part = TablePart(name=name, file=ParquetFile(path, kinds), split=split_in_name(name))
+            self._tables.append(TableSource(path, named, part))
+        first = self._tables[0]
+        for path, table in zip(paths, self._tables, strict=True):
+            _check_columns(path, schemas[path][0], table)
+        self.metadata_schema = first.metadata_schema
+        self.name = f"table {printable(corpus.name)} of {len(paths)} Parquet files ({first.roles})"
+        self._lacking = _lacking([schema for schema, _ in schemas.values()], tuple(first.roles.metadata))
+        self._seen = SeenRows()
+        if options.splits:
+            counts: Counter[str] = Counter()
+            for table in self._tables:
+                counts.update(table.count_splits())
+            check_splits(options.splits, counts, self.name)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided at opening, and what the last pass over the rows has met."""
+        return (*self._tables[0].notes, *self._lacking, *self._seen.notes())
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """File by file, in the order of their names or of the pattern."""
+        self._seen = SeenRows()
+        for table in self._tables:
+            yield from table.read(self._seen)
+
+
+def split_in_name(name: str) -> str | None:
+    """The split that the path of a shard tells; None where it tells none."""
+    path = PurePosixPath(name)
+    if match := _SHARD.fullmatch(path.stem):
+        return match["split"]
+    words = [word for word in re.split(r"[^A-Za-z]+", path.stem) if word.lower() in _SPLITS]
+    folders = [part for part in path.parts[:-1] if part.lower() in _SPLITS]
+    return next(iter((*words, *reversed(folders))), None)
+
+
+def _common_kinds(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
+    """A type for each column of any file, in the order in which they first appear; bytes in one are bytes in all."""
+    kinds: dict[str, list[pa.DataType]] = {}
+    for schema in schemas:
+        for field in schema:
+            kinds.setdefault(field.name, []).append(field.type)
+    return {name: pa.binary() if any(map(is_binary, found)) else common_type(found) for name, found in kinds.items()}
+
+
+def _check_columns(path: Path, schema: pa.Schema, table: TableSource) -> None:
+    roles = table.roles
+    missing = [name for name in (roles.image, roles.text, roles.id) if name is not None and name not in schema.names]
+    if missing:
+        raise SourceError(
+            f"{path.name} has no column {missing[0]!r}, which other Parquet files beside it have; name the files that "
+            f"belong together by a pattern such as 'train-*.parquet'. Its columns: {', '.join(schema.names)}"
+        )
+
+
+def _lacking(schemas: Sequence[pa.Schema], columns: Sequence[str]) -> tuple[str, ...]:
+    counts = {name: sum(name not in schema.names for schema in schemas) for name in columns}
+    return tuple(
+        f"column {name!r} is missing in {count} of {len(schemas)} files, and null there"
+        for name, count in counts.items()
+        if count
+    )
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by that puts 2 before 10."""
+    # Every other part is a number.
+    return [(int(part), "") if at % 2 else (-1, part) for at, part in enumerate(_NUMBERS.split(name))]
