@@ -18,6 +18,7 @@ from storage.catalog import Catalog
 from storage.schema import COLLECTIONS, Collection, Counts
 
 from .config import BuildConfig
+from .corpus.item import shown
 from .encode.shards import Corpus
 from .errors import ShrinkError
 
@@ -133,6 +134,6 @@ def _check_rejected(catalog: Path) -> None:
         rejected = [row for row in opened.table("rejected").to_pylist() if row["collection"] == "images"]
     if rejected:
         raise ShrinkError(
-            f"none of {len(rejected):,} images could be indexed; the first, {rejected[0]['uri']!r}, fell out: "
-            f"{rejected[0]['detail'].rstrip('.')}. {_NEXT_STEP}"
+            f"none of {len(rejected):,} images could be indexed; the first, {shown(rejected[0]['uri'], 200)!r}, fell "
+            f"out: {rejected[0]['detail'].rstrip('.')}. {_NEXT_STEP}"
         )

@@ -20,6 +20,7 @@ from storage.schema import COLLECTIONS, Collection, Counts
 from storage.vectors import VectorWriter
 
 from .corpus import EmbeddingChunk, EmbeddingSource, kept_pairs
+from .corpus.item import shown
 from .encode.shards import ITEM_FIELDS, ITEM_NAMES, text_sha256
 from .errors import BuildError
 from .progress import Progress
@@ -183,8 +184,8 @@ def _nothing_indexed(rejected: pa.Table) -> str:
         return "the corpus is empty, there is nothing to index"
     row = rejected.slice(0, 1).to_pylist()[0]
     return (
-        f"none of {rejected.num_rows} items could be indexed; the first, {row['uri']!r}, fell out: {row['detail']}; "
-        "nothing was published"
+        f"none of {rejected.num_rows} items could be indexed; the first, {shown(row['uri'], 200)!r}, fell out: "
+        f"{row['detail']}; nothing was published"
     )
 
 

@@ -283,7 +283,7 @@ _PROBLEMS = {
     "not_base64": "comes with an image that is no base64; write it as data:image/png;base64,...",
     "invalid_path": "holds a NUL, which no file name can",
     "remote_file": "is a file: URL of another machine; copy the file here and give its path",
-    "too_long": "is longer than any path can be; write an image as data:image/png;base64,...",
+    "not_a_path": "is no path but rather base64; write an image as data:image/png;base64,...",
 }
 
 

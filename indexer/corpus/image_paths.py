@@ -17,13 +17,15 @@ from urllib.parse import unquote_to_bytes, urlsplit
 from .item import shown, uri_of
 
 SEPARATOR = ";"
-MAX_PATH = 4096
+MAX_PATH, MAX_NAME = 4096, 255
 MAX_PARTS = 64
 # Two letters at least: `C:` is a drive.
 _URL = re.compile(r"\s*[a-z][a-z0-9+.-]+:[/\\]{2}", re.IGNORECASE)
 # A URL may hold the separator itself.
 _BETWEEN_URLS = re.compile(r";(?=\s*[a-z][a-z0-9+.-]+:[/\\]{1,3})", re.IGNORECASE)
 _FILE_URL = re.compile(r"\s*file:[/\\]", re.IGNORECASE)
+# A path of so many characters has a dot, or something else that base64 has not.
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]+=*")
 _LOCAL_HOSTS = ("", "localhost")
 
 
@@ -112,7 +114,10 @@ class ImagePaths:
 
 
 def local_name(name: str) -> tuple[str, str]:
-    """The path that a name stands for, and what is wrong with it: `url`, `remote_file`, `invalid_path`, `too_long`."""
+    """The path that a name stands for, and what is wrong with it.
+
+    Nothing, or `url`, `remote_file`, `invalid_path`, `not_a_path`.
+    """
     path, problem = name.strip(), ""
     if _FILE_URL.match(path):
         path, problem = _of_file_url(path)
@@ -121,7 +126,9 @@ def local_name(name: str) -> tuple[str, str]:
     if "\0" in path:
         return path.replace("\0", "\\0"), "invalid_path"
     # Of URLs the reader of URLs says what is too long.
-    return (path, problem) if problem or len(path) <= MAX_PATH else (shown(path), "too_long")
+    if problem or len(path) <= MAX_NAME or not (len(path) > MAX_PATH or _BASE64.fullmatch(path)):
+        return path, problem
+    return shown(path), "not_a_path"
 
 
 def _of_file_url(url: str) -> tuple[str, str]:

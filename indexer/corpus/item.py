@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -78,13 +79,13 @@ def one_line(error: Exception) -> str:
 
 
 SHOWN = 80
+# Longer words in a message are no words: base64, bytes, a path that is none. Paths themselves stand whole.
+_LONG_WORD = re.compile(r"\S{200,}")
 
 
-def shown(value: object) -> str:
+def shown(value: str, limit: int = SHOWN) -> str:
     """A value as it stands in a message: short ones whole, of long ones the start and how long they are."""
-    text = printable(value if isinstance(value, str) else repr(value[:SHOWN] if isinstance(value, bytes) else value))
-    whole = len(value) if isinstance(value, bytes) else len(text)
-    return text if whole <= SHOWN else f"{text[: SHOWN - 20]}... ({whole:,} long)"
+    return value if len(value) <= limit else f"{value[: SHOWN - 20]}... ({len(value):,} long)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +114,11 @@ class Rejection:
     stage: str
     reason: str
     detail: str
+
+    def __post_init__(self) -> None:
+        """Cut values in the detail that nobody reads."""
+        if _LONG_WORD.search(self.detail):
+            object.__setattr__(self, "detail", _LONG_WORD.sub(lambda word: shown(word[0]), self.detail))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

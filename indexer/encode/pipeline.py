@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from encoders import Encoder
 
 from ..config import BuildConfig, with_prompt
-from ..corpus.item import Item, Rejection
+from ..corpus.item import Item, Rejection, shown
 from ..errors import BuildError, RejectedError
 from ..progress import Progress
 from .decode_pool import ImageReader, Prepared, Step, read_ahead
@@ -50,7 +50,7 @@ class RejectionLimit:
         if self.reasons.total() <= self.config.rejection_limit(self.items):
             return
         example = table.filter(pc.is_valid(table.column("reason"))).slice(0, 1).to_pylist()
-        first = f", for example {example[0]['uri']!r}: {example[0]['detail']}" if example else ""
+        first = f", for example {shown(example[0]['uri'], 200)!r}: {example[0]['detail']}" if example else ""
         raise RejectedError(
             f"{self.reasons.total()} items were rejected, more than --max-rejected {self._limit} allows{first}; "
             "fix them or raise the limit. What was encoded is kept"

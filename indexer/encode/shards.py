@@ -21,7 +21,7 @@ from storage.errors import DuplicateItemError
 from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, EncoderInfo, ImageInfo
 
 from ..config import BuildConfig
-from ..corpus.item import Item, LazyBytes, Rejection, Source, file_of
+from ..corpus.item import Item, LazyBytes, Rejection, Source, file_of, one_line, shown
 from ..errors import BuildError
 
 
@@ -51,7 +51,7 @@ class UniqueIds:
             key = (entry.collection, entry.item_id)
             if key in locations:
                 raise DuplicateItemError(
-                    f"id {entry.item_id!r} stands for two {entry.collection}, in {locations[key]} and in "
+                    f"id {shown(entry.item_id, 200)!r} stands for two {entry.collection}, in {locations[key]} and in "
                     f"{entry.location}; make the ids unique"
                 )
             locations[key] = entry.location
@@ -320,7 +320,7 @@ class ShardTable:
             return pa.array([row["metadata"].get(field.name) for row in self._rows], field.type)
         except (pa.ArrowException, OverflowError, TypeError) as error:
             raise BuildError(
-                f"metadata column {field.name!r} holds a value that is not {field.type}: {error}; "
+                f"metadata column {field.name!r} holds a value that is not {field.type}: {one_line(error)}; "
                 "fix the value or leave the column out"
             ) from error
 

@@ -18,6 +18,7 @@ from encoders import Encoder
 from storage.errors import TwinlensError, first_line
 
 from ..config import BuildConfig
+from ..corpus.item import shown
 from ..encode.pipeline import EncodeReport, ShardEncoder
 from ..encode.shards import Shard, path_of
 from ..errors import BuildError
@@ -323,7 +324,8 @@ class Crew:
             if self._losses[shard.number] >= MOST_LOSSES:
                 raise BuildError(
                     f"{MOST_LOSSES} workers were lost over shard {shard.number}, which begins with "
-                    f"{shard.entries[0].uri!r}: {first_line(error)}; try a smaller --shard-cost or --batch-size"
+                    f"{shown(shard.entries[0].uri, 200)!r}: {first_line(error)}; try a smaller --shard-cost or "
+                    "--batch-size"
                 ) from error
             self._again.append(shard)
         where = f" on {gone.info.node}" if gone.info else ""

@@ -127,7 +127,7 @@ def test_a_drive_is_no_scheme(tmp_path: Path) -> None:
 def test_an_image_that_is_written_out_as_a_path_is_cut_in_the_message(tmp_path: Path) -> None:
     _, (rejected, _) = read(tmp_path, "iVBORw0KGgo" * 1000)
     assert isinstance(rejected, Rejection)
-    assert rejected.reason == "too_long"
+    assert rejected.reason == "not_a_path"
     assert len(rejected.detail) < 250
     assert len(rejected.item_id) <= 80
     assert "(11,000 long)" in rejected.detail

@@ -15,7 +15,7 @@ from ...errors import SourceError
 from ..item import Rejection, SourceOptions
 from ..tables.cells import plain
 from ..tables.column_types import as_keys, from_file, is_binary
-from ..tables.columns import catalog_names, first_of
+from ..tables.columns import catalog_names, first_of, listed
 from .pair_table import read_pairs
 from .row_table import ID_NAMES, RowTable, check_ids, read_ids, read_parquet_columns, read_row_table
 from .vector_file import NpyVectors, ParquetVectors, open_vectors
@@ -282,7 +282,7 @@ def _parquet_columns(
         return None, None
     names = first.schema.names
     if id_column is not None and id_column not in names:
-        raise SourceError(f"{first.path.name} has no column {id_column!r}; its columns: {', '.join(names)}")
+        raise SourceError(f"{first.path.name} has no column {id_column!r}; its columns: {listed(names)}")
     key = id_column or first_of(names, ID_NAMES)
     others = [
         field.name for field in first.schema if field.name not in (first.column, key) and not is_binary(field.type)

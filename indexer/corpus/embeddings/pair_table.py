@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ...errors import SourceError
 from ..item import one_line
 from ..layouts.lines import check_regular
+from ..tables.columns import listed
 from ..tables.parquet_file import PARQUET_ERRORS
 
 COLUMNS = ("image_row", "text_row")
@@ -30,7 +31,7 @@ def read_pairs(path: Path, image_rows: int, text_rows: int) -> np.ndarray:
     if missing:
         raise SourceError(
             f"{path.name} has no column {missing[0]!r}; expected image_row,text_row. "
-            f"Its columns: {', '.join(table.column_names)}"
+            f"Its columns: {listed(table.column_names)}"
         )
     pairs = np.stack([_whole_numbers(table[name], name, path) for name in COLUMNS], axis=1)
     for column, (name, rows) in enumerate(zip(COLUMNS, (image_rows, text_rows), strict=True)):

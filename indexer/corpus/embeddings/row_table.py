@@ -17,11 +17,11 @@ from storage.errors import DuplicateItemError
 
 from ...errors import SourceError
 from ..image_paths import MAX_PATH
-from ..item import NoText, SourceOptions, one_line
+from ..item import NoText, SourceOptions, one_line, shown
 from ..layouts.folder import TABLE_SUFFIXES
 from ..layouts.lines import read_whole
 from ..tables.cells import plain, text_cells
-from ..tables.columns import IMAGE_NAMES, TEXT_NAMES, BadRecord, Record, choose_roles, first_of, renamed
+from ..tables.columns import IMAGE_NAMES, TEXT_NAMES, BadRecord, Record, choose_roles, first_of, listed, renamed
 from ..tables.parquet_file import PARQUET_ERRORS
 from ..tables.table import open_records, table_suffix
 
@@ -85,7 +85,7 @@ def read_ids(path: Path, column: str | None = None) -> pa.ChunkedArray:
     if name is None and len(file.columns) == 1:
         name = file.columns[0]
     if name is None:
-        raise SourceError(f"{path.name} has no column 'item_id' or 'id'; its columns: {', '.join(file.columns)}")
+        raise SourceError(f"{path.name} has no column 'item_id' or 'id'; its columns: {listed(file.columns)}")
     roles = choose_roles(file.columns, SourceOptions(id=name, metadata=()), path.name, guess=False)
     return _collect(file.records(roles), pa.schema([("id", pa.string())]), [], [("id", name)], {})["id"]
 
@@ -134,7 +134,7 @@ def check_ids(ids: pa.ChunkedArray, location: str) -> None:
     first = values.index(twice)
     second = values.index(twice, first + 1)
     raise DuplicateItemError(
-        f"id {twice!r} stands in row {first} and row {second} of {location}; make the ids unique, "
+        f"id {shown(twice, 200)!r} stands in row {first} and row {second} of {location}; make the ids unique, "
         "or leave them out to number the rows"
     )
 

@@ -16,6 +16,7 @@ from ...errors import SourceError
 from ..item import one_line
 from ..layouts.lines import check_regular
 from ..tables.column_types import plain_column, plain_type
+from ..tables.columns import listed
 from ..tables.parquet_file import PARQUET_ERRORS
 from ..tables.part_tables import natural_key
 
@@ -162,7 +163,7 @@ def _vector_column(schema: pa.Schema, column: str | None, path: Path) -> str:
     problem = f"no vector column {column!r}" if column else f"{len(lists)} vector columns"
     raise SourceError(
         f"{path.name} has {problem}; name one of its columns of float lists: {', '.join(lists) or 'there is none'} "
-        f"(all columns: {', '.join(schema.names)})"
+        f"(all columns: {listed(schema.names)})"
     )
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from storage.catalog import RESERVED_NAMES
 
 from ...errors import SourceError
-from ..item import SourceOptions
+from ..item import SourceOptions, shown
 
 # Guessed only by these exact names, in this order of preference.
 IMAGE_NAMES = ("image", "image_path", "filepath", "path", "file_name")
@@ -64,11 +64,11 @@ def choose_roles(columns: Sequence[str], options: SourceOptions, location: str, 
     if guess and image is None and text is None:
         raise SourceError(
             f"{location} has no column of a known name; name the image column, the text column or both "
-            f"(--image, --text). Its columns: {_listed(columns)}"
+            f"(--image, --text). Its columns: {listed(columns)}"
         )
     split = options.split_column or ("split" if "split" in columns and "split" not in (image, text) else None)
     if options.splits and split is None:
-        raise SourceError(f"{location} has no column 'split'; name the split column. Its columns: {_listed(columns)}")
+        raise SourceError(f"{location} has no column 'split'; name the split column. Its columns: {listed(columns)}")
     kept = options.metadata
     if kept is None:
         kept = tuple(name for name in columns if name not in (image, text, options.id, split))
@@ -102,7 +102,9 @@ def catalog_names(columns: Iterable[str], location: str) -> dict[str, str]:
 
 def renamed(names: dict[str, str]) -> tuple[str, ...]:
     """A note for each metadata column that the catalog calls otherwise than the file."""
-    return tuple(f"column {old!r} is called {new!r} in the index" for old, new in names.items() if old != new)
+    return tuple(
+        f"column {shown(old)!r} is called {shown(new)!r} in the index" for old, new in names.items() if old != new
+    )
 
 
 def first_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
@@ -113,13 +115,14 @@ def first_of(columns: Sequence[str], names: Sequence[str]) -> str | None:
 def _no_such_column(name: str, columns: Sequence[str], location: str) -> str:
     lowered = {column.lower(): column for column in columns}
     close = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
-    hint = f"; did you mean {lowered[close[0]]!r}?" if close else "."
-    return f"{location} has no column {name!r}{hint} Its columns: {_listed(columns)}"
+    hint = f"; did you mean {shown(lowered[close[0]])!r}?" if close else "."
+    return f"{location} has no column {shown(name)!r}{hint} Its columns: {listed(columns)}"
 
 
-def _listed(columns: Sequence[str]) -> str:
-    shown = ", ".join(repr(column) for column in columns[:30])
-    return f"{shown}, and {len(columns) - 30} more" if len(columns) > 30 else shown or "none"
+def listed(columns: Sequence[str]) -> str:
+    """The names of columns as they stand in a message: the first of many, the start of long ones."""
+    names = ", ".join(repr(shown(column)) for column in columns[:30])
+    return f"{names}, and {len(columns) - 30} more" if len(columns) > 30 else names or "none"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from ...errors import SourceError
-from ..item import one_line
+from ..item import one_line, shown
 from ..layouts.lines import BOM, open_bytes
 from .column_types import exact_numbers, from_file, keepable
 from .columns import BadRecord, Record, Roles
@@ -62,7 +62,7 @@ class CsvFile:
         self._written = dict(zip(self.columns, self._split_header(header.decode("latin-1")), strict=True))
         twice = [name for name, count in Counter(self.columns).items() if count > 1 and name]
         if twice:
-            raise SourceError(f"{path.name} names column {twice[0]!r} more than once in its header; rename one")
+            raise SourceError(f"{path.name} names column {shown(twice[0])!r} more than once in its header; rename one")
         self._table: pa.Table | None = None
         self._bad: list[BadRecord] = []
         self.notes: tuple[str, ...] = ()

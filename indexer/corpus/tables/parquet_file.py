@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...errors import SourceError
-from ..item import one_line
+from ..item import one_line, shown
 from ..layouts.lines import check_regular
 from .column_types import from_file, is_binary, keepable, to_values
 from .columns import BadRecord, Record, Roles
@@ -110,5 +110,5 @@ def read_schema(path: Path) -> tuple[pa.Schema, int]:
         raise SourceError(f"{path.name} cannot be read as Parquet: {one_line(error)}; make a new copy") from error
     twice = [name for name, count in Counter(schema.names).items() if count > 1]
     if twice:
-        raise SourceError(f"{path.name} has two columns called {twice[0]!r}; rename one")
+        raise SourceError(f"{path.name} has two columns called {shown(twice[0])!r}; rename one")
     return schema, rows

@@ -16,6 +16,7 @@ from encoders.images import IMAGE_SUFFIXES
 from ...errors import SourceError
 from ..item import Item, Rejection, SourceOptions, printable
 from .column_types import common_type, is_binary
+from .columns import listed
 from .parquet_file import ParquetFile, read_schema
 from .seen_rows import SeenRows, check_splits
 from .table import TablePart, TableSource
@@ -114,7 +115,7 @@ def _check_columns(path: Path, schema: pa.Schema, table: TableSource) -> None:
     if missing:
         raise SourceError(
             f"{path.name} has no column {missing[0]!r}, which other Parquet files beside it have; name the files that "
-            f"belong together by a pattern such as 'train-*.parquet'. Its columns: {', '.join(schema.names)}"
+            f"belong together by a pattern such as 'train-*.parquet'. Its columns: {listed(schema.names)}"
         )
 
 

@@ -42,8 +42,9 @@ class SeenRows:
         if first != place:
             first_word, first_name = self._tables[first // MAX_ROWS]
             of_first = "" if first_name == name else f" of {first_name}"
+            places = f"{first_word} {first % MAX_ROWS}{of_first} and {word} {number} of {name}"
             raise DuplicateItemError(
-                f"id {shown(key)!r} stands in {first_word} {first % MAX_ROWS}{of_first} and {word} {number} of {name}; "
+                f"id {shown(key, 200)!r} stands in {places}; "
                 "make the ids unique, or leave the id column out so that rows of one image path are joined"
             )
 
@@ -98,5 +99,5 @@ def check_splits(requested: Iterable[str], seen: Counter[str], name: str) -> Non
     """
     missing = sorted(set(requested) - seen.keys())
     if missing:
-        known = ", ".join(f"{split} ({count})" for split, count in seen.most_common(10))
+        known = ", ".join(f"{shown(split)} ({count})" for split, count in seen.most_common(10))
         raise SourceError(f"{name} has no rows of split {missing[0]!r}; its splits: {known}")

@@ -28,7 +28,7 @@ _PROBLEMS = {
     "invalid_path": "holds a NUL byte, which no file name can",
     "not_utf8": "is not UTF-8: rename the file, or save the table as UTF-8",
     "remote_file": "is a file: URL of another machine: copy the file here, or name it by http(s)",
-    "too_long": "is longer than any path can be: write an image as data:image/png;base64,...",
+    "not_a_path": "is no path but rather base64: write an image as data:image/png;base64,...",
 }
 
 

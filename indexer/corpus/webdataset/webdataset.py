@@ -13,7 +13,7 @@ import pyarrow as pa
 from encoders.images import IMAGE_SUFFIXES
 
 from ...errors import ContentError, SourceError
-from ..item import Item, Rejection, SourceOptions, printable, text_item
+from ..item import Item, Rejection, SourceOptions, printable, shown, text_item
 from ..layouts.folder import TEXT_SUFFIX
 from ..layouts.lines import BOM
 from ..tables.cells import Text, plain, text_cells
@@ -249,7 +249,11 @@ def _sort_in(shard: _Shard, key: str, suffix: str, entry: TarEntry) -> None:
     elif suffix == JSON_SUFFIX and sample.meta is None:
         sample.meta = entry.content
     else:
-        shard.reject(entry.name, "duplicate_member", f"{entry.name!r} stands twice in {shard.name}; the first is kept")
+        shard.reject(
+            entry.name,
+            "duplicate_member",
+            f"{shown(entry.name, 200)!r} stands twice in {shard.name}; the first is kept",
+        )
 
 
 def _safe(name: str) -> str | None:
