@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SourceError
+from .file_pattern import is_pattern as is_file_pattern
+from .file_pattern import matching_files
 from .item import LAYOUTS, Source, SourceOptions, is_utf8, one_line, open_registered, printable, registered_layouts
 from .layouts.captioned import CaptionedSource, DataSet
 from .layouts.coco import coco_data, is_coco
@@ -19,7 +21,7 @@ from .layouts.karpathy import is_karpathy, karpathy_data
 from .layouts.lines import LinesSource, open_bytes
 from .layouts.precomp import precomp_data, precomp_splits
 from .tables.json_file import read_json
-from .tables.part_tables import PartTables, parquet_parts
+from .tables.part_tables import PARQUET_SUFFIX, PartTables, parquet_parts
 from .tables.split_tables import SplitTables, split_tables
 from .tables.table import TableSource, table_suffix
 from .webdataset.shard_list import TAR_SUFFIX, holds_shards, is_packed, is_pattern
@@ -34,9 +36,9 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     """The corpus at `corpus`, checked and ready to be read.
 
     A folder is a data set when it holds the files of one (Karpathy JSON, Flickr tokens, COCO captions, precomputed
-    captions with ids, one table a split, tar shards), otherwise a folder of images; a file is what its suffix says,
-    and a `.json`, `.txt` or `.csv` with the layout of a data set is that. A pattern such as `{000..009}.tar` names
-    several shards. `options.layout` overrides all of it.
+    captions with ids, one table a split, tar or Parquet shards), otherwise a folder of images; a file is what its
+    suffix says, and a `.json`, `.txt` or `.csv` with the layout of a data set is that. A pattern such as
+    `{000..009}.tar` or `*.parquet` names several shards. `options.layout` overrides all of it.
 
     Raises:
         SourceError: Nothing is there, it is of no known kind, or it does not fit `options`.
@@ -51,6 +53,10 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
             shards = _open_shards(corpus, chosen)
             _check_urls(shards, chosen)
             return shards
+        if is_file_pattern(corpus, (PARQUET_SUFFIX,)) and chosen.layout in ("auto", "table"):
+            parts = PartTables(corpus, *matching_files(corpus, "Parquet file"), chosen)
+            _check_urls(parts, chosen)
+            return parts
         raise SourceError(_not_there(corpus))
     if chosen.root is not None and not chosen.root.is_dir():
         raise SourceError(f"the root of the image paths {str(chosen.root)!r} is no folder")

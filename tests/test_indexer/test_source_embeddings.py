@@ -217,7 +217,7 @@ def test_ids_must_fit_the_vectors(tmp_path: Path, ids: str, error: type[Exceptio
 
 def test_an_id_column_that_is_not_there_lists_the_columns(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("a,b\n1,2\n", encoding="utf-8")
-    with pytest.raises(SourceError, match=r"no column 'item_id' or 'id'; its columns: a, b"):
+    with pytest.raises(SourceError, match=r"no column 'item_id' or 'id'; its columns: 'a', 'b'"):
         images(save(tmp_path / "v.npy", unit(1)), ids=tmp_path / "t.csv")
     pq.write_table(pa.table({"v": as_lists(unit(2)), "n": [1, 2]}), tmp_path / "v.parquet")
     with pytest.raises(SourceError, match=r"v\.parquet has no column 'key'; its columns: v, n"):
