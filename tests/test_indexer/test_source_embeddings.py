@@ -220,7 +220,7 @@ def test_an_id_column_that_is_not_there_lists_the_columns(tmp_path: Path) -> Non
     with pytest.raises(SourceError, match=r"no column 'item_id' or 'id'; its columns: 'a', 'b'"):
         images(save(tmp_path / "v.npy", unit(1)), ids=tmp_path / "t.csv")
     pq.write_table(pa.table({"v": as_lists(unit(2)), "n": [1, 2]}), tmp_path / "v.parquet")
-    with pytest.raises(SourceError, match=r"v\.parquet has no column 'key'; its columns: v, n"):
+    with pytest.raises(SourceError, match=r"v\.parquet has no column 'key'; its columns: 'v', 'n'"):
         images(tmp_path / "v.parquet", id_column="key")
 
 
