@@ -61,3 +61,8 @@ class Encoder(Protocol):
 
         Texts of like length share a batch, so a thousand a call are faster than a thousand calls of one batch each.
         """
+
+
+def backend_of(encoder: Encoder) -> str:
+    """The library that computes an encoder's images: torch, unless it says otherwise."""
+    return str(getattr(encoder, "backend", "torch"))

@@ -22,9 +22,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from storage.errors import install_hint
 from storage.files.canonical_json import canonical
 from storage.files.user_cache import read_cached, write_cached
 
+from .errors import EncoderError
 from .images import decode_image
 from .open_clip_encoder import ClipEncoder
 from .openvino_images import openvino_is_installed
@@ -35,6 +37,7 @@ GATE = 0.999
 WORTH = 1.1
 """How many times as fast as torch in fp32 a backend must be to be taken: less is within what a busy machine varies."""
 
+NOT_INSTALLED = "not installed"
 _ROUNDS, _ROUND_SECONDS = 3, 1.0
 _TEXTS = (
     "a dog",
@@ -118,14 +121,32 @@ def fastest(encoder: ClipEncoder, *, remember: bool = True) -> tuple[ClipEncoder
     key = _key(encoder) if remember else None
     known = _remembered(key) if key else None
     if known is not None:
-        with suppress(Exception):  # whatever has become of a library since: it is tried anew below
-            made = _made(encoder, *known.chosen)
-            if _lowest_cosine(made, *_reference(encoder)) >= GATE:
-                return made, known
+        with suppress(EncoderError):  # a library has gone or changed since: all are tried anew
+            return checked(encoder, *known.chosen), known
     race, winner = _race(encoder)
     if key:
         write_cached("backends", key, canonical(race.to_json()))
     return winner, race
+
+
+def checked(encoder: ClipEncoder, backend: str, precision: str) -> ClipEncoder:
+    """Return the encoder as one backend computes it.
+
+    Args:
+        encoder: Computed by torch in fp32 on the CPU. It is not to be used any more.
+        backend: `torch` or `openvino`.
+        precision: `fp32` or `bf16`.
+
+    Raises:
+        EncoderError: The backend is not installed, cannot compute this model, or gives other vectors.
+    """
+    if (backend, precision) == ("torch", "fp32"):
+        return encoder
+    trial, made = _tried(encoder, backend, precision, _reference(encoder), timed=False)
+    if made is None:
+        hint = f"; {install_hint('openvino')}" if trial.refused == NOT_INSTALLED else "; choose another --backend"
+        raise EncoderError(f"{trial.name} cannot compute encoder {encoder.spec!r}: {trial.refused}{hint}")
+    return made
 
 
 def _key(encoder: ClipEncoder) -> str:
@@ -153,10 +174,6 @@ def _remembered(key: str) -> Race | None:
     return None
 
 
-def _made(encoder: ClipEncoder, backend: str, precision: str) -> ClipEncoder:
-    return encoder if (backend, precision) == ("torch", "fp32") else encoder.on_backend(backend, precision)
-
-
 def _race(encoder: ClipEncoder) -> tuple[Race, ClipEncoder]:
     reference = _reference(encoder)
     best = Trial(backend="torch", precision="fp32", images_per_core_second=_rate(encoder, reference[0]), cosine=1.0)
@@ -176,7 +193,7 @@ def _to_beat(plain: Trial, best: Trial) -> float:
 
 
 def _tried(
-    encoder: ClipEncoder, backend: str, precision: str, reference: Reference
+    encoder: ClipEncoder, backend: str, precision: str, reference: Reference, *, timed: bool = True
 ) -> tuple[Trial, ClipEncoder | None]:
     """Return how a backend did, and the encoder where it passed the gate."""
 
@@ -184,7 +201,7 @@ def _tried(
         return Trial(backend=backend, precision=precision, **values)
 
     if backend == "openvino" and not openvino_is_installed():
-        return told(refused="not installed"), None
+        return told(refused=NOT_INSTALLED), None
     try:
         made = encoder.on_backend(backend, precision)
         cosine = _lowest_cosine(made, *reference)
@@ -192,7 +209,8 @@ def _tried(
         return told(refused=f"{type(error).__name__}: {str(error).splitlines()[0][:120] if str(error) else ''}"), None
     if not cosine >= GATE:
         return told(cosine=round(cosine, 6), refused=f"cosine to torch fp32 {cosine:.4f} is below {GATE}"), None
-    return told(cosine=round(cosine, 6), images_per_core_second=_rate(made, reference[0])), made
+    rate = _rate(made, reference[0]) if timed else None
+    return told(cosine=round(cosine, 6), images_per_core_second=rate), made
 
 
 def _lowest_cosine(made: ClipEncoder, pixels: np.ndarray, images: np.ndarray, texts: np.ndarray) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from encoders import Encoder, load_encoder
+from encoders.base import backend_of
 from encoders.load import DEFAULT_ENCODER, family_of
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError
@@ -31,6 +32,7 @@ from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
+from .encode.cpu_backend import Computed, computed
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
 from .encode.reuse import NoReuse, VersionReuse, read_from_of
 from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
@@ -39,7 +41,6 @@ from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .report import BuildReport
 
-BACKEND = "torch"  # what every encoder of today runs its model with
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 
 
@@ -149,18 +150,17 @@ class Builder:
         return self._report(manifest, notes=source.notes, rejected=dict(limit.reasons))
 
     def _from_source(self, source: Source, options: SourceOptions | None, parent: IndexVersion | None) -> BuildReport:
-        known = parent.manifest.encoder if parent else None
         corpus = survey(source)
         if parent is not None and _up_to_date(parent.manifest, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)
         guard = ShrinkGuard(before=parent.manifest if parent else self._current(), config=self.config)
         guard.check_survey(corpus)
         executor = self._executor()
-        encoder = load(self.config, self.given, known)
+        encoder, race = self._encoder(corpus, parent)
         self._say_plan(source, corpus, encoder)
         say_memory({"images": corpus.images, "texts": corpus.texts}, encoder.dim, self.config, self.progress)
         cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
-        fingerprint = build_fingerprint(source, encoder.info, executor.placed(self.config), cost)
+        fingerprint = build_fingerprint(source, encoder, executor.placed(self.config), cost)
         if (done := self._published_by(fingerprint, corpus)) is not None:
             return self._unchanged(done, source)
         staging = self.store.staging(fingerprint)
@@ -179,11 +179,11 @@ class Builder:
         build_report: dict[str, Any] = {
             "source": source.name,
             "source_options": options_json(options or SourceOptions()),
-            "encode": report.to_json(),
+            "encode": {**report.to_json(), **({"backends": race} if race else {})},
         }
         shards = _noting_start((staging.read(number) for number in range(report.shards)), build_report)
         encoding = EncodingInfo(
-            prompt=self.config.prompt, backend=BACKEND, device=report.device, precision=report.precision
+            prompt=self.config.prompt, backend=report.backend, device=report.device, precision=report.precision
         )
         corpus_info = CorpusInfo(root=_root(source), digest=corpus.digest, staging=fingerprint)
         manifest = self._publish(
@@ -197,6 +197,14 @@ class Builder:
             corpus=corpus_info,
         )
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
+
+    def _encoder(self, corpus: Corpus, parent: IndexVersion | None) -> Computed:
+        """Return the encoder of this build, as it will be computed."""
+        encoder = load(self.config, self.given, parent.manifest.encoder if parent else None)
+        if self.given is not None:
+            return Computed(encoder)
+        before = parent.manifest.encoding if parent else None
+        return computed(encoder, self.config, corpus.images, before, self.progress)
 
     def _current(self) -> Manifest | None:
         """Return the current version if there is one that can be read; a new version replaces a damaged one."""
@@ -244,7 +252,8 @@ class Builder:
     def _say_plan(self, source: Source, corpus: Corpus, encoder: Encoder) -> None:
         self.progress.note(
             f"{source.name}: {corpus.images:,} images and {corpus.texts:,} texts; encoder {encoder.spec} "
-            f"({encoder.dim}-d) on {encoder.device} in {encoder.precision}; {self.config.workers} decode threads"
+            f"({encoder.dim}-d) on {encoder.device} by {backend_of(encoder)} in {encoder.precision}; "
+            f"{self.config.workers} decode threads"
         )
         if self.config.prompt is not None:
             self.progress.note(f"every text is encoded as {self.config.prompt!r}")
@@ -334,7 +343,8 @@ def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None =
         BuildError: It is not the one that made the index being updated.
     """
     spec = config.encoder or (known.spec if known else DEFAULT_ENCODER)
-    encoder = given or load_encoder(spec, config.device, config.precision)
+    precision = "fp32" if config.backend == "openvino" else config.precision  # compiled from fp32
+    encoder = given or load_encoder(spec, config.device, precision)
     if known is not None and known.fingerprint != encoder.fingerprint:
         raise BuildError(
             f"the index was built with encoder {known.spec!r} ({known.fingerprint}), and {encoder.spec!r} is another "

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from encoders import Encoder
+from encoders.base import backend_of
 
 from ..config import BuildConfig, with_prompt
 from ..corpus.item import Item, Rejection, shown
@@ -73,7 +74,7 @@ class RejectionLimit:
 class EncodeReport:
     """What encoding did, and what the foreground waited for: the slowest stage is the one that it waits for most.
 
-    `device` and `precision` are those of the encoder that ran, wherever it did; None where none was needed.
+    `device`, `backend` and `precision` are those of the encoder that ran, wherever it did; None where none was needed.
     """
 
     shards: int = 0
@@ -86,6 +87,7 @@ class EncodeReport:
     reasons: dict[str, int] = field(default_factory=dict)
     executor: dict[str, Any] = field(default_factory=lambda: {"name": "local"})
     device: str | None = None
+    backend: str = "torch"
     precision: str | None = None
 
     @property
@@ -199,6 +201,7 @@ class ShardEncoder:
         """
         started = time.perf_counter()
         self.report.device, self.report.precision = self.encoder.device, self.encoder.precision
+        self.report.backend = backend_of(self.encoder)
         self.progress.stage("encode", self.corpus.items)
         with ThreadPoolExecutor(self.config.workers) as pool, ThreadPoolExecutor(1) as writer:
             try:

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from encoders.base import Encoder, backend_of
 from storage.catalog import IMAGE_COLUMNS
 from storage.errors import DuplicateItemError
-from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, EncoderInfo, ImageInfo
+from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, ImageInfo
 
 from ..config import BuildConfig
 from ..corpus.item import Item, LazyBytes, Rejection, Source, file_of, one_line, shown
@@ -124,7 +125,7 @@ def survey(source: Source) -> Corpus:
     return Corpus(digest=digest.hexdigest(), first_absent=first_absent, changed_ns=changes.latest_ns, **counts)
 
 
-def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig, shard_cost: int) -> str:
+def build_fingerprint(source: Source, encoder: Encoder, config: BuildConfig, shard_cost: int) -> str:
     """Return the name under which a build keeps its shards; builds that may share them have the same one."""
     # A source's name holds its path as it was written: from another folder it is written otherwise.
     # Precision and batch size change the last bits of a vector, so shards made with others are not taken over.
@@ -134,7 +135,8 @@ def build_fingerprint(source: Source, encoder: EncoderInfo, config: BuildConfig,
         encoder.fingerprint,
         encoder.dim,
         config.device,
-        config.precision,
+        encoder.precision,
+        backend_of(encoder),
         config.batch_size,
         shard_cost,
         config.max_pixels,
