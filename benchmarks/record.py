@@ -15,7 +15,7 @@ from typing import Any
 HOME = Path(__file__).resolve().parents[1]
 RESULTS = HOME / "benchmarks" / "results"
 DATA = HOME.parent / "shared" / "data"
-PACKAGES = ("torch", "open_clip_torch", "faiss-cpu", "faiss-gpu", "pyarrow", "duckdb", "numpy", "pillow")
+PACKAGES = ("torch", "openvino", "open_clip_torch", "faiss-cpu", "faiss-gpu", "pyarrow", "duckdb", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
