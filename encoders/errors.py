@@ -1,8 +1,9 @@
 """The errors of `encoders`, under `storage.errors.TwinlensError`.
 
 TwinlensError
-|-- EncoderError   a model that cannot be found, loaded or run as asked
-`-- ImageError     one image that cannot be used; `reason` is a machine word, `detail` a sentence
+|-- EncoderError          a model that cannot be found, loaded or run as asked
+|   `-- TextTowerError    the text tower of a model that cannot be exported, read or run without torch
+`-- ImageError            one image that cannot be used; `reason` is a machine word, `detail` a sentence
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ ImageReason = Literal[
 
 class EncoderError(TwinlensError):
     """A model cannot be found, loaded or run as asked."""
+
+
+class TextTowerError(EncoderError):
+    """A text tower cannot be exported, read or run without torch."""
 
 
 class ImageError(TwinlensError):

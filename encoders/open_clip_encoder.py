@@ -9,6 +9,7 @@ import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -175,6 +176,8 @@ class ClipEncoder:
         self._model = ready_for_inference(towers.model, placement)
         self._text = text_forward(self._model)
         self._compiled: OpenVinoImages | None = None
+        # Its weights are what was loaded at fp32 only; elsewhere they are cast.
+        self.towers = replace(towers, model=self._model)
         # Rust tokenizers keep padding and truncation as state, and fail when two threads use them at once.
         self._tokenizer_lock = threading.Lock()
 
@@ -208,6 +211,7 @@ class ClipEncoder:
             _cast_weights(other._model, placement.dtype)
             other._autocast = _autocast(placement)
         other._text = text_forward(other._model)
+        other.towers = replace(self.towers, model=other._model)
         return other
 
     def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Image.Image]:

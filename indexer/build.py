@@ -20,7 +20,7 @@ from encoders.load import DEFAULT_ENCODER, family_of
 from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError
 from storage.files.canonical_json import to_plain
-from storage.files.layout import CATALOG
+from storage.files.layout import CATALOG, TOWER
 from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
@@ -40,6 +40,7 @@ from .errors import BuildError
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .report import BuildReport
+from .tower_export import include_text_tower, keep_text_tower
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 
@@ -280,6 +281,8 @@ class Builder:
             changes = changes_since(parent, draft.path / CATALOG) if parent else None
             guard.check_result(counts, draft.path / CATALOG, changes)
             infos = self._index(draft.path, encoder)
+            if self.config.portable:
+                include_text_tower(encoder, draft.path / TOWER, self.progress)
             self.progress.note("publishing")
             build = {
                 **build_report,
@@ -288,7 +291,7 @@ class Builder:
                 "machine": machine(),
                 "seconds": self._seconds,
             }
-            return self.store.publish(
+            manifest = self.store.publish(
                 draft,
                 encoder=encoder.info if encoder else None,
                 encoding=encoding,
@@ -300,6 +303,9 @@ class Builder:
         except BaseException:
             draft.discard()
             raise
+        if encoder is not None and not self.config.portable:
+            keep_text_tower(encoder, self.progress)
+        return manifest
 
     def _index(self, folder: Path, encoder: Encoder | None) -> dict[Collection, CollectionInfo]:
         paths = {name: folder / name / "vectors.arrow" for name in COLLECTIONS}
@@ -414,7 +420,8 @@ def _up_to_date(manifest: Manifest, source: Source, corpus: Corpus, config: Buil
     if manifest.counts.rejected and (manifest.build.get("source_options") or {}).get("allow_urls"):
         return False  # what could not be fetched then may be there now
     before = {**(manifest.build.get("config") or {}), "prompt": manifest.encoding.prompt}
-    settings = ("ann", "prompt", "max_pixels", "max_file_bytes")
+    before.setdefault("portable", False)
+    settings = ("ann", "prompt", "max_pixels", "max_file_bytes", "portable")
     encoder = manifest.encoder.spec if manifest.encoder else None
     if config.encoder not in (None, encoder):
         return False

@@ -29,7 +29,7 @@ POSITIVE_INTEGERS = (
     "ray_workers",
 )
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
-KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache")
+KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache", "portable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +73,8 @@ class BuildConfig:
         ray_workers: Workers with an encoder each; None takes one a GPU, or without GPUs one a node. More workers on a
             node hold more copies of the model and share its cores.
         cache: The folder for the copy of a remote corpus; None takes `INDEX.corpus` beside the index.
+        portable: Put the encoder's text tower into the index, 90 MB for `lite` and 250 MB for ViT-B-32, so that another
+            machine searches it by text without torch, model hub and network.
     """
 
     encoder: str | None = None
@@ -96,6 +98,7 @@ class BuildConfig:
     address: str | None = None
     ray_workers: int | None = None
     cache: str | None = None
+    portable: bool = False
 
     def __post_init__(self) -> None:
         for name in POSITIVE_INTEGERS:

@@ -1,17 +1,23 @@
-"""Queries to unit vectors: the encoder of an index, loaded when a query first needs it, refused if it is another."""
+"""Queries to unit vectors: the encoder of an index, loaded when a query first needs it, refused if it is another.
+
+Texts go through the text tower that was exported for the encoder, where there is one: it opens in a tenth of a second,
+and torch is not imported. Images need the encoder itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.errors import ImageError
+from encoders.errors import EncoderError, ImageError
 from encoders.images import decode_image
+from encoders.text_tower import TextTower, TextTowerError, find_text_tower, was_refused
 from storage.lru import Lru
 from storage.schema import EncoderInfo
 
@@ -20,7 +26,7 @@ from .request import QueryPart
 
 if TYPE_CHECKING:
     from encoders import Encoder
-    from storage.manifest import Manifest
+    from storage.version import IndexVersion
 
 Vectors = NDArray[np.float32]
 
@@ -50,10 +56,18 @@ class QueryEncoder:
     Attributes:
         dim: Length of the index's vectors.
         prompt: The template that texts go through; None for none.
+        note: Why texts had to go through the encoder itself; None where they did not, or where that was asked for.
     """
 
     def __init__(
-        self, choice: EncoderChoice, info: EncoderInfo | None, dim: int, location: str, *, prompt: str | None = None
+        self,
+        choice: EncoderChoice,
+        info: EncoderInfo | None,
+        dim: int,
+        location: str,
+        *,
+        prompt: str | None = None,
+        tower_folder: Path | None = None,
     ) -> None:
         """Hold an encoder, or how to load it.
 
@@ -64,6 +78,8 @@ class QueryEncoder:
             location: The index, for messages.
             prompt: The template that the index's texts were encoded with, so that text queries are measured alike: its
                 one `{}` stands for the text. None leaves queries as they are.
+            tower_folder: The text tower that lies in the index, checked already; None where only the user's cache may
+                have one.
 
         Raises:
             EncoderMismatchError: An encoder was given and is not the one that made the index.
@@ -75,19 +91,29 @@ class QueryEncoder:
         self.prompt = prompt
         self._lock = Lock()
         self._encoder: Encoder | None = None
+        self._tower_folder = tower_folder
+        self._tower: TextTower | None = None
+        self._tower_sought = False
+        self.note: str | None = None
         self._texts: Lru[str, Vectors] = Lru(choice.kept_texts)
         if choice.encoder is not None and not isinstance(choice.encoder, str):
             self._encoder = self._checked(choice.encoder)
 
     @classmethod
-    def of(cls, choice: EncoderChoice, manifest: Manifest, dim: int, location: str) -> QueryEncoder:
+    def of(cls, choice: EncoderChoice, version: IndexVersion, location: str) -> QueryEncoder:
         """Return the query encoder of a version.
 
         Raises:
             EncoderMismatchError: An encoder was given and is not the one that made the index.
         """
-        prompt = manifest.encoding.prompt
-        return cls(choice, manifest.encoder, dim, location, prompt=prompt)
+        return cls(
+            choice,
+            version.manifest.encoder,
+            version.dim,
+            location,
+            prompt=version.manifest.encoding.prompt,
+            tower_folder=version.text_tower,
+        )
 
     def encode(self, parts: Sequence[QueryPart]) -> Vectors:
         """Return (n, dim) float32 unit rows in the order given; items of the index are not for an encoder.
@@ -148,11 +174,40 @@ class QueryEncoder:
             new = list(dict.fromkeys(text for text in texts if text not in vectors))
             if new:
                 prompted = [text if self.prompt is None else self.prompt.replace("{}", text) for text in new]
-                encoded = unit_rows(self._loaded().encode_texts(prompted), self.dim)
+                encoded = unit_rows(self._text_encoder().encode_texts(prompted), self.dim)
                 for text, vector in zip(new, encoded, strict=True):
                     vectors[text] = vector.copy()  # a row alone keeps no batch in memory
                     self._texts.put(text, vectors[text])
         return np.stack([vectors[text] for text in texts])
+
+    def _text_encoder(self) -> TextTower | Encoder:
+        if not self._tower_sought:
+            self._tower = self._exported()
+            self._tower_sought = True
+        if self._tower is not None:
+            return self._tower
+        try:
+            return self._loaded()
+        except EncoderError as error:
+            raise error if self.note is None else EncoderError(f"{self.note}; {error}") from error
+
+    def _exported(self) -> TextTower | None:
+        """Return the text tower of the index's encoder; None where the encoder was chosen, or none was exported."""
+        choice, info = self._choice, self._info
+        chosen = choice.encoder is not None or (choice.device, choice.precision) != ("auto", "auto")
+        if chosen or info is None or info.fingerprint is None:
+            return None
+        try:
+            tower = find_text_tower(info.fingerprint, self.dim, self._tower_folder)
+        except TextTowerError as error:
+            self.note = f"torch encodes the texts: {error}"
+            return None
+        if tower is None and not was_refused(info.fingerprint):
+            self.note = (
+                f"no text tower of {info.spec!r} is in the index or in this user's cache, so that torch encodes the "
+                f"texts and takes seconds to start; run `twinlens encoders export {info.spec}` once"
+            )
+        return tower
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:

@@ -152,7 +152,7 @@ class Searcher:
         opened = IndexStore.open(Path(path)).open_version(version, verify=verify)
         choice = EncoderChoice(encoder=encoder, device=device, precision=precision)
         try:
-            return cls(opened, QueryEncoder.of(choice, opened.manifest, opened.dim, str(path)), str(path))
+            return cls(opened, QueryEncoder.of(choice, opened, str(path)), str(path))
         except BaseException:
             opened.close()
             raise
@@ -161,6 +161,11 @@ class Searcher:
     def manifest(self) -> Manifest:
         """What the version says of itself: counts, encoder, plans, operating points."""
         return self._version.manifest
+
+    @property
+    def encoder_note(self) -> str | None:
+        """Why texts had to go through torch and not through an exported text tower; None where they did not."""
+        return self._encoder.note
 
     @property
     def collections(self) -> tuple[Collection, ...]:

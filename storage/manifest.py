@@ -10,7 +10,7 @@ from typing import Any, Self
 from .errors import CorruptIndexError, IncompatibleIndexError, StorageError
 from .files.canonical_json import build as build_value
 from .files.canonical_json import canonical, parse, to_plain
-from .files.layout import CATALOG, FILE_NAMES, MAX_VERSION, FileEntry, ann_name, sha256_of, vectors_name
+from .files.layout import CATALOG, FILE_NAMES, MAX_VERSION, TOWER_NAMES, FileEntry, ann_name, sha256_of, vectors_name
 from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]
@@ -18,8 +18,10 @@ __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", 
 FORMAT_VERSION = 1
 # Features that this release knows; it refuses to read, or to write after, a version that names another.
 # `provenance`: the keys `encoding` and `corpus` are there; without it their values stand in the build report.
+# `text_tower`: the text tower of the encoder is among the files.
 PROVENANCE = "provenance"
-READER_FEATURES: frozenset[str] = frozenset({PROVENANCE})
+TEXT_TOWER = "text_tower"
+READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, TEXT_TOWER})
 WRITER_FEATURES: frozenset[str] = frozenset()
 MAX_BYTES = 1 << 20
 
@@ -109,8 +111,9 @@ class Manifest:
         return manifest
 
     def expected_files(self) -> set[str]:
-        """Return the names of the files that a version with these collections has."""
+        """Return the names of the files that a version with these collections and features has."""
         names = {CATALOG, *map(vectors_name, self.collections)}
+        names |= TOWER_NAMES if TEXT_TOWER in self.reader_features else set()
         return names | {ann_name(name) for name, info in self.collections.items() if info.ann.kind != "flat"}
 
     def _check(self) -> None:
@@ -119,6 +122,8 @@ class Manifest:
             raise ValueError(f"version {self.version} cannot follow {self.parent}")
         if not self.collections:
             raise ValueError("it has no collection")
+        if TEXT_TOWER in self.reader_features and (self.encoder is None or self.encoder.fingerprint is None):
+            raise ValueError("it has a text tower and no encoder that this is of")
         if not set(self.files) <= FILE_NAMES or set(self.files) != self.expected_files():
             raise ValueError(f"its files are {sorted(self.files)} and should be {sorted(self.expected_files())}")
         for name, entry in self.files.items():

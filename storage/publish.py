@@ -15,6 +15,7 @@ from .files.layout import (
     CURRENT,
     DRAFT_PREFIX,
     MANIFEST,
+    TOWER,
     VERSIONS,
     FileEntry,
     file_names,
@@ -23,7 +24,7 @@ from .files.layout import (
     sha256_of,
     version_name,
 )
-from .manifest import MAX_BYTES, Manifest
+from .manifest import MAX_BYTES, PROVENANCE, TEXT_TOWER, Manifest
 from .version import IndexVersion
 
 _POINTER_LINE = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
@@ -68,7 +69,10 @@ def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> 
         StorageError: A file is missing or does not belong there, or the disk fails.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    manifest = Manifest(version=draft.number, parent=parent, created_at=now, files={}, **described)
+    features = (PROVENANCE, TEXT_TOWER) if (draft.path / TOWER).is_dir() else (PROVENANCE,)
+    manifest = Manifest(
+        version=draft.number, parent=parent, created_at=now, files={}, reader_features=features, **described
+    )
     return replace(manifest, files=_measured(draft, manifest.expected_files()))
 
 

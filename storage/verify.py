@@ -11,13 +11,25 @@ import numpy as np
 
 from .catalog import Catalog
 from .errors import CorruptIndexError, StorageError
-from .files.canonical_json import to_plain
-from .files.layout import CATALOG, MANIFEST, FileEntry, ann_name, check, unexpected_files, vectors_name
-from .manifest import Manifest
+from .files.canonical_json import parse, to_plain
+from .files.layout import (
+    CATALOG,
+    MANIFEST,
+    TOWER,
+    TOWER_FILES,
+    FileEntry,
+    ann_name,
+    check,
+    open_regular,
+    unexpected_files,
+    vectors_name,
+)
+from .manifest import TEXT_TOWER, Manifest
 from .schema import Collection
 from .vectors import VectorTable
 
 _CHUNK_ROWS = 65_536
+_TOWER_INFO = f"{TOWER}/{TOWER_FILES[0]}"
 Rule = Callable[[Path, Manifest], None]
 Checksum = Literal["ok", "bad", "missing", "unasked"]
 
@@ -175,6 +187,8 @@ def _rules(manifest: Manifest) -> Iterator[tuple[str, tuple[str, ...], Rule]]:
         yield f"{name}: item ids of the catalog against the vectors", (CATALOG, vectors), _for(name, _item_ids)
         if info.ann.kind != "flat":
             yield f"{name}: rows, dim and metric of the ANN file", (ann_name(name), vectors), _for(name, _ann)
+    if TEXT_TOWER in manifest.reader_features:
+        yield "fingerprint of the text tower against the encoder", (_TOWER_INFO,), _text_tower
 
 
 def _for(collection: Collection, rule: Callable[[Path, Manifest, Collection], None]) -> Rule:
@@ -241,6 +255,20 @@ def _ann(folder: Path, manifest: Manifest, collection: Collection) -> None:
 
     with VectorTable.open(folder / vectors_name(collection)) as vectors:
         AnnIndex.open(folder / ann_name(collection), manifest.collections[collection].ann, vectors)
+
+
+def _text_tower(folder: Path, manifest: Manifest) -> None:
+    with open_regular(folder, _TOWER_INFO) as file:
+        data = file.read()
+    try:
+        found = parse(data)["fingerprint"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptIndexError(f"{folder / _TOWER_INFO} is damaged ({error}); build again") from error
+    if manifest.encoder is None or found != manifest.encoder.fingerprint:
+        expected = manifest.encoder and manifest.encoder.fingerprint
+        raise CorruptIndexError(
+            f"{folder / _TOWER_INFO} is that of the encoder {found} and the manifest says {expected}; build again"
+        )
 
 
 def _row_ranges(rows: int) -> Iterator[np.ndarray]:

@@ -13,6 +13,7 @@ from .files.layout import (
     CATALOG,
     HELD_FILES,
     MANIFEST,
+    TOWER,
     Verify,
     ann_name,
     check,
@@ -20,7 +21,7 @@ from .files.layout import (
     unexpected_files,
     vectors_name,
 )
-from .manifest import Manifest
+from .manifest import TEXT_TOWER, Manifest
 from .schema import Collection
 from .vectors import VectorTable
 
@@ -65,6 +66,11 @@ class IndexVersion:
     def dim(self) -> int:
         """The length of its vectors."""
         return next(iter(self._vectors.values())).dim
+
+    @property
+    def text_tower(self) -> Path | None:
+        """The folder of its encoder's text tower; None for a version that was not built with it."""
+        return self.path / TOWER if TEXT_TOWER in self.manifest.reader_features else None
 
     def vectors(self, collection: Collection) -> VectorTable:
         """Return the vectors of a collection.

@@ -92,6 +92,7 @@ def align_columns(rows: Sequence[tuple[str, ...]]) -> str:
 
 COMMANDS = {
     "build": "build:build",
+    "encoders": "encoders:encoders",
     "evaluate": "evaluate:evaluate",
     "evaluate-hrem": "hrem:evaluate_hrem",
     "export": "export:export",
@@ -112,12 +113,15 @@ COMMANDS = {
 
 EXTRA_OF = {
     "fastapi": "server",
+    "ftfy": "search",
     "huggingface_hub": "encode",
     "matplotlib": "plot",
     "open_clip": "encode",
     "ray": "ray",
+    "regex": "search",
     "safetensors": "encode",
     "timm": "encode",
+    "tokenizers": "search",
     "torch": "encode",
     "transformers": "lite",
 }

@@ -106,7 +106,7 @@ def evaluate_index(path: str | Path, options: EvaluateOptions | None = None) -> 
     """
     options = options or EvaluateOptions()
     version = IndexStore.open(Path(path)).open_version(options.version)
-    encoder = QueryEncoder.of(EncoderChoice(), version.manifest, version.dim, str(path))
+    encoder = QueryEncoder.of(EncoderChoice(), version, str(path))
     with Searcher(version, encoder, str(path)) as searcher:
         truth = GroundTruth.read(version, str(path), options.split)
         known: dict[str, Any] = {"location": str(path), "searcher": searcher, "version": version, "truth": truth}

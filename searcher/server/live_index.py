@@ -224,7 +224,7 @@ class LiveIndex:
             precision=self._settings.precision,
             kept_texts=_KEPT_TEXTS,
         )
-        query_encoder = QueryEncoder.of(choice, version.manifest, version.dim, self.name)
+        query_encoder = QueryEncoder.of(choice, version, self.name)
         return Encoding(query_encoder, key, loaded=there is not None)
 
     def _check(self, encoding: Encoding) -> None:

@@ -34,6 +34,10 @@ HELD_FILES = Path("/dev/fd")
 _NUMBER = re.compile(r"[0-9]{8}", re.ASCII)
 _IN_NAME = re.compile(r"(?:\.draft-|\.trash-)?([0-9]{8})(?![0-9])", re.ASCII)
 
+# The text tower of the encoder, in the version of an index that was built with it.
+TOWER = "text_tower"
+TOWER_FILES = ("tower.json", "weights.safetensors", "tokenizer.json")
+
 
 def vectors_name(collection: Collection) -> str:
     """Return the name of a collection's vectors below the folder of a version."""
@@ -45,7 +49,8 @@ def ann_name(collection: Collection) -> str:
     return f"{collection}/ann.faiss"
 
 
-FILE_NAMES = frozenset({CATALOG, *map(vectors_name, COLLECTIONS), *map(ann_name, COLLECTIONS)})
+TOWER_NAMES = frozenset(f"{TOWER}/{name}" for name in TOWER_FILES)
+FILE_NAMES = frozenset({CATALOG, *map(vectors_name, COLLECTIONS), *map(ann_name, COLLECTIONS), *TOWER_NAMES})
 
 
 def version_name(number: int) -> str:

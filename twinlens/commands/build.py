@@ -151,6 +151,11 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 @click.option("--image-metadata", type=FILE, help="Table with one row an image vector.")
 @click.option("--text-metadata", "--captions", type=FILE, help="Table or .txt with one row a text vector.")
 @click.option("--normalize", is_flag=True, help="Scale ready-made vectors to unit length.")
+@click.option(
+    "--portable/--no-portable",
+    default=False,
+    help="Put the text tower into the index: it can be searched by text without torch and without the model.",
+)
 @click.option("--ann", type=click.Choice(["auto", *ANN_KINDS]), default="auto", show_default=True)
 @click.option("--min-ann-recall", type=float, default=0.9, show_default=True, help="Publish only above this.")
 @click.option("--memory", "memory_bytes", type=ByteSize(), help="Memory for the approximate index, e.g. 4GB.")
@@ -212,6 +217,7 @@ CONFIG_NAMES = (
     "prompt",
     "update",
     "allow_shrink",
+    "portable",
     "ann",
     "min_ann_recall",
     "memory_bytes",

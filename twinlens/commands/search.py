@@ -79,6 +79,9 @@ def search(index: Path, words: str | None, output: str, **options: Any) -> None:
     with Searcher.open(index, **opening) as searcher:
         results = [searcher.search(request) for request in requests]
         root = corpus_root(searcher.manifest.corpus, options["root"])
+        note = searcher.encoder_note
+    if note is not None:
+        click.echo(f"note: {note}", err=True)
     _draw(results, root, options)
     answers = [hits.to_json() for hits in results]
     emit(output, answers[0] if len(answers) == 1 else answers, table(results))
