@@ -50,7 +50,7 @@ def test_without_pairs_there_are_none(tmp_path: Path) -> None:
         ("image_row,text_row\n0,0\n3,0\n", r"row 2 of pairs\.csv has image_row 3, but there are 3 image vectors"),
         ("image_row,text_row\n0,6\n", r"row 1 of pairs\.csv has text_row 6, but there are 6 text vectors"),
         ("image_row,text_row\n-1,0\n", r"has image_row -1"),
-        ("image,text\n0,0\n", r"no column 'image_row'; expected image_row,text_row\. Its columns: image, text"),
+        ("image,text\n0,0\n", r"no column 'image_row'; expected image_row,text_row\. Its columns: 'image', 'text'"),
         ("image_row,text_row\na,0\n", "not whole numbers"),
         ("image_row,text_row\n,0\n1,2\n", "not whole numbers"),
         ("image_row,text_row\n1,0,0\n", "cannot be read"),
