@@ -18,7 +18,9 @@ from encoders.base import ImageLike
 from encoders.images import IMAGE_SUFFIXES
 from indexer.corpus import SourceError
 from indexer.corpus.image_paths import ImagePaths
+from indexer.corpus.item import is_visible
 from indexer.corpus.tables.cells import ImageCell, image_cells
+from indexer.corpus.tables.column_types import to_values
 from indexer.corpus.tables.table import read_columns
 
 from .errors import DataError, MatcherError
@@ -102,7 +104,7 @@ def _read(data: Any, names: tuple[str, ...], header: str | None) -> Table:
     if family in _FRAMES and hasattr(data, _FRAMES[family]):
         return _from_frame(data, family, names)
     # A series of pandas or Polars, an Arrow array, a list.
-    values = data.tolist() if family == "pandas" else data.to_pylist() if family == "pyarrow" else data
+    values = data.tolist() if family == "pandas" else _arrow_values(data) if family == "pyarrow" else data
     if isinstance(values, bytes) or not (isinstance(values, Sequence | np.ndarray) or family == "polars"):
         raise DataError(
             f"the data is of type {type(data).__name__}; give a pandas, Polars or Arrow table, a dict of lists, "
@@ -113,6 +115,14 @@ def _read(data: Any, names: tuple[str, ...], header: str | None) -> Table:
             f"the data is a {type(data).__name__} without column names; give a dict of lists: {{name: ...}}"
         )
     return _from_mapping({header: values}, (header,))
+
+
+def _arrow_values(column: Any) -> list[Any]:
+    """The values of an Arrow array in the types that a file would give: a UUID as its text."""
+    try:
+        return [value for part in getattr(column, "chunks", (column,)) for value in to_values(part, "replace")]
+    except SourceError as error:
+        raise DataError(str(error)) from error
 
 
 # What a table has and a column alone has not.
@@ -127,7 +137,7 @@ def _from_frame(data: Any, family: str, names: tuple[str, ...]) -> Table:
     read: dict[str, Callable[[str], list[Any]]] = {
         "pandas": lambda name: data[name].tolist(),
         "polars": lambda name: data.get_column(name).to_list(),
-        "pyarrow": lambda name: data.column(name).to_pylist(),
+        "pyarrow": lambda name: _arrow_values(data.column(name)),
     }
     return Table(
         columns={name: read[family](name) for name in names if name in known},
@@ -214,7 +224,7 @@ def text_of(cell: Any) -> str:
         raise CellError(f"the cell is a list of {len(cell)} texts; give each a row of its own")
     if not isinstance(cell, str):
         raise CellError(f"the cell is {type(cell).__name__} {str(cell)[:_SHOWN]!r} and no text; make it a string")
-    if not cell.strip():
+    if not is_visible(cell):
         raise CellError(f"the text {cell[:_SHOWN]!r} is empty")
     return cell
 

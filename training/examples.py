@@ -51,11 +51,13 @@ class CaptionedImages:
         images: Paths, bytes of files, PIL images, or where bytes can be read.
         captions: `captions[i]` describe `images[i]`; at least one each.
         left_out: What the corpus holds and nothing can be learned from, a line each; it ends up in the report.
+        notes: What was decided while the corpus was read.
     """
 
     images: Sequence[Content]
     captions: Sequence[Sequence[str]]
     left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.captions):
@@ -193,12 +195,14 @@ class _Gathered:
         images: Contents by id.
         captions: By the id of their image, each with its split.
         rejected: Reasons, by what was rejected.
+        notes: Those of the source.
     """
 
     name: str
     images: dict[str, Content] = field(default_factory=dict)
     captions: dict[str, list[tuple[str | None, str]]] = field(default_factory=dict)
     rejected: dict[str, list[str]] = field(default_factory=lambda: {"images": [], "texts": []})
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, corpus: str | Path, options: SourceOptions) -> _Gathered:
@@ -207,6 +211,7 @@ class _Gathered:
             gathered = cls(source.name)
             for entry in source.items():
                 gathered.add(entry)
+            gathered.notes = source.notes
         except (SourceError, DuplicateItemError) as error:
             raise ExamplesError(str(error)) from error
         gathered.fetch()
@@ -254,7 +259,7 @@ class _Gathered:
     def examples(self, captions: Mapping[str, Sequence[str]]) -> CaptionedImages:
         bare = [f"{key}: no caption" for key in self.images if key not in self.captions]
         left_out = (*self.rejected["images"], *self.rejected["texts"], *bare)
-        return CaptionedImages([self.images[key] for key in captions], list(captions.values()), left_out)
+        return CaptionedImages([self.images[key] for key in captions], list(captions.values()), left_out, self.notes)
 
 
 def _opened(corpus: Path, options: SourceOptions) -> Source:

@@ -202,7 +202,7 @@ def text_item(item: Item, text: str | bytes | NoText | None) -> Item | Rejection
     except UnicodeError as error:
         return item.rejected("read", "not_utf8", f"the text in {item.location} is not UTF-8: {one_line(error)}")
     words = words.strip().strip("\ufeff\0").strip()
-    if not _is_visible(words):
+    if not is_visible(words):
         return item.rejected("read", "empty_text", f"the text in {item.location} is empty")
     return Item(
         item_id=item.item_id,
@@ -221,7 +221,7 @@ _UNSEEN = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0\u034f")
 
 
-def _is_visible(words: str) -> bool:
+def is_visible(words: str) -> bool:
     """Whether any character shows; zero-width ones, controls and selectors of variants alone do not."""
     return (words[:1].isascii() and words[:1].isalnum()) or any(
         unicodedata.category(one) not in _UNSEEN and one not in _BLANKS and not 0xFE00 <= ord(one) <= 0xFE0F

@@ -119,6 +119,7 @@ def test_the_option_reaches_fitting_and_matching(tmp_path: Path, photos: Path) -
     path = write(tmp_path / "t.csv", text)
     train = read_captions(path, options=SourceOptions(quoting="none"))
     assert train.captions == [['"words 0'], ['"words 1']]
+    assert any("quotes in t.csv are taken for signs" in note for note in read_captions(path).notes)
     options = ["--image", "image", "--text", "caption", "--encoder", "lite", "--uncalibrated", "--output", "json"]
     done = CliRunner().invoke(match, [str(path), *options], standalone_mode=False)
     assert done.exception is None

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, kept_pairs
+from indexer.corpus.embeddings.pair_table import read_pairs
 from indexer.errors import SourceError
 
 
@@ -93,3 +94,12 @@ def test_kept_pairs_point_at_the_same_rows_as_before(
     expected = [pair for pair in pairs if pair[0] in images and pair[1] in texts]
     assert [(images[image], texts[text]) for image, text in kept.tolist()] == expected
     assert lost == len(pairs) - len(expected)
+
+
+def test_row_numbers_may_be_encoded_and_unsigned(tmp_path: Path) -> None:
+    rows = pa.array([1, 0]).dictionary_encode()
+    pq.write_table(pa.table({"image_row": rows, "text_row": pa.array([0, 1], pa.uint64())}), tmp_path / "p.parquet")
+    assert read_pairs(tmp_path / "p.parquet", 2, 2).tolist() == [[1, 0], [0, 1]]
+    pq.write_table(pa.table({"image_row": pa.array([2**64 - 1], pa.uint64()), "text_row": [0]}), tmp_path / "q.parquet")
+    with pytest.raises(SourceError, match="but there are 2 image vectors"):
+        read_pairs(tmp_path / "q.parquet", 2, 2)

@@ -78,6 +78,8 @@ def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) ->
     train = read_captions(corpus, split=options["split"], options=reading)
     val = None if options["val_split"] is None else read_captions(corpus, split=options["val_split"], options=reading)
     listen = None if options["quiet"] else line_listener()
+    for note in dict.fromkeys((*train.notes, *(val.notes if val is not None else ()))):
+        click.echo(note, err=True)
     report = fit_encoder(options["encoder"], train, val, options["out"], config, listen)
     if plot is not None and report.curve:
         from training.report import save_plot

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from ...errors import SourceError
 from ..item import one_line
 from ..layouts.lines import check_regular
+from ..tables.column_types import plain_column, plain_type
 from ..tables.columns import listed
 from ..tables.parquet_file import PARQUET_ERRORS
 
@@ -74,7 +75,10 @@ def _read(path: Path) -> pa.Table:
 
 
 def _whole_numbers(column: pa.ChunkedArray, name: str, path: Path) -> np.ndarray:
-    if not pa.types.is_integer(column.type) or column.null_count:
+    kind = plain_type(column.type)
+    if not pa.types.is_integer(kind) or column.null_count:
         raise SourceError(f"column {name!r} of {path.name} holds {column.type} with gaps or text, not whole numbers")
-    numbers: np.ndarray = column.to_numpy().astype(np.int64)
-    return numbers
+    chunks = [plain_column(chunk).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    # A number that only an unsigned type holds is out of range, and not a negative one.
+    numbers = np.concatenate(chunks) if chunks else np.zeros(0, np.int64)
+    return np.minimum(numbers, np.iinfo(np.int64).max).astype(np.int64)

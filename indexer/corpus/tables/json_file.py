@@ -12,6 +12,7 @@ import pyarrow as pa
 from ...errors import SourceError
 from ..item import one_line
 from ..layouts.lines import BOM, MAX_RECORD_BYTES, bounded_lines, open_bytes, read_whole
+from .column_types import json_text
 from .columns import BadRecord, Record, Roles
 
 _BOOL, _FLOAT, _TEXT, _NESTED = "bool", "float", "str", "nested"
@@ -54,7 +55,7 @@ def cast_json(value: Any, kind: pa.DataType) -> Any:
     """`value` as a value of the column's type; in a string column everything but strings becomes JSON text."""
     if value is None or not pa.types.is_string(kind):
         return float(value) if value is not None and pa.types.is_floating(kind) else value
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = value if isinstance(value, str) else json_text(value) or ""
     # JSON may hold half a surrogate pair (\ud800), which no UTF-8 column can.
     return text.encode("utf-8", "replace").decode("utf-8")
 
