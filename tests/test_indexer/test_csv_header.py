@@ -71,6 +71,7 @@ def test_quotes_are_judged_after_the_lines_before_the_header(tmp_path: Path) -> 
         (["9007199254740992", "0.5"], pa.float64(), [2.0**53, 0.5]),
         (["1e300", "0.5", "NA"], pa.float64(), [1e300, 0.5, None]),
         (["0123", "7"], pa.string(), ["0123", "7"]),
+        (["1e400", "0.5"], pa.string(), ["1e400", "0.5"]),
         (["0", "0.5", "-0"], pa.float64(), [0.0, 0.5, -0.0]),
         (["1", "20"], pa.int64(), [1, 20]),
     ],

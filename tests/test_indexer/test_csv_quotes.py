@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from indexer.corpus import Item, SourceOptions, open_source
 from indexer.corpus.item import Rejection
@@ -82,6 +84,8 @@ LEGITIMATE = [
     'image\tcaption\na.jpg\t"two\nlines"\nb.jpg\tone\n',
     'caption\timage\n"two\nlines"\ta.jpg\none\tb.jpg\n',
     'image,caption\na.jpg,"two\nlines" \nb.jpg,one\n',
+    '"image"\t"caption"\n"3.jpg"\t"he said\n\tred"\n"b.jpg"\t"one"\n',
+    '"image","caption"\n"2.jpg","1\n,1"\n"b.jpg","one"\n',
 ]
 
 
@@ -125,6 +129,26 @@ def test_the_option_reaches_fitting_and_matching(tmp_path: Path, photos: Path) -
     assert done.exception is None
     assert [row["caption"] for row in json.loads(done.stdout)] == ['"words 0', '"words 1']
     assert "quotes in t.csv are taken for signs like others" in done.stderr
+
+
+words = st.lists(
+    st.sampled_from(['"', '""', "a", "red dog", ",", '"quoted"', 'end"', '"start', "x.jpg", "it's"]), max_size=6
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(words.map("".join), min_size=1, max_size=8), delimiter=st.sampled_from("\t;"))
+def test_no_row_is_lost_whatever_quotes_a_file_without_quoting_has(
+    tmp_path: Path, rows: list[str], delimiter: str
+) -> None:
+    lines = "".join(f"{n}.jpg{delimiter}{row}\n" for n, row in enumerate(rows))
+    path = write(tmp_path / "t.tsv", f"image{delimiter}caption\n{lines}")
+    try:
+        images = [one.item_id for one in read(path, delimiter=delimiter) if one.collection == "images"]
+    except SourceError as error:
+        assert "--quoting none" in str(error)  # noqa: PT017
+    else:
+        assert images == [f"{n}.jpg" for n in range(len(rows))]
 
 
 def test_an_unknown_quoting_is_refused(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ def exact_numbers(texts: pa.ChunkedArray, numbers: pa.ChunkedArray) -> pa.Chunke
     texts = pc.if_else(there, pc.utf8_trim_whitespace(texts), pa.scalar(None, pa.string()))
     if pc.any(pc.match_substring_regex(texts, _PADDED)).as_py():
         return texts
+    if pa.types.is_floating(numbers.type) and pc.any(pc.and_(pc.is_inf(numbers), _has_digits(texts))).as_py():
+        return texts  # 1e400 is no infinity
     if pa.types.is_int64(numbers.type) or not pc.any(pc.match_substring_regex(texts, _LONG)).as_py():
         return None
     if pc.all(pc.match_substring_regex(texts, r"^\+?\d{1,20}$")).as_py():
@@ -161,6 +163,10 @@ def exact_numbers(texts: pa.ChunkedArray, numbers: pa.ChunkedArray) -> pa.Chunke
             return texts
     long = texts.filter(pc.match_substring_regex(texts, _LONG)).to_pylist()
     return None if all(_is_exact(text) for text in long) else texts
+
+
+def _has_digits(texts: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.match_substring_regex(texts, r"\d")
 
 
 def _is_exact(text: str) -> bool:

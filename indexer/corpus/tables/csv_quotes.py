@@ -64,6 +64,7 @@ class _Record:
         first: The number of its first line.
         lines: Its lines, or the first of them.
         count: How many lines it has.
+        opened: The cell of the first line that stays open at its end.
         separators: Those that stand outside quotes.
         is_closed: A quote closes its last cell.
         has_rest: Something stands between a closing quote and the end of its cell.
@@ -74,6 +75,7 @@ class _Record:
     first: int
     lines: list[str]
     count: int = 1
+    opened: int = 0
     separators: int = 0
     is_closed: bool = True
     has_rest: bool = False
@@ -88,14 +90,15 @@ class _Record:
         """Whether a cell over several lines holds rows of its own rather than words."""
         if self.count == 1:
             return False
-        return self.has_rest or _Alike(self.lines, delimiter, columns).share() > 0.5
+        return self.has_rest or _Alike(self, delimiter, columns).share() > 0.5
 
 
 class _Alike:
     """Compares the lines of one cell with the row around it."""
 
-    def __init__(self, lines: list[str], delimiter: str, columns: int) -> None:
-        self._rows = [line.rstrip("\n").split(delimiter) for line in lines]
+    def __init__(self, record: _Record, delimiter: str, columns: int) -> None:
+        self._rows = [line.rstrip("\n").split(delimiter) for line in record.lines]
+        self._opened = record.opened
         self._columns = columns
         # A tab or a bar stands in hardly any text.
         self._rare = delimiter in "\t|" and columns > 0
@@ -105,29 +108,39 @@ class _Alike:
         counted = [row for row in self._rows if len(row) == self._columns + 1]
         if len(counted) < 2 or not self._columns:
             return 0.0
-        rows = counted if self._rare else [row for row in counted if self._fits(row)]
+        rows = [row for row in counted if self._fits(row)]
         return len(rows) / len(self._rows) if len(rows) > 1 else 0.0
 
     def _fits(self, row: list[str]) -> bool:
         """Whether a cell of the row is of the kind that the real row has in the same column."""
         first, last = self._rows[0], self._rows[-1]
-        opened = next((at for at, cell in enumerate(first) if cell.startswith('"')), len(first))
-        before = range(min(opened, len(row)))
-        after = [at for at in range(opened + 1, len(row)) if len(last) == len(row)]
+        before = range(min(self._opened, len(row), len(first)))
+        after = [at for at in range(self._opened + 1, len(row)) if len(last) == len(row)]
         pairs = [(row[at], first[at]) for at in before] + [(row[at], last[at]) for at in after]
+        if self._rare:
+            # The separators are evidence; where the real cell is a word, any will do.
+            return all(_same_kind(one, other) or not _is_typed(other) for one, other in pairs)
         return bool(pairs) and all(_same_kind(one, other) for one, other in pairs)
 
 
 def _same_kind(one: str, other: str) -> bool:
     """Two names of images, two numbers, or two keys of one shape such as `AB-12` and `C-345`; never two words."""
-    one, other = one.strip().strip('"'), other.strip().strip('"')
-    if one.lower().endswith(IMAGE_SUFFIXES) or _NUMBER.match(one):
-        return other.lower().endswith(IMAGE_SUFFIXES) or _NUMBER.match(other) is not None
-    shape = _shape(one)
-    return "9" in shape and shape == _shape(other)
+    shapes = [_shape(cell) for cell in (one, other)]
+    return _is_typed(one) and shapes[0] == shapes[1]
+
+
+def _is_typed(cell: str) -> bool:
+    """Whether a cell is of a kind that can be told: the name of an image, a number, a key with digits."""
+    return "9" in _shape(cell)
 
 
 def _shape(cell: str) -> str:
+    """What cells of one kind have in common; empty for words of several parts."""
+    cell = cell.strip().strip('"')
+    if cell.lower().endswith(IMAGE_SUFFIXES):
+        return "9.image"
+    if _NUMBER.match(cell):
+        return "9"
     if len(cell) > MAX_SHAPE or any(letter.isspace() for letter in cell):
         return ""
     return _RUNS.sub(lambda run: "9" if run[0][0].isdigit() else "a", cell)
@@ -163,6 +176,7 @@ def _scan(record: _Record, line: str, delimiter: str, *, is_open: bool) -> bool:
             start = at if is_open else at + 1
             end = _closing(record, line, start)
             if end < 0:
+                record.opened = record.separators if record.count == 1 else record.opened
                 return True
             record.has_separator |= delimiter in line[start:end]
             at, is_open = end + 1, False
