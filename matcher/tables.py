@@ -291,6 +291,7 @@ def all_image_paths(texts: Sequence[str]) -> bool:
 _PROBLEMS = {
     "url": "is a URL, and nothing is fetched; save the image and give its path",
     "not_base64": "comes with an image that is no base64; write it as data:image/png;base64,...",
+    "numbers": "is a list of numbers; give an array of uint8, a PIL image or a path",
     "invalid_path": "holds a NUL, which no file name can",
     "remote_file": "is a file: URL of another machine; copy the file here and give its path",
     "not_a_path": "is no path but rather base64; write an image as data:image/png;base64,...",

@@ -102,6 +102,18 @@ def test_what_holds_no_caption_is_refused_and_its_image_stays(tmp_path: Path, ce
     assert (texts(entries), reasons(entries)) == ([], ["not_a_text"])
 
 
+@pytest.mark.parametrize("cell", [[101, 2023, 102], [0.5, None], [[1, 2], [3, 4]]])
+def test_a_list_of_numbers_is_one_rejection(tmp_path: Path, cell: Any) -> None:
+    entries = read(parquet(tmp_path / "t.parquet", cell))
+    assert (texts(entries), reasons(entries)) == ([], ["not_a_text"])
+    (tmp_path / "t.jsonl").write_text(json.dumps({"image": cell, "caption": "x"}), encoding="utf-8")
+    rejected, text = read(tmp_path / "t.jsonl")
+    assert isinstance(rejected, Rejection)
+    assert (rejected.item_id, rejected.reason) == ("row-1", "numbers")
+    assert rejected.detail.startswith("the image in line 1 of t.jsonl is a list of numbers")
+    assert isinstance(text, Item)
+
+
 def test_deep_nesting_ends_in_a_rejection(tmp_path: Path) -> None:
     (tmp_path / "t.jsonl").write_text('{"image":"a","caption":' + "[" * 60 + '"x"' + "]" * 60 + "}", encoding="utf-8")
     assert reasons(read(tmp_path / "t.jsonl")) == ["not_a_text"]

@@ -17,6 +17,7 @@ MAX_DEPTH = 10
 CAPTION_KEYS = ("raw", "caption", "captions", "text", "texts", "sentence", "sentences", "title")
 PATH_KEYS = ("path", "file_name", "filename", "url")
 _LISTS = (list, tuple)
+ARRAY = "a list of numbers"
 
 Text = str | bytes | NoText | None
 
@@ -46,6 +47,8 @@ def image_cells(
     if is_missing(value):
         return []
     if isinstance(value, _LISTS) and not is_map(value):
+        if _is_array(value):
+            return [ImageCell(problem="numbers")]
         return [cell for one in value for cell in image_cells(one, bytes_are_files=bytes_are_files, names_in=names_in)]
     if isinstance(value, Mapping | list):
         return _struct_cells(dict(value), bytes_are_files, names_in)
@@ -90,7 +93,7 @@ def _texts(value: Any, depth: int) -> list[Text]:
     if depth == 0:
         return [NoText(f"nested more than {MAX_DEPTH} deep")]
     if isinstance(value, _LISTS) and not is_map(value):
-        return [text for one in value for text in _texts(one, depth - 1)]
+        return [NoText(ARRAY)] if _is_array(value) else [text for one in value for text in _texts(one, depth - 1)]
     if isinstance(value, Mapping | list):
         return _struct_texts(dict(value), depth)
     if not isinstance(value, str | bytes):
@@ -113,6 +116,15 @@ def _scalar_text(value: Any) -> Text:
     if isinstance(value, bool):
         return "true" if value else "false"
     return _number_text(value) if isinstance(value, float) else str(value)
+
+
+def _is_array(value: Any) -> bool:
+    """Whether a list holds numbers, or lists of them: pixels, tokens, a vector."""
+    for _ in range(MAX_DEPTH):
+        if not (isinstance(value, _LISTS) and value):
+            break
+        value = next((one for one in value if one is not None), None)
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_missing(value: Any) -> bool:

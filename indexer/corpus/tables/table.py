@@ -25,6 +25,7 @@ from .seen_rows import SeenRows, check_splits
 _PROBLEMS = {
     "url": "is a URL, and nothing is fetched unless it is allowed: give --allow-urls, or download it and name the file",
     "not_base64": "comes with an image that is not in base64: write it as data:image/png;base64,...",
+    "numbers": "is a list of numbers: write images as files, PNG or JPEG for instance, into the column",
     "invalid_path": "holds a NUL byte, which no file name can",
     "not_utf8": "is not UTF-8: rename the file, or save the table as UTF-8",
     "remote_file": "is a file: URL of another machine: copy the file here, or name it by http(s)",
@@ -250,7 +251,8 @@ class TableSource:
         problem = cell.problem or ("" if path == cell.path else "not_utf8")
         if problem:
             item = _with_id(base, key if self._keyed or not path else path)
-            return item.rejected("read", problem, f"the path {shown(path)!r} in {base.location} {_PROBLEMS[problem]}")
+            what = f"the path {shown(path)!r}" if path else "the image"
+            return item.rejected("read", problem, f"{what} in {base.location} {_PROBLEMS[problem]}")
         found = self._paths.find(path)
         if found.respelt:
             state.note_respelt(path, base.location)
