@@ -53,6 +53,13 @@ def test_a_delimiter_of_its_own_line_may_be_any(tmp_path: Path) -> None:
     assert (text.content, text.metadata) == ("a,b;c", {"n": 1})
 
 
+@pytest.mark.parametrize("line", ["sep=a", 'sep="', "sep=;;", "sep="])
+def test_a_line_that_names_no_separator_is_a_header(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path / "t.csv", f"{line}\nx\n")
+    with pytest.raises(SourceError, match=r"no column of a known name|cannot be read"):
+        open_source(path)
+
+
 def test_quotes_are_judged_after_the_lines_before_the_header(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", 'sep=,\nimage,caption\n0.jpg,"open\n1.jpg,close"\n')
     with pytest.raises(SourceError, match=r"in line 3 of t\.csv takes the rows up to line 4"):

@@ -28,7 +28,7 @@ BLOCK_BYTES = 32 * 2**20
 BATCH_ROWS = 8192
 QUOTINGS = ("auto", "csv", "none")
 # Spreadsheets write the delimiter into a line of its own.
-_SEPARATOR_LINE = re.compile(r'\s*"?sep=(.)"?\s*$', re.IGNORECASE)
+_SEPARATOR_LINE = re.compile(r'\s*"?sep=([^\w"])"?\s*$', re.IGNORECASE)
 
 
 class CsvFile:
