@@ -57,7 +57,7 @@ class CaptionedImages:
     images: Sequence[Content]
     captions: Sequence[Sequence[str]]
     left_out: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         if len(self.images) != len(self.captions):
