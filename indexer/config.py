@@ -193,6 +193,7 @@ def recorded_options(build: Mapping[str, Any], given: SourceOptions | None = Non
     for name in ("metadata", "splits"):
         values[name] = tuple(values[name]) if values.get(name) is not None else None
     values["splits"] = values["splits"] or ()
+    values["exclude"] = tuple(values.get("exclude") or ())
     values["root"] = Path(values["root"]) if values.get("root") else None
     chosen = given or SourceOptions()
     named = {field.name: getattr(chosen, field.name) for field in fields(chosen)}

@@ -24,7 +24,7 @@ from .tables.json_file import read_json
 from .tables.part_tables import PARQUET_SUFFIX, PartTables, parquet_parts
 from .tables.split_tables import SplitTables, split_tables
 from .tables.table import TableSource, table_suffix
-from .webdataset.shard_list import TAR_SUFFIX, holds_shards, is_packed, is_pattern
+from .webdataset.shard_list import TAR_SUFFIX, holds_shards, is_packed, is_shard_pattern
 from .webdataset.webdataset import WebDataset
 
 # What the .json members of shards cannot name.
@@ -49,7 +49,7 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
         layouts = (*LAYOUTS, *registered)
         raise SourceError(f"layout {chosen.layout!r} is unknown; choose one of {', '.join(layouts)}")
     if not corpus.exists():
-        if is_pattern(corpus) and chosen.layout in ("auto", "webdataset"):
+        if is_shard_pattern(corpus) and chosen.layout in ("auto", "webdataset"):
             shards = _open_shards(corpus, chosen)
             _check_urls(shards, chosen)
             return shards
@@ -62,6 +62,7 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
         raise SourceError(f"the root of the image paths {str(chosen.root)!r} is no folder")
     source = _open_folder(corpus, chosen) if corpus.is_dir() else _open_file(corpus, chosen)
     _check_urls(source, chosen)
+    _check_exclude(source, chosen)
     return source
 
 
@@ -81,7 +82,7 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
     _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of images", corpus)
-    return FolderSource(corpus)
+    return FolderSource(corpus, options.exclude)
 
 
 def _layouts_to_try(corpus: Path, options: SourceOptions) -> list[str]:
@@ -130,7 +131,11 @@ def _split_tables_in(corpus: Path, options: SourceOptions) -> Source | None:
 
 
 def _shards_in(corpus: Path, options: SourceOptions) -> Source | None:
-    return None if options.layout == "auto" and not holds_shards(corpus) else _open_shards(corpus, options)
+    return (
+        None
+        if options.layout == "auto" and not holds_shards(corpus, options.exclude)
+        else _open_shards(corpus, options)
+    )
 
 
 @dataclass(frozen=True)
@@ -203,6 +208,14 @@ def _check_urls(source: Source, options: SourceOptions) -> None:
         raise SourceError("--allow-private says where URLs may lead, and none is fetched; give --allow-urls beside it")
     if options.allow_urls and not isinstance(source, TableSource | SplitTables | PartTables):
         raise SourceError(f"{source.name} names no images by URL; leave --allow-urls out, or name a table")
+
+
+def _check_exclude(source: Source, options: SourceOptions) -> None:
+    if options.exclude and not isinstance(source, FolderSource | WebDataset):
+        raise SourceError(
+            f"--exclude {options.exclude[0]!r} leaves out files of a folder that is walked, and {source.name} says "
+            "itself which images it has; leave it out"
+        )
 
 
 def _looks_like_flickr(corpus: Path, options: SourceOptions) -> bool:

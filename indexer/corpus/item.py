@@ -278,6 +278,8 @@ class SourceOptions:
         delimiter: What separates the cells of a CSV file; None counts `,` `;` tab and `|` in the header.
         quoting: Whether quotes in a CSV file hold cells together: `csv` says so, with `none` they are signs like
             others, `auto` looks whether they would swallow rows.
+        exclude: Patterns of files and folders that are left out where a folder is walked: `*` `?` `[ab]`, of a name
+            or of a whole relative path.
     """
 
     layout: str = "auto"
@@ -290,5 +292,6 @@ class SourceOptions:
     root: Path | None = None
     delimiter: str | None = None
     quoting: str = "auto"
+    exclude: tuple[str, ...] = ()
     allow_urls: bool = False
     allow_private: bool = False

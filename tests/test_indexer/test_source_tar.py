@@ -211,7 +211,7 @@ def test_ids_do_not_depend_on_where_the_shards_lie(shards: Path, monkeypatch: py
         ("{3..1}.tar", "is empty or too long"),
         ("{0..999999999}.tar", "is empty or too long"),
         ("{abc}.tar", "no range like"),
-        ("{00..99}{00..99}{00..99}.tar", "names 1000000 shards"),
+        ("{00..99}{00..99}{00..99}.tar", "names 1000000 files"),
     ],
 )
 def test_a_pattern_that_names_nothing_says_why(shards: Path, pattern: str, words: str) -> None:

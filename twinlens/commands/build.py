@@ -142,6 +142,12 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 @corpus_options
 @click.option("--metadata", metavar="COLUMN", multiple=True, help="Column to keep for --where. [default: all others]")
 @click.option("--split", multiple=True, help="Read only this split; may be repeated.")
+@click.option(
+    "--exclude",
+    metavar="GLOB",
+    multiple=True,
+    help="Leave out files and folders of a folder by name or path, e.g. '*_thumb.jpg'; may be repeated.",
+)
 @click.option("--cache", metavar="DIR", help="Folder for the copy of a remote CORPUS. [default: INDEX.corpus]")
 @click.option("--image-embeddings", type=FILE, help="Ready-made image vectors: .npy or Parquet.")
 @click.option("--text-embeddings", type=FILE, help="Ready-made text vectors: .npy or Parquet.")
@@ -262,7 +268,9 @@ def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     if corpus is not None:
         _refuse(VECTOR_NAMES, "goes with ready-made embeddings, not with a corpus")
         return corpus, _source_options(arguments), settings
-    _refuse((*COLUMN_NAMES, "metadata", "split", "cache"), "goes with a corpus, not with ready-made embeddings")
+    _refuse(
+        (*COLUMN_NAMES, "metadata", "split", "exclude", "cache"), "goes with a corpus, not with ready-made embeddings"
+    )
     for side, vectors in (("image", images), ("text", texts)):
         if vectors is None:
             _refuse((f"{side}_ids", f"{side}_metadata"), f"needs --{side}-embeddings beside it")
@@ -283,7 +291,10 @@ def _source_options(arguments: dict[str, Any]) -> Any:
     from indexer.corpus import SourceOptions
 
     options = SourceOptions(
-        **column_options(arguments), metadata=arguments["metadata"] or None, splits=arguments["split"]
+        **column_options(arguments),
+        metadata=arguments["metadata"] or None,
+        splits=arguments["split"],
+        exclude=arguments["exclude"],
     )
     return None if options == SourceOptions() else options
 

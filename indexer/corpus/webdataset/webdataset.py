@@ -72,7 +72,7 @@ class WebDataset:
     """
 
     def __init__(self, corpus: Path, options: SourceOptions) -> None:
-        self.root, self._paths = find_shards(corpus)
+        self.root, self._paths = find_shards(corpus, options.exclude)
         self.name = f"webdataset {printable(corpus.name)} ({len(self._paths)} shards)"
         self._types = JsonTypes()
         seen = _Survey(self.shards(), self.name, self._types, options)
