@@ -29,6 +29,7 @@ from .ann.memory import say_memory
 from .changes import ShrinkGuard, changes_since
 from .config import BuildConfig, options_json, recorded_config, recorded_options, with_prompt
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
+from .corpus.embeddings.clip_retrieval import is_clip_retrieval, open_clip_retrieval
 from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
@@ -58,7 +59,8 @@ def build_index(
 
     Args:
         source: A corpus: folder, table or dataset layout; the same by a protocol of fsspec, as `s3://bucket/photos`, of
-            which a copy is kept (see `BuildConfig.cache`); an opened source; or ready-made embeddings.
+            which a copy is kept (see `BuildConfig.cache`); an opened source; or ready-made embeddings, also as the
+            folder that clip-retrieval writes.
         out: The index folder, made where it is missing.
         encoder: An encoder spec such as `lite`, or a loaded encoder. None takes that of the index being updated, else
             `DEFAULT_ENCODER`; for ready-made embeddings None means that nothing is known of it.
@@ -73,6 +75,8 @@ def build_index(
     """
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
+    if isinstance(source, str | Path) and not is_remote(source) and is_clip_retrieval(Path(source)):
+        source, options = open_clip_retrieval(Path(source), options), None
     options = _with_layout_of(spec, options, config)
     _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
     if not config.update and not isinstance(source, EmbeddingSource):

@@ -18,6 +18,7 @@ MAX_FILES = 100_000
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
+_NUMBERS = re.compile(r"([0-9]+)")
 _WILD = re.compile(r"[*?\[{]")
 
 
@@ -48,6 +49,33 @@ def matching_files(pattern: Path, what: str) -> tuple[Path, list[Path]]:
             raise SourceError(f"there is no {what} {str(root / text)!r}; fix the pattern, or fetch the {what}")
         files.update(dict.fromkeys(found))
     return root, list(files)
+
+
+def files_in_parts(path: Path, suffixes: Sequence[str], what: str) -> list[Path]:
+    """The files that hold one thing in parts: one, those of a pattern, or those of a folder with its first suffix.
+
+    They come in natural order, 2 before 10, in which vectors and the rows beside them fit each other.
+
+    Raises:
+        SourceError: Nothing is there.
+    """
+    if is_pattern(path, suffixes):
+        return sorted(matching_files(path, what)[1], key=lambda path: natural_key(str(path)))
+    if not _exists(path):
+        raise SourceError(f"there is no file {str(path)!r}; name {what} in one of {', '.join(suffixes)}, or a folder")
+    if not path.is_dir():
+        return [path]
+    for suffix in suffixes:
+        files = [path / name for name in _listed(path) if name.lower().endswith(suffix)]
+        if files:
+            return sorted(files, key=lambda path: natural_key(str(path)))
+    raise SourceError(f"folder {str(path)!r} holds no file of {', '.join(suffixes)}; name the folder with {what}")
+
+
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by that puts 2 before 10."""
+    # Every other part is a number.
+    return [(int(part), "") if at % 2 else (-1, part) for at, part in enumerate(_NUMBERS.split(name))]
 
 
 def _fixed(pattern: Path) -> tuple[Path, Sequence[str]]:

@@ -104,7 +104,7 @@ def test_vectors_of_other_lengths_can_be_scaled(tmp_path: Path) -> None:
     [
         np.zeros(4, np.float32),
         np.zeros((2, 3), np.int64),
-        np.zeros((0, 4), np.float32),
+        np.zeros((4, 0), np.float32),
         np.zeros((2, 2, 2), np.float32),
     ],
 )
@@ -299,7 +299,7 @@ def test_neither_images_nor_texts_is_an_error(tmp_path: Path) -> None:
         EmbeddingSource(EmbeddingOptions())
     with pytest.raises(SourceError, match=r"there is no file '.*v\.npy'"):
         images(tmp_path / "v.npy")
-    with pytest.raises(SourceError, match=r"neither \.npy nor \.parquet"):
+    with pytest.raises(SourceError, match=r"holds no file of \.npy, \.parquet"):
         images(tmp_path)
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import unicodedata
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,22 @@ def captions(root: Path) -> dict[str, tuple[str, ...]]:
 # --- links, and folders that cannot be read
 
 
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[str]:
+    """A folder in `photos` of folders so deep that their path is too long: not even root can read the last."""
+    root, name = tmp_path / "photos", "d" * 200
+    root.mkdir()
+    here = os.open(root, os.O_RDONLY)
+    for _ in range(25):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    yield name
+    shutil.rmtree(root / name)
+
+
 def test_a_link_to_itself_is_an_item_that_cannot_be_read(tmp_path: Path, encoder: ColourEncoder) -> None:
     paint(tmp_path / "photos" / "a.png", "red")
     (tmp_path / "photos" / "loop.jpg").symlink_to("loop.jpg")
@@ -51,9 +69,8 @@ def test_a_link_to_itself_is_an_item_that_cannot_be_read(tmp_path: Path, encoder
     assert (report.manifest.counts.images, dict(report.rejected)) == (1, {"unreadable": 1})
 
 
-def test_a_folder_that_cannot_be_read_is_one_rejection(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read_is_one_rejection(tmp_path: Path, deep: str) -> None:
     touch(tmp_path / "photos", "a.jpg", "z/b.jpg")
-    deep = _too_deep(tmp_path / "photos")
     ids, rejected, _ = found(tmp_path / "photos")
     assert ids == ["a.jpg", "z/b.jpg"]
     ((name, reason),) = rejected
@@ -70,9 +87,8 @@ def test_a_folder_without_permission_is_one_rejection(tmp_path: Path) -> None:
     assert (ids, rejected) == (["a.jpg"], [("locked/", "unreadable_folder")])
 
 
+@pytest.mark.usefixtures("deep")
 def test_nothing_but_an_unreadable_folder_says_so(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    _too_deep(tmp_path / "photos")
     with pytest.raises(SourceError, match=r"holds nothing to index.*cannot be read \(File name too long\)"):
         open_source(tmp_path / "photos")
 
@@ -93,19 +109,6 @@ def test_a_corpus_that_is_itself_a_link_keeps_its_captions(tmp_path: Path) -> No
     touch(tmp_path, "photos/a.jpg", "photos/a.txt", text="a cat\n")
     (tmp_path / "link").symlink_to("photos", target_is_directory=True)
     assert captions(tmp_path / "link") == {"a.jpg#0 a cat": ("a.jpg",)}
-
-
-def _too_deep(root: Path) -> str:
-    """Make folders below `root` whose path is longer than a path may be; root itself cannot read the last."""
-    name = "d" * 200
-    here = os.open(root, os.O_RDONLY)
-    for _ in range(25):
-        os.mkdir(name, dir_fd=here)
-        below = os.open(name, os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
-    return name
 
 
 # --- sidecars

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from ..item import Rejection, SourceOptions
 from ..tables.cells import plain
 from ..tables.column_types import as_keys, from_file, is_binary
 from ..tables.columns import catalog_names, first_of, listed
-from .pair_table import read_pairs
+from .pair_table import aligned_pairs, read_pairs
 from .row_table import ID_NAMES, RowTable, check_ids, read_ids, read_parquet_columns, read_row_table
 from .vector_file import NpyVectors, ParquetVectors, open_vectors
 
@@ -31,12 +31,12 @@ class EmbeddingFiles:
     """The files of one collection.
 
     Attributes:
-        vectors: A `.npy` or Parquet file, or a folder of them that are read one after another in natural order.
+        vectors: A `.npy` or Parquet file, or a pattern or folder of them, read one after another in natural order.
         vector_column: The Parquet column of vectors; None takes the only one.
         ids: One id a row: a `.txt` file or a table. None takes the id column of the Parquet or table, else row numbers.
         id_column: The column with the ids, in `ids`, the Parquet of vectors, or `table`.
-        table: A table with as many rows as there are vectors: captions or paths, and metadata. For texts also a
-            `.txt` file with one text a line.
+        table: A table, or a pattern or folder of Parquet files, with as many rows as there are vectors: captions or
+            paths, and metadata. For texts also a `.txt` file with one text a line.
         text_column: The column of `table` with the texts; None takes one of a known name.
     """
 
@@ -56,6 +56,7 @@ class EmbeddingOptions:
         images: The vectors of the images.
         texts: The vectors of the texts, from the same model as the images'.
         pairs: A CSV or Parquet file with the columns `image_row` and `text_row`, counted from 0.
+        aligned: Row n of the images and row n of the texts are a pair, instead of `pairs`.
         normalize: Scale every vector to unit length. Without it one that is not is an error, since vectors of other
             lengths are often raw features that no cosine search is meant for.
         chunk_rows: Vectors in one chunk. More rows take more memory and gain little; leave it alone.
@@ -64,6 +65,7 @@ class EmbeddingOptions:
     images: EmbeddingFiles | None = None
     texts: EmbeddingFiles | None = None
     pairs: Path | None = None
+    aligned: bool = False
     normalize: bool = False
     chunk_rows: int = CHUNK_ROWS
 
@@ -108,7 +110,7 @@ class EmbeddingSource:
             raise SourceError("neither image nor text embeddings were named; name at least one .npy or Parquet file")
         self.dim = self._common_dim()
         self.name = "embeddings " + ", ".join(f"{name}={side.name}" for name, side in self._sides.items())
-        self.notes = tuple(note for side in self._sides.values() for note in side.table.notes)
+        self.notes = tuple(note for side in self._sides.values() for note in side.notes)
         self.pairs = self._read_pairs()
 
     def rows(self, collection: Collection) -> int:
@@ -137,6 +139,8 @@ class EmbeddingSource:
         return next(iter(dims.values()))
 
     def _read_pairs(self) -> np.ndarray:
+        if self._options.aligned and len(self._sides) == 2:
+            return aligned_pairs(self.rows("images"), self.rows("texts"))
         if self._options.pairs is None:
             return np.zeros((0, 2), np.int64)
         if len(self._sides) < 2:
@@ -152,7 +156,7 @@ class _Side:
 
     def __init__(self, collection: Collection, files: EmbeddingFiles) -> None:
         self._collection = collection
-        self._files = open_vectors(files.vectors, files.vector_column)
+        self._files, self._empty = open_vectors(files.vectors, files.vector_column)
         self.name = files.vectors.name
         self.dim = self._files[0].dim
         self.rows = sum(file.rows for file in self._files)
@@ -160,8 +164,13 @@ class _Side:
         beside, ids = _parquet_columns(self._files, None if files.ids or files.table else files.id_column)
         self.ids = self._find_ids(files, ids)
         self.metadata = _joined(self.table.metadata, beside, self.rows)
-        for what, column in (("captions", self.table.captions), ("rows", self.table.metadata)):
+        table = self.table
+        for what, column in (("captions", table.captions), ("paths", table.uris), ("rows", table.metadata)):
             self._check_rows(column, f"{what} in {files.table.name if files.table else ''}")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (*self.table.notes, *((self._empty,) if self._empty else ()))
 
     def chunks(self, normalize: bool, size: int) -> Iterator[EmbeddingChunk]:
         start = 0
@@ -274,7 +283,7 @@ def _read_table(collection: Collection, files: EmbeddingFiles) -> RowTable:
 
 
 def _parquet_columns(
-    files: list[NpyVectors | ParquetVectors], id_column: str | None
+    files: Sequence[NpyVectors | ParquetVectors], id_column: str | None
 ) -> tuple[pa.Table | None, pa.ChunkedArray | None]:
     """Metadata and ids that stand in the Parquet files of the vectors themselves."""
     first = files[0]

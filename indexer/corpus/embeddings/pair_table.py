@@ -46,6 +46,20 @@ def read_pairs(path: Path, image_rows: int, text_rows: int) -> np.ndarray:
     return pairs[np.sort(first)]
 
 
+def aligned_pairs(image_rows: int, text_rows: int) -> np.ndarray:
+    """(n, 2) int64: each row with the row of the same number.
+
+    Raises:
+        SourceError: There are not as many images as texts.
+    """
+    if image_rows != text_rows:
+        raise SourceError(
+            f"there are {image_rows} image vectors and {text_rows} text vectors, and row belongs to row; "
+            "name both sides by themselves, with a file of pairs"
+        )
+    return np.repeat(np.arange(image_rows, dtype=np.int64)[:, None], 2, axis=1)
+
+
 def kept_pairs(pairs: np.ndarray, image_rows: np.ndarray, text_rows: np.ndarray) -> tuple[np.ndarray, int]:
     """`pairs` in row ids of the index, and how many fell out because an end was rejected.
 

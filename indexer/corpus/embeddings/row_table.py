@@ -16,16 +16,18 @@ import pyarrow.parquet as pq
 from storage.errors import DuplicateItemError
 
 from ...errors import SourceError
+from ..file_pattern import files_in_parts, is_pattern
 from ..image_paths import MAX_PATH
 from ..item import NoText, SourceOptions, one_line, shown
 from ..layouts.folder import TABLE_SUFFIXES
-from ..layouts.lines import read_whole
+from ..layouts.lines import check_regular, read_whole
 from ..tables.cells import plain, text_cells
 from ..tables.columns import IMAGE_NAMES, TEXT_NAMES, BadRecord, Record, choose_roles, first_of, listed, renamed
 from ..tables.parquet_file import PARQUET_ERRORS
 from ..tables.table import open_records, table_suffix
 
 ID_NAMES = ("item_id", "id")
+PARTS = (".parquet",)
 BATCH_ROWS = 65536
 
 Column = tuple[str, str]
@@ -46,12 +48,15 @@ class RowTable:
 
 
 def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> RowTable:
-    """The columns of a table, or the lines of a `.txt` file as captions.
+    """The columns of a table or of several Parquet files, or the lines of a `.txt` file as captions.
 
     Raises:
-        SourceError: It cannot be read, a named column is not there, or any row of it is broken: rows are matched to
+        SourceError: One cannot be read, a named column is not there, or any row of it is broken: rows are matched to
             vectors by position, so none may be passed over.
     """
+    if path.is_dir() or is_pattern(path, PARTS):
+        files = [one for one in files_in_parts(path, PARTS, "metadata") if _has_rows(one)]
+        return _joined([read_row_table(one, options, needs_text=needs_text) for one in files], path)
     if not table_suffix(path):
         if not needs_text:
             raise SourceError(f"{str(path)!r} is no table; expected one of {', '.join(TABLE_SUFFIXES)} with metadata")
@@ -70,6 +75,41 @@ def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> R
     table = _collect(file.records(roles), fields, typed, raw, readers)
     parts = {role: table[f"{role} (raw)"] for role, column in named if column is not None}
     return RowTable(metadata=table.select(schema.names), notes=(*file.notes, *renamed(roles.metadata)), **parts)
+
+
+def _has_rows(path: Path) -> bool:
+    try:
+        check_regular(path)
+        return bool(pq.read_metadata(path).num_rows)
+    except PARQUET_ERRORS as error:
+        raise SourceError(f"{path.name} cannot be read as Parquet: {one_line(error)}; make a new copy") from error
+
+
+def _joined(tables: Sequence[RowTable], path: Path) -> RowTable:
+    """The rows of several tables one after another; a metadata column that some lack is null there."""
+    if not tables:
+        raise SourceError(f"{path.name} holds no row of metadata; leave it out")
+    columns: dict[str, pa.ChunkedArray | None] = {}
+    for role in ("captions", "uris", "ids"):
+        parts = [getattr(table, role) for table in tables]
+        if any(part is None for part in parts) and any(part is not None for part in parts):
+            raise SourceError(f"only some of the tables of {path.name} hold {role}; give all of them the same columns")
+        columns[role] = (
+            None if parts[0] is None else pa.chunked_array([piece for part in parts for piece in part.chunks])
+        )
+    try:
+        # A column more, since tables of no columns lose their rows when they are joined.
+        counted = [
+            table.metadata.append_column("", pa.nulls(len(table.metadata)))
+            for table in tables
+            if table.metadata is not None
+        ]
+        metadata = pa.concat_tables(counted, promote_options="permissive").drop_columns([""])
+    except pa.ArrowException as error:
+        raise SourceError(f"the columns of the tables of {path.name} differ: {one_line(error)}") from error
+    return RowTable(
+        metadata=metadata, notes=tuple(dict.fromkeys(n for table in tables for n in table.notes)), **columns
+    )
 
 
 def read_ids(path: Path, column: str | None = None) -> pa.ChunkedArray:

@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...errors import SourceError
+from ..file_pattern import files_in_parts
 from ..item import one_line
 from ..layouts.lines import check_regular
 from ..tables.column_types import plain_column, plain_type
 from ..tables.columns import listed
 from ..tables.parquet_file import PARQUET_ERRORS
-from ..tables.part_tables import natural_key
 
+SUFFIXES = (".npy", ".parquet")
 VECTOR_NAMES = ("vector", "embedding", "emb", "features")
 # NumPy evaluates the header as Python text, so a damaged one can fail in any of these ways.
 UNREADABLE = (ValueError, TypeError, KeyError, OverflowError, OSError, EOFError, SyntaxError, TokenError)
@@ -27,7 +28,7 @@ FLOATS = (np.float16, np.float32, np.float64)
 
 
 class NpyVectors:
-    """A 2-D `.npy` file of float16, float32 or float64, mapped and never unpickled.
+    """A 2-D `.npy` file of float16, float32 or float64, mapped and never unpickled; `dim` is 0 where there is no row.
 
     Raises:
         SourceError: It is no such file, is cut short, or holds Python objects, which could run code.
@@ -36,6 +37,9 @@ class NpyVectors:
     def __init__(self, path: Path) -> None:
         self.path = path
         array = self._map()
+        self.rows, self.dim = len(array) if array.ndim else -1, 0
+        if not self.rows:
+            return  # what was left for the last of several processes
         if array.ndim != 2 or array.dtype.type not in FLOATS or not array.size:
             raise SourceError(
                 f"{path.name} holds {array.dtype} of shape {array.shape}; expected (rows, dim) of float16, "
@@ -64,6 +68,8 @@ class NpyVectors:
 class ParquetVectors:
     """A column of equally long lists of floats in a Parquet file; `column` None takes the only one there is.
 
+    `dim` is 0 where there is no row.
+
     Raises:
         SourceError: It is no Parquet file, or has no such column.
     """
@@ -75,8 +81,10 @@ class ParquetVectors:
             with pq.ParquetFile(path) as file:
                 self.schema: pa.Schema = file.schema_arrow
                 self.rows: int = file.metadata.num_rows
-                self.column = _vector_column(self.schema, column, path)
-                self.dim = self._find_dim(file)
+                self.column, self.dim = "", 0
+                if self.rows:  # without rows a column may be of no type
+                    self.column = _vector_column(self.schema, column, path)
+                    self.dim = self._find_dim(file)
         except PARQUET_ERRORS as error:
             raise SourceError(f"{path.name} cannot be read as Parquet: {one_line(error)}; make a new copy") from error
 
@@ -118,33 +126,27 @@ class ParquetVectors:
         return dense
 
 
-def open_vectors(path: Path, column: str | None = None) -> list[NpyVectors | ParquetVectors]:
-    """The vector files at `path`: one file, or a folder of `.npy` or Parquet files in natural order (2 before 10).
+def open_vectors(path: Path, column: str | None = None) -> tuple[Sequence[NpyVectors | ParquetVectors], str]:
+    """The vector files at `path` that hold vectors, and a note of those that hold none, empty where there are none.
+
+    `path` is one file, a pattern, or a folder of `.npy` or Parquet files, read in natural order (2 before 10).
 
     Raises:
         SourceError: Nothing is there, a file is not what its suffix says, or the files differ in `dim`.
     """
-    paths = _files(path)
-    files = [ParquetVectors(one, column) if one.suffix.lower() == ".parquet" else NpyVectors(one) for one in paths]
+    paths = files_in_parts(path, SUFFIXES, "vectors")
+    opened = [ParquetVectors(one, column) if one.suffix.lower() == ".parquet" else NpyVectors(one) for one in paths]
+    files = [file for file in opened if file.rows]
+    empty = [file.path.name for file in opened if not file.rows]
+    if not files:
+        raise SourceError(f"{path.name} holds no vector: {empty[0]} has no rows; make the vectors anew")
     for file in files[1:]:
         if file.dim != files[0].dim:
             raise SourceError(
                 f"{file.path.name} holds {file.dim}-d vectors, {files[0].path.name} {files[0].dim}-d; "
                 "all vectors of an index have one length"
             )
-    return files
-
-
-def _files(path: Path) -> Sequence[Path]:
-    if not path.exists():
-        raise SourceError(f"there is no file {str(path)!r}; name a .npy or Parquet file of vectors")
-    if not path.is_dir():
-        return [path]
-    for suffix in (".npy", ".parquet"):
-        files = [file for file in path.iterdir() if file.suffix.lower() == suffix and not file.name.startswith(".")]
-        if files:
-            return sorted(files, key=lambda file: natural_key(file.name))
-    raise SourceError(f"folder {str(path)!r} holds neither .npy nor .parquet files; name the vectors")
+    return files, f"{len(empty)} of {len(opened)} files of vectors hold no row, first {empty[0]}" if empty else ""
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from encoders.images import IMAGE_SUFFIXES
 
 from ...errors import SourceError
+from ..file_pattern import natural_key
 from ..item import Item, Rejection, SourceOptions, printable
 from .column_types import common_type, is_binary
 from .columns import listed
@@ -26,7 +27,6 @@ PARQUET_SUFFIX = ".parquet"
 _OTHERS = (*IMAGE_SUFFIXES, ".tar")
 _SHARD = re.compile(r"(?P<split>.+)-\d+-of-\d+(-[0-9a-f]+)?")
 _SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
-_NUMBERS = re.compile(r"([0-9]+)")
 
 
 def parquet_parts(folder: Path) -> list[Path]:
@@ -126,9 +126,3 @@ def _lacking(schemas: Sequence[pa.Schema], columns: Sequence[str]) -> tuple[str,
         for name, count in counts.items()
         if count
     )
-
-
-def natural_key(name: str) -> list[tuple[int, str]]:
-    """A key to sort names by that puts 2 before 10."""
-    # Every other part is a number.
-    return [(int(part), "") if at % 2 else (-1, part) for at, part in enumerate(_NUMBERS.split(name))]
