@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, BinaryIO, Literal, Self
 
 import duckdb
 import numpy as np
@@ -18,9 +18,13 @@ from .errors import CorruptIndexError, DuplicateItemError, SearchParameterError,
 from .files.atomic import checkpoint, explained, sync_file
 from .files.duckdb_file import open_locked, refuse_all_but_tables, written_through
 from .files.layout import open_regular
+from .filtering.captions import any_caption_sql, names_caption
+from .filtering.cost import is_plain
+from .filtering.evaluate import evaluate
+from .filtering.process import FilterProcesses
 from .metadata_columns import check_names, stored
 from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, LATER_COLUMNS, Collection
-from .where import parse_predicate, shortened
+from .where import parse_predicate, predicate_sql, shortened
 
 
 def _image_columns() -> dict[str, pa.DataType]:
@@ -99,9 +103,10 @@ class Catalog:
     It keeps working when its file is removed.
     """
 
-    def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, path: Path, file: BinaryIO, connection: duckdb.DuckDBPyConnection) -> None:
         self.path = path
         self._connection = connection
+        self._processes = FilterProcesses(path, file)
         self._lock = threading.Lock()
         self._columns = self._read_columns()
         self.counts: Mapping[str, int] = {name: self._count(name) for name in TABLES}
@@ -114,18 +119,18 @@ class Catalog:
             CorruptIndexError: The file is missing, not a catalog, or lacks a table or column.
         """
         path = Path(path)
-        try:
-            with open_regular(path.parent, path.name) as file:
+        with open_regular(path.parent, path.name) as file:
+            try:
                 connection = open_locked(path, file)
-        except duckdb.Error as error:
-            raise CorruptIndexError(
-                f"{path} is not a catalog ({first_line(error)}); roll back to another version or build again"
-            ) from error
-        try:
-            return cls(path, connection)
-        except BaseException:
-            connection.close()
-            raise
+            except duckdb.Error as error:
+                raise CorruptIndexError(
+                    f"{path} is not a catalog ({first_line(error)}); roll back to another version or build again"
+                ) from error
+            try:
+                return cls(path, file, connection)
+            except BaseException:
+                connection.close()
+                raise
 
     def columns(self, collection: Collection) -> list[tuple[str, str]]:
         """Return name and SQL type of each column of a collection, in order, the user's metadata last."""
@@ -185,26 +190,33 @@ class Catalog:
     def filter_rows(self, collection: Collection, where: str, timeout: float = 10.0) -> NDArray[np.int64]:
         """Return the row ids that satisfy a predicate, (n,) int64, ascending.
 
+        A condition on `caption` looks at every caption of an image; see `storage.filtering.captions`.
+
         Raises:
             SearchParameterError: It is not one expression, DuckDB refuses it (a typo in a column, a type that does not
-                fit), or it takes longer than `timeout` seconds.
+                fit), or it takes longer than `timeout` seconds or much memory.
         """
-        self.parse_predicate(where)
-        sql = f"SELECT row_id FROM (SELECT * FROM {collection}) AS {collection} WHERE (\n{where}\n)"
-        with self._cursor() as cursor, _limited(cursor, timeout):
-            try:
-                row_ids = cursor.execute(sql).fetchnumpy()["row_id"]
-            except duckdb.InterruptException as error:
-                raise SearchParameterError(
-                    f"where {shortened(where)!r} took longer than {timeout:g} s on {collection}; simplify it"
-                ) from error
-            except duckdb.Error as error:
-                names = ", ".join(name for name, _ in self._columns[collection])
-                raise SearchParameterError(
-                    f"where {shortened(where)!r} cannot be used: {first_line(error)}; "
-                    f"the columns of {collection} are {names}"
-                ) from error
-        return np.sort(np.asarray(row_ids, dtype=np.int64))
+        tree = self.parse_predicate(where)
+        try:
+            sql = self._filter_sql(collection, where, tree)
+            rows = self._rows_here(sql, timeout) if is_plain(tree) else self._processes.rows(sql, timeout)
+        except SearchParameterError as error:
+            names = ", ".join(name for name, _ in self._columns[collection])
+            raise SearchParameterError(
+                f"where {shortened(where)!r} {error}; the columns of {collection} are {names}"
+            ) from error
+        return rows
+
+    def _filter_sql(self, collection: Collection, where: str, tree: dict[str, Any]) -> str:
+        if collection == "texts" or not self.counts["pairs"] or not names_caption(tree):
+            return f"SELECT row_id FROM (SELECT * FROM {collection}) AS {collection} WHERE (\n{where}\n)"
+        columns = [name for name, _ in self._columns[collection]]
+        with self._cursor() as cursor:
+            return any_caption_sql(tree, columns, lambda part: predicate_sql(cursor, part))
+
+    def _rows_here(self, sql: str, seconds: float) -> NDArray[np.int64]:
+        with self._cursor() as cursor:
+            return evaluate(cursor, sql, seconds)
 
     def parse_predicate(self, where: str) -> dict[str, Any]:
         """Return the tree of one SQL expression as DuckDB's parser gives it; see `parse_predicate`.
@@ -237,6 +249,7 @@ class Catalog:
 
     def close(self) -> None:
         """Close the file."""
+        self._processes.close()
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -286,19 +299,6 @@ class Catalog:
 
 def _listed(columns: list[tuple[str, str]]) -> str:
     return ", ".join(f"{name[:80]} {kind[:80]}" for name, kind in columns) or "none"
-
-
-@contextmanager
-def _limited(cursor: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    """Interrupt what runs on the cursor after some seconds."""
-    timer = threading.Timer(seconds, cursor.interrupt)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        timer.join()
 
 
 def write_catalog(path: Path, *, images: pa.Table, texts: pa.Table, pairs: pa.Table, rejected: pa.Table) -> None:

@@ -18,6 +18,7 @@ from .errors import SearchParameterError, first_line
 
 # Far above any filter a person or a program writes, far below what makes the parser work hard.
 MAX_LENGTH = 100_000
+_BARE = "SELECT 1 FROM t"
 
 
 def parse_predicate(connection: duckdb.DuckDBPyConnection, where: str) -> dict[str, Any]:
@@ -32,15 +33,24 @@ def parse_predicate(connection: duckdb.DuckDBPyConnection, where: str) -> dict[s
     """
     if not where.strip() or len(where) > MAX_LENGTH or "\0" in where:
         raise SearchParameterError(f"where {shortened(where)!r} is not a predicate; write one such as 'width >= 640'")
-    node = _parse(connection, f"SELECT 1 FROM t WHERE (\n{where}\n)", where)
+    node = _parse(connection, f"{_BARE} WHERE (\n{where}\n)", where)
     tree = node.pop("where_clause", None)
-    bare = _parse(connection, "SELECT 1 FROM t", where)
+    bare = _parse(connection, _BARE, where)
     bare.pop("where_clause", None)
     if not isinstance(tree, dict) or node != bare:
         raise SearchParameterError(
             f"where {shortened(where)!r} is not one expression; write a single condition on columns, without clauses"
         )
     return tree
+
+
+def predicate_sql(connection: duckdb.DuckDBPyConnection, tree: dict[str, Any]) -> str:
+    """Return the SQL of an expression, in parentheses, from its tree."""
+    (answer,) = connection.execute("SELECT json_serialize_sql(?)", [_BARE]).fetchone() or ("{}",)
+    statements = json.loads(answer)
+    statements["statements"][0]["node"]["where_clause"] = tree
+    (sql,) = connection.execute("SELECT json_deserialize_sql(?)", [json.dumps(statements)]).fetchone() or ("",)
+    return "(" + str(sql).split(" WHERE ", 1)[1] + ")"
 
 
 def shortened(where: str) -> str:
@@ -111,6 +121,8 @@ ALLOWED_FUNCTIONS = frozenset(" ".join((_OPERATORS, _NUMBERS, _TEXT, _TIME, _NES
 _MAX_PREDICATE = 50_000
 _MAX_NODES = 5_000
 _MAX_DEPTH = 32
+_MAX_VALUE = 4_096  # characters of one text or number
+_MAX_PATH = 8  # parts of a name: a column and the fields within its structs
 _SHOWN = 80
 
 # Classes of DuckDB's expression tree. What is missing here is refused.
@@ -241,8 +253,12 @@ def _walk(tree: Tree) -> Iterator[tuple[Tree, int]]:
 
 def _check_node(node: Tree, where: str, known: set[str], columns: Sequence[str]) -> None:
     kind = node["class"]
-    if kind == "FUNCTION":
+    if kind == "CONSTANT":
+        _check_value(node, where)
+    elif kind == "FUNCTION":
         _check_function(node, where)
+    elif kind == "TYPE":
+        _check_type(node, where)
     elif kind == "COLUMN_REF":
         _check_column(node["column_names"], where, known, columns)
     elif kind not in _ALLOWED or node["type"] == "GROUPING_FUNCTION":
@@ -250,9 +266,26 @@ def _check_node(node: Tree, where: str, known: set[str], columns: Sequence[str])
         raise SearchParameterError(f"where may not use {what}: {shown(where)}; give a condition on columns and values")
 
 
+def _check_value(node: Tree, where: str) -> None:
+    length = len(str(node.get("literal", {}).get("text", "")))
+    if length > _MAX_VALUE:
+        raise SearchParameterError(
+            f"where holds a value of {length} characters: {shown(where)}; give at most {_MAX_VALUE}"
+        )
+
+
+def _check_type(node: Tree, where: str) -> None:
+    path = node["qualified_name"]["path"]
+    if len(path) > 1:
+        raise SearchParameterError(
+            f"where names the type {'.'.join(path)[:_SHOWN]!r}: {shown(where)}; give a plain one"
+        )
+
+
 def _check_function(node: Tree, where: str) -> None:
     name = str(node["function_name"])
     special = node.get("schema") or node.get("catalog") or node.get("distinct") or node.get("filter")
+    special = special or len(node["qualified_name"]["path"]) > 1
     if name.lower() not in ALLOWED_FUNCTIONS or special or node.get("order_bys", {}).get("orders"):
         near = [one for one in get_close_matches(name.lower(), ALLOWED_FUNCTIONS, cutoff=0.75) if one != name.lower()]
         hint = f"do you mean {' or '.join(near)}?" if near else "use plain functions of numbers, texts, times and lists"
@@ -261,6 +294,10 @@ def _check_function(node: Tree, where: str) -> None:
 
 def _check_column(path: Sequence[str], where: str, known: set[str], columns: Sequence[str]) -> None:
     # Further parts of the path are fields of a struct column.
+    if len(path) > _MAX_PATH:
+        raise SearchParameterError(
+            f"where names a column by {len(path)} parts: {shown(where)}; give at most {_MAX_PATH}"
+        )
     if path[0].lower() in known:
         return
     near = get_close_matches(path[0].lower(), known, cutoff=0.7)

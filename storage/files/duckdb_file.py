@@ -33,6 +33,7 @@ LOCKED: dict[str, str | bool | int | float | list[str]] = {
     "error_on_division_by_zero": "false",
     "lock_configuration": "true",
 }
+_BLOCK = 1 << 20
 _READ_OTHERWISE = "?\\"
 
 # What a file may hold besides plain tables, and where DuckDB lists it. Views come first: whatever looks at the columns
@@ -55,15 +56,17 @@ _OWN = {
 }
 
 
-def open_locked(path: Path, file: BinaryIO) -> duckdb.DuckDBPyConnection:
+def open_locked(path: Path, file: BinaryIO, **settings: str) -> duckdb.DuckDBPyConnection:
     """Open the DuckDB file at `path`, which `file` has open, for reading alone; it may be removed from then on.
+
+    Further settings are DuckDB's own; in one process a file is always opened with the same.
 
     Raises:
         duckdb.Error: It is no DuckDB file.
         OSError: It cannot be copied, where it must be.
     """
     with _readable(path, file) as plain:
-        return duckdb.connect(str(plain), read_only=True, config=LOCKED)
+        return duckdb.connect(str(plain), read_only=True, config={**LOCKED, **settings})
 
 
 @contextmanager
@@ -76,7 +79,7 @@ def written_through(path: Path) -> Iterator[Path]:
         copy = Path(folder) / "catalog.duckdb"
         yield copy
         with copy.open("rb") as source, path.open("xb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)
+            shutil.copyfileobj(source, target, _BLOCK)
 
 
 def refuse_all_but_tables(connection: duckdb.DuckDBPyConnection, path: Path, names: Collection[str]) -> None:
@@ -109,8 +112,8 @@ def _readable(path: Path, file: BinaryIO) -> Iterator[Path]:
     with TemporaryDirectory(prefix="twinlens-") as folder:
         copy = Path(folder) / "catalog.duckdb"
         with copy.open("xb") as target:
-            file.seek(0)
-            shutil.copyfileobj(file, target, 1 << 20)
+            while block := os.pread(file.fileno(), _BLOCK, target.tell()):
+                target.write(block)
         yield copy
 
 

@@ -180,6 +180,13 @@ REFUSED = {
     "(" * 5000 + "1" + ")" * 5000: "cannot be parsed|is not SQL|whole expression",
     "width in (" + "1," * 6000 + "1)": "larger than 5000 parts",
     "width = 1 or " * 5000 + "true": "give at most 50000",
+    f"damerau_levenshtein('{'a' * 24900}', '{'b' * 24900}') > 1": "a value of 24900 characters",
+    f"width = {'1' * 5000}": "a value of 5000 characters",
+    f"owner{'.a' * 6000} = 'x'": "a column by 6001 parts",
+    f"owner{'.a' * 60}.lower() = 'x'": "may not call 'lower'",
+    "owner.lower() = 'x'": "may not call 'lower'",
+    f"cast(owner as {'a.' * 60}integer) = 1": "names the type",
+    "cast(owner as struct(x main.integer)) is null": "names the type 'main.integer'",
 }
 
 
