@@ -13,7 +13,15 @@ from typing import Literal
 from storage.errors import TwinlensError
 
 ImageReason = Literal[
-    "missing", "empty", "too_large", "too_many_pixels", "not_an_image", "unsupported_format", "corrupt", "unreadable"
+    "missing",
+    "empty",
+    "too_large",
+    "too_many_pixels",
+    "too_slow",
+    "not_an_image",
+    "unsupported_format",
+    "corrupt",
+    "unreadable",
 ]
 
 
@@ -29,8 +37,8 @@ class ImageError(TwinlensError):
     """One image cannot be used.
 
     Attributes:
-        reason: One word for counting: `missing`, `empty`, `too_large`, `too_many_pixels`, `not_an_image`,
-            `unsupported_format`, `corrupt` or `unreadable`.
+        reason: One word for counting: `missing`, `empty`, `too_large`, `too_many_pixels`, `too_slow`,
+            `not_an_image`, `unsupported_format`, `corrupt` or `unreadable`.
         detail: What was found, with the value, on one line.
     """
 

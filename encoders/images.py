@@ -7,7 +7,6 @@ source -> bytes (size checked before reading) -> header (format and pixels check
 from __future__ import annotations
 
 import hashlib
-import io
 import stat
 import struct
 import zlib
@@ -23,8 +22,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from storage.schema import ImageInfo
 
 from .base import Encoder
+from .decode_cost import check_cost, check_pieces, timed
 from .errors import ImageError
-from .pixel_modes import quiet_pillow, samples_of, to_rgb, turned, upright, without_metadata
+from .pixel_modes import quiet_pillow, samples_of, scaled_pnm, to_rgb, turned, upright, without_metadata
 from .tiff import refused_tiff
 
 
@@ -115,12 +115,15 @@ class DecodeLimits:
         max_bytes: Size of the file. Photographs have 0.1-20 MB; raise it for scans in TIFF.
         max_pixels: Width times height. A decoded pixel takes 3-4 bytes in each decode worker; the default (Pillow's own
             warning line, 89 megapixels) is above nearly every camera. Above twice the default Pillow itself refuses.
+        max_seconds: What one core may compute for it. A photograph of 12 megapixels takes 0.1 s, one of the most pixels
+            0.4 as JPEG and 2 as PNG. Raise it on a slow machine where the reason `too_slow` meets honest images.
         formats: Pillow's names of the formats that may be tried; each further one is a further parser for hostile
             bytes.
     """
 
     max_bytes: int = 64 * 1024 * 1024
     max_pixels: int = 89_478_485
+    max_seconds: float = 4.0
     formats: tuple[str, ...] = FORMATS
 
 
@@ -163,7 +166,10 @@ def decode_image(
     data = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes)
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
-        rgb, size = _finish(_open(data, limits), limits, shrink)
+        check_pieces(data)
+        image = _open(data, limits)
+        check_cost(image, data, limits.max_pixels, limits.max_seconds)
+        rgb, size = _finish(image, limits, shrink)
     return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data))
 
 
@@ -209,7 +215,7 @@ def _check_bytes(size: int, max_bytes: int) -> None:
 
 def _open(data: bytes, limits: DecodeLimits) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data), formats=_available(limits.formats))
+        return Image.open(timed(data, limits.max_seconds), formats=_available(limits.formats))
     except UnidentifiedImageError as error:
         raise _unidentified(data, limits.formats) from error
 
@@ -246,6 +252,7 @@ def _finish(
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         # Set by some training code for the whole process; half-grey images would pass as whole ones.
         raise ImageError("unreadable", "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is on in this process; set it to False")
+    image = scaled_pnm(image) or image
     whole, samples = image.size, samples_of(image)
     small = shrink is not None and image.format in _SCALABLE and _decode_small(image, shrink(*whole))
     image.load()

@@ -35,7 +35,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Vector = NDArray[np.float32]
-_STATUS_OF_IMAGE = {"too_large": 413, "too_many_pixels": 413, "not_an_image": 415, "unsupported_format": 415}
+_STATUS_OF_IMAGE = {
+    "too_large": 413,
+    "too_many_pixels": 413,
+    "too_slow": 413,
+    "not_an_image": 415,
+    "unsupported_format": 415,
+}
 # Calls that are worked on at once, and threads for those that turn out slow. Thumbnails of indexed images go apart from
 # query images, and filters, which may take seconds, apart from all others.
 _LANES = {"filter": (2, 3), "image": (2, 4), "thumbnail": (2, 4), "look-up": (2, 4)}

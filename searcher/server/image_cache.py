@@ -104,6 +104,7 @@ _REASONS = {
     "corrupt": "its file is damaged",
     "too_large": "its file is too large",
     "too_many_pixels": "it has too many pixels",
+    "too_slow": "it takes too long to decode",
     "empty": "its file is empty",
 }
 

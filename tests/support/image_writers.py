@@ -68,6 +68,8 @@ def tiff(
         (325 if tile else 279, 4, [len(piece) for piece in pieces]),
         *tags,
     ]
+    # Of a tag given twice, the one that was asked for.
+    entries = list({entry[0]: entry for entry in entries}.values())
     return _tiff_file(b"".join(pieces), sorted(entries), order)
 
 
