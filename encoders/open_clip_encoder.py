@@ -6,11 +6,13 @@ On a CPU a pool runs one small batch per core, and models are folded and cast be
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -34,17 +36,35 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+_pools: WeakSet[CorePool] = WeakSet()
+
+
+def _start_anew_in_a_fork() -> None:
+    """A forked process has none of its parent's threads: those of pools and of torch are not to be waited for."""
+    torch.set_num_threads(1)
+    for pool in list(_pools):
+        pool._forget_threads()
+
+
+os.register_at_fork(after_in_child=_start_anew_in_a_fork)
+
+
 class CorePool:
     """A thread pool in which torch uses one core per thread; its threads start when they are first needed.
 
     By default torch splits every operation over all cores and waits for the slowest, so that whatever else runs
     (decoding threads, other programs) stalls all of them, and a batch large enough to split leaves the caches. One
-    small batch per core avoids both: 1.6 times the images of `lite` on two cores.
+    small batch per core avoids both: 1.6 times the images of `lite` on two cores. A process that was forked starts
+    threads of its own.
     """
 
     def __init__(self, count: int | None = None) -> None:
         """Use `count` threads; None takes as many as torch uses for one operation (`OMP_NUM_THREADS`)."""
         self.count = count or torch.get_num_threads()
+        self._forget_threads()
+        _pools.add(self)
+
+    def _forget_threads(self) -> None:
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
 

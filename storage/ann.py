@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,21 @@ _MAX_EF = 4096  # a walk through an `hnsw` graph beyond this costs more than com
 _ONE_QUERY_AT_A_TIME = 11
 
 
+def _one_thread_in_a_fork() -> None:
+    """A forked process has none of its parent's OpenMP threads, and GNU's OpenMP would wait for them without end."""
+    faiss.omp_set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_one_thread_in_a_fork)
+
+
 class AnnIndex:
     """Answers top-k queries over the vectors of one collection; read only, safe from many threads.
 
     Search settings travel with each call and are never set on the shared FAISS index. One query runs on the calling
     thread alone; a batch is spread over FAISS's OpenMP threads, whose number is a setting of the calling thread
-    (`faiss.omp_set_num_threads`), so a server that searches from many threads sets it to 1 in each of them.
+    (`faiss.omp_set_num_threads`), so a server that searches from many threads sets it to 1 in each of them. In a
+    process that was forked the thread that goes on has it at 1; threads that it starts have their own.
     """
 
     def __init__(self, plan: AnnPlan, vectors: Vectors, index: Any = None) -> None:
