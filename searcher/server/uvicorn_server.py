@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import signal
 import socket
 import sys
@@ -23,7 +24,8 @@ class PatientProtocol(H11Protocol):
     """Closes a connection whose request does not come, or whose answer is not read, within `seconds`.
 
     The time for a request's headers counts from when they could have come, not from the last byte; bodies have a limit
-    in the application. A connection above `most` is answered 503 and closed.
+    in the application. Where there are more than `most` connections, the one that waited longest for a request goes,
+    so that those who only hold connections keep nobody out; where none is waiting, the new one is answered 503.
     """
 
     seconds = 10.0
@@ -33,12 +35,13 @@ class PatientProtocol(H11Protocol):
         super().__init__(*arguments, **named)
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._waiting_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or refuse the connection."""
         super().connection_made(transport)
         _send_at_once(transport)
-        if len(self.connections) > self.most:
+        if len(self.connections) > self.most and not self._has_replaced_another():
             transport.write(_whole("503 Service Unavailable", "the server is full; try again in a second", 1))
             transport.close()
             return
@@ -55,6 +58,7 @@ class PatientProtocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not before and self._deadline is not None:
             self._deadline.cancel()
+            self._waiting_since = None
 
     def on_response_complete(self) -> None:
         """Wait for the next request, unless it was there already."""
@@ -79,12 +83,26 @@ class PatientProtocol(H11Protocol):
         self.transport.write(_whole("400 Bad Request", msg.rstrip(".").lower() + "; send HTTP/1.1"))
         self.transport.close()
 
+    @property
+    def _is_waiting(self) -> bool:
+        """Whether no request is under way."""
+        return self._waiting_since is not None and not self.transport.is_closing()
+
+    def _has_replaced_another(self) -> bool:
+        waiting = [one for one in self.connections if isinstance(one, PatientProtocol) and one._is_waiting]
+        if not waiting:
+            return False
+        min(waiting, key=lambda one: one._waiting_since or 0.0).transport.abort()
+        return True
+
     def _expect(self, seconds: float) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, self.transport.close)
+        self._waiting_since = self.loop.time()
 
     def _cancel(self) -> None:
+        self._waiting_since = None
         for timer in (self._deadline, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -112,6 +130,8 @@ _KEEP_ALIVE = 15
 # Connections cost little while nothing is asked over them; a browser opens six.
 _CONNECTIONS_A_REQUEST = 8
 _HEADER_BYTES = 65_536
+# Of indexes, libraries and pipes; each connection takes one more.
+_OWN_FILES = 512
 
 
 class _WatchedServer(uvicorn.Server):
@@ -172,8 +192,17 @@ def run_until_stopped(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    _allow_files(_CONNECTIONS_A_REQUEST * settings.concurrency + _OWN_FILES)
     # Threads that compute hold the interpreter for 5 ms at a time by default, and every answer would wait for that.
     sys.setswitchinterval(0.001)
     ready()
     server.run(sockets=[listener])
     ended = True
+
+
+def _allow_files(wanted: int) -> None:
+    """Let the process open that many files, as far as the system lets it: many systems begin with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

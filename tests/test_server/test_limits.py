@@ -17,7 +17,7 @@ import pytest
 from colour import ColourEncoder
 from served_index import Served, SlowEncoder, serving
 
-from searcher.server import ServerSettings
+from searcher.server import ServerSettings, uvicorn_server
 from searcher.server.errors import ServerError
 
 
@@ -161,15 +161,45 @@ def test_headers_that_drip_are_cut_off(index: Path) -> None:
         assert time.monotonic() - started < 3
 
 
-def test_more_connections_than_are_good_are_refused_in_one_line(index: Path) -> None:
+def test_those_who_only_hold_connections_keep_nobody_out(index: Path) -> None:
     with serving(index, ServerSettings(concurrency=1), ColourEncoder()) as server:
-        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(9)]
+        idle = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(20)]
         try:
-            assert b"503 Service Unavailable" in idle[-1].recv(1000)
+            for raw in idle:
+                with suppress(ConnectionError):
+                    raw.sendall(b"GET / HTTP/1.1\r\nHost: loc")
+            for _ in range(20):
+                assert httpx.get(f"{server.url}/search?text=red").status_code == 200
+            assert [closed(raw) for raw in idle] == [True] * 13 + [False] * 7  # of the eight that there may be
         finally:
             for raw in idle:
                 raw.close()
-        until(lambda: server.get("/healthz").status_code == 200)
+
+
+def closed(raw: socket.socket) -> bool:
+    """Whether the server has closed a connection."""
+    raw.settimeout(0.2)
+    try:
+        return raw.recv(1) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+def test_where_every_connection_is_at_work_a_further_one_is_refused_in_one_line(
+    index: Path, slow: SlowEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uvicorn_server, "_CONNECTIONS_A_REQUEST", 1)
+    with serving(index, ServerSettings(concurrency=1), slow) as server, ThreadPoolExecutor(1) as callers:
+        waiting = callers.submit(httpx.get, f"{server.url}/search?text=red")
+        assert slow.begun.wait(5)
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+            got = raw.recv(1000)
+            assert got.startswith(b"HTTP/1.1 503 Service Unavailable")
+            assert b"Retry-After: 1" in got
+        slow.may.set()
+        assert waiting.result().status_code == 200
 
 
 def test_with_a_token_nobody_asks_without_it(index: Path) -> None:
