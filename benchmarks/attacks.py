@@ -399,8 +399,8 @@ def main() -> None:
     where = f"a memory cgroup of {LIMIT // 1024**2} MiB" if group else "no cgroup: resident memory was measured"
     notes = (
         f"`serve` with `lite` on 300 photographs, in {where}; {arguments.seconds:g} s an attack, the attackers on the "
-        "same cores. Others: a witness that asks health, a text, a vector, an item's page and a thumbnail in turn, each "
-        "over a new connection."
+        "same cores. Others: a witness that asks health, a text, a vector, an item's page and a thumbnail in turn, "
+        "each over a new connection."
     )
     if arguments.attack:
         print(figures[-1].name, "|", figures[-1].measured)

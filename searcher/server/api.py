@@ -33,9 +33,10 @@ from .settings import ServerSettings
 from .snapshot import HIDDEN_COLUMNS, Snapshot
 
 FIELDS = 20
-# A list in memory takes twenty times its text, so that a body as large as a photograph would take too much; 100,000
-# numbers, the longest vector, take half of this.
+# 100,000 numbers, the longest vector, take half of this. As a million lists the same bytes would hold up every request
+# for seconds while they are read, so that lists are counted first.
 _LONGEST_JSON = 4 * 1024 * 1024
+_MOST_LISTS, _MOST_VALUES = 10_000, 200_000
 _WAYS = "send application/json, multipart/form-data with a file named image, or the image itself as image/*"
 
 
@@ -56,13 +57,24 @@ async def read_body(request: Request, settings: ServerSettings) -> SearchRequest
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _limited(parse_request(_json(await request.body())), settings)
+        return _limited(parse_request(_json(await _short_body(request))), settings)
     if kind == "multipart/form-data":
         fields, image = await read_form(request)
         return _limited(parse_request(fields, image), settings)
     if kind.startswith("image/") or kind == "application/octet-stream":
         return _limited(parse_request(dict(request.query_params), await request.body()), settings)
     raise RefusedError(415, f"a search cannot have a body of type {kind[:80]!r}; {_WAYS}")
+
+
+async def _short_body(request: Request) -> bytes:
+    """Return a body that has no more bytes than JSON may have; what is announced as more is not read."""
+    stated = request.headers.get("content-length", "")
+    if (
+        not (stated.isdecimal() and int(stated[:20]) > _LONGEST_JSON)
+        and len(body := await request.body()) <= _LONGEST_JSON
+    ):
+        return body
+    raise RefusedError(413, f"the JSON body has more than {_LONGEST_JSON} bytes; the longest vector has fewer")
 
 
 def _limited(search: SearchRequest, settings: ServerSettings) -> SearchRequest:
@@ -116,8 +128,10 @@ async def _parsed(content_type: str, body: bytes) -> FormData:
 
 
 def _json(body: bytes) -> dict[str, Any]:
-    if len(body) > _LONGEST_JSON:
-        raise RefusedError(413, f"the JSON body has more than {_LONGEST_JSON} bytes; the longest vector has fewer")
+    if body.count(b"[") + body.count(b"{") > _MOST_LISTS or body.count(b",") > _MOST_VALUES:
+        raise RefusedError(
+            400, "the JSON body has too many lists or values, or is nested too deeply; give one flat object"
+        )
     try:
         value = json.loads(body, parse_constant=_no_constant, object_pairs_hook=_no_name_twice)
     except RecursionError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import Any
 
@@ -17,8 +18,10 @@ from .settings import ServerSettings
 
 # Answered however full the server is.
 _UNCOUNTED = OPEN_PATHS | {"/metrics"}
+# What is left of a smaller body is read, so that the connection can be used again.
+_READ_ON = 65_536
 # Bodies of the largest size that may be in memory at once.
-_BODIES = 16
+_BODIES = 8
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -60,6 +63,7 @@ class Middleware:
     async def _admit(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = Headers(scope=scope)
         try:
+            answer.announced = _announced(headers)
             _check_framing(headers)
             _check_path(scope["path"])
             self._callers.check(scope, headers)
@@ -85,13 +89,12 @@ class Middleware:
 
     def _size(self, headers: Headers) -> int:
         """Return the bytes that a body may take; one that does not say counts as the largest there may be."""
-        limit = self._settings.max_body
-        if "transfer-encoding" in headers:
+        limit, announced = self._settings.max_body, _announced(headers)
+        if announced == math.inf:
             return limit
-        stated = headers.get("content-length", "")
-        if stated.isdecimal() and int(stated[:20]) > limit:
+        if announced > limit:
             raise RefusedError(413, _too_large(limit), reason="body")
-        return int(stated) if stated.isdecimal() else 0
+        return int(announced)
 
     def enter(self, size: int) -> None:
         """Count a request in, and its body."""
@@ -109,7 +112,7 @@ class Middleware:
         body = _Body(receive, self._settings.max_body)
         try:
             async with asyncio.timeout(self._settings.seconds) as limit:
-                answer.limit = limit
+                answer.limit, answer.body = limit, body
                 await self._app(scope, body, answer)
         except TimeoutError:
             raise self._late(body) from None
@@ -140,10 +143,15 @@ class _Slot:
 
 
 class _Answer:
-    """Sends an answer with the headers that all have, and remembers its status."""
+    """Sends an answer with the headers that all have, and remembers its status.
+
+    Where a large body has not come yet the connection ends with the answer: nobody needs the rest of the body.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
+        self.body: _Body | None = None
+        self.announced = 0.0
         self.status = 0
         self.limit: asyncio.Timeout | None = None
 
@@ -154,6 +162,8 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
+            if self.announced > _READ_ON and not (self.body is not None and self.body.whole):
+                headers["Connection"] = "close"
             if self.limit is not None and not self.limit.expired():
                 # From here on it is for the client to read; the HTTP layer sees that it does.
                 self.limit.reschedule(None)
@@ -181,6 +191,12 @@ class _Body:
                 self.over = True
                 raise RefusedError(413, _too_large(self._limit))
         return message
+
+
+def _announced(headers: Headers) -> float:
+    """Return the bytes that a body is said to have, infinity where it does not say."""
+    stated = headers.get("content-length", "")
+    return math.inf if "transfer-encoding" in headers else int(stated[:20]) if stated.isdecimal() else 0
 
 
 def _check_framing(headers: Headers) -> None:

@@ -10,8 +10,9 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -36,10 +37,12 @@ class PatientProtocol(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._waiting_since: float | None = None
+        self._thrown_away: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request, or refuse the connection."""
-        super().connection_made(transport)
+        # What ends a connection after an answer is in the hands of each request's cycle.
+        super().connection_made(cast("asyncio.Transport", _Lingering(transport, self._linger)))
         _send_at_once(transport)
         if len(self.connections) > self.most and not self._has_replaced_another():
             transport.write(_whole("503 Service Unavailable", "the server is full; try again in a second", 1))
@@ -54,6 +57,11 @@ class PatientProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; a request whose headers are whole ends the wait."""
+        if self._thrown_away is not None:
+            self._thrown_away += len(data)
+            if self._thrown_away > _THROWN_AWAY:
+                self.transport.abort()
+            return
         before = self.cycle
         super().data_received(data)
         if self.cycle is not before and self._deadline is not None:
@@ -95,6 +103,18 @@ class PatientProtocol(H11Protocol):
         min(waiting, key=lambda one: one._waiting_since or 0.0).transport.abort()
         return True
 
+    def _linger(self) -> bool:
+        """Whether a body is still coming; then its rest is thrown away for a while before the connection is closed.
+
+        Closing at once would reset the connection, and the client, busy sending, would never read the answer.
+        """
+        if self.conn.their_state is not h11.SEND_BODY or self._thrown_away is not None:
+            return False
+        self._thrown_away = 0
+        self.transport.resume_reading()
+        self.loop.call_later(_LINGER_SECONDS, self.transport.abort)
+        return True
+
     def _expect(self, seconds: float) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
@@ -106,6 +126,22 @@ class PatientProtocol(H11Protocol):
         for timer in (self._deadline, self._stalled):
             if timer is not None:
                 timer.cancel()
+
+
+class _Lingering:
+    """A transport that may be asked not to close yet."""
+
+    def __init__(self, transport: asyncio.Transport, linger: Callable[[], bool]) -> None:
+        self._transport = transport
+        self._linger = linger
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        """Close the connection, unless what the client still sends is thrown away first."""
+        if not self._linger():
+            self._transport.close()
 
 
 def _send_at_once(transport: asyncio.Transport) -> None:
@@ -130,6 +166,9 @@ _KEEP_ALIVE = 15
 # Connections cost little while nothing is asked over them; a browser opens six.
 _CONNECTIONS_A_REQUEST = 8
 _HEADER_BYTES = 65_536
+# What is thrown away of a body that nobody wants, so that its sender comes to read the answer.
+_THROWN_AWAY = 32 * 1024 * 1024
+_LINGER_SECONDS = 2.0
 # Of indexes, libraries and pipes; each connection takes one more.
 _OWN_FILES = 512
 

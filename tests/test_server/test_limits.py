@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,54 @@ def test_a_giant_body_that_is_only_announced_is_refused_at_once(server: Served) 
         assert raw.recv(1000).startswith(b"HTTP/1.1 413")
 
 
+def test_who_sends_a_body_that_nobody_wants_reads_why(server: Served) -> None:
+    head = b"POST /search HTTP/1.1\r\nHost: %s\r\nContent-Type: image/png\r\n"
+    sized, chunked = b"Content-Length: 8000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n7a1200\r\n"
+    for host, more, status in ((b"evil.example", sized, b"421"), (b"evil.example", chunked, b"421")):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+            raw.sendall(head % host + more + bytes(8_000_000))  # all of it, before the answer is looked at
+            got = b""
+            while part := raw.recv(65_536):
+                got += part
+            assert got.startswith(b"HTTP/1.1 " + status)
+            assert b"connection: close" in got.lower()
+
+
+def test_a_body_without_end_that_nobody_wants_is_cut_off(server: Served) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sent = 0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as raw:
+        raw.sendall(head)
+        with suppress(ConnectionError):
+            while sent < 500_000_000:
+                raw.sendall(b"f4240\r\n" + bytes(1_000_000) + b"\r\n")
+                sent += 1_000_000
+    assert sent < 100_000_000
+
+
+def test_a_connection_goes_on_after_an_error(server: Served) -> None:
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=5)
+    used = set()
+    for _ in range(3):
+        connection.request("POST", "/nothing", bytes(20_000))
+        used.add(connection.sock)
+        answer = connection.getresponse()
+        assert answer.status == 404
+        answer.read()
+    assert len(used) == 1
+    connection.close()
+
+
 def test_many_large_bodies_at_once_do_not_fill_the_memory(index: Path) -> None:
     head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\n"
     with serving(index, ServerSettings(max_body=1000), ColourEncoder()) as server:
-        held = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(17)]
+        held = [socket.create_connection(("127.0.0.1", server.port), timeout=5) for _ in range(9)]
         try:
-            for raw in held[:16]:
+            for raw in held[:8]:
                 raw.sendall(head)
-            until(lambda: figure(server, "twinlens_requests_under_way") == 16)
-            held[16].sendall(head)
-            assert held[16].recv(1000).startswith(b"HTTP/1.1 503")
+            until(lambda: figure(server, "twinlens_requests_under_way") == 8)
+            held[8].sendall(head)
+            assert held[8].recv(1000).startswith(b"HTTP/1.1 503")
             assert server.post("/search", json={"text": "red"}).status_code == 503
             assert server.ask(text="red")["hits"]
         finally:

@@ -22,6 +22,8 @@ from ..console import emit, output_option
 _TOKEN = "TWINLENS_TOKEN"  # the name of the variable
 _BACKLOG = 2_048
 _DEFAULTS = ServerSettings()
+# The parser of forms writes a line for each byte that it does not like, which is for callers to choose.
+_LOGGED = (("searcher.server", logging.INFO), ("uvicorn", logging.ERROR), ("python_multipart", logging.CRITICAL))
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -214,7 +216,7 @@ def _follow_log() -> None:
     """Say on stderr what the server has to say: versions that come, and what it could not answer."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for name, level in (("searcher.server", logging.INFO), ("uvicorn", logging.ERROR)):
+    for name, level in _LOGGED:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
