@@ -21,6 +21,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -166,15 +168,15 @@ def attacks(scans: int = 2_000, megabytes: int = 16) -> list[Attack]:
     ]
 
 
-def probes() -> list[bytes]:
+def probes(item: str = "0.jpg", dim: int = 384) -> list[bytes]:
     """Return what anybody asks."""
-    vector = np.random.default_rng(0).standard_normal(384).round(3).tolist()
+    vector = np.random.default_rng(0).standard_normal(dim).round(3).tolist()
     return [
         request("/healthz"),
         request("/search?text=a+dog&k=5"),
         request("/search", json.dumps({"vector": vector, "k": 5}).encode()),
-        request("/?item=0.jpg"),
-        request("/thumbnails?id=0.jpg"),
+        request(f"/?item={quote(item)}"),
+        request(f"/thumbnails?id={quote(item)}"),
     ]
 
 
@@ -232,15 +234,46 @@ async def witness(port: int, asked: Sequence[bytes], seconds: float, seen: Seen)
         await asyncio.sleep(0.05)
 
 
-async def under(port: int, attack: Attack, asked: Sequence[bytes], seconds: float) -> tuple[Seen, Seen]:
+def crowd(port: int, kinds: Sequence[Attack], pipe: Connection) -> None:
+    """Attack until told to stop, and send what the attackers saw: in a process of its own, apart from the witness."""
+
+    async def play() -> Seen:
+        seen = Seen()
+        tasks = [asyncio.create_task(attacker(port, attack, seen)) for attack in kinds for _ in range(attack.clients)]
+        pipe.send("begun")
+        await asyncio.get_running_loop().run_in_executor(None, pipe.recv)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return seen
+
+    pipe.send(asyncio.run(play()))
+
+
+@contextmanager
+def attacking(port: int, kinds: Sequence[Attack]) -> Iterator[Seen]:
+    """Attack for the length of a block; after it, what the attackers saw is there."""
+    seen = Seen()
+    ours, theirs = get_context("spawn").Pipe()
+    process = get_context("spawn").Process(target=crowd, args=(port, kinds, theirs), daemon=True)
+    process.start()
+    ours.recv()
+    try:
+        yield seen
+        ours.send("stop")
+        found: Seen = ours.recv()
+        seen.statuses, seen.seconds = found.statuses, found.seconds
+    finally:
+        process.kill()
+        process.join()
+
+
+def under(port: int, attack: Attack, asked: Sequence[bytes], seconds: float) -> tuple[Seen, Seen]:
     """Attack for so long, and return what the attackers and the witness saw."""
-    attacked, others = Seen(), Seen()
-    tasks = [asyncio.create_task(attacker(port, attack, attacked)) for _ in range(attack.clients)]
-    await asyncio.sleep(0.2)
-    await witness(port, asked, seconds, others)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    others = Seen()
+    with attacking(port, [attack]) as attacked:
+        time.sleep(0.2)
+        asyncio.run(witness(port, asked, seconds, others))
     return attacked, others
 
 
@@ -333,25 +366,15 @@ def started(index: Path, group: Path | None, *options: object, code: str = SERVE
     return process, int(urlsplit(json.loads(said)["url"]).port or 0)
 
 
-def ended(process: subprocess.Popen[str], port: int, attacking: Sequence[Attack], wait: float) -> tuple[float, int]:
+def ended(process: subprocess.Popen[str], port: int, kinds: Sequence[Attack], wait: float) -> tuple[float, int]:
     """End the server by SIGTERM under all these attacks, and return the seconds it took and its exit code."""
-
-    async def play() -> float:
-        tasks = [
-            asyncio.create_task(attacker(port, attack, Seen())) for attack in attacking for _ in range(attack.clients)
-        ]
-        await asyncio.sleep(1)
+    with attacking(port, kinds):
+        time.sleep(1)
         process.send_signal(signal.SIGTERM)
         begun = time.perf_counter()
         while process.poll() is None and time.perf_counter() - begun < wait:
-            await asyncio.sleep(0.05)
+            time.sleep(0.02)
         seconds = time.perf_counter() - begun
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return seconds
-
-    seconds = asyncio.run(play())
     if process.poll() is None:
         process.kill()
     return seconds, process.wait()
@@ -385,11 +408,14 @@ def main() -> None:
     with memory_group(LIMIT) as group:
         process, port = started(index, group, "--grace", arguments.grace)
         memory = Memory(process.pid, group)
-        settle(port)
-        kinds = [attack for attack in attacks() if arguments.attack in attack.name]
-        figures += measured(process, port, memory, kinds, arguments.seconds)
-        chosen = [one for one in kinds if one.clients <= 16]
-        seconds, code = ended(process, port, chosen, arguments.grace + 30)
+        try:
+            settle(port)
+            kinds = [attack for attack in attacks() if arguments.attack in attack.name]
+            figures += measured(process, port, memory, kinds, arguments.seconds)
+            chosen = [one for one in kinds if one.clients <= 16]
+            seconds, code = ended(process, port, chosen, arguments.grace + 30)
+        finally:
+            process.kill()
         memory.close()
     figures.append(
         Figure(
@@ -416,7 +442,7 @@ def measured(
     quiet = Attack(name="none", sent=[b""], clients=0)
     figures: list[Figure] = []
     for attack in [quiet, *kinds]:
-        attacked, others = asyncio.run(under(port, attack, asked, seconds))
+        attacked, others = under(port, attack, asked, seconds)
         peak = memory.taken() / 1024**2
         if process.poll() is not None:
             figures.append(Figure(f"{attack.name}: the server", f"died, {process.returncode}", "alive"))

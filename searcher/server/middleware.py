@@ -41,7 +41,7 @@ class Middleware:
         self._settings = settings
         self._metrics = metrics
         self._callers = Callers(settings.hosts, settings.token)
-        self._under_way = 0
+        self._at_work = 0
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +70,9 @@ class Middleware:
             if scope["path"] in _UNCOUNTED:
                 await self._app(scope, receive, answer)
                 return
-            with self._slot(headers):
+            if math.inf > answer.announced > self._settings.max_body:
+                raise RefusedError(413, _too_large(self._settings.max_body), reason="body")
+            with self._metrics.under_way.track_inprogress():
                 await self._timed(scope, receive, answer)
         except RefusedError as error:
             if error.reason:
@@ -78,47 +80,44 @@ class Middleware:
             if not answer.status:
                 await error_answer(error.status, str(error), error.headers)(scope, receive, answer)
 
-    def _slot(self, headers: Headers) -> _Slot:
-        """Return a slot among the running requests, and room for the body that it announces."""
-        size = self._size(headers)
-        if self._held + size > _BODIES * self._settings.max_body:
-            raise full(f"{_BODIES} large bodies are under way")
-        if self._under_way >= self._settings.concurrency:
+    def begin_work(self) -> None:
+        """Count a request that is whole among those that are worked on.
+
+        Raises:
+            RefusedError: 503, there are enough of them.
+        """
+        if self._at_work >= self._settings.concurrency:
             raise full(f"{self._settings.concurrency} requests are under way")
-        return _Slot(self, size)
+        self._at_work += 1
 
-    def _size(self, headers: Headers) -> int:
-        """Return the bytes that a body may take; one that does not say counts as the largest there may be."""
-        limit, announced = self._settings.max_body, _announced(headers)
-        if announced == math.inf:
-            return limit
-        if announced > limit:
-            raise RefusedError(413, _too_large(limit), reason="body")
-        return int(announced)
-
-    def enter(self, size: int) -> None:
-        """Count a request in, and its body."""
-        self._held += size
-        self._under_way += 1
-        self._metrics.under_way.inc()
-
-    def leave(self, size: int) -> None:
+    def end_work(self) -> None:
         """Count a request out."""
-        self._held -= size
-        self._under_way -= 1
-        self._metrics.under_way.dec()
+        self._at_work -= 1
+
+    def hold(self, size: int) -> None:
+        """Count bytes of bodies in memory in, or out where the size is negative.
+
+        Raises:
+            RefusedError: 503, there are enough of them.
+        """
+        self._held += size
+        if size > 0 and self._held > _BODIES * self._settings.max_body:
+            raise full(f"{_BODIES} large bodies are under way")
 
     async def _timed(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
-        body = _Body(receive, self._settings.max_body)
+        body = _Body(receive, self._settings.max_body, self)
         try:
+            if not answer.announced:
+                body.begin_work()
             async with asyncio.timeout(self._settings.seconds) as limit:
                 answer.limit, answer.body = limit, body
                 await self._app(scope, body, answer)
         except TimeoutError:
             raise self._late(body) from None
         finally:
-            if body.over:
-                self._metrics.refused.labels("body").inc()
+            body.close()
+            if body.refused:
+                self._metrics.refused.labels(body.refused).inc()
 
     def _late(self, body: _Body) -> RefusedError:
         seconds = self._settings.seconds
@@ -126,20 +125,6 @@ class Middleware:
             return RefusedError(408, f"the body did not come within {seconds:g} s; send it faster", reason="time")
         message = f"no answer within {seconds:g} s; try again, or ask for less"
         return RefusedError(503, message, RETRY, reason="time")
-
-
-class _Slot:
-    """One request's slot among those running."""
-
-    def __init__(self, middleware: Middleware, size: int) -> None:
-        self._middleware = middleware
-        self._size = size
-
-    def __enter__(self) -> None:
-        self._middleware.enter(self._size)
-
-    def __exit__(self, *problem: object) -> None:
-        self._middleware.leave(self._size)
 
 
 class _Answer:
@@ -171,26 +156,61 @@ class _Answer:
 
 
 class _Body:
-    """Receives a body up to a limit."""
+    """Receives a body up to a limit, and as long as there is room for it beside the others.
 
-    def __init__(self, receive: Receive, limit: int) -> None:
+    A request is worked on once its body is whole: those that are slow to send theirs keep no others out.
+
+    Attributes:
+        asked: Whether somebody wanted it.
+        whole: Whether all of it came.
+        refused: The limit that it met; empty for none.
+    """
+
+    def __init__(self, receive: Receive, limit: int, middleware: Middleware) -> None:
         self._receive = receive
         self._limit = limit
+        self._middleware = middleware
         self._seen = 0
+        self._at_work = False
         self.asked = False
         self.whole = False
-        self.over = False
+        self.refused = ""
 
     async def __call__(self) -> Message:
         self.asked = True
         message = await self._receive()
         if message["type"] == "http.request":
-            self._seen += len(message.get("body", b""))
-            self.whole = not message.get("more_body", False)
-            if self._seen > self._limit:
-                self.over = True
-                raise RefusedError(413, _too_large(self._limit))
+            try:
+                self._take(len(message.get("body", b"")), last=not message.get("more_body", False))
+            except RefusedError as error:
+                self.refused = error.reason
+                raise
         return message
+
+    def begin_work(self) -> None:
+        """Count the request among those that are worked on, once.
+
+        Raises:
+            RefusedError: 503, there are enough of them.
+        """
+        if not self._at_work:
+            self._middleware.begin_work()
+            self._at_work = True
+
+    def close(self) -> None:
+        """Count the request out, and its body."""
+        self._middleware.hold(-self._seen)
+        if self._at_work:
+            self._middleware.end_work()
+
+    def _take(self, size: int, *, last: bool) -> None:
+        self._seen += size
+        self.whole = last
+        self._middleware.hold(size)
+        if self._seen > self._limit:
+            raise RefusedError(413, _too_large(self._limit), reason="body")
+        if last:
+            self.begin_work()
 
 
 def _announced(headers: Headers) -> float:

@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import h11
 import uvicorn
@@ -25,18 +25,19 @@ class PatientProtocol(H11Protocol):
     """Closes a connection whose request does not come, or whose answer is not read, within `seconds`.
 
     The time for a request's headers counts from when they could have come, not from the last byte; bodies have a limit
-    in the application. Where there are more than `most` connections, the one that waited longest for a request goes,
+    in the application. Where there are more than `most` connections, the one that waits longest for its client goes,
     so that those who only hold connections keep nobody out; where none is waiting, the new one is answered 503.
     """
 
     seconds = 10.0
     most = 1_024
+    # Those that wait for a request or the rest of its body, the longest first; as a dict, since it remembers the order.
+    waiting: ClassVar[dict[PatientProtocol, None]]
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._deadline: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
-        self._waiting_since: float | None = None
         self._thrown_away: int | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -66,7 +67,9 @@ class PatientProtocol(H11Protocol):
         super().data_received(data)
         if self.cycle is not before and self._deadline is not None:
             self._deadline.cancel()
-            self._waiting_since = None
+            self._waits(True)
+        if self.cycle is not None and not self.cycle.more_body:
+            self._waits(False)
 
     def on_response_complete(self) -> None:
         """Wait for the next request, unless it was there already."""
@@ -91,17 +94,18 @@ class PatientProtocol(H11Protocol):
         self.transport.write(_whole("400 Bad Request", msg.rstrip(".").lower() + "; send HTTP/1.1"))
         self.transport.close()
 
-    @property
-    def _is_waiting(self) -> bool:
-        """Whether no request is under way."""
-        return self._waiting_since is not None and not self.transport.is_closing()
-
     def _has_replaced_another(self) -> bool:
-        waiting = [one for one in self.connections if isinstance(one, PatientProtocol) and one._is_waiting]
-        if not waiting:
-            return False
-        min(waiting, key=lambda one: one._waiting_since or 0.0).transport.abort()
-        return True
+        for longest in self.waiting:
+            longest.transport.abort()
+            longest._waits(False)
+            return True
+        return False
+
+    def _waits(self, begins: bool) -> None:
+        """Put the connection last among those that wait for their clients, or take it out."""
+        self.waiting.pop(self, None)
+        if begins:
+            self.waiting[self] = None
 
     def _linger(self) -> bool:
         """Whether a body is still coming; then its rest is thrown away for a while before the connection is closed.
@@ -119,10 +123,10 @@ class PatientProtocol(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, self.transport.close)
-        self._waiting_since = self.loop.time()
+        self._waits(True)
 
     def _cancel(self) -> None:
-        self._waiting_since = None
+        self._waits(False)
         for timer in (self._deadline, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -163,6 +167,8 @@ def _whole(status: str, message: str, retry_after: int | None = None) -> bytes:
 
 
 _KEEP_ALIVE = 15
+# For requests under way; the rest is to close the index and to end.
+_SHARE_OF_GRACE = 0.8
 # Connections cost little while nothing is asked over them; a browser opens six.
 _CONNECTIONS_A_REQUEST = 8
 _HEADER_BYTES = 65_536
@@ -192,6 +198,7 @@ def server_of(app: ASGIApp, settings: ServerSettings) -> _WatchedServer:
     class Protocol(PatientProtocol):
         seconds = settings.seconds
         most = _CONNECTIONS_A_REQUEST * settings.concurrency
+        waiting: ClassVar[dict[PatientProtocol, None]] = {}
 
     config = uvicorn.Config(
         app,
@@ -204,8 +211,7 @@ def server_of(app: ASGIApp, settings: ServerSettings) -> _WatchedServer:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=_KEEP_ALIVE,
-        # A little of the grace is left to close the index.
-        timeout_graceful_shutdown=int(max(settings.grace - 1, 0)),
+        timeout_graceful_shutdown=int(_SHARE_OF_GRACE * settings.grace),
         h11_max_incomplete_event_size=_HEADER_BYTES,
     )
     return _WatchedServer(config)

@@ -19,6 +19,8 @@ EXIT_STUCK = 124
 # A second signal means at once; what is nearly done may finish.
 _HASTE = 1.0
 _TICK = 0.05
+# What it takes, on a busy machine, to say so and to end: after it the kernel ends the process.
+_LAST_WORDS = 1.0
 _SHOWN = 4
 
 
@@ -28,8 +30,8 @@ class Watchdog:
     A thread that computes cannot be stopped from outside, and Python waits for every thread before it ends; so does the
     service, whose files a search may still read. Nothing is lost by ending it there: a server writes nothing.
 
-    The process ends with one line in the log and exit code 124; should even that be held up, SIGALRM ends it two
-    seconds later.
+    The process ends with one line in the log and exit code 124; should even that be held up, or Python's own end,
+    SIGALRM ends it.
     """
 
     def __init__(self, grace: float) -> None:
@@ -51,10 +53,11 @@ class Watchdog:
         now = time.monotonic()
         self._signals += 1
         left = self._grace if self._signals == 1 else min(self._grace, _HASTE)
+        left -= min(_LAST_WORDS, left / 5)
         self._first = self._first or now
         self._deadline = min(self._deadline, now + left)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.alarm(math.ceil(left) + 2)
+        signal.setitimer(signal.ITIMER_REAL, left + _LAST_WORDS)
 
     def _watch(self) -> None:
         while time.monotonic() < self._deadline:

@@ -144,15 +144,37 @@ def test_many_large_bodies_at_once_do_not_fill_the_memory(index: Path) -> None:
             for raw in held[:8]:
                 raw.sendall(head)
             until(lambda: figure(server, "twinlens_requests_under_way") == 8)
-            held[8].sendall(head)
+            # What is only announced takes no room from others.
+            assert server.post("/search", json={"text": "red"}).status_code == 200
+            for raw in held[:8]:
+                raw.sendall(bytes(999))
+            time.sleep(0.3)
+            held[8].sendall(head + bytes(999))
             assert held[8].recv(1000).startswith(b"HTTP/1.1 503")
             assert server.post("/search", json={"text": "red"}).status_code == 503
             assert server.ask(text="red")["hits"]
+            assert figure(server, 'twinlens_refused_total{reason="full"}') == 2
         finally:
             for raw in held:
                 raw.close()
         until(lambda: figure(server, "twinlens_requests_under_way") == 0)
         assert server.post("/search", json={"text": "red"}).status_code == 200
+
+
+def test_bodies_that_drip_keep_no_others_out(index: Path) -> None:
+    head = b"POST /search HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with serving(index, ServerSettings(concurrency=4), ColourEncoder()) as server:
+        held = []
+        try:
+            for _ in range(40):  # of the 32 connections that there may be
+                held.append(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+                held[-1].sendall(head + b"1\r\nx\r\n")
+            until(lambda: 25 < figure(server, "twinlens_requests_under_way") < 32)
+            for _ in range(10):
+                assert httpx.post(f"{server.url}/search", json={"text": "red"}).status_code == 200
+        finally:
+            for raw in held:
+                raw.close()
 
 
 def test_a_caller_who_hangs_up_is_no_failure_of_the_server(index: Path, caplog: pytest.LogCaptureFixture) -> None:
