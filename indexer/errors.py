@@ -4,6 +4,7 @@ TwinlensError                 storage/errors.py
 `-- BuildError                a build cannot start, go on or be published
     |-- SourceError           the corpus cannot be read: wrong path, column, layout, ids, vectors
     |-- ContentError          one item's bytes cannot be had; `reason` is a machine word, `detail` a sentence
+    |-- RepairError           a damaged version cannot be repaired
     |-- RejectedError         more items were rejected than the caller allows
     `-- ShrinkError           the result would be much poorer than the version that it replaces
 """
@@ -40,6 +41,12 @@ class ContentError(BuildError):
 
 class RejectedError(BuildError):
     """More items were rejected than `max_rejected` allows, so nothing was published."""
+
+
+class RepairError(BuildError):
+    """A damaged version cannot be repaired from what is left."""
+
+    exit_code = 3
 
 
 class ShrinkError(BuildError):

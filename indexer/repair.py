@@ -16,7 +16,7 @@ from storage.verify import Verification
 
 from .ann.build_ann import approximate
 from .config import BuildConfig, recorded_settings
-from .errors import BuildError
+from .errors import BuildError, RepairError
 from .progress import Progress, SilentProgress
 
 
@@ -65,7 +65,7 @@ def repair_index(path: str | Path, version: int | None = None, progress: Progres
         progress: Where to tell what is going on; silent by default.
 
     Raises:
-        BuildError: The damage cannot be repaired; the message names the versions that are whole and the next step.
+        RepairError: The damage cannot be repaired; the message names the versions that are whole and the next step.
         StorageError: There is no such version, or another builder holds the index.
     """
     store = IndexStore.open(path)
@@ -179,7 +179,7 @@ def _provenance(report: RepairReport) -> dict[str, Any]:
     return {"of": report.version, "rebuilt": report.rebuilt, "recovered": dict(report.recovered)}
 
 
-def _refusal(store: IndexStore, check: Verification, name: str, manifest: Manifest | None = None) -> BuildError:
+def _refusal(store: IndexStore, check: Verification, name: str, manifest: Manifest | None = None) -> RepairError:
     """Return the one line that says what cannot be repaired, why, and what to do."""
     if name == CATALOG:
         reason = "the captions, paths and pairs that it held come from the corpus alone"
@@ -190,7 +190,7 @@ def _refusal(store: IndexStore, check: Verification, name: str, manifest: Manife
     whole = [number for number in store.versions() if number != check.version and store.verify(number).ok]
     root = manifest.corpus.root if manifest and manifest.corpus else "CORPUS"
     back = f"go back with `twinlens rollback {store.path} --to {whole[-1]}`, or " if whole else ""
-    return BuildError(
+    return RepairError(
         f"{name} cannot be repaired: {_problem(check, name)}, and {reason}; whole versions: "
         f"{', '.join(map(str, whole)) or 'none'}; {back}build again with `build-index {root} --out {store.path}`"
     )

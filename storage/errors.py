@@ -22,7 +22,9 @@ from importlib.metadata import packages_distributions
 
 
 class TwinlensError(Exception):
-    """Base of every error this project raises on purpose; commands print it as one line and exit with 1."""
+    """Base of every error this project raises on purpose; commands print it as one line and exit with `exit_code`."""
+
+    exit_code = 1
 
 
 class StorageError(TwinlensError):
@@ -35,6 +37,8 @@ class IndexNotFoundError(StorageError):
 
 class CorruptIndexError(StorageError):
     """A file of an index is missing, or its bytes differ from what the manifest says."""
+
+    exit_code = 3
 
 
 class IncompatibleIndexError(StorageError):

@@ -1,7 +1,7 @@
 """The command group `twinlens`, and what its commands share: output as text or JSON, one-line errors, exit codes.
 
-Results go to stdout, progress to stderr. Exit codes: 0 it worked, 1 it did not and the message says why, 130
-interrupted.
+Results go to stdout, progress to stderr. Exit codes: 0 it worked, 2 the command was typed wrong, 3 the index is
+damaged, 1 it did not work for another reason, which the message says, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 import click
 
-from storage.errors import TwinlensError, install_hint
+from storage.errors import CorruptIndexError, TwinlensError, install_hint
 
 PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training", "twinlens")
 
@@ -111,6 +112,8 @@ COMMANDS = {
 }
 """Each command of `twinlens`: its module in `twinlens.commands`, and its function there."""
 
+TYPED_WRONG, DAMAGED = 2, CorruptIndexError.exit_code
+
 EXTRA_OF = {
     "fastapi": "server",
     "ftfy": "search",
@@ -143,6 +146,16 @@ class CommandGroup(click.Group):
         command: click.Command = getattr(import_module(f".commands.{module}", __package__), name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is called; one that is misspelt is an error that names those like it."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = get_close_matches(args[0], COMMANDS)
+            words = f"did you mean {' or '.join(map(repr, near))}?" if near else f"there are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"there is no command {args[0]!r}; {words}", ctx)
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="twinlens")
@@ -161,12 +174,14 @@ def run(command: click.Command) -> None:
     except (click.Abort, KeyboardInterrupt):
         code = _fail("interrupted; what was published has not changed, a build goes on when it is run again", 130)
     except click.UsageError as error:
-        code = _fail(f"{error.format_message().rstrip('.')}. See `{_path(error)} --help`.", 1)
+        code = _fail(f"{_sentence(error)} See `{_path(error)} --help`.", TYPED_WRONG)
     except click.ClickException as error:
         code = _fail(error.format_message(), 1)
     except ModuleNotFoundError as error:
         code = _fail(_missing(error), 1)
-    except (TwinlensError, OSError, MemoryError) as error:
+    except TwinlensError as error:
+        code = _fail(str(error), error.exit_code)
+    except (OSError, MemoryError) as error:
         code = _fail(str(error) or type(error).__name__, 1)
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -174,6 +189,12 @@ def run(command: click.Command) -> None:
 def _fail(message: str, code: int) -> int:
     click.echo("error: " + " ".join(message.split()), err=True)
     return code
+
+
+def _sentence(error: click.UsageError) -> str:
+    """Return what click says of a mistake, with one sign at its end."""
+    words = error.format_message().rstrip(".").replace(". (Did you mean", "; did you mean").replace("?)", "?")
+    return words if words.endswith("?") else f"{words}."
 
 
 def _missing(error: ModuleNotFoundError) -> str:

@@ -36,9 +36,9 @@ def result(*arguments: str | Path) -> Any:
     return json.loads(done.stdout)
 
 
-def one_line_error(*arguments: str | Path) -> str:
+def one_line_error(*arguments: str | Path, code: int = 1) -> str:
     done = run(*arguments)
-    assert done.returncode == 1, done.stdout
+    assert done.returncode == code, done.stdout
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert "Traceback" not in done.stderr
@@ -119,8 +119,10 @@ def test_a_damaged_index_is_refused_with_the_name_of_the_file(index: Path, tmp_p
     data[len(data) // 2] ^= 1
     vectors.chmod(0o644)
     vectors.write_bytes(data)
-    assert "images/vectors.arrow" in one_line_error("twinlens", "search", copy, "--text", "a cat")
-    assert run("twinlens", "verify", copy).returncode == 1
+    assert "images/vectors.arrow" in one_line_error("twinlens", "search", copy, "--text", "a cat", code=3)
+    assert run("twinlens", "verify", copy).returncode == 3
+    repaired = one_line_error("twinlens", "verify", copy, "--repair", code=3)
+    assert "images/vectors.arrow cannot be repaired" in repaired
 
 
 @pytest.mark.parametrize(
@@ -145,19 +147,19 @@ def test_a_wrong_build_is_one_clear_line(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     table = tmp_path / "table.csv"
     table.write_text("photo,title\na.jpg,hello\n", encoding="utf-8")
-    wrong: list[tuple[list[str | Path], str]] = [
-        (["no-such-folder", "--out", out], "no-such-folder"),
-        ([tmp_path / "empty", "--out", out, "--encoder", "lite"], "empty"),
-        ([table, "--out", out, "--encoder", "lite", "--image", "foto"], "foto"),
-        ([photos, "--out", out, "--encoder", "no-such-model"], "no-such-model"),
-        ([photos, "--out", out, "--encoder", "lite", "--device", "cuda:77"], "cuda:77"),
-        ([photos, "--out", out, "--encoder", "lite", "--max-rejected", "many"], "many"),
-        ([photos, "--out", photos, "--encoder", "lite"], str(photos)),
-        ([photos], "--out"),
-        (["--out", out], "CORPUS"),
+    wrong: list[tuple[list[str | Path], str, int]] = [
+        (["no-such-folder", "--out", out], "no-such-folder", 1),
+        ([tmp_path / "empty", "--out", out, "--encoder", "lite"], "empty", 1),
+        ([table, "--out", out, "--encoder", "lite", "--image", "foto"], "foto", 1),
+        ([photos, "--out", out, "--encoder", "no-such-model"], "no-such-model", 1),
+        ([photos, "--out", out, "--encoder", "lite", "--device", "cuda:77"], "cuda:77", 1),
+        ([photos, "--out", out, "--encoder", "lite", "--max-rejected", "many"], "many", 2),
+        ([photos, "--out", photos, "--encoder", "lite"], str(photos), 1),
+        ([photos], "--out", 2),
+        (["--out", out], "CORPUS", 2),
     ]
-    for arguments, words in wrong:
-        assert words in one_line_error("build-index", *arguments)
+    for arguments, words, code in wrong:
+        assert words in one_line_error("build-index", *arguments, code=code)
 
 
 @pytest.mark.parametrize("spoil", ["nan", "unnormalised", "three dimensions", "pickle"])

@@ -28,7 +28,12 @@ def command(home: Path, body: str, **environment: str) -> subprocess.CompletedPr
     [
         ("raise OSError(28, 'No space left on device', 'a.arrow')", 1, b"No space left on device"),
         ("from storage import StorageError; raise StorageError('two\\nlines')", 1, b"error: two lines"),
-        ("raise click.UsageError('no such thing.')", 1, b"error: no such thing. See"),
+        (
+            "from storage.errors import CorruptIndexError; raise CorruptIndexError('it is damaged')",
+            3,
+            b"error: it is damaged",
+        ),
+        ("raise click.UsageError('no such thing.')", 2, b"error: no such thing. See"),
         ("raise KeyboardInterrupt", 130, b"error: interrupted; what was published has not changed"),
     ],
 )
@@ -37,6 +42,21 @@ def test_an_error_is_one_line_and_an_exit_code(home: Path, body: str, code: int,
     assert done.returncode == code
     assert line in done.stderr
     assert done.stderr.strip().count(b"\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("serch", "error: there is no command 'serch'; did you mean 'search' or 'serve'? See `"),
+        ("exprot", "did you mean 'export'?"),
+        ("xyz", "there is no command 'xyz'; there are build, evaluate,"),
+    ],
+)
+def test_a_command_that_is_misspelt_is_answered_with_those_like_it(home: Path, typed: str, words: str) -> None:
+    code = "from twinlens.console import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, typed], cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert words in done.stderr
 
 
 def test_a_defect_of_ours_keeps_its_traceback(home: Path) -> None:
@@ -76,3 +96,12 @@ def test_versions_are_listed_when_current_is_damaged(tmp_path: Path) -> None:
     assert done.exit_code == 0
     assert [row["version"] for row in json.loads(done.stdout)["versions"]] == [1]
     assert "warning: " in done.stderr
+
+
+def test_an_option_that_is_misspelt_is_answered_with_those_like_it(home: Path) -> None:
+    code = "from twinlens.console import main; main()"
+    command = [sys.executable, "-c", code, "info", "x", "--pionts"]
+    done = subprocess.run(command, cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: No such option '--pionts'")
+    assert "--points'? See `" in done.stderr

@@ -26,15 +26,17 @@ def test_results_go_to_stdout_and_progress_to_stderr(index: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
-    [(["--to", "{there}"], "exists already"), (["--to", "{there}/a/b"], "there is no folder"), ([], "--to")],
+    ("arguments", "words", "code"),
+    [(["--to", "{there}"], "exists already", 1), (["--to", "{there}/a/b"], "there is no folder", 1), ([], "--to", 2)],
 )
-def test_an_error_is_one_line(arguments: list[str], words: str, index: Path, tmp_path: Path, home: Path) -> None:
+def test_an_error_is_one_line(
+    arguments: list[str], words: str, code: int, index: Path, tmp_path: Path, home: Path
+) -> None:
     filled = [argument.format(there=tmp_path) for argument in arguments]
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(index), *filled], cwd=home, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == code
     assert done.stderr.startswith("error: ")
     assert words in done.stderr
     assert done.stderr.count("\n") == 1

@@ -119,7 +119,7 @@ def test_verify_is_silent_about_nothing(index: Path) -> None:
 def test_verify_fails_and_names_the_damaged_file(index: Path) -> None:
     (index / "versions" / "00000002" / "images" / "ann.faiss").write_bytes(b"x")
     done = CliRunner().invoke(verify, [str(index)])
-    assert done.exit_code == 1
+    assert done.exit_code == 3
     assert "ann.faiss has 1 bytes and the manifest says" in done.stdout
     value = json.loads(CliRunner().invoke(verify, [str(index), "--output", "json"]).stdout)
     assert not value["ok"]

@@ -11,7 +11,7 @@ import click
 from storage import IndexStore
 from storage.verify import verification_json, verification_text
 
-from ..console import emit, index_argument, output_option
+from ..console import DAMAGED, emit, index_argument, output_option
 
 
 @click.command()
@@ -25,14 +25,14 @@ from ..console import emit, index_argument, output_option
 )
 @output_option
 def verify(index: Path, number: int | None, repair: bool, output: str) -> None:
-    """Read every file of INDEX and compare it with what was published; exit with 1 when one differs."""
+    """Read every file of INDEX and compare it with what was published; exit with 3 when one differs."""
     if repair:
         _repair(index, number, output)
         return
     result = IndexStore.open(index).verify(number)
     emit(output, verification_json(index, result), verification_text(index, result))
     if not result.ok:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(DAMAGED)
 
 
 def _repair(index: Path, number: int | None, output: str) -> None:
