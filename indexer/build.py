@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
 from .errors import BuildError
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
+from .rebuild_command import corpus_of
 from .report import BuildReport
 from .tower_export import include_text_tower, keep_text_tower
 
@@ -78,6 +79,7 @@ def build_index(
     if isinstance(source, str | Path) and not is_remote(source) and is_clip_retrieval(Path(source)):
         source, options = open_clip_retrieval(Path(source), options), None
     options = _with_layout_of(spec, options, config)
+    made_of = corpus_of(source)
     _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
     if not config.update and not isinstance(source, EmbeddingSource):
         # A corpus that cannot be read leaves no empty index behind.
@@ -91,6 +93,7 @@ def build_index(
             started=time.perf_counter(),
             given=None if isinstance(encoder, str) else encoder,
             named=frozenset(settings),
+            made_of=made_of,
         )
         if isinstance(source, EmbeddingSource):
             return builder.from_embeddings(source)
@@ -107,6 +110,7 @@ class Builder:
     started: float
     given: Encoder | None
     named: frozenset[str] = frozenset()
+    made_of: Mapping[str, Any] = field(default_factory=dict)
 
     def from_corpus(self, corpus: str | Path | Source, options: SourceOptions | None) -> BuildReport:
         """Encode a corpus and publish it."""
@@ -289,6 +293,7 @@ class Builder:
                 include_text_tower(encoder, draft.path / TOWER, self.progress)
             self.progress.note("publishing")
             build = {
+                **self.made_of,
                 **build_report,
                 "changes": to_plain(changes),
                 "config": asdict(self.config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from .ann.build_ann import approximate
 from .config import BuildConfig, recorded_settings
 from .errors import BuildError, RepairError
 from .progress import Progress, SilentProgress
+from .rebuild_command import rebuild_command
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,11 +190,16 @@ def _refusal(store: IndexStore, check: Verification, name: str, manifest: Manife
     else:
         reason = "vectors come from the encoder alone"
     whole = [number for number in store.versions() if number != check.version and store.verify(number).ok]
-    root = manifest.corpus.root if manifest and manifest.corpus else "CORPUS"
-    back = f"go back with `twinlens rollback {store.path} --to {whole[-1]}`, or " if whole else ""
+    rollback = shlex.join(["twinlens", "rollback", str(store.path), "--to", str(whole[-1])]) if whole else ""
+    again = (
+        rebuild_command(manifest, store.path)
+        if manifest
+        else f"build-index CORPUS --out {shlex.quote(str(store.path))}"
+    )
+    back = f"go back with `{rollback}`, or " if whole else ""
     return RepairError(
         f"{name} cannot be repaired: {_problem(check, name)}, and {reason}; whole versions: "
-        f"{', '.join(map(str, whole)) or 'none'}; {back}build again with `build-index {root} --out {store.path}`"
+        f"{', '.join(map(str, whole)) or 'none'}; {back}build again with `{again}`"
     )
 
 

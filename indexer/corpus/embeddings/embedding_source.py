@@ -102,7 +102,7 @@ class EmbeddingSource:
     """
 
     def __init__(self, options: EmbeddingOptions) -> None:
-        self._options = options
+        self.options = options
         given = {"images": options.images, "texts": options.texts}
         self._sides = {name: _Side(name, files) for name in COLLECTIONS if (files := given[name]) is not None}
         self.collections: tuple[Collection, ...] = tuple(self._sides)
@@ -128,7 +128,7 @@ class EmbeddingSource:
             SourceError: A vector is not of unit length and `normalize` is off, or a file broke since it was opened.
         """
         if collection in self._sides:
-            yield from self._sides[collection].chunks(self._options.normalize, self._options.chunk_rows)
+            yield from self._sides[collection].chunks(self.options.normalize, self.options.chunk_rows)
 
     def _common_dim(self) -> int:
         dims = {name: side.dim for name, side in self._sides.items()}
@@ -139,16 +139,16 @@ class EmbeddingSource:
         return next(iter(dims.values()))
 
     def _read_pairs(self) -> np.ndarray:
-        if self._options.aligned and len(self._sides) == 2:
+        if self.options.aligned and len(self._sides) == 2:
             return aligned_pairs(self.rows("images"), self.rows("texts"))
-        if self._options.pairs is None:
+        if self.options.pairs is None:
             return np.zeros((0, 2), np.int64)
         if len(self._sides) < 2:
             raise SourceError(
-                f"{self._options.pairs.name} pairs images with texts, but only {self.collections[0]} were given; "
+                f"{self.options.pairs.name} pairs images with texts, but only {self.collections[0]} were given; "
                 "name both or leave the pairs out"
             )
-        return read_pairs(self._options.pairs, self.rows("images"), self.rows("texts"))
+        return read_pairs(self.options.pairs, self.rows("images"), self.rows("texts"))
 
 
 class _Side:
