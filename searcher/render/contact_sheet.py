@@ -181,26 +181,45 @@ _IMAGES = _Grid(columns=5, image_height=150 * SCALE, lines=2)
 _TEXTS = _Grid(columns=3, image_height=0, lines=6)
 
 
+# Of the sheet by the suffix of its name.
+SHEET_FORMATS = {"": "PNG", ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+
+def sheet_format(path: Path) -> str:
+    """Return the format that the suffix of a sheet's name asks for; raises `SearchError` where none is known."""
+    kind = SHEET_FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise SearchError(
+            f"the contact sheet {str(path)!r} cannot be written as {path.suffix!r}; end its name in "
+            f"{', '.join(filter(None, SHEET_FORMATS))}"
+        )
+    return kind
+
+
 def save_contact_sheet(path: Path, results: Sequence[Hits], root: Path | None = None) -> None:
-    """Write a PNG of the hits of one or more queries.
+    """Write the hits of one or more queries as an image.
 
     Args:
-        path: The file to write; an existing one is replaced.
+        path: The file to write; an existing one is replaced. Its suffix names the format: `.png`, `.jpg`, `.webp`; a
+            name without one gets a PNG.
         results: The hits of each query.
         root: The folder that the images' `uri` are relative to. An image that cannot be shown is a grey tile that says
             why.
 
     Raises:
-        SearchError: More than 500 hits, or the file cannot be written.
+        SearchError: More than 500 hits, another suffix, or the file cannot be written.
     """
+    kind = sheet_format(path)
     total = sum(len(hits) for hits in results)
     if total > MAX_HITS:
         raise SearchError(f"{total} hits do not fit on a contact sheet; ask for {MAX_HITS} or fewer in all with k (-k)")
     sheet = draw_contact_sheet(results, root)
     try:
-        sheet.save(path, format="PNG")
-    except OSError as error:
-        raise SearchError(f"cannot write the contact sheet {str(path)!r}: {error.strerror or error}") from error
+        sheet.save(path, format=kind, **({} if kind == "PNG" else {"quality": 90}))
+    except (OSError, ValueError) as error:  # ValueError: a side too long for the format
+        raise SearchError(
+            f"cannot write the contact sheet {str(path)!r}: {getattr(error, 'strerror', None) or error}"
+        ) from error
 
 
 def draw_contact_sheet(results: Sequence[Hits], root: Path | None = None) -> Image.Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tarfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -16,7 +17,7 @@ from encoders.errors import ImageError
 from encoders.images import decode_image
 from storage.schema import CorpusInfo
 
-from ..hits import Hit
+from ..hits import Hit, Hits
 
 _SUFFIX = ".tar"
 _MOST_MEMBERS = 1_000_000  # what an index reads of one shard
@@ -77,6 +78,13 @@ def picture_source(uri: str | None, root: Path | None) -> Path | bytes | None:
     if path is None or path.exists():
         return path
     return member_bytes(path, DecodeLimits().max_bytes) or path
+
+
+def missing_images(results: Iterable[Hits], root: Path | None) -> list[str]:
+    """Return the `uri` of each image hit whose file is not where it was, each once, in order."""
+    uris = (hit.uri for hits in results if hits.collection == "images" for hit in hits if hit.uri)
+    found = {uri: picture_source(uri, root) for uri in uris}
+    return [uri for uri, source in found.items() if isinstance(source, Path) and not source.exists()]
 
 
 _LARGEST_ENLARGEMENT = 4.0

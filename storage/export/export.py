@@ -15,7 +15,17 @@ from ..schema import COLLECTIONS, Collection
 from ..store import IndexStore
 from ..version import IndexVersion
 from .engine import VectorEngine
-from .files import WRITERS, FileFormat, check_target, extra, whole_folder, write_mark, write_pairs
+from .files import (
+    WRITERS,
+    FileFormat,
+    check_target,
+    extra,
+    is_single_file,
+    whole_folder,
+    write_mark,
+    write_pairs,
+    write_single_parquet,
+)
 from .rows import Advance, DType, Pairs, Rows, choose_columns, choose_rows, read_pairs
 
 ENGINES: dict[str, str] = {"milvus": "MilvusTarget", "qdrant": "QdrantTarget"}
@@ -89,7 +99,8 @@ def export_index(
 
     Args:
         path: The index.
-        target: A new folder; or `milvus:` or `qdrant:` before the address of a running engine, or before the path of
+        target: A new folder; a new file `NAME.parquet`, which holds images and texts in one table and no pairs; or
+            `milvus:` or `qdrant:` before the address of a running engine, or before the path of
             its embedded form: `milvus:http://localhost:19530`, `qdrant:http://localhost:6333`, `milvus:vectors.db`.
         options: What goes out, and how.
         advance: Told of progress: the collection, the rows that are out, all of them.
@@ -102,6 +113,7 @@ def export_index(
     engine, _, address = target.partition(":")
     is_engine = engine in ENGINES
     if not is_engine:
+        is_single_file(Path(target), options.format)
         check_target(Path(target), force=options.force)
     with IndexStore.open(path).open_version(options.version, verify=options.verify) as version:
         dtype: DType = options.dtype or ("float32" if is_engine else "float16")
@@ -114,13 +126,14 @@ def export_index(
                 opened.publish()
         else:
             _write_files(Path(target), options, rows, pairs)
+        single = not is_engine and is_single_file(Path(target), options.format)
         return ExportReport(
             target=target,
             kind=engine if is_engine else options.format,
             version=version.number,
             dim=version.dim,
             rows={part.collection: len(part.row_ids) for part in rows},
-            pairs=len(pairs),
+            pairs=0 if single else len(pairs),
             dtype=dtype,
         )
 
@@ -147,6 +160,10 @@ def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: 
 def _write_files(target: Path, options: ExportOptions, rows: Sequence[Rows], pairs: Pairs) -> None:
     if options.format == "lance":
         extra("lance", "lance", "pylance")  # an error before anything is written
+    if is_single_file(target, options.format):
+        with whole_folder(target, force=options.force, single=True) as folder:
+            write_single_parquet(folder / target.name, rows, _facts(options, rows, pairs))
+        return
     with whole_folder(target, force=options.force) as folder:
         for part in rows:
             WRITERS[options.format](folder, part)

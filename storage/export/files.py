@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,10 @@ from .rows import PAIR_SCHEMA, Pairs, Rows
 
 FileFormat = Literal["parquet", "npy", "lance"]
 MARK = "export.json"
+SINGLE, SINGLE_MARK = ".parquet", b"twinlens_export"
+FILE_SUFFIXES = frozenset(
+    {SINGLE, ".pq", ".csv", ".tsv", ".json", ".jsonl", ".npy", ".npz", ".arrow", ".feather", ".xlsx"}
+)
 
 
 def write_parquet(folder: Path, rows: Rows) -> None:
@@ -62,6 +66,49 @@ WRITERS: dict[FileFormat, Callable[[Path, Rows], None]] = {
 }
 
 
+def is_single_file(target: Path, kind: FileFormat) -> bool:
+    """Return whether a target is called like one Parquet file.
+
+    Raises:
+        StorageError: It is called like a file that this export does not write.
+    """
+    suffix = target.suffix.lower()
+    if suffix not in FILE_SUFFIXES:
+        return False
+    if suffix != SINGLE or kind != "parquet":
+        raise StorageError(
+            f"{str(target)!r} is called like a {suffix} file and --format {kind} writes none; name a new folder, "
+            f"or a file that ends in {SINGLE} with --format parquet"
+        )
+    return True
+
+
+def write_single_parquet(path: Path, parts: Sequence[Rows], facts: Mapping[str, Any]) -> None:
+    """Write one table of all collections, `collection` first; columns that one of them lacks are null there.
+
+    Raises:
+        StorageError: One column has other types in images and texts.
+    """
+    marked = {SINGLE_MARK: json.dumps(facts, allow_nan=False).encode()}
+    try:
+        schema = pa.unify_schemas([pa.schema([("collection", pa.string())]), *(part.schema for part in parts)])
+    except pa.ArrowException as error:
+        raise StorageError(f"images and texts do not fit into one table: {error}; choose by --collection") from error
+    _parquet(
+        path,
+        schema.with_metadata(marked),
+        (_widened(batch, part, schema) for part in parts for batch in part.batches()),
+    )
+
+
+def _widened(batch: pa.RecordBatch, part: Rows, schema: pa.Schema) -> pa.RecordBatch:
+    known = {name: batch.column(name) for name in batch.schema.names}
+    if "collection" not in known:
+        known["collection"] = pa.array([part.collection] * batch.num_rows, pa.string())
+    columns = [known.get(field.name, pa.nulls(batch.num_rows, field.type)) for field in schema]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
 def extra(module: str, name: str, package: str) -> Any:
     """Import a package that an extra of ours brings.
 
@@ -88,13 +135,23 @@ def check_target(target: Path, *, force: bool) -> None:
         return
     if not force:
         raise StorageError(f"{target} exists already; name another folder, or give --force to replace it")
-    if target.is_symlink() or not (target / MARK).is_file():
+    if target.is_symlink() or not ((target / MARK).is_file() or _is_marked(target)):
         raise StorageError(f"{target} is not an export (it has no {MARK}), and --force replaces only those; remove it")
 
 
+def _is_marked(target: Path) -> bool:
+    """Whether a file is one that we exported."""
+    try:
+        return target.is_file() and SINGLE_MARK in (pq.read_schema(target).metadata or {})
+    except (OSError, pa.ArrowException):
+        return False
+
+
 @contextmanager
-def whole_folder(target: Path, *, force: bool) -> Iterator[Path]:
+def whole_folder(target: Path, *, force: bool, single: bool = False) -> Iterator[Path]:
     """Give an empty folder to write into; at the end of the block it is made durable and becomes `target`.
+
+    With `single` it is the file of that name in the folder that becomes `target`.
 
     Where the block fails, nothing is left. What a killed export left is cleared by the next one to the same target.
 
@@ -108,7 +165,9 @@ def whole_folder(target: Path, *, force: bool) -> Iterator[Path]:
             yield work
             _sync(work)
             atomic.checkpoint("export.synced")
-            _take_place(work, target, force)
+            _take_place(work / target.name if single else work, target, force)
+            if single:
+                atomic.remove_folder(work)
         except BaseException:
             atomic.remove_folder(work)
             raise
@@ -161,9 +220,13 @@ def _sync(work: Path) -> None:
 def _take_place(work: Path, target: Path, force: bool) -> None:
     check_target(target, force=force)
     old = target.with_name(f".{target.name}.replaced")
-    atomic.remove_folder(old)
+    _remove(old)
     if target.exists():
         # Between these two renames there is no target; both folders are whole all the while.
         atomic.rename(target, old, "export_old")
     atomic.rename(work, target, "export")
-    atomic.remove_folder(old)
+    _remove(old)
+
+
+def _remove(path: Path) -> None:
+    path.unlink() if path.is_file() else atomic.remove_folder(path)

@@ -120,10 +120,26 @@ def test_a_contact_sheet_and_a_gallery_are_written(run: Any, tmp_path: Path) -> 
 
 def test_a_corpus_that_was_moved_is_found_with_root(run: Any, corpus: Any, tmp_path: Path) -> None:
     page = tmp_path / "hits.html"
-    run("--text", "red", "--gallery", page, "--root", tmp_path)
+    told = run("--text", "red", "-k", 5, "--gallery", page, "--root", tmp_path).stderr
     assert "file not found" in page.read_text(encoding="utf-8")
-    run("--text", "red", "--gallery", page, "--root", corpus.root)
+    assert told.startswith("note: 5 image files are not there, first ")
+    assert told.endswith("if the images were moved, name their folder by --root\n")
+    told = run("--text", "red", "--gallery", page, "--root", corpus.root).stderr
     assert "file not found" not in page.read_text(encoding="utf-8")
+    assert told == ""
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP"), ("", "PNG")])
+def test_the_name_of_a_contact_sheet_says_its_format(run: Any, tmp_path: Path, suffix: str, kind: str) -> None:
+    sheet = tmp_path / f"hits{suffix}"
+    run("--text", "a red door", "-k", 5, "--contact-sheet", sheet)
+    with Image.open(sheet) as image:
+        assert image.format == kind
+
+
+def test_a_contact_sheet_of_another_format_is_refused_before_the_search(run: Any, tmp_path: Path) -> None:
+    with pytest.raises(SearchError, match=r"cannot be written as '.pdf'; end its name in .png, .jpg"):
+        run("--text", "a red door", "--contact-sheet", tmp_path / "hits.pdf")
 
 
 @pytest.mark.parametrize(

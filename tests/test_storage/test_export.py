@@ -259,3 +259,37 @@ def test_a_large_export_goes_out_in_bounded_batches(tmp_path: Path) -> None:
     with pq.ParquetFile(tmp_path / "out" / "images.parquet") as file:
         assert [file.metadata.row_group(n).num_rows for n in range(file.num_row_groups)] == [16_384, 16_384, 7_232]
     assert vectors_of(tmp_path / "out" / "images.parquet").tobytes() == stored(tmp_path / "index").tobytes()
+
+
+def test_a_target_called_parquet_is_one_table_that_pandas_reads(index: Path, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    report = export_index(index, str(tmp_path / "all.parquet"))
+    assert (report.rows, report.pairs) == ({"images": 6, "texts": 6}, 0)
+    frame = pandas.read_parquet(tmp_path / "all.parquet")
+    assert frame.columns[:3].tolist() == ["collection", "item_id", "vector"]
+    assert frame["collection"].tolist() == ["images"] * 6 + ["texts"] * 6
+    assert frame["item_id"].tolist() == [f"item_id-{n}" for n in range(6)] * 2
+    assert np.stack(frame["vector"]).tobytes() == np.concatenate([stored(index), stored(index, "texts")]).tobytes()
+    assert frame["width"][6:].isna().all()
+    assert names_in(tmp_path) - names_in(index.parent) <= {"all.parquet"}
+    assert not (tmp_path / ".all.parquet.exporting").exists()
+
+
+def test_one_file_is_replaced_only_where_it_is_an_export(index: Path, tmp_path: Path) -> None:
+    target = tmp_path / "all.parquet"
+    export_index(index, str(target))
+    with pytest.raises(StorageError, match="exists already"):
+        export_index(index, str(target))
+    export_index(index, str(target), ExportOptions(force=True, collections=("images",)))
+    assert pq.read_table(target).num_rows == 6
+    pq.write_table(pq.read_table(target).replace_schema_metadata(None), target)
+    with pytest.raises(StorageError, match="is not an export"):
+        export_index(index, str(target), ExportOptions(force=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x.csv", "parquet"), ("x.npy", "npy"), ("x.parquet", "npy"), ("x.JSON", "parquet")]
+)
+def test_a_target_called_like_another_file_is_refused(index: Path, tmp_path: Path, name: str, kind: Any) -> None:
+    with pytest.raises(StorageError, match=rf"called like a \.\w+ file and --format {kind} writes none"):
+        export_index(index, str(tmp_path / name), ExportOptions(format=kind))

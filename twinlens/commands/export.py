@@ -21,7 +21,8 @@ SECONDS_BETWEEN_LINES = 5.0
     "target",
     required=True,
     metavar="FOLDER|URL",
-    help="A new folder, milvus:ADDRESS or qdrant:ADDRESS; a path in place of an address is the embedded engine.",
+    help="A new folder, a file NAME.parquet, milvus:ADDRESS or qdrant:ADDRESS; a path in place of an address is the "
+    "embedded engine.",
 )
 @click.option(
     "--format",
@@ -61,6 +62,7 @@ def export(index: Path, target: str, output: str, quiet: bool, **options: Any) -
 
     \b
       twinlens export photos.index --to photos.parquet
+      twinlens export photos.index --to tables
       twinlens export photos.index --to vectors --format npy --collection images
       twinlens export photos.index --to qdrant:http://localhost:6333 --name photos
       twinlens export photos.index --to milvus:photos.db --where "width >= 640"

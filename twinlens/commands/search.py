@@ -54,7 +54,11 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
     show_default=True,
     help="Check the files' checksums, or only their sizes.",
 )
-@click.option("--contact-sheet", type=click.Path(path_type=Path, dir_okay=False), help="Write the hits as a PNG.")
+@click.option(
+    "--contact-sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the hits as an image: .png, .jpg, .webp.",
+)
 @click.option("--gallery", type=click.Path(path_type=Path, dir_okay=False), help="Write the hits as an HTML page.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the images are, if the corpus was moved.")
 @output_option
@@ -93,8 +97,23 @@ def _check_files(options: dict[str, Any]) -> None:
         path = options[name]
         if path is not None and not path.parent.is_dir():
             raise SearchError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first")
+    if options["contact_sheet"] is not None:
+        from searcher.render.contact_sheet import sheet_format
+
+        sheet_format(options["contact_sheet"])
     if options["root"] is not None and not options["root"].is_dir():
         raise SearchError(f"--root {str(options['root'])!r} is no folder; name the one that the images are in")
+
+
+def _say_what_is_missing(results: list[Hits], root: Path | None) -> None:
+    from searcher.render.image_files import missing_images
+
+    if missing := missing_images(results, root):
+        click.echo(
+            f"note: {len(missing)} image files are not there, first {missing[0]!r} below {str(root or Path())!r}; "
+            "if the images were moved, name their folder by --root",
+            err=True,
+        )
 
 
 def _requests(options: dict[str, Any]) -> list[SearchRequest]:
@@ -104,6 +123,8 @@ def _requests(options: dict[str, Any]) -> list[SearchRequest]:
 
 
 def _draw(results: list[Hits], root: Path | None, options: dict[str, Any]) -> None:
+    if options["contact_sheet"] or options["gallery"]:
+        _say_what_is_missing(results, root)
     if options["contact_sheet"]:
         from searcher.render.contact_sheet import save_contact_sheet
 
