@@ -19,8 +19,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from storage.errors import CorruptIndexError, TwinlensError, install_hint
+
+from .defaults import FILE, default_map, variable
 
 PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training", "twinlens")
 
@@ -168,7 +171,8 @@ def run(command: click.Command) -> None:
     _escape_unknown_characters()
     try:
         check_origins()
-        code = command.main(standalone_mode=False)
+        defaults = default_map(None if command is twinlens else command.name)
+        code = command.main(standalone_mode=False, default_map=defaults)
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -194,6 +198,7 @@ def _fail(message: str, code: int) -> int:
 def _sentence(error: click.UsageError) -> str:
     """Return what click says of a mistake, with one sign at its end."""
     words = error.format_message().rstrip(".").replace(". (Did you mean", "; did you mean").replace("?)", "?")
+    words += _origin(error)
     return words if words.endswith("?") else f"{words}."
 
 
@@ -203,6 +208,13 @@ def _missing(error: ModuleNotFoundError) -> str:
     if package not in EXTRA_OF:
         raise error
     return f"this command needs the package {package!r}, which is not installed; {install_hint(EXTRA_OF[package])}"
+
+
+def _origin(error: click.UsageError) -> str:
+    """Return where a wrong value comes from, for one that nobody typed."""
+    name = error.param.name if isinstance(error, click.BadParameter) and error.param else None
+    source = error.ctx.get_parameter_source(name) if error.ctx and name else None
+    return f" (it comes from {variable(name)} or {FILE})" if name and source is ParameterSource.DEFAULT_MAP else ""
 
 
 def _path(error: click.UsageError) -> str:

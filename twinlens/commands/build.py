@@ -257,7 +257,8 @@ COLUMN_NAMES = (
 def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
     """Return the source, its options (None where none was given) and the settings of the build."""
     # What was not named is left to the defaults, or on an update to the version before.
-    settings = {name: arguments[name] for name in CONFIG_NAMES if _named(name)}
+    new = not arguments["update"]
+    settings = {name: arguments[name] for name in CONFIG_NAMES if _named(name) or (new and _is_user_default(name))}
     corpus, images, texts = arguments["corpus"], arguments["image_embeddings"], arguments["text_embeddings"]
     if corpus is None and images is None and texts is None:
         raise click.UsageError("Missing CORPUS; name a folder or table, or --image-embeddings.")
@@ -278,7 +279,12 @@ def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
 
 
 def _named(name: str) -> bool:
-    return click.get_current_context().get_parameter_source(name) is not ParameterSource.DEFAULT
+    source = click.get_current_context().get_parameter_source(name)
+    return source not in (ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+
+
+def _is_user_default(name: str) -> bool:
+    return click.get_current_context().get_parameter_source(name) is ParameterSource.DEFAULT_MAP
 
 
 def _refuse(names: tuple[str, ...], why: str) -> None:
