@@ -57,7 +57,8 @@ class ImageInfo:
         height: Pixels down in the file, as displayed; None where there are no pixels.
         sha256: Of the file's bytes; of the pixels or features where there is no file.
         file_bytes: Length of the file; 0 where there is no file, None where it is not known.
-        mtime_ns: When the file was last modified; None where it is not known.
+        mtime_ns: When the file was last modified; None where it is not known, or outside of the years 1678 to 2261,
+            which 64 bits of nanoseconds reach.
     """
 
     width: Annotated[int | None, "int32"]
@@ -65,6 +66,10 @@ class ImageInfo:
     sha256: Annotated[str, "string"]
     file_bytes: Annotated[int | None, "int64"]
     mtime_ns: Annotated[int | None, "int64"]
+
+    def __post_init__(self) -> None:
+        if self.mtime_ns is not None and not -(2**63) <= self.mtime_ns < 2**63:
+            object.__setattr__(self, "mtime_ns", None)
 
 
 _HINTS = get_type_hints(ImageInfo, include_extras=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import SourceError
 from .file_pattern import is_pattern as is_file_pattern
-from .file_pattern import matching_files
+from .file_pattern import is_there, matching_files
 from .item import LAYOUTS, Source, SourceOptions, is_utf8, one_line, open_registered, printable, registered_layouts
 from .layouts.captioned import CaptionedSource, DataSet
 from .layouts.coco import coco_data, is_coco
@@ -20,6 +20,7 @@ from .layouts.folder import TABLE_SUFFIXES, FolderSource
 from .layouts.karpathy import is_karpathy, karpathy_data
 from .layouts.lines import LinesSource, open_bytes
 from .layouts.precomp import precomp_data, precomp_splits
+from .layouts.walk import kept_paths
 from .tables.json_file import read_json
 from .tables.part_tables import PARQUET_SUFFIX, PartTables, parquet_parts
 from .tables.split_tables import SplitTables, split_tables
@@ -48,13 +49,14 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     if chosen.layout not in LAYOUTS and chosen.layout not in (registered := registered_layouts()):
         layouts = (*LAYOUTS, *registered)
         raise SourceError(f"layout {chosen.layout!r} is unknown; choose one of {', '.join(layouts)}")
-    if not corpus.exists():
+    if not is_there(corpus):
         if is_shard_pattern(corpus) and chosen.layout in ("auto", "webdataset"):
             shards = _open_shards(corpus, chosen)
             _check_urls(shards, chosen)
             return shards
         if is_file_pattern(corpus, (PARQUET_SUFFIX,)) and chosen.layout in ("auto", "table"):
-            parts = PartTables(corpus, *matching_files(corpus, "Parquet file"), chosen)
+            root, files = matching_files(corpus, "Parquet file")
+            parts = PartTables(corpus, root, kept_paths(root, files, chosen.exclude), chosen)
             _check_urls(parts, chosen)
             return parts
         raise SourceError(_not_there(corpus))
@@ -67,7 +69,7 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
 
 
 def _open_folder(corpus: Path, options: SourceOptions) -> Source:
-    parts = parquet_parts(corpus) if options.layout == "table" else []
+    parts = parquet_parts(corpus, options.exclude) if options.layout == "table" else []
     if options.layout == "lines" or (options.layout == "table" and not parts):
         raise SourceError(f"layout {options.layout!r} needs a file, but {str(corpus)!r} is a folder; name the file")
     if options.layout not in LAYOUTS:
@@ -77,7 +79,7 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
         source = _FOLDERS[layout].open(corpus, options)
         if source is not None:
             return source
-    if parts := parts or (parquet_parts(corpus) if options.layout == "auto" else []):
+    if parts := parts or (parquet_parts(corpus, options.exclude) if options.layout == "auto" else []):
         return PartTables(corpus, corpus, parts, options)
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
@@ -211,7 +213,7 @@ def _check_urls(source: Source, options: SourceOptions) -> None:
 
 
 def _check_exclude(source: Source, options: SourceOptions) -> None:
-    if options.exclude and not isinstance(source, FolderSource | WebDataset):
+    if options.exclude and not isinstance(source, FolderSource | WebDataset | PartTables):
         raise SourceError(
             f"--exclude {options.exclude[0]!r} leaves out files of a folder that is walked, and {source.name} says "
             "itself which images it has; leave it out"
@@ -259,7 +261,10 @@ def _only(paths: Iterable[Path], corpus: Path) -> Path | None:
 
 
 def _not_there(corpus: Path) -> str:
-    names = [path.name for path in corpus.parent.iterdir()] if corpus.parent.is_dir() else []
+    try:
+        names = [path.name for path in corpus.parent.iterdir()]
+    except (OSError, ValueError):  # no folder, or none that can be read or be called so
+        names = []
     close = get_close_matches(corpus.name, names, n=1)
     hint = f"did you mean {str(corpus.parent / close[0])!r}?" if close else "name a folder of images or a table file"
     return f"there is no corpus at {str(corpus)!r}; {hint}"

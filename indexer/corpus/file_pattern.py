@@ -24,7 +24,7 @@ _WILD = re.compile(r"[*?\[{]")
 
 def is_pattern(path: Path, suffixes: Sequence[str]) -> bool:
     """Whether a path where nothing is names several files of one of the suffixes."""
-    return path.suffix.lower() in suffixes and _WILD.search(str(path)) is not None and not _exists(path)
+    return path.suffix.lower() in suffixes and _WILD.search(str(path)) is not None and not is_there(path)
 
 
 def matching_files(pattern: Path, what: str) -> tuple[Path, list[Path]]:
@@ -61,7 +61,7 @@ def files_in_parts(path: Path, suffixes: Sequence[str], what: str) -> list[Path]
     """
     if is_pattern(path, suffixes):
         return sorted(matching_files(path, what)[1], key=lambda path: natural_key(str(path)))
-    if not _exists(path):
+    if not is_there(path):
         raise SourceError(f"there is no file {str(path)!r}; name {what} in one of {', '.join(suffixes)}, or a folder")
     if not path.is_dir():
         return [path]
@@ -83,7 +83,7 @@ def _fixed(pattern: Path) -> tuple[Path, Sequence[str]]:
     parts = pattern.parts
     for number, part in enumerate(parts):
         base = Path(*parts[:number])
-        if _WILD.search(part) and not _exists(base / part):
+        if _WILD.search(part) and not is_there(base / part):
             return base, parts[number:]
     return pattern.parent, parts[-1:]
 
@@ -120,7 +120,7 @@ def _matches(base: Path, parts: Sequence[str]) -> Iterator[Path]:
         found: Sequence[Path] = (base,)
     elif part == "**":
         found = [Path(folder) for folder, _, _ in sorted(os.walk(base))]
-    elif _exists(base / part):
+    elif is_there(base / part):
         found = (base / part,)
     else:
         found = [base / name for name in _listed(base) if fnmatchcase(name, part)] if _WILD.search(part) else ()
@@ -128,7 +128,7 @@ def _matches(base: Path, parts: Sequence[str]) -> Iterator[Path]:
         yield from _matches(path, rest) if rest else (path,)
 
 
-def _exists(path: Path) -> bool:
+def is_there(path: Path) -> bool:
     """Whether something has this name; a name that is too long for any file has nothing."""
     return os.path.exists(path)  # noqa: PTH110 - `Path.exists` raises then
 

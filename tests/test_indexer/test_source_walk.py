@@ -9,6 +9,8 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from colour import ColourEncoder, paint
@@ -272,3 +274,20 @@ def test_the_command_takes_several_patterns(
     assert "left out 2 files or folders by --exclude, first 'b.png'" in json.loads(done.stdout)["notes"]
     refused = CliRunner().invoke(build, ["--image-embeddings", "x.npy", "--exclude", "x", "--out", str(out)])
     assert "--exclude goes with a corpus, not with ready-made embeddings" in refused.output
+
+
+def test_parquet_shards_are_excluded_as_well(tmp_path: Path) -> None:
+    for name in ("data/train-0.parquet", "data/old/train-1.parquet", "@eaDir/thumb.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"image": [f"{name}.jpg"], "text": ["one"]}), tmp_path / name)
+    assert [one for one in found(tmp_path, exclude=("old",))[0] if "#" not in one] == ["data/train-0.parquet.jpg"]
+    assert [one for one in found(tmp_path / "data" / "**" / "*.parquet", exclude=("*-0.*",))[0] if "#" not in one] == [
+        "data/old/train-1.parquet.jpg"
+    ]
+
+
+@pytest.mark.parametrize("path", ["x" * 300, "y/" * 3000 + "z", "a\0b", "/etc/passwd/x"])
+def test_a_path_that_cannot_be_is_not_there(path: str, encoder: ColourEncoder, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="there is no corpus at"):
+        build_index(path, tmp_path / "out", encoder=encoder)
+    assert not (tmp_path / "out").exists()

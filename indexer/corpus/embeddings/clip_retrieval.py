@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...errors import SourceError
+from ..file_pattern import is_there
 from ..item import SourceOptions
 from .embedding_source import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 
@@ -18,6 +19,8 @@ IMAGES, TEXTS, METADATA = "img_emb", "text_emb", "metadata"
 
 def is_clip_retrieval(folder: Path) -> bool:
     """Whether a folder holds vectors of images or texts as clip-retrieval writes them."""
+    if not is_there(folder):
+        return False
     return any(next((folder / name).glob("*.npy"), None) is not None for name in (IMAGES, TEXTS))
 
 

@@ -112,6 +112,12 @@ class Exclusion:
         return tuple(pattern for pattern in self._patterns if pattern not in self._used)
 
 
+def kept_paths(root: Path, paths: Iterable[Path], exclude: Sequence[str]) -> list[Path]:
+    """Those of the files or folders below `root` that are not left out."""
+    excluded = Exclusion(exclude)
+    return [path for path in paths if excluded.reason(path.name, path.relative_to(root).as_posix()) is None]
+
+
 def walk(root: Path, exclude: Sequence[str] = ()) -> Walk:
     """Every file below a folder; linked folders are followed, each folder once, so loops of links end.
 

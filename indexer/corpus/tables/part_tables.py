@@ -16,6 +16,7 @@ from encoders.images import IMAGE_SUFFIXES
 from ...errors import SourceError
 from ..file_pattern import natural_key
 from ..item import Item, Rejection, SourceOptions, printable
+from ..layouts.walk import kept_paths
 from .column_types import common_type, is_binary
 from .columns import listed
 from .parquet_file import ParquetFile, read_schema
@@ -29,15 +30,18 @@ _SHARD = re.compile(r"(?P<split>.+)-\d+-of-\d+(-[0-9a-f]+)?")
 _SPLITS = frozenset(("train", "training", "validation", "valid", "val", "dev", "test", "testing", "eval", "evaluation"))
 
 
-def parquet_parts(folder: Path) -> list[Path]:
-    """The Parquet files below a folder, 2 before 10; none where images or tar shards are there, too."""
+def parquet_parts(folder: Path, exclude: Sequence[str] = ()) -> list[Path]:
+    """The Parquet files below a folder, 2 before 10; none where images or tar shards are there, too.
+
+    Left out are hidden files and folders, those of systems, and what fits a pattern of `exclude`.
+    """
     found: list[Path] = []
     for base, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        shown = [name for name in files if not name.startswith(".")]
-        if any(name.lower().endswith(_OTHERS) for name in shown):
+        folders[:] = sorted(path.name for path in kept_paths(folder, (Path(base, one) for one in folders), exclude))
+        kept = kept_paths(folder, (Path(base, one) for one in files), exclude)
+        if any(path.name.lower().endswith(_OTHERS) for path in kept):
             return []
-        found.extend(Path(base, name) for name in shown if name.lower().endswith(PARQUET_SUFFIX))
+        found.extend(path for path in kept if path.name.lower().endswith(PARQUET_SUFFIX))
     return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 

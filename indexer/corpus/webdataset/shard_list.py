@@ -9,7 +9,7 @@ from encoders.images import IMAGE_SUFFIXES
 
 from ...errors import SourceError
 from ..file_pattern import is_pattern, matching_files
-from ..layouts.walk import Exclusion
+from ..layouts.walk import kept_paths
 
 TAR_SUFFIX = ".tar"
 PACKED_SUFFIXES = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -27,8 +27,7 @@ def is_packed(path: Path) -> bool:
 
 def holds_shards(folder: Path, exclude: Sequence[str] = ()) -> bool:
     """Whether a folder is one of shards: `.tar` files, and neither folders nor images beside them."""
-    excluded = Exclusion(exclude)
-    entries = [entry for entry in _entries(folder) if excluded.reason(entry.name, entry.name) is None]
+    entries = kept_paths(folder, _entries(folder), exclude)
     if not any(_is_tar(entry) for entry in entries):
         return False
     return not any(entry.is_dir() or entry.suffix.lower() in IMAGE_SUFFIXES for entry in entries)
@@ -46,8 +45,7 @@ def find_shards(corpus: Path, exclude: Sequence[str] = ()) -> tuple[Path, list[P
         root, shards = matching_files(corpus, "shard")
     else:
         return corpus.parent, [corpus]
-    excluded = Exclusion(exclude)
-    kept = [path for path in shards if excluded.reason(path.name, path.relative_to(root).as_posix()) is None]
+    kept = kept_paths(root, shards, exclude)
     if not kept:
         but = f"{len(shards)} .tar files, all hidden or excluded" if shards else "no .tar files"
         raise SourceError(f"{str(corpus)!r} holds {but}; name a folder of shards or a pattern")
