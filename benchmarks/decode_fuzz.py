@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     worst = sorted(results, key=lambda result: -result.seconds)[:5]
     figures = [
         Figure("crafted files", len(results), ">= 5000"),
-        Figure("formats", len({result.name.split()[0] for result in results}), ">= 5"),
+        Figure("formats", len({result.name.split()[0].rstrip(",").upper() for result in results}), ">= 5"),
         Figure("files over 5 s", sum(result.seconds > MOST_SECONDS for result in results), "0"),
         *(Figure(f"worst {place + 1}: {r.name}, {r.outcome}", r.seconds, "< 5", "s") for place, r in enumerate(worst)),
         *(Figure(f"outcome {name}", number) for name, number in Counter(r.outcome for r in results).most_common()),
