@@ -7,6 +7,7 @@ source -> bytes (size checked before reading) -> header (format and pixels check
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import struct
 import zlib
@@ -163,7 +164,7 @@ def decode_image(
     """
     if isinstance(source, Image.Image):
         return _decode_pillow(source, limits)
-    data = source if isinstance(source, bytes) else _read(Path(source), limits.max_bytes)
+    data = source if isinstance(source, bytes) else _read(_path(source), limits.max_bytes)
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
         check_pieces(data)
@@ -184,6 +185,16 @@ def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Ima
 def _decoded(pixels: Image.Image, size: tuple[int, int], sha256: str, file_bytes: int) -> DecodedImage[Image.Image]:
     info = ImageInfo(width=size[0], height=size[1], sha256=sha256, file_bytes=file_bytes, mtime_ns=None)
     return DecodedImage(pixels=pixels, info=info)
+
+
+def _path(source: Any) -> Path:
+    if isinstance(source, str | os.PathLike):
+        return Path(source)
+    kind = type(source).__name__
+    if hasattr(source, "shape") and hasattr(source, "dtype"):
+        kind += f" of {source.dtype} with shape {tuple(source.shape)}"
+    remedy = "give a path, the bytes of a file, or a PIL image (Image.fromarray of uint8, height x width x 3)"
+    raise ImageError("not_an_image", f"an image is of type {kind}; {remedy}")
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -23,6 +23,9 @@ from .errors import EncoderError
 from .two_towers import TwoTowers
 
 SPEC = "lite"
+# What cosines are multiplied with before a softmax: as its heads are trained (`training/config.py`), temperature 0.05.
+# Never learned, as nothing of it was trained; at CLIP's 100 every answer would be certain.
+LOGIT_SCALE = 20.0
 CONTEXT_LENGTH = 64
 PREPROCESS = {
     "size": (224, 224),

@@ -26,7 +26,7 @@ from .base import ImageLike
 from .device import Placement
 from .errors import EncoderError
 from .images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, decode_image
-from .lite import ConseTrunk, fold_batch_norm
+from .lite import LOGIT_SCALE, ConseTrunk, fold_batch_norm
 from .openvino_images import OpenVinoImages
 from .preprocess import FastPreprocess, Preprocess
 from .text_forward import text_forward
@@ -360,8 +360,10 @@ def _autocast(placement: Placement) -> dict[str, Any]:
 
 def _logit_scale(towers: TwoTowers) -> float | None:
     """Return what the model was trained to multiply cosines with before a softmax; None where it never was."""
+    if towers.details.get("family") == "lite":
+        return LOGIT_SCALE
     learned: Any = getattr(towers.model, "logit_scale", None)
-    if learned is None or towers.details.get("family") == "lite":
+    if learned is None:
         return None
     return float(torch.as_tensor(learned).detach().float().exp())
 

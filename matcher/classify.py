@@ -62,7 +62,7 @@ def softmax(cosines: NDArray[Any], scale: float) -> NDArray[np.float64]:
 
 
 def scale_of(encoder: Encoder) -> float:
-    """Return the factor that the encoder was trained to multiply cosines with; 100 where it knows none.
+    """Return the factor that the encoder was trained to multiply cosines with (`lite`: 20); 100 where it knows none.
 
     Raises:
         MatcherError: It is not a number above 0.
@@ -70,7 +70,7 @@ def scale_of(encoder: Encoder) -> float:
     learned = getattr(encoder, "logit_scale", None)
     scale = USUAL_SCALE if learned is None else float(learned)
     if not np.isfinite(scale) or scale <= 0:
-        raise MatcherError(f"encoder {encoder.spec!r} has logit scale {scale!r}; train it again, or pass scale=100")
+        raise MatcherError(f"encoder {encoder.spec!r} has logit scale {scale!r}; train it again, or pass scale=")
     return scale
 
 

@@ -22,7 +22,7 @@ from storage.lru import Lru
 from storage.schema import EncoderInfo
 
 from .errors import EncoderMismatchError, QueryError
-from .request import QueryPart
+from .request import QueryPart, plain_array
 
 if TYPE_CHECKING:
     from encoders import Encoder
@@ -265,8 +265,9 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
     """
     if (quick := _quick_unit_rows(vectors, dim)) is not None:
         return quick
+    given = [plain_array(one) for one in vectors] if isinstance(vectors, list | tuple) else plain_array(vectors)
     try:
-        array = np.atleast_2d(np.asarray(vectors))
+        array = np.atleast_2d(np.asarray(given))
     except ValueError as error:
         raise QueryError(f"the query vectors are no array: {error}; give an array (n, {dim})") from error
     if array.ndim != 2 or array.shape[1] != dim:

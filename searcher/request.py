@@ -365,8 +365,18 @@ def item_part(item_id: str, collection: Collection | None = None, modality: Moda
     return QueryPart(kind="item", label=item_id, content=item_id, modality=known, collection=collection)
 
 
+def plain_array(value: Any) -> Any:
+    """Return a tensor of torch as an array, whatever its type and device; everything else as it is."""
+    if type(value).__module__.partition(".")[0] != "torch" or not hasattr(value, "detach"):
+        return value
+    tensor = value.detach()
+    # NumPy has no bfloat16.
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
 def split_queries(query: Any) -> tuple[list[Any], bool]:
     """Return the single queries, and whether it was one alone (not in a list, not a row of an array)."""
+    query = plain_array(query)
     if isinstance(query, np.ndarray):
         if query.ndim not in (1, 2):
             raise QueryError(f"a query array has shape {query.shape}; give one vector (dim,) or several (n, dim)")
@@ -382,6 +392,7 @@ def query_part(query: Any, modality: Modality) -> QueryPart:
     Raises:
         QueryError: It is nothing that can be searched with in this direction.
     """
+    query = plain_array(query)
     if isinstance(query, np.ndarray):
         return vector_part(query, modality)
     return text_part(query) if modality == "text" else image_part(query)

@@ -91,5 +91,7 @@ def test_templates_are_for_texts(painted: Painted, matcher: Matcher) -> None:
         matcher.classify({"caption": ["red"]}, painted.images, templates=["a {}"])
 
 
-def test_lite_was_never_trained_with_a_scale(lite: Encoder) -> None:
-    assert getattr(lite, "logit_scale", 0) is None
+def test_lite_has_a_scale_of_its_own(lite: Encoder, painted: Painted) -> None:
+    assert getattr(lite, "logit_scale", None) == 20
+    matcher = Matcher(encoder=lite)
+    assert np.array_equal(matcher.classify(painted.images, NAMES), matcher.classify(painted.images, NAMES, scale=20))
