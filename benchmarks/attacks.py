@@ -458,11 +458,12 @@ def measured(
     return figures
 
 
-def settle(port: int) -> None:
-    """Wait until what the attack left behind is worked off."""
-    end = time.monotonic() + 30
+def settle(port: int, seconds: float = 180.0) -> None:
+    """Wait until texts can be encoded, and what an attack left behind is worked off."""
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if asyncio.run(exchange(port, request("/search?text=a+dog&k=5"))) == "200":
+        answers = [asyncio.run(exchange(port, one)) for one in (request("/readyz"), request("/search?text=a+dog&k=5"))]
+        if answers == ["200", "200"]:
             return
         time.sleep(0.2)
 

@@ -20,7 +20,7 @@ EXIT_STUCK = 124
 _HASTE = 1.0
 _TICK = 0.05
 # What it takes, on a busy machine, to say so and to end: after it the kernel ends the process.
-_LAST_WORDS = 1.0
+_LAST_WORDS = 2.0
 _SHOWN = 4
 
 
