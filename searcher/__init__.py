@@ -1,14 +1,21 @@
 """Top-k search in an index: by text, by image or by vector, with filters and measured recall.
 
 `Searcher.open` opens an index; `Hits` is what comes back. `evaluate_index` scores an index against its own pairs.
-Importing this package imports no torch.
+Importing this package imports no torch; a name is imported when it is first used, so that a search loads no evaluation.
 """
 
-from .errors import EncoderMismatchError, FilterError, QueryError, SearchError
-from .evaluation.evaluate_index import EvaluateOptions, evaluate_index
-from .hits import Hit, Hits
-from .request import QueryPart, SearchRequest
-from .searcher import Searcher
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from storage.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .errors import EncoderMismatchError, FilterError, QueryError, SearchError
+    from .evaluation.evaluate_index import EvaluateOptions, evaluate_index
+    from .hits import Hit, Hits
+    from .request import QueryPart, SearchRequest
+    from .searcher import Searcher
 
 __all__ = [
     "EncoderMismatchError",
@@ -23,3 +30,18 @@ __all__ = [
     "Searcher",
     "evaluate_index",
 ]
+
+_MODULES = {
+    "EncoderMismatchError": ".errors",
+    "EvaluateOptions": ".evaluation.evaluate_index",
+    "FilterError": ".errors",
+    "Hit": ".hits",
+    "Hits": ".hits",
+    "QueryError": ".errors",
+    "QueryPart": ".request",
+    "SearchError": ".errors",
+    "SearchRequest": ".request",
+    "Searcher": ".searcher",
+    "evaluate_index": ".evaluation.evaluate_index",
+}
+__getattr__ = lazy_exports(__name__, _MODULES)

@@ -416,7 +416,8 @@ class Searcher:
         return choice
 
     def _entries(self, into: Collection, ranking: _Ranking, columns: list[str]) -> dict[int, dict[str, Any]]:
-        rows = np.unique(ranking.row_ids[ranking.row_ids >= 0])
+        # `np.unique` would import numpy.ma, a tenth of the time that a search from the command line takes.
+        rows = np.array(sorted({*ranking.row_ids.ravel().tolist()} - {-1}), dtype=np.int64)
         return dict(zip(rows.tolist(), self._version.catalog.rows(into, rows, columns), strict=True))
 
     def _metadata_columns(self, into: Collection, request: SearchRequest) -> list[str]:

@@ -18,8 +18,6 @@ TwinlensError                    anything we raise on purpose; the message names
 
 from __future__ import annotations
 
-from importlib.metadata import packages_distributions
-
 
 class TwinlensError(Exception):
     """Base of every error this project raises on purpose; commands print it as one line and exit with `exit_code`."""
@@ -66,6 +64,8 @@ def install_hint(extra: str) -> str:
 
     It names the extra of FAISS that is installed already: the other one would take its place.
     """
+    from importlib.metadata import packages_distributions  # slow to import, and needed for this message alone
+
     owners = packages_distributions().get("faiss", [])
     faiss = "gpu" if any(owner.startswith("faiss-gpu") for owner in owners) else "cpu"
     return f'run pip install ".[{faiss},{extra}]" in the project\'s folder'

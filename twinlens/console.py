@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.metadata import packages_distributions
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
@@ -44,6 +43,8 @@ def check_origins() -> None:
 def _foreign(name: str, origin: Path | None, home: Path) -> str:
     if origin is None:
         return f"the package {name!r} is missing beside the others in {home}; install Twinlens again"
+    from importlib.metadata import packages_distributions  # slow to import, and needed for this message alone
+
     owners = [owner for owner in packages_distributions().get(name, []) if owner != "twinlens"]
     remedy = f"run `pip uninstall {owners[0]}`" if owners else "remove it"
     return (
