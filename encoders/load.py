@@ -63,6 +63,8 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     Raises:
         EncoderError: The model cannot be found or loaded, or the device or precision is not available.
     """
+    if not isinstance(spec, str):
+        raise EncoderError(f"the encoder spec is of type {type(spec).__name__}; give a str, e.g. 'lite'")
     if not spec.strip():
         raise EncoderError("the encoder spec is empty; give e.g. 'ViT-B-32/laion2b_s34b_b79k' or 'lite'")
     _check_packages("lite" if spec == "lite" else "encode")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from encoders import Encoder, load_encoder
 from encoders.load import DEFAULT_ENCODER
+from storage.errors import check_keywords
 
 from . import saving
 from .calibration import Calibration, Method, check_encoder, check_threshold, find_calibration, fit_calibration
@@ -74,6 +75,8 @@ class Matcher:
         Raises:
             MatcherError: The roles contradict each other.
         """
+        own = ("query", "response", "encoder", "device", "precision", "calibration")
+        check_keywords("Matcher", roles, [*own, *RoleOptions.__annotations__])
         self.roles = Roles(query=query, response=response, **roles)
         self.spec = encoder if isinstance(encoder, str) else encoder.spec
         self.index: Path | None = None

@@ -313,9 +313,10 @@ def text_part(text: Any) -> QueryPart:
         QueryError: It is no text, has no words, or is too long.
     """
     if not isinstance(text, str):
+        is_image = isinstance(text, bytes | Path | Image.Image)
+        step = "search with an image by image_to_image or image_to_text" if is_image else "give a str"
         raise QueryError(
-            f"this direction searches with text or a vector, and a query is of type {type(text).__name__}; "
-            "search with an image by image_to_image or image_to_text"
+            f"this direction searches with text or a vector, and a query is of type {type(text).__name__}; {step}"
         )
     if not text.strip() or len(text) > _MAX_TEXT:
         raise QueryError(f"the query text {text[:40]!r} has {len(text)} characters; give 1 to {_MAX_TEXT:,} with words")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.errors import check_keywords
 from storage.exact_search import exact_search
 from storage.lru import Lru
 from storage.schema import (
@@ -45,6 +46,7 @@ ImageQuery = str | Path | bytes | Image.Image
 Many = list[Any] | tuple[Any, ...]
 
 _KEPT_CHOICES = 1024
+SEARCH_KEYWORDS = ("query", "k", *SearchOptions.__annotations__)
 
 
 class ResolvedQuery(NamedTuple):
@@ -193,6 +195,7 @@ class Searcher:
         Raises:
             SearchError: The query, an option or the filter cannot be used; the message says why.
         """
+        check_keywords("Searcher.text_to_image", options, SEARCH_KEYWORDS)
         return self._search_with(query, "text", SearchRequest(into="images", k=k, **options))
 
     @overload
@@ -206,6 +209,7 @@ class Searcher:
 
         A query is a path, the bytes of a file, a PIL image or a vector; a `str` is a path, and nothing is fetched.
         """
+        check_keywords("Searcher.image_to_text", options, SEARCH_KEYWORDS)
         return self._search_with(query, "image", SearchRequest(into="texts", k=k, **options))
 
     @overload
@@ -216,6 +220,7 @@ class Searcher:
     def image_to_image(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
     def image_to_image(self, query: ImageQuery | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
         """Return the images most like an image; queries as in `image_to_text`, the rest as in `text_to_image`."""
+        check_keywords("Searcher.image_to_image", options, SEARCH_KEYWORDS)
         return self._search_with(query, "image", SearchRequest(into="images", k=k, **options))
 
     @overload
@@ -226,6 +231,7 @@ class Searcher:
     def text_to_text(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
     def text_to_text(self, query: str | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
         """Return the texts nearest in meaning to a text; see `text_to_image`."""
+        check_keywords("Searcher.text_to_text", options, SEARCH_KEYWORDS)
         return self._search_with(query, "text", SearchRequest(into="texts", k=k, **options))
 
     def search(self, request: SearchRequest) -> Hits:
@@ -234,6 +240,8 @@ class Searcher:
         Raises:
             SearchError: The query, an option or the filter cannot be used; the message says why.
         """
+        if not isinstance(request, SearchRequest):
+            raise QueryError(f"the request is of type {type(request).__name__}; give a SearchRequest")
         with self._in_flight:
             return self.answer(request, self._resolve([request.part]))[0]
 
@@ -263,6 +271,7 @@ class Searcher:
         Raises:
             SearchError: The vectors, an option or the filter cannot be used.
         """
+        check_keywords("Searcher.search_vectors", options, SEARCH_KEYWORDS)
         request = SearchRequest(k=k, **options)
         self._check_direction(into, direction)
         with self._in_flight:

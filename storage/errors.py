@@ -18,6 +18,7 @@ TwinlensError                    anything we raise on purpose; the message names
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 
 class TwinlensError(Exception):
     """Base of every error this project raises on purpose; commands print it as one line and exit with `exit_code`."""
@@ -75,3 +76,15 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error with words, to stand inside a message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0][:300] if lines else type(error).__name__
+
+
+def check_keywords(function: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `TypeError` for a keyword that a public function does not have, with the nearest one that it has."""
+    names = list(known)
+    for name in given:
+        if name not in names:
+            from difflib import get_close_matches  # for this message alone
+
+            near = get_close_matches(name, names, n=1)
+            words = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(names)}"
+            raise TypeError(f"{function}() has no keyword {name!r}; {words}")
