@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+
 class TwinlensError(Exception):
     """Base of every error this project raises on purpose; commands print it as one line and exit with `exit_code`."""
 
