@@ -65,7 +65,8 @@ class AnnIndex:
             return cls(plan, vectors)
         if path is None:
             raise CorruptIndexError(f"an index of kind {plan.kind!r} needs a file and none was named; build it again")
-        index = read_ann(path, plan.kind, rows=vectors.rows + plan.spilled, dim=vectors.dim, nlist=plan.nlist)
+        rows, entries = vectors.rows, vectors.rows + plan.spilled
+        index = read_ann(path, plan.kind, rows=entries, dim=vectors.dim, nlist=plan.nlist, items=rows)
         _check(path, index, plan, vectors)
         return cls(plan, vectors, index)
 

@@ -4,35 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import faiss
 
 from .errors import CorruptIndexError, first_line
+from .faiss_structure import Shape, StructureError, check_structure
 from .files.atomic import checkpoint, explained, sync_file
 from .files.layout import measure, open_regular
 from .schema import AnnKind
-
-# The first four bytes of each kind's file: nothing else reaches the FAISS loader.
-FOURCC: Mapping[AnnKind, bytes] = {
-    "ivf-flat": b"IwSq",
-    "ivf-pq": b"IwPQ",
-    "ivf-pq4": b"IwPf",
-    "ivf-rabitq": b"Iwrn",
-    "hnsw": b"IHNs",
-}
-
-# What may stand before product codes: a rotation. The file starts with it, and the kind's first bytes stand behind.
-ROTATED, _LINEAR = b"IxPT", b"LTra"
-MAY_BE_ROTATED: tuple[AnnKind, ...] = ("ivf-pq", "ivf-pq4")
-_MAX_DIM = 1 << 16
-_HEADER_BYTES = 37  # of any index: first bytes, dim, rows, two unused numbers, trained or not, metric
 
 _BLOCK = 1 << 20
 _PQ_CENTROIDS = 256
@@ -81,16 +66,17 @@ def _writer(file: FileIO, written: Any, failures: list[OSError]) -> Callable[[by
     return write
 
 
-def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0) -> Any:
+def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0, items: int | None = None) -> Any:
     """Read the FAISS index of a collection.
 
     Args:
         path: The file.
-        kind: The kind it must be; a file that starts as anything else never reaches the loader.
+        kind: The kind it must be; a file of any other structure never reaches the loader.
         rows: Vectors it must hold.
         dim: Their length.
         nlist: Inverted lists it must have; 0 for kinds without lists. The three, and the size of the file, bound what
             the loader may allocate, so that a damaged count ends in an error and not in an allocation.
+        items: Ids that its entries may have are below this; by default as many as there are vectors in it.
 
     Raises:
         CorruptIndexError: The file is missing, of another kind, cut short, or does not parse.
@@ -98,7 +84,12 @@ def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0) 
     with open_regular(path.parent, path.name) as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(0)
-        _check_fourcc(path, _first_bytes(file, kind), kind)
+        try:
+            check_structure(file, kind, Shape(entries=rows, rows=items or rows, dim=dim, nlist=nlist))
+        except StructureError as error:
+            raise CorruptIndexError(
+                f"{path} has {error}, as a {kind!r} index of these vectors; roll back to another version or build again"
+            ) from error
         file.seek(0)
         # Nothing in the file is longer than the file; the loader also counts a table of distances that it may compute
         # for PQ codes: a float for each list, code and centroid, and there are at most `dim` codes.
@@ -111,28 +102,6 @@ def read_ann(path: Path, kind: AnnKind, *, rows: int, dim: int, nlist: int = 0) 
                     f"{path} cannot be read as a {kind!r} index ({first_line(error)}); "
                     "roll back to another version or build again"
                 ) from error
-
-
-def _first_bytes(file: BinaryIO, kind: AnnKind) -> bytes:
-    """Return the first bytes of the index, or of the one behind a rotation whose sizes are those of its dim."""
-    first, size = file.read(4), file.read(4)
-    if first != ROTATED or kind not in MAY_BE_ROTATED or len(size) < 4:
-        return first
-    dim = min(int.from_bytes(size, "little"), _MAX_DIM)
-    before = struct.pack("<i4s?Q", 1, _LINEAR, False, dim * dim)  # one transform, without a bias, of so many numbers
-    behind = struct.pack("<Qii?", 0, dim, dim, True)  # the bias it has not, its dims, trained
-    file.seek(_HEADER_BYTES)
-    fits = file.read(len(before)) == before
-    file.seek(4 * dim * dim, os.SEEK_CUR)
-    return file.read(4) if fits and file.read(len(behind)) == behind else first
-
-
-def _check_fourcc(path: Path, actual: bytes, kind: AnnKind) -> None:
-    if actual != FOURCC[kind]:
-        raise CorruptIndexError(
-            f"{path} starts with {actual!r} where a {kind!r} index starts with {FOURCC[kind]!r}; "
-            "roll back to another version or build again"
-        )
 
 
 @contextmanager

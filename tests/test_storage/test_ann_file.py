@@ -11,7 +11,8 @@ from vector_tables import build_index, unit_rows, write_table
 from storage import StorageError, VectorTable
 from storage.ann import AnnIndex
 from storage.errors import CorruptIndexError
-from storage.faiss_file import FOURCC, read_ann, write_ann
+from storage.faiss_file import read_ann, write_ann
+from storage.faiss_structure import FOURCC
 from storage.files import atomic
 from storage.schema import AnnKind, AnnPlan
 
@@ -98,7 +99,7 @@ def test_a_file_of_another_kind_never_reaches_the_loader(
     tmp_path: Path, files: dict[AnnKind, tuple[bytes, AnnPlan]]
 ) -> None:
     (tmp_path / "ann.faiss").write_bytes(files["hnsw"][0])
-    with pytest.raises(CorruptIndexError, match="starts with b'IHNs' where a 'ivf-pq' index starts with b'IwPQ'"):
+    with pytest.raises(CorruptIndexError, match="index b'IHNs' where b'IwPQ' is expected"):
         read_ann(tmp_path / "ann.faiss", "ivf-pq", rows=600, dim=16, nlist=16)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from storage.catalog import TABLES
-from storage.faiss_file import FOURCC
+from storage.faiss_structure import FOURCC
 from storage.manifest import FORMAT_VERSION, MAX_BYTES, READER_FEATURES, Manifest
 from storage.schema import ANN_KINDS, CorpusInfo, EncodingInfo
 from storage.staging import PLAN
