@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NoReturn, cast
 
 import h11
 import uvicorn
@@ -219,15 +219,15 @@ def server_of(app: ASGIApp, settings: ServerSettings) -> _WatchedServer:
 
 def run_until_stopped(
     app: ASGIApp, settings: ServerSettings, listener: socket.socket, ready: Callable[[], object]
-) -> None:
+) -> NoReturn:
     """Serve until Ctrl-C or SIGTERM; requests under way are answered first, a second Ctrl-C does not wait for them.
 
-    The process ends within its grace even where a thread is stuck; then with exit code 124.
+    Ends the process, within its grace: with exit code 0, or 124 where a thread is stuck.
 
     `ready` is called when a signal ends the server rather than the program: whoever is told may stop it at once.
     """
     server = server_of(app, settings)
-    server.watchdog = Watchdog(settings.grace)
+    server.watchdog = watchdog = Watchdog(settings.grace)
     ended = False
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -243,6 +243,7 @@ def run_until_stopped(
     ready()
     server.run(sockets=[listener])
     ended = True
+    watchdog.finish()
 
 
 def _allow_files(wanted: int) -> None:

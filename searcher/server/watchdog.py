@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
@@ -11,6 +12,7 @@ import threading
 import time
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +24,7 @@ _TICK = 0.05
 # What it takes, on a busy machine, to say so and to end: after it the kernel ends the process.
 _LAST_WORDS = 2.0
 _SHOWN = 4
+_OWN_THREADS = "twinlens-"
 
 
 class Watchdog:
@@ -58,6 +61,20 @@ class Watchdog:
         self._deadline = min(self._deadline, now + left)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, left + _LAST_WORDS)
+
+    def finish(self) -> NoReturn:
+        """End the process with exit code 0, now that all is answered and closed.
+
+        Python would take all libraries down one by one, which was seen to hang in the collection of garbage; where a
+        thread is stuck, the grace is waited for.
+        """
+        for thread in threading.enumerate():
+            if thread.name.startswith(_OWN_THREADS) and not thread.daemon:
+                thread.join()
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
 
     def _watch(self) -> None:
         while time.monotonic() < self._deadline:

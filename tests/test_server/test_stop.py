@@ -46,10 +46,18 @@ def stuck_server(
     """Run a server of which one thread is stuck for ever."""
     with running(home, index, *options, code=code) as (process, said), ThreadPoolExecutor(1) as callers:
         waiting = callers.submit(httpx.get, said["url"] + "items/images-3", timeout=30)
-        time.sleep(0.3)
+        until_asked(said["url"])
         yield process, said
         process.kill()
         waiting.exception()
+
+
+def until_asked(url: str) -> None:
+    """Wait until a request is under way."""
+    end = time.monotonic() + 20
+    while "twinlens_requests_under_way 1.0" not in httpx.get(url + "metrics").text:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def ended(process: subprocess.Popen[str], signals: Sequence[int], apart: float = 0.0) -> tuple[float, str]:
@@ -90,7 +98,7 @@ def test_a_request_that_ends_within_the_grace_is_answered(home: Path, ready_made
     code = STUCK.replace("lambda *given: lock.acquire()", "lambda *given: (lock.acquire(timeout=1.5), {'late': 1})[1]")
     with running(home, ready_made, "--grace", 5, code=code) as (process, said), ThreadPoolExecutor(1) as callers:
         waiting = callers.submit(httpx.get, said["url"] + "items/images-3", timeout=30)
-        time.sleep(0.3)
+        until_asked(said["url"])
         seconds, error = ended(process, [signal.SIGTERM])
         assert waiting.result().json() == {"late": 1}
         assert (process.returncode, error) == (0, "")
