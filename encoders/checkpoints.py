@@ -75,6 +75,7 @@ def load_towers(spec: str) -> TwoTowers:
     Raises:
         EncoderError: It cannot be found or loaded; the message names the alternatives.
     """
+    refuse_remote_code()
     with quiet_logging():
         if spec == LITE:
             return _from_packages()
@@ -275,6 +276,17 @@ def cache_first() -> Iterator[str]:
         return
     with local_only():
         yield f"the hub {constants.ENDPOINT} is out of reach: use {ALTERNATIVES}"
+
+
+def refuse_remote_code() -> None:
+    """Have transformers refuse a model that brings code of its own; by default it asks at the terminal, and runs it.
+
+    The spec of an encoder may come from the manifest of an index that somebody else made.
+    """
+    with suppress(ImportError):
+        from transformers import dynamic_module_utils
+
+        dynamic_module_utils.TIME_OUT_REMOTE_CODE = 0  # how long it asks; at 0 it raises
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from encoders import Encoder, EncoderError
 from storage.schema import EncodingInfo
@@ -39,11 +39,10 @@ def computed(
     Raises:
         EncoderError: A backend was asked for by name and is not installed, or its vectors are not those of torch.
     """
-    from encoders.cpu_backends import checked, fastest
-    from encoders.open_clip_encoder import ClipEncoder
-
-    if not isinstance(encoder, ClipEncoder) or encoder.device != "cpu" or encoder.precision != "fp32":
+    if not _has_backends(encoder) or encoder.device != "cpu" or encoder.precision != "fp32":
         return Computed(encoder)
+    from encoders.cpu_backends import checked, fastest
+
     if config.backend == "openvino":
         return Computed(checked(encoder, "openvino", "bf16" if config.precision == "bf16" else "fp32"))
     if config.executor == "ray" or (config.backend, config.precision) != ("auto", "auto"):
@@ -56,6 +55,11 @@ def computed(
     chosen, race = fastest(encoder)
     progress.note(race.sentence())
     return Computed(chosen, race.to_json())
+
+
+def _has_backends(encoder: Encoder) -> TypeGuard[ClipEncoder]:
+    """Whether an encoder is a model of open_clip; told without importing that for one that is not."""
+    return hasattr(encoder, "on_backend")
 
 
 def _as_before(encoder: ClipEncoder, before: EncodingInfo, progress: Progress) -> Encoder | None:

@@ -15,6 +15,7 @@ from PIL import Image
 
 from encoders import DecodeLimits, decode_image
 from encoders.errors import ImageError
+from encoders.images import DecodedImage
 from storage.lru import Lru
 
 from ..render.image_files import thumbnail
@@ -71,7 +72,8 @@ class Thumbnails:
         Raises:
             RefusedError: 415, it cannot be shown.
         """
-        return _jpeg(self._small(data, "small", "the query image cannot be shown", 415))
+        name = "the query image cannot be shown"
+        return _jpeg(_small(self._decoded(data, "small", name, 415).pixels, "small", name, 415))
 
     def _make(self, snapshot: Snapshot, item_id: str, row: int, size: Size) -> Jpeg:
         (entry,) = snapshot.entries("images", [row])
@@ -79,21 +81,32 @@ class Thumbnails:
         name = f"the image {item_id[:200]!r} cannot be shown"
         if source is None:
             raise RefusedError(404, f"{name}: the index names no file for it")
-        return _jpeg(self._small(source, size, name, 404))
+        decoded = self._decoded(source, size, name, 404)
+        # Who sends an index could name any file of this machine, but cannot know the checksum of one that he lacks.
+        if not snapshot.may_show(row, entry["uri"]) and decoded.info.sha256 != entry["sha256"]:
+            raise RefusedError(404, f"{name}: its file is not the one that was indexed; {_OTHER_FILE}")
+        return _jpeg(_small(decoded.pixels, size, name, 404))
 
-    def _small(self, source: Path | bytes, size: Size, name: str, status: int) -> Image.Image:
+    def _decoded(self, source: Path | bytes, size: Size, name: str, status: int) -> DecodedImage[Image.Image]:
         box = BOXES[size]
         try:
             # Decoded no larger than it must be; the thumbnail itself is what galleries and contact sheets have.
-            decoded = decode_image(source, self._limits, shrink=lambda wide, high: _shrink(wide, high, box))
+            return decode_image(source, self._limits, shrink=lambda wide, high: _shrink(wide, high, box))
         except ImageError as error:
             # Of the reasons only the word: the sentence names the file.
             raise RefusedError(status, f"{name}: {_REASONS.get(error.reason, error.reason)}") from error
-        # No larger than it is: a browser enlarges as well, and sooner.
-        small = thumbnail(decoded.pixels, (min(box[0], decoded.pixels.width), min(box[1], decoded.pixels.height)))
-        if small.image is None:
-            raise RefusedError(status, f"{name}: {small.problem}")
-        return small.image
+
+
+_OTHER_FILE = "build with --update, or start the server with --root, the folder whose images may be shown"
+
+
+def _small(image: Image.Image, size: Size, name: str, status: int) -> Image.Image:
+    """Return an image as small as it is shown, and no larger than it is: a browser enlarges as well, and sooner."""
+    box = BOXES[size]
+    small = thumbnail(image, (min(box[0], image.width), min(box[1], image.height)))
+    if small.image is None:
+        raise RefusedError(status, f"{name}: {small.problem}")
+    return small.image
 
 
 _REASONS = {

@@ -40,6 +40,7 @@ class OpenVersion:
         number: Of the version.
         searcher: Answers queries on it, and owns it.
         root: The folder that the images' paths are relative to.
+        root_is_given: Whether the operator named that folder; else the index did.
     """
 
     def __init__(self, version: IndexVersion, encoder: QueryEncoder, name: str, root: Path | None = None) -> None:
@@ -48,6 +49,7 @@ class OpenVersion:
         self.number = version.number
         self.searcher = Searcher(version, encoder, name)
         self.root = corpus_root(version.manifest.corpus, root)
+        self.root_is_given = root is not None
         self._version = version
         self._lock = Lock()
         self._pairs: dict[Collection, Pairs] = {}
@@ -254,6 +256,13 @@ class Snapshot:
     def image_source(self, row: int, uri: str | None) -> Path | bytes | None:
         """Return the file of an image, or its bytes out of an archive; None where the index names none."""
         return picture_source(uri, self.versions[self._locate("images", row)[0]].root)
+
+    def may_show(self, row: int, uri: str | None) -> bool:
+        """Whether an image lies below the folder that the operator named: then it is shown whatever it is by now."""
+        version = self.versions[self._locate("images", row)[0]]
+        if not version.root_is_given or version.root is None or not uri:
+            return False
+        return not Path(uri).is_absolute() or Path(uri).is_relative_to(version.root.absolute())
 
     def offset(self, collection: Collection, position: int) -> int:
         """Return the row that the rows of a version begin with."""

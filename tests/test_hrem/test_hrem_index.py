@@ -112,7 +112,9 @@ def test_regions_of_other_dims_are_rejected_with_both_shapes(run: Path, precomp:
     folder = Path(shutil.copytree(precomp, tmp_path / "data"))
     np.save(folder / "dev_ims.npy", np.ones((12, 5, 7), dtype=np.float32))
     options = SourceOptions(splits=("dev",))
-    report = build_index(folder, tmp_path / "out", encoder=f"hrem:{run}", options=options, device="cpu")
+    report = build_index(
+        folder, tmp_path / "out", encoder=f"hrem:{run}", options=options, device="cpu", allow_shrink=True
+    )
     assert report.rejected == {"unsupported_format": 12}
     with pytest.raises(ImageError, match=r"5 regions of 7 features, and encoder .* takes at most 5 of 24"):
         load_encoder(f"hrem:{run}", "cpu").encode_images([f"{folder / 'dev_ims.npy'}#0"])

@@ -62,7 +62,8 @@ def empty_bert(folder: Path, max_tokens: int) -> Bert:
     from transformers import AutoConfig, AutoModel
 
     with local_only(), quiet_logging():
-        model = _without_pooler(AutoModel.from_config(AutoConfig.from_pretrained(folder)))  # type: ignore[no-untyped-call]
+        described = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        model = _without_pooler(AutoModel.from_config(described, trust_remote_code=False))  # type: ignore[no-untyped-call]
         return Bert(name=str(folder), model=model.eval(), tokenizer=_tokenizer(str(folder), max_tokens))
 
 
@@ -87,7 +88,7 @@ def _loaded(spec: str, source: str, max_tokens: int) -> Bert:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         tokenizer = _tokenizer(source, max_tokens)
-        model = _without_pooler(AutoModel.from_pretrained(source))
+        model = _without_pooler(AutoModel.from_pretrained(source, trust_remote_code=False))
     finally:
         logging.set_verbosity(before)
         if bars:
@@ -98,7 +99,7 @@ def _loaded(spec: str, source: str, max_tokens: int) -> Bert:
 def _tokenizer(source: str, max_tokens: int) -> BertTokens:
     from transformers import AutoTokenizer
 
-    return BertTokens(AutoTokenizer.from_pretrained(source), max_tokens)
+    return BertTokens(AutoTokenizer.from_pretrained(source, trust_remote_code=False), max_tokens)
 
 
 def _without_pooler(model: Any) -> Any:
