@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -66,3 +66,12 @@ class Encoder(Protocol):
 def backend_of(encoder: Encoder) -> str:
     """The library that computes an encoder's images: torch, unless it says otherwise."""
     return str(getattr(encoder, "backend", "torch"))
+
+
+def plain_array(value: Any) -> Any:
+    """Return a tensor of torch as an array, whatever its type and device; everything else as it is."""
+    if type(value).__module__.partition(".")[0] != "torch" or not hasattr(value, "detach"):
+        return value
+    tensor = value.detach()
+    # NumPy has no bfloat16.
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.base import plain_array
 from encoders.errors import EncoderError, ImageError
 from encoders.images import decode_image
 from encoders.text_tower import TextTower, TextTowerError, find_text_tower, was_refused
@@ -22,7 +23,7 @@ from storage.lru import Lru
 from storage.schema import EncoderInfo
 
 from .errors import EncoderMismatchError, QueryError
-from .request import QueryPart, plain_array
+from .request import QueryPart
 
 if TYPE_CHECKING:
     from encoders import Encoder

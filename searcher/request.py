@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from encoders.base import plain_array
 from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collection, Modality
 
 from .errors import ParameterError, QueryError
@@ -364,15 +365,6 @@ def item_part(item_id: str, collection: Collection | None = None, modality: Moda
         raise ParameterError(f"item={_shown(item_id)} {why}; give an item id of the index")
     known = MODALITIES[collection] if collection else modality
     return QueryPart(kind="item", label=item_id, content=item_id, modality=known, collection=collection)
-
-
-def plain_array(value: Any) -> Any:
-    """Return a tensor of torch as an array, whatever its type and device; everything else as it is."""
-    if type(value).__module__.partition(".")[0] != "torch" or not hasattr(value, "detach"):
-        return value
-    tensor = value.detach()
-    # NumPy has no bfloat16.
-    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
 
 
 def split_queries(query: Any) -> tuple[list[Any], bool]:
