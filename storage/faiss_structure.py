@@ -29,6 +29,7 @@ FOURCC: Mapping[AnnKind, bytes] = {
 }
 MAY_BE_ROTATED: tuple[AnnKind, ...] = ("ivf-pq", "ivf-pq4")
 ROTATED = b"IxPT"
+_FOUND_BY_CODES = b"IxRF"  # centroids that are found by codes and then compared
 
 _FP16 = 4  # FAISS's number for scalar codes of float16
 _BLOCK = 32  # rows that a fast scan looks at together
@@ -100,9 +101,7 @@ class _Walk:
         shape = self._shape
         lists, _ = self._values("<QQ")  # the second is a default of searches, which bring their own
         self._equal("nlist", lists, shape.nlist)
-        self._equal("list centroids", self._file.read(4), b"IxFI")
-        self._header(shape.nlist)
-        self._skip("list centroids", 4, shape.nlist * shape.dim)
+        self._centroids()
         self._equal("direct map", self._values("<bQ"), (0, 0))
         codes: dict[AnnKind, Callable[[], int]] = {
             "ivf-flat": self._scalar_codes,
@@ -115,6 +114,28 @@ class _Walk:
             self._array_lists(width)
         else:
             self._block_lists(width)
+
+    def _centroids(self) -> None:
+        """Pass over the list centroids: vectors alone, or codes to find them by in front of them."""
+        nlist, first = self._shape.nlist, self._file.read(4)
+        if first == _FOUND_BY_CODES and self._kind == "ivf-pq4":
+            self._header(nlist)
+            self._equal("codes of centroids", self._file.read(4), b"IPfs")
+            self._header(nlist)
+            codes = self._product_quantizer(4)
+            even, blocks = codes + codes % 2, -(-nlist // _BLOCK) * _BLOCK
+            self._equal("codes of centroids", self._values("<iiiQQ"), (0, _BLOCK, 0, blocks, even))
+            self._skip("codes of centroids", 1, blocks * even // 2)
+            self._flat(self._file.read(4))
+            (factor,) = self._values("<f")
+            self._equal("candidates of centroids", 1 <= factor <= nlist, True)
+        else:
+            self._flat(first)
+
+    def _flat(self, first: bytes) -> None:
+        self._equal("list centroids", first, b"IxFI")
+        self._header(self._shape.nlist)
+        self._skip("list centroids", 4, self._shape.nlist * self._shape.dim)
 
     def _scalar_codes(self) -> int:
         width = self._scalar_quantizer()

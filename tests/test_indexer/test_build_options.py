@@ -76,7 +76,7 @@ def test_a_build_tells_what_it_found_and_does(photos: Path, tmp_path: Path) -> N
     with console_progress(stream) as progress:
         build_index(photos, tmp_path / "out", encoder=ColourEncoder(), progress=progress)
     said = stream.getvalue()
-    assert "40 images and 80 texts; encoder colour (48-d) on cpu in fp32" in said
+    assert "40 images and 80 texts; encoder colour (48-d) on cpu by torch in fp32" in said
     assert "encode: 120 of 120" in said
     assert "measure text_to_image" in said
 
