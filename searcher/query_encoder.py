@@ -203,7 +203,7 @@ class QueryEncoder:
         except TextTowerError as error:
             self.note = f"torch encodes the texts: {error}"
             return None
-        if tower is None and not was_refused(info.fingerprint):
+        if tower is None and not was_refused(info.fingerprint) and _is_exportable(info.spec):
             self.note = (
                 f"no text tower of {info.spec!r} is in the index or in this user's cache, so that torch encodes the "
                 f"texts and takes seconds to start; run `twinlens encoders export {info.spec}` once"
@@ -297,6 +297,13 @@ def _quick_unit_rows(vectors: Any, dim: int) -> Vectors | None:
         return None
     wide /= np.sqrt(squares)[:, None]
     return wide.astype(np.float32)
+
+
+def _is_exportable(spec: str | None) -> bool:
+    """Whether an encoder is of a kind whose text tower can be exported: no registered family of its own."""
+    from encoders.load import family_of  # its entry points are slow to import, and needed for a note alone
+
+    return family_of(spec) is None
 
 
 def _check_rows(good: NDArray[np.bool_], what: str) -> None:

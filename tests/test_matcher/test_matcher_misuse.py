@@ -180,7 +180,7 @@ def test_labels_may_be_numbers_truths_or_words(painted: Painted, encoder: Colour
         ("a.csv", b"", "a.csv has no header: its first line must name the columns"),
         ("a.csv", b"caption,image\na,b,c\n", "row 0: row 1 of a.csv has 3 cells where the header has 2"),
         ("a.csv", b"caption,image\n\xff,b\n", "row 0: row 1 of a.csv is not UTF-8"),
-        ("a.csv", b'caption,image\n"a,b\nc,d\n', "a quote that opens in row 1 of a.csv is never closed"),
+        ("a.csv", b'caption,image\n"a,b\nc,d\n', "a quote that opens in line 2 of a.csv is never closed"),
         ("a.csv", b"caption,image\n", "a.csv has a header and no rows"),
         ("a.csv", b"photo,words\na,b\n", "'a.csv' has no column 'caption'; it has 'photo', 'words'"),
         ("a.jsonl", b'{"caption": "a", "image": "b"}\n{', "row 1: line 2 of a.jsonl is not JSON"),

@@ -122,11 +122,11 @@ def test_a_corpus_that_was_moved_is_found_with_root(run: Any, corpus: Any, tmp_p
     page = tmp_path / "hits.html"
     told = run("--text", "red", "-k", 5, "--gallery", page, "--root", tmp_path).stderr
     assert "file not found" in page.read_text(encoding="utf-8")
-    assert told.startswith("note: 5 image files are not there, first ")
+    assert "note: 5 image files are not there, first " in told
     assert told.endswith("if the images were moved, name their folder by --root\n")
     told = run("--text", "red", "--gallery", page, "--root", corpus.root).stderr
     assert "file not found" not in page.read_text(encoding="utf-8")
-    assert told == ""
+    assert "image files" not in told
 
 
 @pytest.mark.parametrize(("suffix", "kind"), [(".jpg", "JPEG"), (".JPEG", "JPEG"), (".webp", "WEBP"), ("", "PNG")])
