@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -106,3 +107,11 @@ def test_storage_names_no_package_but_those_that_read_and_write_its_files(home: 
         if name.split(".")[0] == "storage":
             foreign = {imported.split(".")[0] for imported in imported_names(name, path)} - allowed
             assert not foreign, f"{name} imports {foreign}"
+
+
+def test_modules_found_by_their_bare_name_have_one_each(home: Path, pytestconfig: pytest.Config) -> None:
+    """Tests find their support and the benchmarks by bare names: of two alike, one would hide the other."""
+    folders = [home / folder for folder in pytestconfig.getini("pythonpath")]
+    names = Counter(path.stem for folder in folders for path in folder.glob("*.py"))
+    assert len(names) > 50
+    assert [name for name, count in names.items() if count > 1] == []

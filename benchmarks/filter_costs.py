@@ -41,7 +41,7 @@ def main() -> None:
         index = built(Path(scratch))
         figures = fuzzed(index, arguments.seed, range(arguments.start, arguments.start + arguments.count))
     record(
-        "filter_fuzz", figures, f"{ROWS} images with a caption each; limit {LIMIT_SECONDS} s; seed {arguments.seed}."
+        "filter_costs", figures, f"{ROWS} images with a caption each; limit {LIMIT_SECONDS} s; seed {arguments.seed}."
     )
 
 
