@@ -75,7 +75,9 @@ class FunctionFiles:
     def _called(self, frame: FrameType, event: str, _: Any) -> None:
         # Bodies of modules and of classes have no fast local variables; functions have.
         if self.watching and event == "call" and frame.f_code.co_flags & inspect.CO_OPTIMIZED:
-            self.files.add(frame.f_code.co_filename)
+            name = frame.f_code.co_filename
+            if name.startswith(str(HOME)) and name not in self.files and not is_importing(frame):
+                self.files.add(name)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -90,6 +92,16 @@ class FunctionFiles:
         paths = [Path(name) for name in self.files if name.startswith(str(HOME))]
         known = (path.relative_to(HOME) for path in paths if path.name != "__init__.py")
         return sorted(str(path) for path in known if path.parts[0] in PACKAGES)
+
+
+def is_importing(frame: FrameType | None) -> bool:
+    """Whether a module of the product is being imported further up, so that all that runs belongs to its body."""
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if frame.f_code.co_name == "<module>" and path.is_relative_to(HOME) and path.parent != RESULTS.parent:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def main() -> None:

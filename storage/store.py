@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self, get_args
 
@@ -42,7 +43,6 @@ class IndexStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = IndexLock(path / LOCK)
 
     @classmethod
     def create(cls, path: str | Path) -> Self:
@@ -73,6 +73,10 @@ class IndexStore:
         if not (path / VERSIONS).is_dir():
             raise IndexNotFoundError(f"there is no index at {path}; make one with `build-index CORPUS --out {path}`")
         return cls(path)
+
+    @cached_property
+    def _lock(self) -> IndexLock:
+        return IndexLock(self.path / LOCK)
 
     def lock(self) -> AbstractContextManager[None]:
         """Return the one-builder lock, to be used with `with`; who holds it may take it again.

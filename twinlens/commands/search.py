@@ -10,9 +10,9 @@ import click
 
 from searcher.errors import SearchError
 from searcher.hits import Hits, table
-from searcher.render.image_files import corpus_root
 from searcher.request import OPTIONS, SearchRequest, image_part, text_part
 from searcher.searcher import Searcher
+from storage.schema import CorpusInfo
 
 from ..console import emit, output_option
 
@@ -82,11 +82,11 @@ def search(index: Path, words: str | None, output: str, **options: Any) -> None:
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify")}
     with Searcher.open(index, **opening) as searcher:
         results = [searcher.search(request) for request in requests]
-        root = corpus_root(searcher.manifest.corpus, options["root"])
-        note = searcher.encoder_note
+        corpus, note = searcher.manifest.corpus, searcher.encoder_note
     if note is not None:
         click.echo(f"note: {note}", err=True)
-    _draw(results, root, options)
+    if options["contact_sheet"] or options["gallery"]:
+        _draw(results, corpus, options)
     answers = [hits.to_json() for hits in results]
     emit(output, answers[0] if len(answers) == 1 else answers, table(results))
 
@@ -105,26 +105,22 @@ def _check_files(options: dict[str, Any]) -> None:
         raise SearchError(f"--root {str(options['root'])!r} is no folder; name the one that the images are in")
 
 
-def _say_what_is_missing(results: list[Hits], root: Path | None) -> None:
-    from searcher.render.image_files import missing_images
-
-    if missing := missing_images(results, root):
-        click.echo(
-            f"note: {len(missing)} image files are not there, first {missing[0]!r} below {str(root or Path())!r}; "
-            "if the images were moved, name their folder by --root",
-            err=True,
-        )
-
-
 def _requests(options: dict[str, Any]) -> list[SearchRequest]:
     given = {name: option.parse(name, options[name]) for name, option in OPTIONS.items() if options[name] is not None}
     parts = [*map(text_part, options["texts"]), *map(image_part, options["images"])]
     return [SearchRequest(parts=(part,), **given) for part in parts]
 
 
-def _draw(results: list[Hits], root: Path | None, options: dict[str, Any]) -> None:
-    if options["contact_sheet"] or options["gallery"]:
-        _say_what_is_missing(results, root)
+def _draw(results: list[Hits], corpus: CorpusInfo | None, options: dict[str, Any]) -> None:
+    from searcher.render.image_files import corpus_root, missing_images
+
+    root = corpus_root(corpus, options["root"])
+    if missing := missing_images(results, root):
+        click.echo(
+            f"note: {len(missing)} image files are not there, first {missing[0]!r} below {str(root or Path())!r}; "
+            "if the images were moved, name their folder by --root",
+            err=True,
+        )
     if options["contact_sheet"]:
         from searcher.render.contact_sheet import save_contact_sheet
 
