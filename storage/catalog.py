@@ -108,7 +108,7 @@ class Catalog:
         self._connection = connection
         self._processes = FilterProcesses(path, file)
         self._lock = threading.Lock()
-        self._columns = self._read_columns()
+        self._columns = self._read_columns(file)
         self.counts: Mapping[str, int] = {name: self._count(name) for name in TABLES}
 
     @classmethod
@@ -270,10 +270,10 @@ class Catalog:
         except duckdb.Error as error:
             raise CorruptIndexError(f"{self.path} cannot be read: {first_line(error)}; verify the index") from error
 
-    def _read_columns(self) -> dict[str, list[tuple[str, str]]]:
+    def _read_columns(self, file: BinaryIO) -> dict[str, list[tuple[str, str]]]:
         columns: dict[str, list[tuple[str, str]]] = {name: [] for name in TABLES}
         with self._cursor() as cursor:
-            refuse_all_but_tables(cursor, self.path, TABLES)
+            refuse_all_but_tables(cursor, self.path, file, TABLES)
             for table, name, kind in cursor.execute(_COLUMNS).fetchall():
                 columns[table].append((name, kind))
         for table in TABLES:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import duckdb
 
 from ..errors import CorruptIndexError
+from ..lru import Lru
 
 # No files, no Python variables, no extensions, no spilling beside the catalog; and none of it can be switched back.
 # One place for all of it: DuckDB refuses to open a file twice in a process with different settings.
@@ -38,22 +39,27 @@ _READ_OTHERWISE = "?\\"
 
 # What a file may hold besides plain tables, and where DuckDB lists it. Views come first: whatever looks at the columns
 # of one, DuckDB's own functions included, would run the statement that it stands for. That something is DuckDB's own
-# (`internal`) is told by the file itself, so that counts for nothing.
+# (`internal`) is told by the file itself, so that counts for nothing. Functions are named in full: a macro of the file
+# goes before a function of DuckDB's with the same bare name.
 _FOREIGN = {
-    "a view": "SELECT view_name FROM duckdb_views()",
-    "a macro": "SELECT function_name FROM duckdb_functions()",
-    "a sequence": "SELECT sequence_name FROM duckdb_sequences()",
-    "an index": "SELECT index_name FROM duckdb_indexes()",
-    "a type": "SELECT type_name FROM duckdb_types()",
-    "a schema": "SELECT schema_name FROM duckdb_schemas()",
-    "a constraint": "SELECT table_name FROM duckdb_constraints()",
-    "a computed column": "SELECT column_name FROM duckdb_columns()",
+    "a view": "SELECT view_name FROM system.main.duckdb_views()",
+    "a macro": "SELECT function_name FROM system.main.duckdb_functions()",
+    "a sequence": "SELECT sequence_name FROM system.main.duckdb_sequences()",
+    "an index": "SELECT index_name FROM system.main.duckdb_indexes()",
+    "a type": "SELECT type_name FROM system.main.duckdb_types()",
+    "a schema": "SELECT schema_name FROM system.main.duckdb_schemas()",
+    "a constraint": "SELECT table_name FROM system.main.duckdb_constraints()",
+    "a computed column": "SELECT column_name FROM system.main.duckdb_columns()",
 }
+_TABLES = "SELECT table_name FROM system.main.duckdb_tables()"
+_IN_FILE = "database_name = system.main.current_database()"
 _OWN = {
     "a type": "NOT internal",  # DuckDB lists its own types under each file
     "a schema": "schema_name <> 'main'",
     "a computed column": "(is_generated OR column_default IS NOT NULL)",
 }
+# DuckDB has some 3,000 functions, and lists them all for the macros of one file: 10 to 20 ms, spent once for a file.
+_CHECKED: Lru[tuple[int, ...], bool] = Lru(256)
 
 
 def open_locked(path: Path, file: BinaryIO, **settings: str) -> duckdb.DuckDBPyConnection:
@@ -82,21 +88,35 @@ def written_through(path: Path) -> Iterator[Path]:
             shutil.copyfileobj(source, target, _BLOCK)
 
 
-def refuse_all_but_tables(connection: duckdb.DuckDBPyConnection, path: Path, names: Collection[str]) -> None:
+def refuse_all_but_tables(
+    connection: duckdb.DuckDBPyConnection, path: Path, file: BinaryIO, names: Collection[str]
+) -> None:
     """Check that a file holds these tables, or some of them, and nothing that could run by being read.
+
+    A file that has passed, and has not changed since by size or time, is not looked at again in this process.
+
+    Args:
+        connection: What `open_locked` gave.
+        path: For messages.
+        file: The same file, open.
+        names: Names of the tables, which are always the same.
 
     Raises:
         CorruptIndexError: It holds another table, or a view, macro, sequence, index, type, constraint or computed
             column.
     """
+    facts = os.fstat(file.fileno())
+    state = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    if _CHECKED.get(state):
+        return
     for what, sql in _FOREIGN.items():
-        condition = f"database_name = current_database() AND {_OWN.get(what, 'true')}"
+        condition = f"{_IN_FILE} AND {_OWN.get(what, 'true')}"
         if found := connection.execute(f"{sql} WHERE {condition} LIMIT 1").fetchone():
             raise CorruptIndexError(_foreign(path, what, found[0]))
-    tables = "SELECT table_name FROM duckdb_tables() WHERE database_name = current_database()"
-    for (name,) in connection.execute(tables).fetchall():
+    for (name,) in connection.execute(f"{_TABLES} WHERE {_IN_FILE}").fetchall():
         if name not in names:
             raise CorruptIndexError(_foreign(path, "a table", name))
+    _CHECKED.put(state, True)
 
 
 def _foreign(path: Path, what: str, name: str) -> str:

@@ -19,6 +19,11 @@ FOREIGN = {
     "(SELECT 1 AS n UNION ALL SELECT n FROM x) SELECT * FROM x",
     "a macro, 'abs'": "CREATE MACRO abs(x) AS 5",
     "a macro, 'rows'": "CREATE MACRO rows() AS TABLE SELECT 1",
+    # Each of these would hide what the file holds from whoever asks for it by its bare name.
+    "a macro, 'duckdb_functions'": "CREATE MACRO duckdb_functions() AS TABLE "
+    "SELECT 'none' AS function_name, 'none' AS database_name WHERE false",
+    "a macro, 'current_database'": "CREATE MACRO current_database() AS 'none'",
+    "system": "CREATE SCHEMA system",
     "a sequence, 'counter'": "CREATE SEQUENCE counter",
     "an index, 'widths'": "CREATE INDEX widths ON images (width)",
     "a type, 'mood'": "CREATE TYPE mood AS ENUM ('a', 'b')",
@@ -43,6 +48,14 @@ def test_what_is_no_plain_table_of_ours_is_refused_and_not_run(path: Path, what:
     with pytest.raises(CorruptIndexError, match=what) as caught:
         Catalog.open(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_has_been_opened_is_looked_at_again_once_it_has_changed(path: Path) -> None:
+    Catalog.open(path).close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE MACRO abs(x) AS 5")
+    with pytest.raises(CorruptIndexError, match="a macro, 'abs'"):
+        Catalog.open(path)
 
 
 def test_a_generated_column_is_refused(path: Path) -> None:
