@@ -27,7 +27,7 @@ MEMORY_BYTES = 384 << 20
 DUCKDB_MEMORY = "192MiB"
 _KEPT_BYTES = 64 << 20  # a process that has kept more than this after a request ends; the next one starts small
 # After the time limit, until the clock ends the process: DuckDB's own interruption comes first, and costs nothing.
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _THREADS = 2
 
@@ -58,10 +58,20 @@ def serve(connection: duckdb.DuckDBPyConnection, requests: BinaryIO, answers: Bi
 def main(descriptor: int, path: str) -> None:
     """Open the catalog at `path`, which a descriptor that was handed down has open, and serve on standard input."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    answers = _own_output()
     with os.fdopen(descriptor, "rb") as file:
         connection = open_locked(Path(path), file, memory_limit=DUCKDB_MEMORY, threads=str(_THREADS))
     connection.execute("SELECT row_id FROM images LIMIT 1").fetchnumpy()  # what the first request would wait for
-    serve(connection, sys.stdin.buffer, sys.stdout.buffer)
+    serve(connection, sys.stdin.buffer, answers)
+
+
+def _own_output() -> BinaryIO:
+    """Return standard output for answers alone: DuckDB would print a progress bar into it after two seconds."""
+    answers = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 1)
+    os.close(nothing)
+    return answers
 
 
 def _send(answers: BinaryIO, told: dict[str, Any], data: bytes) -> None:
