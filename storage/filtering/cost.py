@@ -78,8 +78,9 @@ def _is_plain_function(node: Tree) -> bool:
         return False
     if name not in _PATTERNS:
         return name in _FUNCTIONS
-    pattern = node["arguments"][1]["expression"]
-    if pattern["class"] != "CONSTANT":
+    arguments = [one["expression"] for one in node["arguments"]]
+    pattern = arguments[-1] if len(arguments) == 2 else None  # written as a function it may have any number
+    if pattern is None or pattern["class"] != "CONSTANT":
         return False
     return len(str(pattern["literal"].get("text", ""))) <= _MAX_PATTERN  # a text is compared with it at each place
 

@@ -42,6 +42,7 @@ NOT_PLAIN = (
     "width in (height, 2)",
     "a.b.c.d.e = 1",
     "1 = (select 1)",
+    '"~~"(caption)',
     " or ".join(["width = 1"] * 201),
     f"caption like '{'a_' * 101}'",
 )
