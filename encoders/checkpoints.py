@@ -10,7 +10,7 @@ import socket
 import threading
 import urllib.request
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from storage.errors import install_hint
 from .errors import EncoderError
 from .lite import SPEC as LITE
 from .lite import load_lite
+from .remembered import FOLDER_PREFIX, absolute_spec, folder_and_files
 from .two_towers import TwoTowers
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
@@ -79,7 +80,7 @@ def load_towers(spec: str) -> TwoTowers:
     with quiet_logging():
         if spec == LITE:
             return _from_packages()
-        if spec.startswith("local-dir:"):
+        if spec.startswith(FOLDER_PREFIX):
             return _from_folder(spec)
         if spec.startswith("hf-hub:"):
             return _from_repository(spec)
@@ -95,12 +96,14 @@ def _from_packages() -> TwoTowers:
 
 
 def _from_folder(spec: str) -> TwoTowers:
-    folder = Path(spec.removeprefix("local-dir:")).expanduser().resolve()
-    name = f"local-dir:{folder}"
+    name = absolute_spec(spec)
+    folder = Path(name.removeprefix(FOLDER_PREFIX))
     config = _read_config(folder)
     with local_only(), _as_encoder_error(name, f"is {CONFIG_FILE} that of these weights?"):
         model = open_clip.create_model(name, require_pretrained=True, **_local_text(config["model_cfg"], folder))
-        return _towers(name, model, config["model_cfg"], name, {"family": "open_clip", "source": "folder"})
+        details = {"family": "open_clip", "source": "folder"}
+        files = () if _needs_hub(config["model_cfg"], folder) else folder_and_files(folder)
+        return _towers(name, model, config["model_cfg"], name, details, files)
 
 
 def _local_text(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -129,9 +132,10 @@ def _from_repository(spec: str) -> TwoTowers:
     with cache_first() as alternatives, _as_encoder_error(spec, alternatives):
         config = open_clip.get_model_config(spec)
         # open_clip would download it itself, but logs a failure to stderr before it raises.
-        download_pretrained_from_hf(spec.removeprefix("hf-hub:"))
+        weights = Path(download_pretrained_from_hf(spec.removeprefix("hf-hub:")))
         model = open_clip.create_model(spec, require_pretrained=True)
-        return _towers(spec, model, config, spec, {"family": "open_clip", "source": "hub"})
+        files = () if _needs_hub(config) else folder_and_files(weights.parent)
+        return _towers(spec, model, config, spec, {"family": "open_clip", "source": "hub"}, files)
 
 
 def _from_architecture(spec: str) -> TwoTowers:
@@ -171,15 +175,17 @@ def _from_tag(spec: str, arch: str, entry: Mapping[str, Any]) -> TwoTowers:
     # Tags of OpenAI's activation load with open_clip into the other one, with a mere warning.
     quick_gelu = bool(entry.get("quick_gelu"))
     with cache_first() as alternatives, _as_encoder_error(spec, alternatives):
+        weights = _fetch(entry)
         model = open_clip.create_model(
             arch,
-            pretrained=_fetch(entry),
+            pretrained=weights,
             force_preprocess_cfg=_preprocess_of(entry),  # lost where weights are given by path
             force_quick_gelu=quick_gelu,
             require_pretrained=True,
         )
+        config = _config_of(arch, quick_gelu)
         details = {"family": "open_clip", "source": "hub", "quick_gelu": quick_gelu}
-        return _towers(spec, model, _config_of(arch, quick_gelu), arch, details)
+        return _towers(spec, model, config, arch, details, () if _needs_hub(config) else (Path(weights),))
 
 
 def _fetch(entry: Mapping[str, Any]) -> str:
@@ -196,13 +202,15 @@ def _from_file(arch: str, path: Path) -> TwoTowers:
     if path.suffix not in CHECKPOINTS:
         raise EncoderError(f"checkpoint {str(path)!r} must end in one of {', '.join(CHECKPOINTS)}")
     preprocess, source = _usual_preprocess(arch, path)
-    reach: AbstractContextManager[object] = cache_first() if _needs_hub(arch) else local_only()
+    config = _config_of(arch, quick_gelu=False)
+    needs_hub = _needs_hub(config)
+    reach: AbstractContextManager[object] = cache_first() if needs_hub else local_only()
     with reach, _as_encoder_error(spec, f"is it a {arch} checkpoint without pickled objects?"):
         model = open_clip.create_model(
             arch, pretrained=str(path), force_preprocess_cfg=preprocess, require_pretrained=True, weights_only=True
         )
         details = {"family": "open_clip", "source": "checkpoint", "preprocess_from": source}
-        return _towers(spec, model, _config_of(arch, quick_gelu=False), arch, details)
+        return _towers(spec, model, config, arch, details, () if needs_hub else (path, path.with_name(CONFIG_FILE)))
 
 
 def _usual_preprocess(arch: str, path: Path) -> tuple[dict[str, Any], str]:
@@ -230,12 +238,16 @@ def _config_of(arch: str, quick_gelu: bool) -> dict[str, Any]:
     return {**config, "quick_gelu": True} if quick_gelu else config
 
 
-def _needs_hub(arch: str) -> bool:
-    text = open_clip.get_model_config(arch)["text_cfg"]
-    return "hf_model_name" in text or "hf_tokenizer_name" in text
+def _needs_hub(config: Mapping[str, Any], folder: Path | None = None) -> bool:
+    """Return whether a model's text tower or tokenizer is one of the hub's that its folder does not hold."""
+    text = config.get("text_cfg", {})
+    from_hub = "hf_model_name" in text or "hf_tokenizer_name" in text
+    return from_hub and not (folder and (folder / "config.json").is_file())
 
 
-def _towers(spec: str, model: Any, config: Mapping[str, Any], tokenizer: str, details: Mapping[str, Any]) -> TwoTowers:
+def _towers(
+    spec: str, model: Any, config: Mapping[str, Any], tokenizer: str, details: Mapping[str, Any], files: Sequence[Path]
+) -> TwoTowers:
     return TwoTowers(
         spec=spec,
         model=model.eval(),
@@ -243,6 +255,7 @@ def _towers(spec: str, model: Any, config: Mapping[str, Any], tokenizer: str, de
         preprocess=model.visual.preprocess_cfg,
         tokenizer=open_clip.get_tokenizer(tokenizer),
         details=details,
+        files=files,
     )
 
 

@@ -20,6 +20,7 @@ from torch.nn import functional
 from storage.errors import install_hint
 
 from .errors import EncoderError
+from .remembered import folder_and_files
 from .two_towers import TwoTowers
 
 SPEC = "lite"
@@ -62,6 +63,7 @@ def load_lite() -> TwoTowers:
         preprocess=PREPROCESS,
         tokenizer=HFTokenizer(str(folder), context_length=CONTEXT_LENGTH),
         details={"family": "lite", "quality": "modest: for trying, testing and machines without a model hub"},
+        files=(image_weights, _CLASSES, *folder_and_files(folder)),
     )
 
 

@@ -6,8 +6,10 @@ the prefix of their specs (`hrem` for `hrem:PATH`), the value an `EncoderFamily`
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -71,12 +73,13 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     from .checkpoints import load_towers
     from .device import choose_device
     from .open_clip_encoder import ClipEncoder
+    from .two_towers import remembered_fingerprint
 
-    placement = choose_device(device, precision)  # checked before a model is downloaded
+    placement, began_ns = choose_device(device, precision), time.time_ns()  # checked before a model is downloaded
     family = family_of(spec)
     if family is not None:
         return family.load(spec, placement)
-    return ClipEncoder(load_towers(spec), placement)
+    return ClipEncoder(load_towers(spec), placement, partial(remembered_fingerprint, began_ns=began_ns))
 
 
 def _check_packages(extra: str) -> None:

@@ -172,10 +172,13 @@ FEW_TOKENS = 64
 class ClipEncoder:
     """An `Encoder` over any open_clip model; see `encoders.base.Encoder` for the attributes. Made by `load_encoder`.
 
-    It takes ownership of the towers: do not train or save them afterwards.
+    It takes ownership of the towers: do not train or save them afterwards. `hashed` gives their fingerprint for the
+    length of their vectors.
     """
 
-    def __init__(self, towers: TwoTowers, placement: Placement) -> None:
+    def __init__(
+        self, towers: TwoTowers, placement: Placement, hashed: Callable[[TwoTowers, int], str] = fingerprint
+    ) -> None:
         self.spec = towers.spec
         self.device = placement.device
         self.precision = placement.precision
@@ -184,7 +187,7 @@ class ClipEncoder:
         self.batch_size = CPU_BATCH_PER_THREAD * self._pool.count if placement.kind == "cpu" else GPU_BATCH
         self.dim = _dim(towers)
         # Before anything is moved, folded or cast: the fingerprint is that of the model as it was loaded.
-        self.fingerprint = fingerprint(towers, self.dim)
+        self.fingerprint = hashed(towers, self.dim)
         exact = Preprocess(towers.preprocess)
         self._fast = FastPreprocess(exact)
         self._pass, self._compiled_pass = _passes(towers.model, placement)

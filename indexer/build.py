@@ -8,16 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from encoders import Encoder, load_encoder
+from encoders import Encoder
 from encoders.base import backend_of
 from encoders.load import DEFAULT_ENCODER, family_of
-from storage import CollectionInfo, EncoderInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
+from storage import CollectionInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError, check_keywords
 from storage.files.canonical_json import to_plain
 from storage.files.layout import CATALOG, TOWER
@@ -33,6 +34,7 @@ from .corpus.embeddings.clip_retrieval import is_clip_retrieval, open_clip_retri
 from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
+from .encode.build_encoder import ComputedElsewhereError, DeferredEncoder, deferred, load
 from .encode.cpu_backend import Computed, computed
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
 from .encode.reuse import NoReuse, VersionReuse, read_from_of
@@ -45,6 +47,7 @@ from .report import BuildReport
 from .tower_export import include_text_tower, keep_text_tower
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
+LOADED_LATER = "as it made the index, loaded once something has to be encoded"
 
 
 def build_index(
@@ -102,6 +105,17 @@ def build_index(
         if isinstance(source, EmbeddingSource):
             return builder.from_embeddings(source)
         return builder.from_corpus(source, options)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A corpus that was surveyed, and the version that it updates, if it does."""
+
+    source: Source
+    options: SourceOptions | None
+    corpus: Corpus
+    parent: IndexVersion | None
+    guard: ShrinkGuard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,8 +182,16 @@ class Builder:
             return self._unchanged(parent.manifest, source)
         guard = ShrinkGuard(before=parent.manifest if parent else self._current(), config=self.config)
         guard.check_survey(corpus)
+        reading = Reading(source=source, options=options, corpus=corpus, parent=parent, guard=guard)
         executor = self._executor()
-        encoder, race = self._encoder(corpus, parent)
+        try:
+            return self._encoded(reading, executor, self._deferred(corpus, parent) or self._encoder(corpus, parent))
+        except ComputedElsewhereError as other:
+            return self._encoded(reading, executor, other.computed)
+
+    def _encoded(self, reading: Reading, executor: Executor, computed: Computed) -> BuildReport:
+        """Encode what was read and publish it."""
+        source, corpus, parent, (encoder, race) = reading.source, reading.corpus, reading.parent, computed
         self._say_plan(source, corpus, encoder)
         say_memory({"images": corpus.images, "texts": corpus.texts}, encoder.dim, self.config, self.progress)
         cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
@@ -188,10 +210,14 @@ class Builder:
             progress=self.progress,
             rejected=RejectionLimit(config=self.config, items=corpus.items),
         )
-        report = executor.encode(job, cut(source.items(), cost))
+        try:
+            report = executor.encode(job, cut(source.items(), cost))
+        except ComputedElsewhereError:
+            staging.discard()
+            raise
         build_report: dict[str, Any] = {
             "source": source.name,
-            "source_options": options_json(options or SourceOptions()),
+            "source_options": options_json(reading.options or SourceOptions()),
             "encode": {**report.to_json(), **({"backends": race} if race else {})},
         }
         shards = _noting_start((staging.read(number) for number in range(report.shards)), build_report)
@@ -204,12 +230,19 @@ class Builder:
             encoder.dim,
             encoder,
             build_report,
-            guard=guard,
+            guard=reading.guard,
             parent=parent,
             encoding=encoding,
             corpus=corpus_info,
         )
         return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
+
+    def _deferred(self, corpus: Corpus, parent: IndexVersion | None) -> Computed | None:
+        """Return the encoder of an update, to be loaded when it is needed; None where it is needed at once."""
+        if parent is None or self.given is not None:
+            return None
+        encoder = deferred(self.config, parent.manifest, lambda: self._encoder(corpus, parent))
+        return Computed(encoder) if encoder is not None else None
 
     def _encoder(self, corpus: Corpus, parent: IndexVersion | None) -> Computed:
         """Return the encoder of this build, as it will be computed."""
@@ -263,9 +296,10 @@ class Builder:
         return RayExecutor(self.config, self.given)
 
     def _say_plan(self, source: Source, corpus: Corpus, encoder: Encoder) -> None:
+        computed = f"on {encoder.device} by {backend_of(encoder)} in {encoder.precision}"
         self.progress.note(
             f"{source.name}: {corpus.images:,} images and {corpus.texts:,} texts; encoder {encoder.spec} "
-            f"({encoder.dim}-d) on {encoder.device} by {backend_of(encoder)} in {encoder.precision}; "
+            f"({encoder.dim}-d) {LOADED_LATER if isinstance(encoder, DeferredEncoder) else computed}; "
             f"{self.config.workers} decode threads"
         )
         if self.config.prompt is not None:
@@ -292,9 +326,10 @@ class Builder:
             counts = merge(tables, draft.path, dim, pairs)
             changes = changes_since(parent, draft.path / CATALOG) if parent else None
             guard.check_result(counts, draft.path / CATALOG, changes)
-            infos = self._index(draft.path, encoder)
+            tower = parent.path / TOWER if parent else None
+            infos = self._index(draft.path, encoder, tower)
             if self.config.portable:
-                include_text_tower(encoder, draft.path / TOWER, self.progress)
+                include_text_tower(encoder, draft.path / TOWER, self.progress, tower)
             self.progress.note("publishing")
             build = {
                 **self.made_of,
@@ -320,7 +355,7 @@ class Builder:
             keep_text_tower(encoder, self.progress)
         return manifest
 
-    def _index(self, folder: Path, encoder: Encoder | None) -> dict[Collection, CollectionInfo]:
+    def _index(self, folder: Path, encoder: Encoder | None, tower: Path | None) -> dict[Collection, CollectionInfo]:
         paths = {name: folder / name / "vectors.arrow" for name in COLLECTIONS}
         with ExitStack() as stack:
             tables = {
@@ -328,7 +363,10 @@ class Builder:
                 for name, path in paths.items()
                 if path.exists()
             }
-            encode = with_prompt(encoder.encode_texts, self.config.prompt) if encoder else None
+            queries = encoder.encode_texts if encoder else None
+            if isinstance(encoder, DeferredEncoder):
+                queries = partial(encoder.encode_queries, inside=tower)
+            encode = with_prompt(queries, self.config.prompt) if queries else None
             return build_approximate(folder, tables, self.config, self.progress, encode)
 
     @property
@@ -352,24 +390,6 @@ class Builder:
             notes=notes,
             rejected=rejected or {},
         )
-
-
-def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None = None) -> Encoder:
-    """Return the encoder of a build.
-
-    Raises:
-        EncoderError: It cannot be loaded.
-        BuildError: It is not the one that made the index being updated.
-    """
-    spec = config.encoder or (known.spec if known else DEFAULT_ENCODER)
-    precision = "fp32" if config.backend == "openvino" else config.precision  # compiled from fp32
-    encoder = given or load_encoder(spec, config.device, precision)
-    if known is not None and known.fingerprint != encoder.fingerprint:
-        raise BuildError(
-            f"the index was built with encoder {known.spec!r} ({known.fingerprint}), and {encoder.spec!r} is another "
-            f"({encoder.fingerprint}); build without --update to encode everything anew"
-        )
-    return encoder
 
 
 def machine() -> dict[str, Any]:

@@ -4,6 +4,6 @@
 """
 
 from ..errors import TextTowerError
-from .tower import TextTower, cache_folder, find_text_tower, was_refused
+from .tower import TextTower, cache_folder, copy_text_tower, find_text_tower, was_refused
 
-__all__ = ["TextTower", "TextTowerError", "cache_folder", "find_text_tower", "was_refused"]
+__all__ = ["TextTower", "TextTowerError", "cache_folder", "copy_text_tower", "find_text_tower", "was_refused"]

@@ -74,23 +74,6 @@ def keep_text_tower(encoder: Encoder) -> TowerInfo:
     return info
 
 
-def include_text_tower(encoder: Encoder, folder: Path) -> None:
-    """Put the text tower of an encoder into a new folder: that of the user's cache, or else exported anew.
-
-    Raises:
-        TextTowerError: It is of a kind that is not computed without torch, or its vectors differ.
-        StorageError: The disk refuses.
-    """
-    cached = None
-    with suppress(TextTowerError):
-        cached = find_text_tower(encoder.fingerprint, encoder.dim)
-    with atomic.explained("write the text tower to", folder):
-        if cached is None:
-            export_text_tower(encoder, folder)
-        else:
-            shutil.copytree(cache_folder(encoder.fingerprint), folder)
-
-
 def export_text_tower(encoder: Encoder, folder: Path) -> TowerInfo:
     """Write the text tower of an encoder to a new folder, compare it, and return what it says of itself.
 

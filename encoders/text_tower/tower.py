@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import StorageError
+from storage.files.atomic import explained
 from storage.files.canonical_json import build, canonical, parse, to_plain
 from storage.files.layout import TOWER_FILES, FileEntry, Verify, check, open_regular, sha256_of
 from storage.files.user_cache import user_cache
@@ -191,6 +194,23 @@ def find_text_tower(fingerprint: str, dim: int, inside: Path | None = None) -> T
             )
         return tower
     return None
+
+
+def copy_text_tower(fingerprint: str, dim: int, folder: Path, inside: Path | None = None) -> bool:
+    """Copy the text tower of an encoder to a new folder, if one is found as `find_text_tower` finds it.
+
+    Raises:
+        StorageError: The disk refuses.
+    """
+    found = None
+    with suppress(TextTowerError):
+        found = find_text_tower(fingerprint, dim, inside)
+    if found is None:
+        return False
+    whole = inside if inside is not None and (inside / DESCRIPTION).exists() else cache_folder(fingerprint)
+    with explained("write the text tower to", folder):
+        shutil.copytree(whole, folder)
+    return True
 
 
 def mapped_weights(folder: Path) -> dict[str, Rows]:

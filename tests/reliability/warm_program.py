@@ -32,6 +32,7 @@ from shim import Arming, arm, disarm
 
 import indexer.ann.build_ann
 import indexer.build
+import indexer.encode.build_encoder
 import storage.ann  # noqa: F401
 from searcher import FilterError
 from searcher.filters import Filters
@@ -66,7 +67,7 @@ def load_colours(spec: str, device: str = "auto", precision: str = "auto") -> Co
     return SlowEncoder("colour")
 
 
-indexer.build.load_encoder = load_colours  # type: ignore[assignment]
+indexer.encode.build_encoder.load_encoder = load_colours  # type: ignore[assignment]
 
 
 def command(name: str, arguments: list[str]) -> None:

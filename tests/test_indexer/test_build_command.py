@@ -11,7 +11,6 @@ import pytest
 from click.testing import CliRunner, Result
 from colour import ColourEncoder, paint, unit
 
-import indexer.build
 from indexer import BuildError, RejectedError, build_index
 from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource, SourceOptions, open_source
 from storage import IndexStore, Manifest
@@ -106,7 +105,7 @@ def test_an_update_that_names_one_column_keeps_the_others(shop: Path, tmp_path: 
 def test_an_update_keeps_the_kind_of_index_until_another_is_named(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(indexer.build, "load_encoder", lambda *_: ColourEncoder())
+    monkeypatch.setattr("indexer.encode.build_encoder.load_encoder", lambda *_: ColourEncoder())
     out = tmp_path / "out"
     assert ran(photos, "--out", out, "--ann", "hnsw", "--encoder", "colour").exit_code == 0
     paint(photos / "new.png", "red", noise=77)

@@ -265,7 +265,7 @@ def test_the_command_takes_several_patterns(
 ) -> None:
     for name in ("a.png", "b.png", "t/c.png"):
         paint(tmp_path / "photos" / name, "red")
-    monkeypatch.setattr("indexer.build.load_encoder", lambda *_: encoder)
+    monkeypatch.setattr("indexer.encode.build_encoder.load_encoder", lambda *_: encoder)
     out = tmp_path / "photos.index"
     arguments = [str(tmp_path / "photos"), "--out", str(out), "--exclude", "t", "--exclude", "b.*", "-q"]
     done = CliRunner().invoke(build, [*arguments, "--output", "json"])

@@ -1,0 +1,175 @@
+"""The encoder of a build: loaded at once, or by an update not before there is something to encode."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from encoders import DecodedImage, DecodeLimits, Encoder, ImageError, decode_image, load_encoder
+from encoders.base import ImageLike, backend_of
+from encoders.load import DEFAULT_ENCODER
+from encoders.remembered import absolute_spec, recall
+from encoders.text_tower import TextTowerError, find_text_tower
+from storage import EncoderInfo, Manifest
+from storage.schema import EncodingInfo
+
+from ..config import BuildConfig
+from ..errors import BuildError
+from .cpu_backend import Computed
+
+if TYPE_CHECKING:
+    from encoders.open_clip_encoder import ClipEncoder
+
+# As many as an encoder on two cores takes, until it is known: it bounds the images that are read ahead.
+_BATCH_SIZE = 16
+
+
+def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None = None) -> Encoder:
+    """Return the encoder of a build.
+
+    Raises:
+        EncoderError: It cannot be loaded.
+        BuildError: It is not the one that made the index being updated.
+    """
+    spec = config.encoder or (known.spec if known else DEFAULT_ENCODER)
+    precision = "fp32" if config.backend == "openvino" else config.precision  # compiled from fp32
+    encoder = given or load_encoder(spec, config.device, precision)
+    if known is not None and known.fingerprint != encoder.fingerprint:
+        raise BuildError(
+            f"the index was built with encoder {known.spec!r} ({known.fingerprint}), and {encoder.spec!r} is another "
+            f"({encoder.fingerprint}); build without --update to encode everything anew"
+        )
+    return encoder
+
+
+class ComputedElsewhereError(Exception):
+    """A deferred encoder, once it was loaded, runs on another device, library or precision than the version before.
+
+    Never leaves the build, which begins to encode again with what was loaded: shards of one build are computed alike.
+    """
+
+    def __init__(self, computed: Computed) -> None:
+        super().__init__(computed.encoder.spec)
+        self.computed = computed
+
+
+class DeferredEncoder:
+    """An `Encoder` that is known to be the one that made an index, and is loaded when it is first needed.
+
+    Torch and weights take seconds, and an update that takes over every vector needs neither. An image that cannot be
+    decoded does not load it either. Safe from many threads.
+    """
+
+    def __init__(self, info: EncoderInfo, encoding: EncodingInfo, load: Callable[[], Computed]) -> None:
+        """Stand for the encoder of a version until `load` is called, which happens once.
+
+        Args:
+            info: Its identity; the fingerprint is there.
+            encoding: How the version was encoded; device, backend and precision are there.
+            load: Returns the same encoder.
+        """
+        self.info = info
+        self.spec, self.dim, self.fingerprint = info.spec, info.dim, str(info.fingerprint)
+        self.device, self.precision = str(encoding.device), str(encoding.precision)
+        self.backend, self.batch_size = str(encoding.backend), _BATCH_SIZE
+        self._load, self._lock = load, threading.Lock()
+        self._loaded: ClipEncoder | None = None
+
+    @property
+    def loaded(self) -> ClipEncoder:
+        """The encoder itself, loaded where it is not yet.
+
+        Raises:
+            ComputedElsewhereError: It is computed otherwise than the version before.
+        """
+        with self._lock:
+            if self._loaded is None:
+                computed = self._load()
+                encoder: Any = computed.encoder
+                found = (encoder.device, encoder.precision, backend_of(encoder))
+                if computed.race is not None or found != (self.device, self.precision, self.backend):
+                    raise ComputedElsewhereError(computed)
+                self._loaded, self.batch_size = encoder, encoder.batch_size
+            return self._loaded
+
+    def open_image(self, source: ImageLike, limits: DecodeLimits) -> DecodedImage[Image.Image]:
+        """Return an image decoded as large as the encoder needs it.
+
+        Raises:
+            ImageError: It cannot be decoded.
+        """
+        if self._loaded is None:
+            try:
+                decode_image(source, limits)
+            except ImageError as error:
+                if error.reason != "too_slow":  # the encoder may need less of it
+                    raise
+        return self.loaded.open_image(source, limits)
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """Return one RGB image as the model wants it."""
+        return self.loaded.preprocess(image)
+
+    def byte_pixels(self, image: Image.Image) -> np.ndarray:
+        """Return one RGB image as (3, H, W) uint8."""
+        return self.loaded.byte_pixels(image)
+
+    def encode_pixels(self, pixels: Any) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for what `byte_pixels` gave."""
+        return self.loaded.encode_pixels(pixels)
+
+    def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for images."""
+        return self.loaded.encode_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for texts."""
+        return self.loaded.encode_texts(texts)
+
+    def encode_queries(self, texts: Sequence[str], inside: Path | None) -> np.ndarray:
+        """Return (n, dim) float32 unit rows for texts that only measure, by an exported text tower where there is one.
+
+        Args:
+            texts: What is looked for.
+            inside: The folder of a text tower in the version before, checked; None for none.
+        """
+        tower = None
+        if self._loaded is None:
+            try:
+                tower = find_text_tower(self.fingerprint, self.dim, inside)
+            except TextTowerError:
+                tower = None  # a damaged one is exported again when a search needs it
+        return self.encode_texts(texts) if tower is None else tower.encode_texts(texts)
+
+
+def loaded(encoder: Encoder) -> Encoder:
+    """Return an encoder that has weights: itself, unless it is a deferred one."""
+    return encoder.loaded if isinstance(encoder, DeferredEncoder) else encoder
+
+
+def deferred(config: BuildConfig, before: Manifest, load: Callable[[], Computed]) -> DeferredEncoder | None:
+    """Return the encoder of an update without loading it; None where it has to be loaded to know which it is.
+
+    It is known where the encoder of the version before was loaded on this machine, and its files have not changed
+    since. How it will be computed is taken from that version too, so that nothing may be asked for by name which that
+    version was not.
+    """
+    info, encoding = before.encoder, before.encoding
+    if info is None or encoding.device is None or encoding.precision is None or encoding.backend is None:
+        return None
+    if config.executor != "local" or absolute_spec(config.encoder or info.spec) != info.spec:
+        return None
+    named = ((config.device, encoding.device), (config.precision, encoding.precision))
+    if any(asked not in ("auto", found) for asked, found in (*named, (config.backend, encoding.backend))):
+        return None
+    if config.device.startswith("cuda"):
+        return None  # asked for by name, it is looked for
+    known = recall(info.spec)
+    if known is None or (known.info.fingerprint, known.info.dim) != (info.fingerprint, info.dim):
+        return None
+    return DeferredEncoder(info, encoding, load)
