@@ -246,6 +246,9 @@ class Builder:
 
     def _encoder(self, corpus: Corpus, parent: IndexVersion | None) -> Computed:
         """Return the encoder of this build, as it will be computed."""
+        if self.given is None:
+            known = parent.manifest.encoder if parent else None
+            self.progress.note(f"loading encoder {self.config.encoder or (known.spec if known else DEFAULT_ENCODER)}")
         encoder = load(self.config, self.given, parent.manifest.encoder if parent else None)
         if self.given is not None:
             return Computed(encoder)

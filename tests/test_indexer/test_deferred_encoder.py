@@ -175,3 +175,35 @@ def test_an_encoder_that_cannot_be_computed_as_before_begins_anew(
     report = build_index(shop.table, tmp_path / "out", update=True)
     assert (report.manifest.encoding.precision, report.manifest.counts.images) == ("fp32", 4)
     assert not any((tmp_path / "out" / "staging").iterdir())
+
+
+FIRST = """
+import sys, time
+from indexer.progress import LineProgress
+from twinlens.commands.build import build
+def note(self, text):
+    print(time.process_time(), sorted({"duckdb", "faiss", "torch"} & set(sys.modules)), text, file=sys.stderr, sep="|")
+LineProgress.note = note
+build.main(sys.argv[1:], standalone_mode=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--encoder", "lite"), "building new.index from shop.csv with encoder lite"),
+        ((), "building new.index from shop.csv with encoder ViT-B-32/laion2b_s34b_b79k"),
+        (("--update",), "updating new.index from shop.csv"),
+    ],
+)
+def test_the_first_line_comes_before_the_slow_imports(arguments: tuple[str, ...], line: str, tmp_path: Path) -> None:
+    given = [sys.executable, "-c", FIRST, "shop.csv", "--out", "new.index", *arguments]
+    home = Path(__file__).parents[2]
+    # There is no such table, which is found out only after the line.
+    done = subprocess.run(
+        given, capture_output=True, text=True, cwd=tmp_path, check=False, env={**os.environ, "PYTHONPATH": str(home)}
+    )
+    seconds, imported, text = done.stderr.splitlines()[0].split("|")
+    assert (imported, text) == ("[]", line)
+    assert float(seconds) < 1.5  # 0.2 on a quiet machine
+    assert done.returncode != 0

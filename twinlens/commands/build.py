@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from click.core import ParameterSource
 
 from encoders import DecodeLimits
 from encoders.load import DEFAULT_ENCODER
-from indexer.corpus.item import LAYOUTS, registered_layouts
+from indexer.corpus.item import LAYOUTS, printable, registered_layouts
 from indexer.corpus.remote.url import is_remote
 from storage.schema import ANN_KINDS
 
@@ -202,17 +203,25 @@ def build(output: str, quiet: bool, **arguments: Any) -> None:
       build-index 'shards/{00000..00099}.tar' --out web.index
       build-index --image-embeddings images.npy --out clip.index
     """
-    # The slow imports wait until the command line has been read.
-    from indexer.build import build_index
     from indexer.progress import SilentProgress, console_progress
 
     source, options, settings = _split(arguments)
-    if quiet:
-        report = build_index(source, arguments["out"], options=options, progress=SilentProgress(), **settings)
-    else:
-        with console_progress(sys.stderr) as progress:
-            report = build_index(source, arguments["out"], options=options, progress=progress, **settings)
+    with nullcontext(SilentProgress()) if quiet else console_progress(sys.stderr) as progress:
+        # The slow imports wait until the command line has been read and the first line has been written.
+        progress.note(_intention(arguments))
+        from indexer.build import build_index
+
+        report = build_index(source, arguments["out"], options=options, progress=progress, **settings)
     emit(output, report.to_json(), report.to_text())
+
+
+def _intention(arguments: Mapping[str, Any]) -> str:
+    """Return what the command will do, as one line."""
+    vectors = [arguments[name] for name in ("image_embeddings", "text_embeddings") if arguments[name] is not None]
+    what = " and ".join(map(str, vectors)) or str(arguments["corpus"])
+    encoder = arguments["encoder"] or (None if arguments["update"] or vectors else DEFAULT_ENCODER)
+    how = f" with encoder {encoder}" if encoder else ""
+    return printable(f"{'updating' if arguments['update'] else 'building'} {arguments['out']} from {what}{how}")
 
 
 CONFIG_NAMES = (
