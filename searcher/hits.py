@@ -1,4 +1,4 @@
-"""What a search brings back."""
+"""What a search brings back: hits, and the same as tables for Arrow, pandas, polars, notebooks and terminals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any, overload
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +18,21 @@ from numpy.typing import NDArray
 from storage.catalog import ITEM_COLUMNS
 from storage.schema import Collection
 
+from .errors import SearchError
 from .operating_points import Choice
+from .originals import open_original, resolve_uri
 from .request import QueryPart
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import polars as pl
+    import pyarrow as pa
+    from PIL import Image
 
 # Kept out of `Hit.metadata`, since they have fields of their own.
 OWN_COLUMNS = tuple(ITEM_COLUMNS)
+_IN_NOTEBOOK = 24
+_CARD_PIXELS = 180
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +46,8 @@ class Hit:
         uri: Where the item came from, relative to the corpus when below it.
         caption: The text of a text item; of an image its first caption; None without one.
         metadata: Every further column of the catalog.
+        collection: The half of the index that it is in.
+        root: The folder that `uri` is relative to; None where that is not known.
     """
 
     rank: int
@@ -42,19 +56,39 @@ class Hit:
     uri: str | None = None
     caption: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    collection: Collection = "images"
+    root: Path | None = field(default=None, repr=False)
+
+    @property
+    def path(self) -> Path | None:
+        """The image file, looked for now; None for a text, and where there is no such file, e.g. in a tar shard."""
+        path = resolve_uri(self.uri, self.root) if self.collection == "images" and self.root is not None else None
+        return path if path is not None and path.is_file() else None
+
+    def open(self) -> Image.Image:
+        """Return the image itself, upright and in RGB, read from its file or tar shard.
+
+        Raises:
+            SearchError: The hit is a text, or the image is not there any more.
+        """
+        if self.collection != "images":
+            raise SearchError(f"the hit {self.item_id[:200]!r} is a text and no image; its words are in `caption`")
+        return open_original(self.uri, self.root)
 
     def to_json(self) -> dict[str, Any]:
-        """Return one flat JSON object; a metadata column named like a field of ours is called `metadata.NAME`."""
-        flat: dict[str, Any] = {
-            "rank": self.rank,
-            "item_id": self.item_id,
-            "score": self.score,
-            "uri": self.uri,
-            "caption": self.caption,
-        }
-        for name, value in self.metadata.items():
-            flat[f"metadata.{name}" if name in flat else name] = plain(value)
-        return flat
+        """Return one flat JSON object: `rank`, `item_id`, `score`, `uri`, `path` for an image, `caption`, metadata.
+
+        A metadata column named like one of these is called `metadata.NAME`. `path` is left out where the folder of the
+        corpus is not known.
+        """
+        return {name: plain(value) for name, value in self._fields().items()}
+
+    def _fields(self) -> dict[str, Any]:
+        flat: dict[str, Any] = {"rank": self.rank, "item_id": self.item_id, "score": self.score, "uri": self.uri}
+        if self.collection == "images" and self.root is not None:
+            flat["path"] = None if (path := self.path) is None else str(path)
+        flat["caption"] = self.caption
+        return flat | {f"metadata.{name}" if name in flat else name: value for name, value in self.metadata.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -95,6 +129,35 @@ class Hits(Sequence[Hit]):
         filtered = {} if self.where is None else {"where": self.where}
         return {"query": self.query.label, **filtered, "hits": [hit.to_json() for hit in self.hits], "ann": self.ann}
 
+    def to_arrow(self) -> pa.Table:
+        """Return an Arrow table, a row a hit: the fields of `Hit.to_json`, dates and numbers in types of their own."""
+        import pyarrow as pa
+
+        rows = [hit._fields() for hit in self.hits]
+        names = dict.fromkeys(name for row in rows for name in row) or dict.fromkeys(("rank", "item_id", "score"))
+        return pa.table({name: _array([row.get(name) for row in rows]) for name in names})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return `to_arrow` as a pandas data frame; pandas is to be installed."""
+        _check_installed("pandas")
+        return self.to_arrow().to_pandas()
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return `to_arrow` as a polars data frame; polars is to be installed."""
+        _check_installed("polars")
+        import polars as pl
+
+        return pl.DataFrame(pl.from_arrow(self.to_arrow()))
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: a card a hit, images as thumbnails."""
+        cards = "".join(map(_card, self.hits[:_IN_NOTEBOOK]))
+        more = len(self.hits) - _IN_NOTEBOOK
+        left = f"<p>and {more} more</p>" if more > 0 else ""
+        heading = f"<b>{escape(cut(self.query.label, _LABEL_WIDTH))}</b> ({escape(about(self))})"
+        flow = "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start"
+        return f'<div><p>{heading}</p><div style="{flow}">{cards or "nothing passes"}</div>{left}</div>'
+
     def __len__(self) -> int:
         return len(self.hits)
 
@@ -109,6 +172,53 @@ class Hits(Sequence[Hit]):
 
     def __getitem__(self, index: int | slice) -> Hit | tuple[Hit, ...]:
         return self.hits[index]
+
+
+def hit_of(rank: int, score: float, entry: Mapping[str, Any], collection: Collection, root: Path | None) -> Hit:
+    """Return a hit from its entry in the catalog."""
+    metadata = {name: value for name, value in entry.items() if name not in OWN_COLUMNS}
+    own = {name: entry[name] for name in ("item_id", "uri", "caption")}
+    return Hit(rank=rank, score=score, metadata=metadata, collection=collection, root=root, **own)
+
+
+def _card(hit: Hit) -> str:
+    """Return a hit as HTML, an image as a thumbnail inside it."""
+    words = f"{hit.rank}. {shown_score(hit.score)} {escape(clean(hit.item_id))}<br>{escape(_words(hit))}"
+    caption = f'<figcaption style="font-size:12px;overflow-wrap:anywhere">{words}</figcaption>'
+    image = _thumbnail(hit) if hit.collection == "images" else ""
+    return f'<figure style="margin:0;width:{_CARD_PIXELS}px">{image}{caption}</figure>'
+
+
+def _thumbnail(hit: Hit) -> str:
+    import base64
+    import io
+
+    try:
+        image = hit.open()
+    except SearchError:
+        return '<div style="padding:40px 0;text-align:center;border:1px solid">the image is not there</div>'
+    image.thumbnail((2 * _CARD_PIXELS, 2 * _CARD_PIXELS))  # twice, for screens with small pixels
+    file = io.BytesIO()
+    image.save(file, format="JPEG", quality=82)
+    data = base64.b64encode(file.getvalue()).decode("ascii")
+    return f'<img src="data:image/jpeg;base64,{data}" alt="{escape(hit.item_id)}" style="max-width:100%">'
+
+
+def _array(values: list[Any]) -> pa.Array:
+    """Return values of a catalog column as an Arrow array; what Arrow has no type for as text."""
+    import pyarrow as pa
+
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError):
+        return pa.array([None if value is None else str(plain(value)) for value in values], pa.string())
+
+
+def _check_installed(package: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise SearchError(f"{package} is not installed; run pip install {package}, or use to_arrow()")
 
 
 def plain(value: Any) -> Any:
@@ -160,15 +270,30 @@ def table(results: Sequence[Hits]) -> str:
 
 def _section(hits: Hits) -> str:
     heading = f"{cut(hits.query.label, _LABEL_WIDTH)}  ({about(hits)})"
-    rows = [("rank", "score", "item_id", "caption")]
-    rows += [(str(hit.rank), shown_score(hit.score), clean(hit.item_id), _words(hit)) for hit in hits]
-    wide = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = [f"{row[0]:>{wide[0]}}  {row[1]:>{wide[1]}}  {row[2]:<{wide[2]}}  {row[3]}".rstrip() for row in rows]
+    rows = [("rank", "score", "item_id", "path", "caption")]
+    rows += [(str(hit.rank), shown_score(hit.score), clean(hit.item_id), _path(hit), _words(hit)) for hit in hits]
+    if not any(row[3] for row in rows[1:]):
+        rows = [(*row[:3], "", row[4]) for row in rows]
+    wide = [max(len(row[column]) for row in rows) for column in range(4)]
+    lines = [
+        f"{rank:>{wide[0]}}  {score:>{wide[1]}}  {name:<{wide[2]}}  {path:<{wide[3]}}{'  ' if wide[3] else ''}{words}"
+        for rank, score, name, path, words in rows
+    ]
+    lines = [line.rstrip() for line in lines]
     return "\n".join([heading, *(lines if len(hits) else ["nothing passes"])])
 
 
+def _path(hit: Hit) -> str:
+    """Return the file of an image as one may open it from here; empty where it is not there."""
+    path = hit.path
+    if path is None:
+        return ""
+    here = Path.cwd()
+    return clean(str(path.relative_to(here) if path.is_absolute() and path.is_relative_to(here) else path))
+
+
 def _words(hit: Hit) -> str:
-    location = hit.uri if hit.uri != hit.item_id else None
+    location = hit.uri if hit.uri != hit.item_id and hit.path is None else None
     return cut(hit.caption or location or "", _CAPTION_WIDTH)
 
 

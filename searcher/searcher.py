@@ -30,8 +30,9 @@ from storage.store import IndexStore
 
 from .errors import ItemNotFoundError, QueryError, SearcherClosedError, SearchError
 from .filters import Filters, RowIds
-from .hits import OWN_COLUMNS, Hit, Hits
+from .hits import OWN_COLUMNS, Hits, hit_of
 from .operating_points import Choice, choose
+from .originals import corpus_root
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .request import MAX_K, QueryPart, SearchOptions, SearchRequest, query_part, split_queries
 
@@ -115,10 +116,13 @@ class Searcher:
     Safe from many threads. Close it, or use it in `with`.
     """
 
-    def __init__(self, version: IndexVersion, encoder: QueryEncoder, location: str) -> None:
-        """Use an open version of an index, which the searcher then owns; see `open`."""
+    def __init__(
+        self, version: IndexVersion, encoder: QueryEncoder, location: str, *, root: Path | None = None
+    ) -> None:
+        """Use an open version of an index, which the searcher owns from then on; without `root` hits have no path."""
         self._version = version
         self._location = location
+        self._root = root
         self._encoder = encoder
         self._in_flight = InFlight(location)
         self._filters = Filters(version.catalog)
@@ -134,6 +138,7 @@ class Searcher:
         device: str = "auto",
         precision: str = "auto",
         verify: Literal["full", "size"] = "full",
+        root: str | Path | None = None,
     ) -> Searcher:
         """Return a searcher of the index at `path`.
 
@@ -146,6 +151,7 @@ class Searcher:
             precision: `auto`, `fp32`, `bf16`, `fp16`.
             verify: `full` reads every file once and compares checksums, about a second for 2 GB; `size` compares
                 sizes only, for files that something else has checked.
+            root: Where the images are, if the corpus was moved; None for where the build read them.
 
         Raises:
             StorageError: There is no index or no such version, or its files are not what the manifest says.
@@ -154,7 +160,8 @@ class Searcher:
         opened = IndexStore.open(Path(path)).open_version(version, verify=verify)
         choice = EncoderChoice(encoder=encoder, device=device, precision=precision)
         try:
-            return cls(opened, QueryEncoder.of(choice, opened, str(path)), str(path))
+            folder = corpus_root(opened.manifest.corpus, root)
+            return cls(opened, QueryEncoder.of(choice, opened, str(path)), str(path), root=folder)
         except BaseException:
             opened.close()
             raise
@@ -307,7 +314,7 @@ class Searcher:
             ranking = self._rank(into, direction, np.stack([query.vector for query in queries]), deeper)
             entries = self._entries(into, ranking, columns)
             return [
-                _hits(request, into, query, own_row, ids, scores, entries, ranking.choice)
+                self._hits(request, into, query, (own_row, ids, scores), entries, ranking.choice)
                 for query, own_row, ids, scores in zip(queries, own, ranking.row_ids, ranking.scores, strict=True)
             ]
 
@@ -424,6 +431,27 @@ class Searcher:
                 self._choices.put(key, choice)
         return choice
 
+    def _hits(
+        self,
+        request: SearchRequest,
+        into: Collection,
+        query: ResolvedQuery,
+        ranked: tuple[int | None, NDArray[np.int64], NDArray[np.float32]],
+        entries: dict[int, dict[str, Any]],
+        choice: Choice,
+    ) -> Hits:
+        """Return the best k of a ranking that are rows, and not the query's own."""
+        own_row, ids, scores = ranked
+        kept = ids >= 0 if own_row is None else (ids >= 0) & (ids != own_row)
+        ids, scores = ids[kept][: request.k], scores[kept][: request.k]
+        hits = tuple(
+            hit_of(rank, float(score), entries[row], into, self._root)
+            for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=1)
+        )
+        return Hits(
+            query=query.part, collection=into, row_ids=ids, scores=scores, choice=choice, where=request.where, hits=hits
+        )
+
     def _entries(self, into: Collection, ranking: _Ranking, columns: list[str]) -> dict[int, dict[str, Any]]:
         # `np.unique` would import numpy.ma, a tenth of the time that a search from the command line takes.
         rows = np.array(sorted({*ranking.row_ids.ravel().tolist()} - {-1}), dtype=np.int64)
@@ -458,32 +486,3 @@ class Searcher:
 def _all_in(ids: NDArray[np.int64], rows: RowIds) -> bool:
     """Whether every id but the padding is among `rows`, which ascend."""
     return bool(np.isin(ids[ids >= 0], rows).all())
-
-
-def _hits(
-    request: SearchRequest,
-    into: Collection,
-    query: ResolvedQuery,
-    own_row: int | None,
-    ids: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    entries: dict[int, dict[str, Any]],
-    choice: Choice,
-) -> Hits:
-    """Return the best k of a ranking that are rows, and not the query's own."""
-    kept = ids >= 0 if own_row is None else (ids >= 0) & (ids != own_row)
-    ids, scores = ids[kept][: request.k], scores[kept][: request.k]
-    hits = tuple(
-        _hit(rank, float(score), entries[row])
-        for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=1)
-    )
-    return Hits(
-        query=query.part, collection=into, row_ids=ids, scores=scores, choice=choice, where=request.where, hits=hits
-    )
-
-
-def _hit(rank: int, score: float, entry: dict[str, Any]) -> Hit:
-    metadata = {name: value for name, value in entry.items() if name not in OWN_COLUMNS}
-    return Hit(
-        rank=rank, item_id=entry["item_id"], score=score, uri=entry["uri"], caption=entry["caption"], metadata=metadata
-    )

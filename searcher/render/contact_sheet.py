@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from ..errors import SearchError
 from ..hits import Hit, Hits, about, clean, shown_score
 from .fonts import length, runs, spelled
-from .image_files import Thumbnail, hit_thumbnail, thumbnail
+from .thumbnails import Thumbnail, hit_thumbnail, thumbnail
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""

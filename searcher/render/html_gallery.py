@@ -15,7 +15,7 @@ from PIL import Image
 
 from ..errors import SearchError
 from ..hits import Hit, Hits, about, cut, plain, shown_score
-from .image_files import Thumbnail, hit_thumbnail, thumbnail
+from .thumbnails import Thumbnail, hit_thumbnail, thumbnail
 
 MAX_HITS = 2_000
 _BOX = (480, 360)

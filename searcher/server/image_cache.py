@@ -18,7 +18,7 @@ from encoders.errors import ImageError
 from encoders.images import DecodedImage
 from storage.lru import Lru
 
-from ..render.image_files import thumbnail
+from ..render.thumbnails import thumbnail
 from .errors import RefusedError
 from .snapshot import Snapshot
 

@@ -17,8 +17,8 @@ from storage.version import IndexVersion
 from storage.where import check_predicate
 
 from ..errors import FilterError, ItemNotFoundError
+from ..originals import corpus_root, image_source
 from ..query_encoder import QueryEncoder
-from ..render.image_files import corpus_root, picture_source
 from ..request import QueryPart
 from ..searcher import ResolvedQuery, Searcher
 from .encoding import Encoding
@@ -255,7 +255,7 @@ class Snapshot:
 
     def image_source(self, row: int, uri: str | None) -> Path | bytes | None:
         """Return the file of an image, or its bytes out of an archive; None where the index names none."""
-        return picture_source(uri, self.versions[self._locate("images", row)[0]].root)
+        return image_source(uri, self.versions[self._locate("images", row)[0]].root)
 
     def may_show(self, row: int, uri: str | None) -> bool:
         """Whether an image lies below the folder that the operator named: then it is shown whatever it is by now."""

@@ -14,7 +14,7 @@ from slow_images import BOUNDED, REFUSED, file_of, jpeg_scans
 from encoders import DecodeLimits, ImageError, decode_image
 from encoders.decode_cost import TimedFile
 from encoders.images import DEFAULT_LIMITS
-from searcher.render.image_files import thumbnail
+from searcher.render.thumbnails import thumbnail
 from searcher.server.errors import RefusedError
 from searcher.server.image_cache import Thumbnails
 
@@ -65,7 +65,7 @@ def test_many_scans_are_refused_before_they_are_decoded_wherever_an_image_enters
 
 def test_scans_below_the_bound_are_ended_by_the_clock() -> None:
     with pytest.raises(ImageError, match="too_slow: decoding takes longer"):
-        decode_image(jpeg_scans(85, 9400, header=b"\x01\x11\x01\x3f\x10", colour=True), BRIEF)
+        decode_image(jpeg_scans(85, 9400, header=b"\x01\x11\x01\x3f\x10", colour=True), DecodeLimits(max_seconds=0.03))
 
 
 def test_the_scans_of_previews_and_of_further_images_do_not_count() -> None:

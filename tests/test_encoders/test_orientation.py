@@ -11,7 +11,7 @@ from image_writers import png, tiff
 from PIL import Image, ImageOps
 
 from encoders import DecodeLimits, Encoder, decode_image
-from searcher.render.image_files import thumbnail
+from searcher.render.thumbnails import thumbnail
 from searcher.server.image_cache import Thumbnails
 
 TURN = 6  # stored lying on its left side

@@ -29,7 +29,7 @@ def test_the_readme_is_short(home: Path) -> None:
 
 def test_the_python_of_the_readme_works_as_written(home: Path, folder: Path) -> None:
     search, match = (block.code for block in blocks(home / "README.md") if block.language == "python")
-    assert re.match(r"1 photos/\S+\.jpg -?0\.\d+ \w+", run([sys.executable, "-c", search], folder))
+    assert re.match(r"1 photos/\S+\.jpg -?0\.\d+ /\S+\.jpg \w+", run([sys.executable, "-c", search], folder))
     assert re.match(r"-?0\.\d+ 0\.\d+ (True|False)\n", run([sys.executable, "-c", match], folder))
 
 

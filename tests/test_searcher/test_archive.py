@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from searcher.render.image_files import member_bytes, picture_source, thumbnail
+from searcher.originals import image_source, member_bytes
+from searcher.render.thumbnails import thumbnail
 
 
 def png(colour: str) -> bytes:
@@ -32,12 +33,12 @@ def shard(tmp_path: Path) -> Path:
 
 
 def test_a_picture_in_a_shard_is_shown(shard: Path) -> None:
-    source = picture_source("a.tar/deep/two.png", shard.parent)
+    source = image_source("a.tar/deep/two.png", shard.parent)
     assert source == png("blue")
     image = thumbnail(source, (8, 6)).image
     assert image is not None
     assert image.getpixel((2, 2)) == (0, 0, 255)
-    assert picture_source("a.tar/one.png", shard.parent) == png("red")
+    assert image_source("a.tar/one.png", shard.parent) == png("red")
 
 
 @pytest.mark.parametrize("name", ["link.png", "absent.png", "deep", "one.png/more"])
@@ -68,5 +69,5 @@ def test_a_file_that_is_no_archive_has_no_members(tmp_path: Path, data: bytes) -
 
 
 def test_a_path_out_of_the_corpus_names_nothing(shard: Path) -> None:
-    assert picture_source("../a.tar/one.png", shard.parent / "below") is None
-    assert picture_source("plain.png", shard.parent) == shard.parent / "plain.png"
+    assert image_source("../a.tar/one.png", shard.parent / "below") is None
+    assert image_source("plain.png", shard.parent) == shard.parent / "plain.png"

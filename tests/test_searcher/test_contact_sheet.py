@@ -13,7 +13,7 @@ from PIL import Image
 from searcher import Hit, Searcher, SearchError
 from searcher.hits import clean
 from searcher.render.contact_sheet import _id_lines, draw_contact_sheet, save_contact_sheet, width_of, wrap
-from searcher.render.image_files import thumbnail
+from searcher.render.thumbnails import thumbnail
 
 
 def colours(image: Image.Image) -> set[tuple[int, ...]]:

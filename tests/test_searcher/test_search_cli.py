@@ -56,7 +56,7 @@ def test_every_option_of_a_request_is_an_option_of_the_command(run: Any, name: s
 
 def test_only_the_columns_asked_for_come_back(run: Any) -> None:
     (hit,) = json.loads(run("red", "-k", 1, "--columns", "stars, width", "--output", "json").stdout)["hits"]
-    assert set(hit) == {"rank", "item_id", "score", "uri", "caption", "stars", "width"}
+    assert set(hit) == {"rank", "item_id", "score", "uri", "path", "caption", "stars", "width"}
 
 
 def test_several_queries_give_a_list_in_their_order(run: Any, corpus: Any) -> None:
@@ -68,7 +68,7 @@ def test_several_queries_give_a_list_in_their_order(run: Any, corpus: Any) -> No
 def test_text_is_an_aligned_table(run: Any) -> None:
     lines = run("--text", "a red door", "-k", 12).stdout.splitlines()
     assert lines[0] == "a red door  (12 images, exact)"
-    assert lines[1].split() == ["rank", "score", "item_id", "caption"]
+    assert lines[1].split() == ["rank", "score", "item_id", "path", "caption"]
     assert len({line.index("a red") for line in lines[2:]}) == 1
     assert len(lines) == 14
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searcher.render.image_files import corpus_root, resolve_uri
+from searcher.originals import corpus_root, resolve_uri
 from storage.schema import CorpusInfo
 
 

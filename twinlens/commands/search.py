@@ -12,7 +12,6 @@ from searcher.errors import SearchError
 from searcher.hits import Hits, table
 from searcher.request import OPTIONS, SearchRequest, image_part, text_part
 from searcher.searcher import Searcher
-from storage.schema import CorpusInfo
 
 from ..console import emit, output_option
 
@@ -79,14 +78,14 @@ def search(index: Path, words: str | None, output: str, **options: Any) -> None:
         raise SearchError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
     requests = _requests(options)
-    opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify")}
+    opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify", "root")}
     with Searcher.open(index, **opening) as searcher:
         results = [searcher.search(request) for request in requests]
-        corpus, note = searcher.manifest.corpus, searcher.encoder_note
+        note = searcher.encoder_note
     if note is not None:
         click.echo(f"note: {note}", err=True)
     if options["contact_sheet"] or options["gallery"]:
-        _draw(results, corpus, options)
+        _draw(results, options)
     answers = [hits.to_json() for hits in results]
     emit(output, answers[0] if len(answers) == 1 else answers, table(results))
 
@@ -111,10 +110,10 @@ def _requests(options: dict[str, Any]) -> list[SearchRequest]:
     return [SearchRequest(parts=(part,), **given) for part in parts]
 
 
-def _draw(results: list[Hits], corpus: CorpusInfo | None, options: dict[str, Any]) -> None:
-    from searcher.render.image_files import corpus_root, missing_images
+def _draw(results: list[Hits], options: dict[str, Any]) -> None:
+    from searcher.render.thumbnails import missing_images
 
-    root = corpus_root(corpus, options["root"])
+    root = next((hit.root for hits in results for hit in hits), options["root"])
     if missing := missing_images(results, root):
         click.echo(
             f"note: {len(missing)} image files are not there, first {missing[0]!r} below {str(root or Path())!r}; "

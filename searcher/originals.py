@@ -1,27 +1,24 @@
-"""Thumbnails of hits and queries, read from files, tar shards and bytes."""
+"""The originals of hits: the image files that an index was made of, below the corpus or in tar shards."""
 
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from encoders import DecodeLimits
-from encoders.errors import ImageError
-from encoders.images import decode_image
 from storage.schema import CorpusInfo
 
-from ..hits import Hit, Hits
+from .errors import SearchError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SUFFIX = ".tar"
 _MOST_MEMBERS = 1_000_000  # what an index reads of one shard
 _SHARDS_KEPT = 8
+_MAX_BYTES = 64 * 1024 * 1024  # as `DecodeLimits`
 
 
 def member_bytes(path: Path, max_bytes: int) -> bytes | None:
@@ -72,49 +69,30 @@ def resolve_uri(uri: str | None, root: Path | None) -> Path | None:
     return None if ".." in path.parts else (root or Path()) / path
 
 
-def picture_source(uri: str | None, root: Path | None) -> Path | bytes | None:
+def image_source(uri: str | None, root: Path | None) -> Path | bytes | None:
     """Return what `decode_image` takes for the image that `uri` names: its file, or its bytes out of a tar shard."""
     path = resolve_uri(uri, root)
     if path is None or path.exists():
         return path
-    return member_bytes(path, DecodeLimits().max_bytes) or path
+    return member_bytes(path, _MAX_BYTES) or path
 
 
-def missing_images(results: Iterable[Hits], root: Path | None) -> list[str]:
-    """Return the `uri` of each image hit whose file is not where it was, each once, in order."""
-    uris = (hit.uri for hits in results if hits.collection == "images" for hit in hits if hit.uri)
-    found = {uri: picture_source(uri, root) for uri in uris}
-    return [uri for uri, source in found.items() if isinstance(source, Path) and not source.exists()]
+def open_original(uri: str | None, root: Path | None) -> Image.Image:
+    """Return the image that `uri` names, upright and in RGB.
 
-
-_LARGEST_ENLARGEMENT = 4.0
-_PROBLEMS = {"missing": "file not found", "not_an_image": "not an image", "unsupported_format": "format not supported"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thumbnail:
-    """A thumbnail, or why there is none: exactly one of the two is set."""
-
-    image: Image.Image | None = None
-    problem: str | None = None
-
-
-def thumbnail(source: Any, box: tuple[int, int]) -> Thumbnail:
-    """Return a thumbnail that fits into `box`, aspect kept, enlarged at most four times.
-
-    `source` is what `decode_image` takes, or None.
+    Raises:
+        SearchError: No file is named, it is not there, or it cannot be decoded.
     """
+    from encoders.errors import ImageError
+    from encoders.images import decode_image
+
+    source = image_source(uri, root)
     if source is None:
-        return Thumbnail(problem="no file is named")
+        raise SearchError(f"the image {str(uri)[:200]!r} names no file below {str(root or Path())!r}")
     try:
-        image = decode_image(source).pixels
+        return decode_image(source).pixels
     except ImageError as error:
-        return Thumbnail(problem=_PROBLEMS.get(error.reason, error.reason.replace("_", " ")))
-    factor = min(box[0] / image.width, box[1] / image.height, _LARGEST_ENLARGEMENT)
-    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
-    return Thumbnail(image=image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0))
-
-
-def hit_thumbnail(hit: Hit, root: Path | None, box: tuple[int, int]) -> Thumbnail:
-    """Return the thumbnail of an image hit; `root` is the folder that its `uri` is relative to."""
-    return thumbnail(picture_source(hit.uri, root), box)
+        raise SearchError(
+            f"the image {str(uri)[:200]!r} below {str(root or Path())!r} cannot be opened: {error}; "
+            "if the images were moved, name their folder by root="
+        ) from error
