@@ -13,6 +13,7 @@ from .examples import CaptionedImages, Content, Kind, PairSet, content_keys
 
 # Two to tell apart on each side.
 FEWEST_TO_SPLIT = 4
+FEWEST_TO_MEASURE = 32
 Sides = tuple[tuple[Kind, Sequence[Content]], tuple[Kind, Sequence[Content]]]
 
 
@@ -93,6 +94,16 @@ class Pairing:
         held = min(len(names) - 2, max(2, round(share * len(names))))
         inside = np.isin(groups, np.random.default_rng(seed).permutation(names)[:held])
         return self._only(~inside), self._only(inside)
+
+    def sample(self, share: float, seed: int) -> Pairing:
+        """Return a share of the left items with what belongs to them; of one kind whole families.
+
+        At least `FEWEST_TO_MEASURE` stay, as fewer tell nothing.
+        """
+        groups = np.arange(len(self.left)) if self.families is None else self.families
+        names = np.unique(groups[self.with_partners])
+        kept = np.random.default_rng((seed, 1)).permutation(names)[: max(FEWEST_TO_MEASURE, int(share * len(names)))]
+        return self._only(np.isin(groups, kept))
 
     def _only(self, kept_left: np.ndarray) -> Pairing:
         pairs = [rows[kept_left[rows[:, 0]]] for rows in (self.positives, self.negatives)]

@@ -38,6 +38,7 @@ class RunState:
         candidates: (score, step) of the weights that are kept, best first.
         curve: One row for each evaluation.
         stale: Evaluations since the best one.
+        share: Share of the examples that the run uses, as it was measured when it began; see `feature_budget`.
     """
 
     run: str
@@ -45,6 +46,7 @@ class RunState:
     candidates: list[tuple[float, int]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     stale: int = 0
+    share: float = 1.0
 
     def rank(self, score: float, keep: int) -> bool:
         """Add the weights of this step to the candidates, of which the `keep` best stay; return whether they lead."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,8 @@ from encoders.two_towers import TwoTowers
 
 from .batches import Items, Pairing, Sampler
 from .checkpoint import RunState, Weights
+from .examples import Kind
+from .feature_budget import FEATURE_SHARE, FeatureSeconds, affordable_share, sampled, seconds_each
 from .features import Feed, ImageFeed, TextFeed
 from .learner import Learner
 from .loop import FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
@@ -55,12 +57,56 @@ class FineTuning:
         Raises:
             TrainingError: There is a checkpoint of another run, or the loss is not finite.
         """
-        clock, state = self.context.clock, self.context.checkpoints.load(self._digest())
+        state = self.context.checkpoints.load(self._digest())
+        if not state.step:
+            state.share = self._affordable_share()
+        if state.share == 1.0:
+            return self._run(state)
+        seed = self.learner.recipe.seed
+        train, val = (pairing.sample(state.share, seed) for pairing in (self.train, self.val))
+        return replace(self, train=train, val=val)._run(state)
+
+    def _affordable_share(self) -> float:
+        """Return the share of the examples whose features leave time to train, and say so where that is not all."""
+        context, recipe = self.context, self.learner.recipe
+        if context.clock.left == float("inf") or context.clock.over:
+            return 1.0
+        kinds = {items.kind: items for items in (self.train.left, self.train.right)}
+        each = {kind: self._seconds_each(items) for kind, items in kinds.items()}
+        left = context.clock.left
+        seconds = FeatureSeconds(each=each, views=recipe.views + 1).all(self.train, self.val)
+        share = affordable_share(seconds, left)
+        if share < 1:
+            text = (
+                f"the features of all {len(self.train.left):,} {self.train.left.kind}s would take about "
+                f"{seconds:,.0f} s, and {left:,.0f} s of the time limit are left: {share:.0%} of the examples are "
+                f"used, so that no more than {FEATURE_SHARE:.0%} of it go to features"
+            )
+            context.listen(FitProgress(stage="features", done=0, total=0, text=text))
+        return share
+
+    def _seconds_each(self, items: Items) -> float:
+        recipe, batch = self.learner.recipe, self._batch(items.kind)
+        few = sampled(items, batch)
+        if few is None:
+            return 0.0
+        feed = self._unfilled(few)
+        filling = (
+            feed.fill(recipe.cache_bytes, batch, 1)
+            if isinstance(feed, ImageFeed)
+            else feed.fill(recipe.cache_bytes, batch)
+        )
+        return seconds_each(filling)
+
+    def _run(self, state: RunState) -> FitReport:
+        clock = self.context.clock
         began = clock.seconds
         try:
             feeds = self._feeds(self.train, self.learner.recipe.views + 1)
             val_feeds = self._feeds(self.val, 1)
         except _OutOfTimeError:
+            text = "nothing is trained: the time limit was over before the features were ready; raise it"
+            self.context.listen(FitProgress(stage="features", done=0, total=0, text=text))
             return self._report(state, stopped_by="time_limit", seconds={"features": clock.seconds - began})
         self._standardise(feeds)
         seconds = {"features": clock.seconds - began}
@@ -87,15 +133,22 @@ class FineTuning:
         return left, left if pairing.families is not None else self._feed(pairing.right, views)
 
     def _feed(self, items: Items, views: int) -> Feed:
+        feed, budget, batch = self._unfilled(items), self.learner.recipe.cache_bytes, self._batch(items.kind)
+        if isinstance(feed, ImageFeed):
+            self._watch(feed.fill(budget, batch, views), items, views)
+        else:
+            self._watch(feed.fill(budget, batch), items, 1)
+        return feed
+
+    def _unfilled(self, items: Items) -> ImageFeed | TextFeed:
         recipe, part = self.learner.recipe, self.learner.part(items.kind)
-        batch = FEATURE_BATCH[self.context.placement.kind]
         if items.kind == "image":
-            images = ImageFeed(items, part, Preprocess(self.towers.preprocess), recipe.seed)
-            self._watch(images.fill(recipe.cache_bytes, batch, views), items, views)
-            return images
-        texts = TextFeed(items, part, self.learner.text, self.towers.tokenizer)
-        self._watch(texts.fill(recipe.cache_bytes, 4 * batch), items, 1)
-        return texts
+            return ImageFeed(items, part, Preprocess(self.towers.preprocess), recipe.seed)
+        return TextFeed(items, part, self.learner.text, self.towers.tokenizer)
+
+    def _batch(self, kind: Kind) -> int:
+        """Items of a kind that one forward pass without gradients takes."""
+        return FEATURE_BATCH[self.context.placement.kind] * (1 if kind == "image" else 4)
 
     def _watch(self, filling: Iterator[int], items: Items, views: int) -> None:
         clock, listen, total = self.context.clock, self.context.listen, len(items) * views
@@ -194,6 +247,7 @@ class FineTuning:
             counts=self._counts(),
             seconds={**seconds, "all": self.context.clock.seconds},
             settings=asdict(self.learner.recipe),
+            share=state.share,
             unreadable=self.unreadable,
         )
 

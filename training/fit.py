@@ -20,7 +20,7 @@ from .errors import TrainingError
 from .examples import CaptionedImages, PairSet
 from .fine_tuning import FineTuning
 from .learner import Learner
-from .loop import Listener, RunContext
+from .loop import FitProgress, Listener, RunContext
 from .report import FitReport
 from .tower_split import ConseTower, image_tower
 
@@ -54,6 +54,8 @@ def fit_encoder(
         EncoderError: The encoder cannot be loaded.
     """
     context = _context(out, config, progress)
+    count = len(train) + (len(val) if val is not None else 0)
+    context.listen(FitProgress(stage="read", done=0, total=count, text=f"reading {count:,} images"))
     val_pairing = None if val is None else pair_captions(val, "val")
     return _fit(spec, pair_captions(train), val_pairing, config, context)
 

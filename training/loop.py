@@ -24,7 +24,7 @@ class FitProgress:
     """One progress event of a run.
 
     Attributes:
-        stage: `features`, `train`, `evaluate` or `choose`; of HREM also what is computed before training.
+        stage: `read`, `features`, `train`, `evaluate` or `choose`; of HREM also what is computed before training.
         done: Units of the stage done.
         total: Units of the stage in all.
         text: A line for people; empty where only the count has moved.

@@ -34,6 +34,8 @@ class FitReport:
         seconds: How long each stage took, and all of it.
         settings: All that the run depends on, with device and precision.
         unreadable: Images and captions that were left out, a line each.
+        share: Share of the examples that were used: less than 1 where the features of all would have taken most of the
+            time limit.
     """
 
     encoder: str
@@ -49,6 +51,7 @@ class FitReport:
     seconds: dict[str, float]
     settings: dict[str, Any]
     unreadable: tuple[str, ...] = ()
+    share: float = 1.0
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
@@ -62,6 +65,10 @@ class FitReport:
         kept = "the untrained encoder" if not self.averaged else f"steps {', '.join(map(str, self.averaged))}"
         share = f", {self.alpha:.2f} of it with the untrained weights" if 0 < self.alpha < 1 else ""
         lines.append(f"kept    {kept}{share}; stopped by: {self.stopped_by}; {self.seconds['all']:.0f} s")
+        if self.share < 1:
+            lines.append(f"used    {self.share:.0%} of the examples, as the time limit does not allow features of all")
+        if self.stopped_by == "time_limit" and not self.curve:
+            lines.append("nothing was trained: the time limit was over before that; raise it to train")
         if self.unreadable:
             lines.append(f"left out {len(self.unreadable)} images or captions: {first_few(self.unreadable)}")
         return "\n".join([*lines, f"encoder {self.encoder}"])

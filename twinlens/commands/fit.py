@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from .build import FILE, column_options, corpus_options
 if TYPE_CHECKING:
     from training.loop import FitProgress, Listener
 
+FIRST_LINE_AFTER, SECONDS_BETWEEN_LINES = 3.0, 10.0
 _SETTINGS = (
     "mode",
     "epochs",
@@ -91,13 +93,43 @@ def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) ->
 
 
 def line_listener() -> Listener:
-    """Return what prints progress to stderr: each line, and on a terminal how far the stage is."""
-    terminal = sys.stderr.isatty()
+    """Return what prints progress to stderr: each line, and how far the stage is; on a terminal always, else sometimes.
+
+    Elsewhere than on a terminal a stage that takes long is heard of after some seconds, and then every ten.
+    """
+    terminal, paced = sys.stderr.isatty(), Paced()
 
     def listen(progress: FitProgress) -> None:
         if progress.text:
+            paced.begin()
             click.echo(("\r\033[K" if terminal else "") + progress.text, err=True)
-        elif terminal and progress.total:
-            click.echo(f"\r\033[K{progress.stage} {progress.done}/{progress.total}", err=True, nl=False)
+        elif progress.total and (terminal or paced.due()):
+            left = paced.left(progress.done, progress.total) if progress.stage == "features" else ""
+            said = f"{progress.stage} {progress.done:,}/{progress.total:,}{left}"
+            click.echo(f"\r\033[K{said}" if terminal else said, err=True, nl=not terminal)
 
     return listen
+
+
+class Paced:
+    """Says when a stage may be heard of again, and how long it goes on."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Count from now."""
+        self._began = time.monotonic()
+        self._next = self._began + FIRST_LINE_AFTER
+
+    def due(self) -> bool:
+        """Whether it is time for a line; the next one is then due after ten seconds."""
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._next = now + SECONDS_BETWEEN_LINES
+        return True
+
+    def left(self, done: int, total: int) -> str:
+        """Return the seconds that the rest takes at the rate so far, with a comma before it."""
+        return f", {(time.monotonic() - self._began) / max(done, 1) * (total - done):,.0f} s left"

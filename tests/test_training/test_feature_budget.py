@@ -1,0 +1,163 @@
+"""Features of frozen blocks never take the whole time limit, and one hears of them meanwhile."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from two_tone import save_tiny, two_tone
+
+from training import CaptionedImages, FitConfig, fit_encoder
+from training import features as feature_module
+from training.batches import pair_captions, pair_pairs
+from training.examples import PairSet
+from training.feature_budget import affordable_share, seconds_each
+from training.loop import FitProgress
+from twinlens.commands import fit as command
+
+LIMIT = 6.0
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> CaptionedImages:
+    """156 images, each under several names that differ in a byte."""
+    paths, captions = two_tone(tmp_path_factory.mktemp("images"), 999)
+    copies = [path.with_stem(f"{path.stem}_{number}") for number in range(3) for path in paths]
+    for number, copy in enumerate(copies):
+        copy.write_bytes(copy.with_stem(copy.stem.rpartition("_")[0]).read_bytes() + bytes([number // len(paths)]))
+    return CaptionedImages(copies, captions * 3)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images that come from far away: a fiftieth of a second each, in two threads."""
+    real = feature_module.decode
+
+    def decode(content: object) -> object:
+        time.sleep(0.04)
+        return real(content)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(feature_module, "decode", decode)
+    monkeypatch.setattr(feature_module.os, "cpu_count", lambda: 2)
+
+
+@pytest.fixture
+def config(quick: FitConfig) -> FitConfig:
+    return replace(quick, mode="head", views=1, epochs=4)
+
+
+@pytest.mark.usefixtures("slow")
+def test_where_features_would_take_most_of_the_time_fewer_images_are_used(
+    tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path
+) -> None:
+    seen: list[FitProgress] = []
+    report = fit_encoder(tiny, many, None, tmp_path / "out", replace(config, time_limit=LIMIT), seen.append)
+    assert 0 < report.share < 1
+    assert 32 <= report.counts["train_left"] < 0.9 * len(many)
+    assert report.counts["train_left"] == pytest.approx(max(32, report.share * 0.9 * len(many)), abs=2)
+    assert report.curve  # there was time to train
+    assert report.seconds["features"] < LIMIT
+    (said,) = [one.text for one in seen if "of the time limit are left" in one.text]
+    assert f"{report.share:.0%} of the examples are used" in said
+    assert f"used    {report.share:.0%} of the examples" in report.to_text()
+
+
+def test_without_a_limit_and_with_a_wide_one_every_image_is_used(
+    tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path
+) -> None:
+    for number, limit in enumerate((None, 1000.0)):
+        report = fit_encoder(tiny, many, None, tmp_path / str(number), replace(config, epochs=1, time_limit=limit))
+        assert report.share == 1.0
+        assert report.counts["train_left"] + report.counts["val_left"] == len(many)
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_run_that_was_killed_goes_on_with_the_examples_that_it_began_with(
+    tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def kill(progress: FitProgress) -> None:
+        if progress.stage == "evaluate":
+            raise Killed
+
+    with pytest.raises(Killed):
+        fit_encoder(tiny, many, None, tmp_path / "out", replace(config, time_limit=LIMIT), kill)
+    share = json.loads((tmp_path / "out.fit" / "state.json").read_text("utf-8"))["share"]
+    assert 0 < share < 1
+    assert fit_encoder(tiny, many, None, tmp_path / "out", config).share == share
+
+
+def test_a_limit_that_ends_before_training_is_said(
+    tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path
+) -> None:
+    seen: list[FitProgress] = []
+    report = fit_encoder(tiny, many, None, tmp_path / "out", replace(config, time_limit=0.0), seen.append)
+    assert any("nothing is trained: the time limit was over" in one.text for one in seen)
+    assert "nothing was trained" in report.to_text()
+
+
+def test_a_sample_keeps_what_belongs_together(many: CaptionedImages) -> None:
+    pairing = pair_captions(many)
+    part = pairing.sample(0.5, seed=3)
+    assert len(part.left) == len(many) // 2
+    assert set(part.left.keys) < set(pairing.left.keys)
+    words = dict(zip(pairing.left.keys, pairing.partners, strict=True))
+    for key, rows in zip(part.left.keys, part.partners, strict=True):
+        expected = {pairing.right.contents[row] for row in words[key]}
+        assert {part.right.contents[row] for row in rows} == expected
+    assert part.left.keys == pairing.sample(0.5, seed=3).left.keys
+    assert len(pairing.sample(0.01, seed=3).left) == 32
+
+
+def test_a_sample_of_one_kind_keeps_families_whole() -> None:
+    texts = [f"text {number}" for number in range(200)]
+    pairs = PairSet(left_kind="text", right_kind="text", left=texts[::2], right=texts[1::2])
+    part = pair_pairs(pairs).sample(0.5, seed=0)
+    assert len(part.left) == 100
+    assert all(len(rows) == 1 for rows in part.partners)
+
+
+def test_the_share_is_what_half_of_the_time_allows() -> None:
+    assert affordable_share(10.0, 20.0) == 1.0
+    assert affordable_share(40.0, 20.0) == 0.25
+    assert affordable_share(40.0, -1.0) == 0.0
+    assert seconds_each(iter(())) == 0.0
+
+
+def test_the_last_batch_says_what_an_item_takes() -> None:
+    def batches():
+        time.sleep(0.3)  # which the first one spends on what starts with it
+        yield 10
+        time.sleep(0.05)
+        yield 20
+
+    assert 0.004 < seconds_each(batches()) < 0.025
+
+
+def test_one_hears_of_features_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "FIRST_LINE_AFTER", 0.05)
+    listen = command.line_listener()
+    listen(FitProgress(stage="features", done=0, total=400, text="features of 400 images"))
+    listen(FitProgress(stage="features", done=10, total=400))
+    time.sleep(0.1)
+    for done in (200, 300):
+        listen(FitProgress(stage="features", done=done, total=400))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["features of 400 images", "features 200/400, 0 s left"]
+
+
+def test_pairs_too_few_to_measure_are_all_used(tiny: str, quick: FitConfig, tmp_path: Path) -> None:
+    paths, captions = two_tone(tmp_path / "few", 40)
+    spec = save_tiny(tmp_path / "model")
+    report = fit_encoder(
+        spec, CaptionedImages(paths, captions), None, tmp_path / "out", replace(quick, mode="head", time_limit=20.0)
+    )
+    assert (report.share, np.sum([report.counts["train_left"], report.counts["val_left"]])) == (1.0, 40)
