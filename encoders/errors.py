@@ -2,7 +2,7 @@
 
 TwinlensError
 |-- EncoderError          a model that cannot be found, loaded or run as asked
-|   `-- TextTowerError    the text tower of a model that cannot be exported, read or run without torch
+|   `-- TowerError        a tower of a model that cannot be exported, read or run without torch
 `-- ImageError            one image that cannot be used; `reason` is a machine word, `detail` a sentence
 """
 
@@ -29,8 +29,8 @@ class EncoderError(TwinlensError):
     """A model cannot be found, loaded or run as asked."""
 
 
-class TextTowerError(EncoderError):
-    """A text tower cannot be exported, read or run without torch."""
+class TowerError(EncoderError):
+    """A tower cannot be exported, read or run without torch."""
 
 
 class ImageError(TwinlensError):

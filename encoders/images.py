@@ -22,7 +22,6 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from storage.schema import ImageInfo
 
-from .base import Encoder
 from .decode_cost import check_cost, check_pieces, timed
 from .errors import ImageError
 from .pixel_modes import quiet_pillow, samples_of, scaled_pnm, to_rgb, turned, upright, without_metadata
@@ -304,7 +303,7 @@ def _words(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Any]:
+def open_image(encoder: object, source: Any, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Any]:
     """Return an image as an encoder takes it: most take what `decode_image` gives, encoders of regions open their own.
 
     Raises:
@@ -315,8 +314,8 @@ def open_image(encoder: Encoder, source: Any, limits: DecodeLimits = DEFAULT_LIM
     return opened
 
 
-def pixels_for(encoder: Encoder, pixels: Any) -> np.ndarray:
+def pixels_for(encoder: Any, pixels: Any) -> np.ndarray:
     """Return an opened image as `encoder.encode_pixels` takes it, as bytes where the encoder takes bytes."""
-    prepare: Any = getattr(encoder, "byte_pixels", encoder.preprocess)
+    prepare: Any = getattr(encoder, "byte_pixels", None) or encoder.preprocess
     ready: np.ndarray = prepare(pixels)
     return ready

@@ -25,10 +25,11 @@ from storage.schema import EncoderInfo
 from .base import ImageLike
 from .device import Placement
 from .errors import EncoderError
+from .fast_preprocess import FastPreprocess
 from .images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, decode_image
 from .lite import LOGIT_SCALE, ConseTrunk, fold_batch_norm
 from .openvino_images import OpenVinoImages
-from .preprocess import FastPreprocess, Preprocess
+from .preprocess import Preprocess
 from .text_forward import text_forward
 from .two_towers import TwoTowers, fingerprint
 
@@ -188,8 +189,7 @@ class ClipEncoder:
         self.dim = _dim(towers)
         # Before anything is moved, folded or cast: the fingerprint is that of the model as it was loaded.
         self.fingerprint = hashed(towers, self.dim)
-        exact = Preprocess(towers.preprocess)
-        self._fast = FastPreprocess(exact)
+        self._fast = FastPreprocess(Preprocess(towers.preprocess))
         self._pass, self._compiled_pass = _passes(towers.model, placement)
         self.details: Mapping[str, Any] = dict(towers.details)
         self.logit_scale = _logit_scale(towers)
@@ -243,7 +243,7 @@ class ClipEncoder:
         Raises:
             ImageError: It cannot be decoded.
         """
-        return decode_image(source, limits, shrink=self._fast.shrink)
+        return decode_image(source, limits, shrink=self._fast.exact.shrink)
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """Return one RGB image as the model wants it: (3, H, W) float32. Meant for decode threads; needs no GPU."""

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .preprocess import FastPreprocess
+from .fast_preprocess import FastPreprocess
 
 _HINTS = {"fp32": "f32", "bf16": "bf16"}
 

@@ -21,7 +21,7 @@ from encoders.load import DEFAULT_ENCODER, family_of
 from storage import CollectionInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.errors import CorruptIndexError, IncompatibleIndexError, check_keywords
 from storage.files.canonical_json import to_plain
-from storage.files.layout import CATALOG, TOWER
+from storage.files.layout import CATALOG
 from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
@@ -44,7 +44,7 @@ from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .rebuild_command import corpus_of
 from .report import BuildReport
-from .tower_export import include_text_tower, keep_text_tower
+from .tower_export import include_towers, keep_towers
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 LOADED_LATER = "as it made the index, loaded once something has to be encoded"
@@ -329,10 +329,10 @@ class Builder:
             counts = merge(tables, draft.path, dim, pairs)
             changes = changes_since(parent, draft.path / CATALOG) if parent else None
             guard.check_result(counts, draft.path / CATALOG, changes)
-            tower = parent.path / TOWER if parent else None
+            tower = parent.tower("text_tower") if parent else None
             infos = self._index(draft.path, encoder, tower)
             if self.config.portable:
-                include_text_tower(encoder, draft.path / TOWER, self.progress, tower)
+                include_towers(encoder, draft.path, self.progress, parent.path if parent else None)
             self.progress.note("publishing")
             build = {
                 **self.made_of,
@@ -355,7 +355,7 @@ class Builder:
             draft.discard()
             raise
         if encoder is not None and not self.config.portable:
-            keep_text_tower(encoder, self.progress)
+            keep_towers(encoder, self.progress)
         return manifest
 
     def _index(self, folder: Path, encoder: Encoder | None, tower: Path | None) -> dict[Collection, CollectionInfo]:

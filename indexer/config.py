@@ -73,8 +73,8 @@ class BuildConfig:
         ray_workers: Workers with an encoder each; None takes one a GPU, or without GPUs one a node. More workers on a
             node hold more copies of the model and share its cores.
         cache: The folder for the copy of a remote corpus; None takes `INDEX.corpus` beside the index.
-        portable: Put the encoder's text tower into the index, 90 MB for `lite` and 250 MB for ViT-B-32, so that another
-            machine searches it by text without torch, model hub and network.
+        portable: Put the encoder's towers into the index, 110 MB for `lite` and 250 MB for ViT-B-32, so that another
+            machine searches it by text, and with `lite` by image, without torch, model hub and network.
     """
 
     encoder: str | None = None

@@ -1,24 +1,28 @@
 """Queries to unit vectors: the encoder of an index, loaded when a query first needs it, refused if it is another.
 
-Texts go through the text tower that was exported for the encoder, where there is one: it opens in a tenth of a second,
-and torch is not imported. Images need the encoder itself.
+Texts and images go through the towers that were exported for the encoder, where there are such: they open in a tenth
+of a second, and torch is not imported.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.base import plain_array
-from encoders.errors import EncoderError, ImageError
+from encoders.errors import EncoderError, ImageError, TowerError
+from encoders.image_tower import ImageTower, find_image_tower
 from encoders.images import decode_image
-from encoders.text_tower import TextTower, TextTowerError, find_text_tower, was_refused
+from encoders.text_tower import TextTower, find_text_tower
+from encoders.tower_files import was_refused
+from storage.files.layout import TOWER_FILES
 from storage.lru import Lru
 from storage.schema import EncoderInfo
 
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from storage.version import IndexVersion
 
 Vectors = NDArray[np.float32]
+T = TypeVar("T", TextTower, ImageTower)
 
 _SMALLEST = 1e-12
 
@@ -57,7 +62,7 @@ class QueryEncoder:
     Attributes:
         dim: Length of the index's vectors.
         prompt: The template that texts go through; None for none.
-        note: Why texts had to go through the encoder itself; None where they did not, or where that was asked for.
+        note: Why a query had to go through the encoder itself; None where none had to, or where that was asked for.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class QueryEncoder:
         location: str,
         *,
         prompt: str | None = None,
-        tower_folder: Path | None = None,
+        tower_folders: Mapping[str, Path | None] = MappingProxyType({}),
     ) -> None:
         """Hold an encoder, or how to load it.
 
@@ -79,8 +84,8 @@ class QueryEncoder:
             location: The index, for messages.
             prompt: The template that the index's texts were encoded with, so that text queries are measured alike: its
                 one `{}` stands for the text. None leaves queries as they are.
-            tower_folder: The text tower that lies in the index, checked already; None where only the user's cache may
-                have one.
+            tower_folders: The `text_tower` and the `image_tower` that lie in the index, checked already; where there is
+                none, the user's cache may have one.
 
         Raises:
             EncoderMismatchError: An encoder was given and is not the one that made the index.
@@ -92,9 +97,8 @@ class QueryEncoder:
         self.prompt = prompt
         self._lock = Lock()
         self._encoder: Encoder | None = None
-        self._tower_folder = tower_folder
-        self._tower: TextTower | None = None
-        self._tower_sought = False
+        self._tower_folders = tower_folders
+        self._towers: dict[str, TextTower | ImageTower | None] = {}
         self.note: str | None = None
         self._texts: Lru[str, Vectors] = Lru(choice.kept_texts)
         if choice.encoder is not None and not isinstance(choice.encoder, str):
@@ -113,7 +117,7 @@ class QueryEncoder:
             version.dim,
             location,
             prompt=version.manifest.encoding.prompt,
-            tower_folder=version.text_tower,
+            tower_folders={name: version.tower(name) for name in TOWER_FILES},
         )
 
     def encode(self, parts: Sequence[QueryPart]) -> Vectors:
@@ -140,18 +144,16 @@ class QueryEncoder:
         """The encoder, where it is loaded already."""
         return self._encoder
 
-    def encoder(self) -> Encoder:
-        """Return the encoder itself, loaded now where no query needed it before.
+    def image_encoder(self) -> ImageTower | Encoder:
+        """Return what encodes images: the exported image tower, else the encoder, loaded now where that was not done.
 
         Raises:
             QueryError: No encoder is known.
             EncoderMismatchError: The encoder is not the one that made the index.
             EncoderError: The encoder cannot be loaded.
         """
-        if self._encoder is not None:
-            return self._encoder
         with self._lock:
-            return self._loaded()
+            return self._image_encoder()
 
     def _unit(self, parts: Sequence[QueryPart]) -> Vectors:
         for part in parts:
@@ -161,7 +163,7 @@ class QueryEncoder:
 
     def _encode_images(self, parts: Sequence[QueryPart]) -> Vectors:
         with self._lock:
-            encoder = self._loaded()
+            encoder = self._image_encoder()
             try:
                 return unit_rows(encoder.encode_images([part.content for part in parts]), self.dim)
             except ImageError as error:
@@ -181,34 +183,49 @@ class QueryEncoder:
                     self._texts.put(text, vectors[text])
         return np.stack([vectors[text] for text in texts])
 
+    def _image_encoder(self) -> ImageTower | Encoder:
+        if self._encoder is not None:
+            return self._encoder
+        return self._tower("image_tower", self._image_tower) or self._loaded()
+
     def _text_encoder(self) -> TextTower | Encoder:
-        if not self._tower_sought:
-            self._tower = self._exported()
-            self._tower_sought = True
-        if self._tower is not None:
-            return self._tower
+        tower = self._tower("text_tower", self._text_tower)
+        if tower is not None:
+            return tower
         try:
             return self._loaded()
         except EncoderError as error:
             raise error if self.note is None else EncoderError(f"{self.note}; {error}") from error
 
-    def _exported(self) -> TextTower | None:
-        """Return the text tower of the index's encoder; None where the encoder was chosen, or none was exported."""
+    def _tower(self, name: str, find: Callable[[str, str | None], T | None]) -> T | None:
+        """Return a tower of the index's encoder, sought once; None where the encoder was chosen, or none is there."""
         choice, info = self._choice, self._info
         chosen = choice.encoder is not None or (choice.device, choice.precision) != ("auto", "auto")
         if chosen or info is None or info.fingerprint is None:
             return None
+        if name not in self._towers:
+            self._towers[name] = find(info.fingerprint, info.spec)
+        return cast("T | None", self._towers[name])
+
+    def _text_tower(self, fingerprint: str, spec: str | None) -> TextTower | None:
         try:
-            tower = find_text_tower(info.fingerprint, self.dim, self._tower_folder)
-        except TextTowerError as error:
+            tower = find_text_tower(fingerprint, self.dim, self._tower_folders.get("text_tower"))
+        except TowerError as error:
             self.note = f"torch encodes the texts: {error}"
             return None
-        if tower is None and not was_refused(info.fingerprint) and _is_exportable(info.spec):
+        if tower is None and not was_refused("text", fingerprint) and _is_exportable(spec):
             self.note = (
-                f"no text tower of {info.spec!r} is in the index or in this user's cache, so that torch encodes the "
-                f"texts and takes seconds to start; run `twinlens encoders export {info.spec}` once"
+                f"no text tower of {spec!r} is in the index or in this user's cache, so that torch encodes the "
+                f"texts and takes seconds to start; run `twinlens encoders export {spec}` once"
             )
         return tower
+
+    def _image_tower(self, fingerprint: str, spec: str | None) -> ImageTower | None:
+        try:
+            return find_image_tower(fingerprint, self.dim, self._tower_folders.get("image_tower"))
+        except TowerError as error:
+            self.note = f"torch encodes the images: {error}"
+            return None
 
     def _loaded(self) -> Encoder:
         if self._encoder is None:

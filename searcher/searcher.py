@@ -173,7 +173,7 @@ class Searcher:
 
     @property
     def encoder_note(self) -> str | None:
-        """Why texts had to go through torch and not through an exported text tower; None where they did not."""
+        """Why a query had to go through torch and not through an exported tower; None where none had to."""
         return self._encoder.note
 
     @property

@@ -10,7 +10,17 @@ from typing import Any, Self
 from .errors import CorruptIndexError, IncompatibleIndexError, StorageError
 from .files.canonical_json import build as build_value
 from .files.canonical_json import canonical, parse, to_plain
-from .files.layout import CATALOG, FILE_NAMES, MAX_VERSION, TOWER_NAMES, FileEntry, ann_name, sha256_of, vectors_name
+from .files.layout import (
+    CATALOG,
+    FILE_NAMES,
+    MAX_VERSION,
+    TOWER_FILES,
+    FileEntry,
+    ann_name,
+    sha256_of,
+    tower_names,
+    vectors_name,
+)
 from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]
@@ -18,10 +28,9 @@ __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", 
 FORMAT_VERSION = 1
 # Features that this release knows; it refuses to read, or to write after, a version that names another.
 # `provenance`: the keys `encoding` and `corpus` are there; without it their values stand in the build report.
-# `text_tower`: the text tower of the encoder is among the files.
+# `text_tower` and `image_tower`: that tower of the encoder is among the files.
 PROVENANCE = "provenance"
-TEXT_TOWER = "text_tower"
-READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, TEXT_TOWER})
+READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, *TOWER_FILES})
 WRITER_FEATURES: frozenset[str] = frozenset()
 MAX_BYTES = 1 << 20
 
@@ -110,10 +119,15 @@ class Manifest:
             ) from error
         return manifest
 
+    @property
+    def towers(self) -> tuple[str, ...]:
+        """The towers of the encoder that are among the files: `text_tower`, `image_tower`."""
+        return tuple(feature for feature in self.reader_features if feature in TOWER_FILES)
+
     def expected_files(self) -> set[str]:
         """Return the names of the files that a version with these collections and features has."""
         names = {CATALOG, *map(vectors_name, self.collections)}
-        names |= TOWER_NAMES if TEXT_TOWER in self.reader_features else set()
+        names = names.union(*map(tower_names, self.towers))
         return names | {ann_name(name) for name, info in self.collections.items() if info.ann.kind != "flat"}
 
     def _check(self) -> None:
@@ -122,8 +136,8 @@ class Manifest:
             raise ValueError(f"version {self.version} cannot follow {self.parent}")
         if not self.collections:
             raise ValueError("it has no collection")
-        if TEXT_TOWER in self.reader_features and (self.encoder is None or self.encoder.fingerprint is None):
-            raise ValueError("it has a text tower and no encoder that this is of")
+        if self.towers and (self.encoder is None or self.encoder.fingerprint is None):
+            raise ValueError(f"it has a {self.towers[0].replace('_', ' ')} and no encoder that this is of")
         if not set(self.files) <= FILE_NAMES or set(self.files) != self.expected_files():
             raise ValueError(f"its files are {sorted(self.files)} and should be {sorted(self.expected_files())}")
         for name, entry in self.files.items():

@@ -15,7 +15,7 @@ from .files.layout import (
     CURRENT,
     DRAFT_PREFIX,
     MANIFEST,
-    TOWER,
+    TOWER_FILES,
     VERSIONS,
     FileEntry,
     file_names,
@@ -24,7 +24,7 @@ from .files.layout import (
     sha256_of,
     version_name,
 )
-from .manifest import MAX_BYTES, PROVENANCE, TEXT_TOWER, Manifest
+from .manifest import MAX_BYTES, PROVENANCE, Manifest
 from .version import IndexVersion
 
 _POINTER_LINE = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
@@ -69,7 +69,7 @@ def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> 
         StorageError: A file is missing or does not belong there, or the disk fails.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    features = (PROVENANCE, TEXT_TOWER) if (draft.path / TOWER).is_dir() else (PROVENANCE,)
+    features = (PROVENANCE, *(tower for tower in TOWER_FILES if (draft.path / tower).is_dir()))
     manifest = Manifest(
         version=draft.number, parent=parent, created_at=now, files={}, reader_features=features, **described
     )

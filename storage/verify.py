@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +16,7 @@ from .files.canonical_json import parse, to_plain
 from .files.layout import (
     CATALOG,
     MANIFEST,
-    TOWER,
-    TOWER_FILES,
+    TOWER_DESCRIPTION,
     FileEntry,
     ann_name,
     check,
@@ -24,12 +24,11 @@ from .files.layout import (
     unexpected_files,
     vectors_name,
 )
-from .manifest import TEXT_TOWER, Manifest
+from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable
 
 _CHUNK_ROWS = 65_536
-_TOWER_INFO = f"{TOWER}/{TOWER_FILES[0]}"
 Rule = Callable[[Path, Manifest], None]
 Checksum = Literal["ok", "bad", "missing", "unasked"]
 
@@ -187,8 +186,10 @@ def _rules(manifest: Manifest) -> Iterator[tuple[str, tuple[str, ...], Rule]]:
         yield f"{name}: item ids of the catalog against the vectors", (CATALOG, vectors), _for(name, _item_ids)
         if info.ann.kind != "flat":
             yield f"{name}: rows, dim and metric of the ANN file", (ann_name(name), vectors), _for(name, _ann)
-    if TEXT_TOWER in manifest.reader_features:
-        yield "fingerprint of the text tower against the encoder", (_TOWER_INFO,), _text_tower
+    for tower in manifest.towers:
+        described = f"{tower}/{TOWER_DESCRIPTION}"
+        words = tower.replace("_", " ")
+        yield f"fingerprint of the {words} against the encoder", (described,), partial(_tower, described)
 
 
 def _for(collection: Collection, rule: Callable[[Path, Manifest, Collection], None]) -> Rule:
@@ -257,17 +258,17 @@ def _ann(folder: Path, manifest: Manifest, collection: Collection) -> None:
         AnnIndex.open(folder / ann_name(collection), manifest.collections[collection].ann, vectors)
 
 
-def _text_tower(folder: Path, manifest: Manifest) -> None:
-    with open_regular(folder, _TOWER_INFO) as file:
+def _tower(described: str, folder: Path, manifest: Manifest) -> None:
+    with open_regular(folder, described) as file:
         data = file.read()
     try:
         found = parse(data)["fingerprint"]
     except (ValueError, TypeError, KeyError) as error:
-        raise CorruptIndexError(f"{folder / _TOWER_INFO} is damaged ({error}); build again") from error
+        raise CorruptIndexError(f"{folder / described} is damaged ({error}); build again") from error
     if manifest.encoder is None or found != manifest.encoder.fingerprint:
         expected = manifest.encoder and manifest.encoder.fingerprint
         raise CorruptIndexError(
-            f"{folder / _TOWER_INFO} is that of the encoder {found} and the manifest says {expected}; build again"
+            f"{folder / described} is that of the encoder {found} and the manifest says {expected}; build again"
         )
 
 

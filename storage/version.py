@@ -13,7 +13,6 @@ from .files.layout import (
     CATALOG,
     HELD_FILES,
     MANIFEST,
-    TOWER,
     Verify,
     ann_name,
     check,
@@ -21,7 +20,7 @@ from .files.layout import (
     unexpected_files,
     vectors_name,
 )
-from .manifest import TEXT_TOWER, Manifest
+from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable
 
@@ -67,10 +66,9 @@ class IndexVersion:
         """The length of its vectors."""
         return next(iter(self._vectors.values())).dim
 
-    @property
-    def text_tower(self) -> Path | None:
-        """The folder of its encoder's text tower; None for a version that was not built with it."""
-        return self.path / TOWER if TEXT_TOWER in self.manifest.reader_features else None
+    def tower(self, tower: str) -> Path | None:
+        """Return the folder of its encoder's `text_tower` or `image_tower`; None for a version built without it."""
+        return self.path / tower if tower in self.manifest.towers else None
 
     def vectors(self, collection: Collection) -> VectorTable:
         """Return the vectors of a collection.

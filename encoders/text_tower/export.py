@@ -6,11 +6,7 @@ a cosine of at least `LOWEST_COSINE` to that of the encoder.
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,87 +18,52 @@ from open_clip.transformer import TextTransformer as ClipTransformer
 from safetensors.numpy import save
 from torch.nn import functional
 
-from storage.errors import StorageError
-from storage.files import atomic
 from storage.files.canonical_json import canonical
-from storage.files.layout import FileEntry, sha256_of
+from storage.files.layout import TOWER_TOKENIZER, TOWER_WEIGHTS
 
-from ..errors import TextTowerError
-from ..open_clip_encoder import ClipEncoder
+from ..errors import TowerError
+from ..tower_export import keep_tower, near_enough, towers_in_fp32, write_tower
+from ..tower_files import TowerDescription
 from ..two_towers import TwoTowers
 from .samples import sample_texts
 from .tokenize import CLEANERS, BytePairTokenizer, Clean, TokenizerInfo
 from .torch_weights import clip_weights, hugging_face_weights
-from .tower import DESCRIPTION, TOKENIZER, WEIGHTS, TextTower, TowerInfo, cache_folder, find_text_tower, refusal_file
+from .tower import TextTower, TextTowerInfo, find_text_tower
 from .transformer import Rows
 
 if TYPE_CHECKING:
     from ..base import Encoder
 
-LOWEST_COSINE = 0.9999
 _REFERENCE_BATCH = 32
 
 
-def keep_text_tower(encoder: Encoder) -> TowerInfo:
-    """Export the text tower of an encoder to the user's cache, unless it is there, and return what it says of itself.
-
-    An encoder whose tower cannot be exported is remembered there.
+def keep_text_tower(encoder: Encoder) -> TowerDescription:
+    """Export the text tower of an encoder to the user's cache, unless it is there, and return its description.
 
     Raises:
-        TextTowerError: It is of a kind that is not computed without torch, its vectors differ, or the disk refuses.
+        TowerError: As `keep_tower` raises it.
     """
-    folder = cache_folder(encoder.fingerprint)
-    with suppress(TextTowerError):
-        if (found := find_text_tower(encoder.fingerprint, encoder.dim)) is not None:
-            return found.info
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.new")
-    refusal = refusal_file(encoder.fingerprint)
-    try:
-        with atomic.explained("keep the text tower in", folder):
-            atomic.make_folder(folder.parent)
-            refusal.unlink(missing_ok=True)
-            info = export_text_tower(encoder, draft)
-            atomic.remove_folder(folder)  # a damaged one
-            atomic.rename(draft, folder, "text_tower")
-    except StorageError as error:
-        raise TextTowerError(str(error)) from error
-    except TextTowerError as error:
-        refusal.write_text(f"{error}\n", encoding="utf-8")
-        raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    return info
+    return keep_tower("text", encoder, find_text_tower, export_text_tower)
 
 
-def export_text_tower(encoder: Encoder, folder: Path) -> TowerInfo:
+def export_text_tower(encoder: Encoder, folder: Path) -> TextTowerInfo:
     """Write the text tower of an encoder to a new folder, compare it, and return what it says of itself.
 
     Raises:
-        TextTowerError: It is of a kind that is not computed without torch, or its vectors differ.
+        TowerError: It is of a kind that is not computed without torch, or its vectors differ.
         OSError: The disk refuses.
     """
-    towers = _towers(encoder)
+    towers = towers_in_fp32(encoder, "text")
     info, weights, tokenizer = text_side(towers, encoder.fingerprint, encoder.dim)
-    folder.mkdir()
-    data = {WEIGHTS: save(dict(weights)), TOKENIZER: tokenizer}
-    for name, content in data.items():
-        atomic.write_new(folder / name, content, name)
-    files = {name: FileEntry(bytes=len(content), sha256=sha256_of(content)) for name, content in data.items()}
-    info = replace(info, files=files)
-    del data, weights
-    (folder / DESCRIPTION).write_bytes(info.to_json())
-    info = replace(info, lowest_cosine=compare(TextTower.open(folder, "size"), towers, encoder.device))
-    (folder / DESCRIPTION).unlink()
-    atomic.write_new(folder / DESCRIPTION, info.to_json(), DESCRIPTION)
-    atomic.sync_directory(folder)
-    return info
+    data = {TOWER_WEIGHTS: save(dict(weights)), TOWER_TOKENIZER: tokenizer}
+    return write_tower(folder, info, data, lambda: compare(TextTower.open(folder, "size"), towers, encoder.device))
 
 
-def text_side(towers: TwoTowers, fingerprint: str, dim: int) -> tuple[TowerInfo, Mapping[str, Rows], bytes]:
+def text_side(towers: TwoTowers, fingerprint: str, dim: int) -> tuple[TextTowerInfo, Mapping[str, Rows], bytes]:
     """Return the description, the weights and the tokenizer of a model's text tower.
 
     Raises:
-        TextTowerError: It is of a kind that is not computed without torch; the message says what.
+        TowerError: It is of a kind that is not computed without torch; the message says what.
     """
     model: Any = towers.model
     text = getattr(model, "text", model)
@@ -111,17 +72,12 @@ def text_side(towers: TwoTowers, fingerprint: str, dim: int) -> tuple[TowerInfo,
     elif isinstance(text, ClipTransformer) or text is model:
         architecture, weights = clip_weights(text, dim)
     else:
-        raise TextTowerError(f"a text tower of the class {type(text).__name__} is computed by torch alone")
+        raise TowerError(f"a text tower of the class {type(text).__name__} is computed by torch alone")
     # Padding is left out where the model does not see it.
     whole = architecture.pad is None and (not architecture.causal or architecture.pooling == "last")
     info, tokenizer = _tokenizer(towers.tokenizer, whole)
-    described = TowerInfo(
-        fingerprint=fingerprint,
-        spec=towers.spec,
-        architecture=architecture,
-        tokenizer=info,
-        lowest_cosine=0.0,
-        files={},
+    described = TextTowerInfo(
+        fingerprint=fingerprint, spec=towers.spec, architecture=architecture, tokenizer=info, files={}
     )
     return described, weights, tokenizer
 
@@ -130,23 +86,18 @@ def compare(tower: TextTower, towers: TwoTowers, device: str) -> float:
     """Return the lowest cosine between the vectors of a tower and those of the model, over `sample_texts`.
 
     Raises:
-        TextTowerError: A text has other token ids, or a cosine is below `LOWEST_COSINE`.
+        TowerError: A text has other token ids, or a cosine is below `LOWEST_COSINE`.
     """
     texts = sample_texts()
     padded = towers.tokenizer(texts)
     for text, ids, expected in zip(texts, tower.token_ids(texts), padded.tolist(), strict=True):
         if ids.tolist() != expected[: len(ids)] or len(set(expected[len(ids) :])) > 1:
-            raise TextTowerError(f"the tokens of {text[:40]!r} differ from those of {towers.spec!r}, so it is not used")
+            raise TowerError(f"the tokens of {text[:40]!r} differ from those of {towers.spec!r}, so it is not used")
     reference = _reference(towers.model, padded, tower.info.architecture.pad, device)
     # One at a time, as a search asks, so that a batch cannot hide a difference.
     vectors = np.concatenate([tower.encode_texts([text]) for text in texts])
     lowest = float(np.vecdot(vectors, reference).min())
-    if not lowest >= LOWEST_COSINE:
-        raise TextTowerError(
-            f"its vectors differ from those of {towers.spec!r} (lowest cosine {lowest:.5f}, asked {LOWEST_COSINE}), "
-            "so it is not used"
-        )
-    return min(lowest, 1.0)
+    return near_enough(lowest, towers.spec)
 
 
 def _reference(model: Any, ids: torch.Tensor, pad: int | None, device: str) -> Rows:
@@ -161,34 +112,19 @@ def _reference(model: Any, ids: torch.Tensor, pad: int | None, device: str) -> R
     return rows
 
 
-def _towers(encoder: Encoder) -> TwoTowers:
-    """Return the model of an encoder in fp32, loaded again where the encoder has cast it."""
-    if not isinstance(encoder, ClipEncoder):
-        raise TextTowerError(f"an encoder of the class {type(encoder).__name__} is computed by torch alone")
-    if encoder.precision == "fp32":
-        return encoder.towers
-    from ..checkpoints import load_towers
-    from ..two_towers import fingerprint
-
-    towers = load_towers(encoder.spec)
-    if fingerprint(towers, encoder.dim) != encoder.fingerprint:
-        raise TextTowerError(f"{encoder.spec!r} is another model by now than the one that was loaded; load it again")
-    return replace(towers, model=towers.model.to(encoder.device))
-
-
 def _tokenizer(tokenizer: Any, whole: bool) -> tuple[TokenizerInfo, bytes]:
     if isinstance(tokenizer, SimpleTokenizer):
         return _byte_pairs(tokenizer, whole)
     if isinstance(tokenizer, HFTokenizer):
         return _hugging_face(tokenizer, whole)
-    raise TextTowerError(f"a tokenizer of the class {type(tokenizer).__name__} is read by torch alone")
+    raise TowerError(f"a tokenizer of the class {type(tokenizer).__name__} is read by torch alone")
 
 
 def _byte_pairs(tokenizer: Any, whole: bool) -> tuple[TokenizerInfo, bytes]:
     merges = [" ".join(pair) for pair in sorted(tokenizer.bpe_ranks, key=tokenizer.bpe_ranks.__getitem__)]
     length = tokenizer.context_length
     if tokenizer.reduction_fn is not None or BytePairTokenizer(merges, length).vocabulary != tokenizer.encoder:
-        raise TextTowerError("this variant of open_clip's tokenizer is read by torch alone")
+        raise TowerError("this variant of open_clip's tokenizer is read by torch alone")
     info = TokenizerInfo(
         kind="bpe", clean=_clean_name(tokenizer.clean_fn), context_length=length, fill=0 if whole else None
     )
@@ -199,7 +135,7 @@ def _hugging_face(tokenizer: Any, whole: bool) -> tuple[TokenizerInfo, bytes]:
     inner = tokenizer.tokenizer
     fast = getattr(inner, "backend_tokenizer", None)
     if fast is None or tokenizer.tokenizer_mode or inner.padding_side != "right" or inner.truncation_side != "right":
-        raise TextTowerError(f"a tokenizer of the class {type(inner).__name__}, as it is set, is read by torch alone")
+        raise TowerError(f"a tokenizer of the class {type(inner).__name__}, as it is set, is read by torch alone")
     info = TokenizerInfo(
         kind="tokenizers",
         clean=_clean_name(tokenizer.clean_fn),
@@ -215,4 +151,4 @@ def _clean_name(function: Any) -> Clean:
     for known in CLEANERS:
         if known == name:
             return known
-    raise TextTowerError(f"the cleaning {name!r} of texts is done by torch alone")
+    raise TowerError(f"the cleaning {name!r} of texts is done by torch alone")

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from ..errors import TextTowerError
+from ..errors import TowerError
 from .transformer import Ids
 
 Clean = Literal["lower", "whitespace", "canonicalize"]
@@ -53,7 +53,7 @@ class TextTokenizer:
         """Make the tokenizer from the bytes of its file: merges, or a `tokenizer.json`.
 
         Raises:
-            TextTowerError: The bytes are neither, or the package that reads them is not installed.
+            TowerError: The bytes are neither, or the package that reads them is not installed.
         """
         self._info = info
         self._clean = CLEANERS[info.clean]
@@ -142,14 +142,14 @@ class BytePairTokenizer:
         """Return the tokenizer of a file that holds the merges as a JSON list.
 
         Raises:
-            TextTowerError: It holds anything else.
+            TowerError: It holds anything else.
         """
         try:
             merges = json.loads(data)
         except ValueError as error:
-            raise TextTowerError(f"the tokenizer of the text tower cannot be read: {error}") from error
+            raise TowerError(f"the tokenizer of the text tower cannot be read: {error}") from error
         if not isinstance(merges, list) or not all(isinstance(one, str) and one.count(" ") == 1 for one in merges):
-            raise TextTowerError("the tokenizer of the text tower is no list of merges of two symbols each")
+            raise TowerError("the tokenizer of the text tower is no list of merges of two symbols each")
         return cls(merges, context_length)
 
     @property
@@ -203,11 +203,11 @@ def _hugging_face(data: bytes, context_length: int) -> Tokenizer:
     try:
         from tokenizers import Tokenizer as FastTokenizer
     except ImportError as error:
-        raise TextTowerError(f"this text tower needs the package 'tokenizers': {error}") from error
+        raise TowerError(f"this text tower needs the package 'tokenizers': {error}") from error
     try:
         made: Any = FastTokenizer.from_str(data.decode("utf-8"))
     except Exception as error:
-        raise TextTowerError(f"the tokenizer of the text tower cannot be read: {error}") from error
+        raise TowerError(f"the tokenizer of the text tower cannot be read: {error}") from error
     made.enable_truncation(context_length)
     made.no_padding()
     return lambda texts: [one.ids for one in made.encode_batch(list(texts))]

@@ -10,7 +10,7 @@ from open_clip import hf_model
 from open_clip.transformer import LayerScale, QuickGELU, ResidualAttentionBlock
 from torch import nn
 
-from ..errors import TextTowerError
+from ..errors import TowerError
 from ..lite import TwinlensCentredMeanPooler, TwinlensMappedMeanPooler
 from .transformer import Activation, Architecture, Pooling, Rows
 
@@ -34,15 +34,15 @@ def clip_weights(text: Any, dim: int) -> tuple[Architecture, Weights]:
         dim: Length of the vectors.
 
     Raises:
-        TextTowerError: It has blocks or a pooling that are computed by torch alone.
+        TowerError: It has blocks or a pooling that are computed by torch alone.
     """
     pool = getattr(text, "text_pool_type", None) or getattr(text, "pool_type", None)
     blocks = list(text.transformer.resblocks)
     own_token = getattr(text, "cls_emb", None) is not None
     if own_token or getattr(text, "use_pad_mask", False) or pool not in _CLIP_POOLINGS:
-        raise TextTowerError(f"a text tower with a token of its own for the text, or pooling {pool!r}, needs torch")
+        raise TowerError(f"a text tower with a token of its own for the text, or pooling {pool!r}, needs torch")
     if any(type(block) is not ResidualAttentionBlock for block in blocks):
-        raise TextTowerError(f"a text tower of blocks {type(blocks[0]).__name__} is computed by torch alone")
+        raise TowerError(f"a text tower of blocks {type(blocks[0]).__name__} is computed by torch alone")
     eos = getattr(text, "text_eos_id", None) if hasattr(text, "text_pool_type") else text.eos_id
     made = Architecture(
         layers=len(blocks),
@@ -75,11 +75,11 @@ def hugging_face_weights(text: Any, dim: int) -> tuple[Architecture, Weights]:
     """Return what a text tower of the BERT family computes, and its weights.
 
     Raises:
-        TextTowerError: It is of another family, or is pooled or projected in a way that is computed by torch alone.
+        TowerError: It is of another family, or is pooled or projected in a way that is computed by torch alone.
     """
     config, bert = text.config, text.transformer
     if config.model_type not in _BERTS or config.hidden_act not in _BERT_ACTIVATIONS:
-        raise TextTowerError(f"a text tower of the type {config.model_type!r} is computed by torch alone")
+        raise TowerError(f"a text tower of the type {config.model_type!r} is computed by torch alone")
     made = Architecture(
         layers=config.num_hidden_layers,
         heads=config.num_attention_heads,
@@ -126,7 +126,7 @@ def _bert_pooling(pooler: Any) -> Pooling:
         return "mean"
     if isinstance(pooler, hf_model.ClsLastHiddenStatePooler):
         return "first"
-    raise TextTowerError(f"texts pooled by {type(pooler).__name__} are computed by torch alone")
+    raise TowerError(f"texts pooled by {type(pooler).__name__} are computed by torch alone")
 
 
 def _bert_projection(projection: Any) -> Weights:
@@ -136,7 +136,7 @@ def _bert_projection(projection: Any) -> Weights:
         return _named("projection", projection)
     first, activation, second = projection
     if not isinstance(activation, nn.GELU) or activation.approximate != "none":
-        raise TextTowerError(f"a projection with {type(activation).__name__} is computed by torch alone")
+        raise TowerError(f"a projection with {type(activation).__name__} is computed by torch alone")
     return _named("hidden_projection", first) | _named("projection", second)
 
 
@@ -145,7 +145,7 @@ def _clip_activation(layer: Any) -> Activation:
         return "quick_gelu"
     if isinstance(layer, nn.GELU):
         return "gelu_tanh" if layer.approximate == "tanh" else "gelu"
-    raise TextTowerError(f"a text tower with {type(layer).__name__} is computed by torch alone")
+    raise TowerError(f"a text tower with {type(layer).__name__} is computed by torch alone")
 
 
 def _scaled(name: str, layer: Any, scale: Any) -> Weights:

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import TextTowerError
+from ..errors import TowerError
 
 Rows = NDArray[np.float32]
 Ids = NDArray[np.int64]
@@ -70,7 +70,7 @@ class TextTransformer:
         """Check that the weights fit; they may be mapped from a file, and only the rows in use are read.
 
         Raises:
-            TextTowerError: A weight is missing, is of another shape, or is not known.
+            TowerError: A weight is missing, is of another shape, or is not known.
         """
         self._made = architecture
         self._weights = dict(weights)
@@ -85,7 +85,7 @@ class TextTransformer:
         """Return (n, dim) float32 unit rows for the token ids of texts.
 
         Raises:
-            TextTowerError: A text has no token, more than `positions`, or an id that the vocabulary lacks.
+            TowerError: A text has no token, more than `positions`, or an id that the vocabulary lacks.
         """
         vectors = np.empty((len(texts), self._made.dim), dtype=np.float32)
         start = 0
@@ -110,14 +110,14 @@ class TextTransformer:
     def _unmasked(self, ids: Ids) -> Ids:
         places = np.arange(len(ids)) if self._made.pad is None else np.flatnonzero(ids != self._made.pad)
         if not len(places) > 0 or len(ids) > self.positions:
-            raise TextTowerError(f"a text has {len(ids)} tokens, and this text tower takes 1 to {self.positions}")
+            raise TowerError(f"a text has {len(ids)} tokens, and this text tower takes 1 to {self.positions}")
         return places
 
     def _embedded(self, texts: Sequence[Ids], kept: Sequence[Ids]) -> Rows:
         table = self._weights["tokens"]
         ids = np.concatenate([text[places] for text, places in zip(texts, kept, strict=True)])
         if ids.min() < 0 or ids.max() >= len(table):
-            raise TextTowerError(f"token id {ids.max()} is not in [0, {len(table)}); the text tower is damaged")
+            raise TowerError(f"token id {ids.max()} is not in [0, {len(table)}); the text tower is damaged")
         positions = np.concatenate([np.arange(len(places)) if self._made.counted else places for places in kept])
         x = table[ids] + self._weights["positions"][positions]
         return x if self._made.norm == "before" else self._norm(x, "embedding_norm")
@@ -270,18 +270,18 @@ def _causal_mask(tokens: int) -> Rows:
 
 def _check(made: Architecture, weights: Mapping[str, Rows]) -> None:
     if any(name not in weights or weights[name].ndim != 2 for name in ("tokens", "0.up.weight")):
-        raise TextTowerError("the weights of the text tower lack the table of tokens or the first layer")
+        raise TowerError("the weights of the text tower lack the table of tokens or the first layer")
     if made.layers > len(weights):
-        raise TextTowerError(f"a text tower of {len(weights)} weights cannot have {made.layers} layers")
+        raise TowerError(f"a text tower of {len(weights)} weights cannot have {made.layers} layers")
     width, hidden = weights["tokens"].shape[1], weights["0.up.weight"].shape[0]
     if not made.heads or width % made.heads:
-        raise TextTowerError(f"a text tower of width {width} cannot have {made.heads} heads")
+        raise TowerError(f"a text tower of width {width} cannot have {made.heads} heads")
     shapes = _shapes(made, weights, width, hidden)
     if missing := sorted(shapes.keys() ^ weights.keys()):
-        raise TextTowerError(f"the text tower should and does not have, or has unasked, the weights {missing[:3]}")
+        raise TowerError(f"the text tower should and does not have, or has unasked, the weights {missing[:3]}")
     for name, shape in shapes.items():
         if weights[name].shape != shape:
-            raise TextTowerError(f"the weight {name!r} of the text tower is {weights[name].shape} and not {shape}")
+            raise TowerError(f"the weight {name!r} of the text tower is {weights[name].shape} and not {shape}")
 
 
 def _shapes(made: Architecture, weights: Mapping[str, Rows], width: int, hidden: int) -> dict[str, tuple[int, ...]]:
@@ -308,5 +308,5 @@ def _shapes(made: Architecture, weights: Mapping[str, Rows], width: int, hidden:
             shapes |= {f"{name}.bias": (outputs,)} if f"{name}.bias" in weights else {}
             inner = outputs
     if inner != made.dim:
-        raise TextTowerError(f"the text tower gives {inner} values a text and should give {made.dim}")
+        raise TowerError(f"the text tower gives {inner} values a text and should give {made.dim}")
     return shapes

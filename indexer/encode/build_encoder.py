@@ -12,9 +12,10 @@ from PIL import Image
 
 from encoders import DecodedImage, DecodeLimits, Encoder, ImageError, decode_image, load_encoder
 from encoders.base import ImageLike, backend_of
+from encoders.errors import TowerError
 from encoders.load import DEFAULT_ENCODER
 from encoders.remembered import absolute_spec, recall
-from encoders.text_tower import TextTowerError, find_text_tower
+from encoders.text_tower import find_text_tower
 from storage import EncoderInfo, Manifest
 from storage.schema import EncodingInfo
 
@@ -81,6 +82,11 @@ class DeferredEncoder:
         self._loaded: ClipEncoder | None = None
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether the encoder itself is loaded already."""
+        return self._loaded is not None
+
+    @property
     def loaded(self) -> ClipEncoder:
         """The encoder itself, loaded where it is not yet.
 
@@ -142,7 +148,7 @@ class DeferredEncoder:
         if self._loaded is None:
             try:
                 tower = find_text_tower(self.fingerprint, self.dim, inside)
-            except TextTowerError:
+            except TowerError:
                 tower = None  # a damaged one is exported again when a search needs it
         return self.encode_texts(texts) if tower is None else tower.encode_texts(texts)
 

@@ -17,6 +17,7 @@ from .errors import RefusedError
 
 if TYPE_CHECKING:
     from encoders import Encoder
+    from encoders.image_tower import ImageTower
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Encoding:
         self.query_encoder = query_encoder
         self.key = key
         self._texts = _Need("text queries", lambda: query_encoder.encode([text_part("a photo")]), met=loaded)
-        self._images = _Need("image queries", query_encoder.encoder, met=loaded)
+        self._images = _Need("image queries", query_encoder.image_encoder, met=loaded)
 
     @property
     def state(self) -> State:
@@ -67,15 +68,15 @@ class Encoding:
         self._check(self._texts)
         return self.query_encoder.encode(parts)
 
-    def encoder(self) -> Encoder:
-        """Return the encoder, which images need whole.
+    def image_encoder(self) -> ImageTower | Encoder:
+        """Return what encodes images.
 
         Raises:
             QueryError: Nobody knows the encoder.
             RefusedError: 501, it cannot be loaded here; the message says why.
         """
         self._check(self._images)
-        return self.query_encoder.encoder()
+        return self.query_encoder.image_encoder()
 
     def _check(self, need: _Need) -> None:
         if not self.key:

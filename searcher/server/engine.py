@@ -261,7 +261,7 @@ class Engine:
 
 
 def _decode(snapshot: Snapshot, data: bytes, limits: DecodeLimits) -> NDArray[Any]:
-    encoder = snapshot.encoding.encoder()
+    encoder = snapshot.encoding.image_encoder()
     try:
         return pixels_for(encoder, open_image(encoder, data, limits).pixels)
     except ImageError as error:
@@ -280,7 +280,7 @@ def _encode_pixels(batch: Sequence[tuple[Snapshot, NDArray[Any]]]) -> list[Vecto
     def encode(group: Sequence[tuple[Snapshot, NDArray[Any]]]) -> Vector:
         snapshot = group[0][0]
         return unit_rows(
-            snapshot.encoding.encoder().encode_pixels(np.stack([pixels for _, pixels in group])), snapshot.dim
+            snapshot.encoding.image_encoder().encode_pixels(np.stack([pixels for _, pixels in group])), snapshot.dim
         )
 
     return _grouped(batch, lambda one: id(one[0].encoding), encode)

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import stat
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,9 +34,13 @@ HELD_FILES = Path("/dev/fd")
 _NUMBER = re.compile(r"[0-9]{8}", re.ASCII)
 _IN_NAME = re.compile(r"(?:\.draft-|\.trash-)?([0-9]{8})(?![0-9])", re.ASCII)
 
-# The text tower of the encoder, in the version of an index that was built with it.
-TOWER = "text_tower"
-TOWER_FILES = ("tower.json", "weights.safetensors", "tokenizer.json")
+# The towers of the encoder, each in a folder of the version of an index that was built with it.
+TOWER_DESCRIPTION, TOWER_WEIGHTS, TOWER_TOKENIZER = "tower.json", "weights.safetensors", "tokenizer.json"
+TOWER_FILES: Mapping[str, tuple[str, ...]] = {
+    "text_tower": (TOWER_DESCRIPTION, TOWER_WEIGHTS, TOWER_TOKENIZER),
+    "image_tower": (TOWER_DESCRIPTION, TOWER_WEIGHTS),
+}
+"""The files of each tower, by its folder, which is also the name of a manifest's feature."""
 
 
 def vectors_name(collection: Collection) -> str:
@@ -49,8 +53,14 @@ def ann_name(collection: Collection) -> str:
     return f"{collection}/ann.faiss"
 
 
-TOWER_NAMES = frozenset(f"{TOWER}/{name}" for name in TOWER_FILES)
-FILE_NAMES = frozenset({CATALOG, *map(vectors_name, COLLECTIONS), *map(ann_name, COLLECTIONS), *TOWER_NAMES})
+def tower_names(tower: str) -> frozenset[str]:
+    """Return the names of a tower's files below the folder of a version."""
+    return frozenset(f"{tower}/{name}" for name in TOWER_FILES[tower])
+
+
+FILE_NAMES = frozenset({CATALOG, *map(vectors_name, COLLECTIONS), *map(ann_name, COLLECTIONS)}).union(
+    *map(tower_names, TOWER_FILES)
+)
 
 
 def version_name(number: int) -> str:

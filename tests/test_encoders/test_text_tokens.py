@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 
-from encoders.errors import TextTowerError
+from encoders.errors import TowerError
 from encoders.lite import text_folder
 from encoders.text_tower.export import _tokenizer
 from encoders.text_tower.samples import COUNT, sample_texts
@@ -70,5 +70,5 @@ def test_the_sample_is_two_hundred_texts_of_all_lengths_and_scripts() -> None:
 @pytest.mark.parametrize("data", [b"", b"{}", b'["a"]', b"[1]", b"\xff"])
 def test_a_file_that_is_no_tokenizer_is_refused(data: bytes) -> None:
     for kind in ("bpe", "tokenizers"):
-        with pytest.raises(TextTowerError, match="tokenizer of the text tower"):
+        with pytest.raises(TowerError, match="tokenizer of the text tower"):
             TextTokenizer(TokenizerInfo(kind=kind, clean="lower", context_length=77), data)

@@ -19,12 +19,14 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from transformers import BertConfig, MT5Config, RobertaConfig
 
 from encoders import Encoder, EncoderError, load_encoder
+from encoders.errors import TowerError
 from encoders.lite import TwinlensMappedMeanPooler, load_lite, text_folder
-from encoders.text_tower import TextTower, TextTowerError, cache_folder, find_text_tower, was_refused
+from encoders.text_tower import TextTower, find_text_tower
 from encoders.text_tower.export import compare, export_text_tower, keep_text_tower, text_side
 from encoders.text_tower.samples import sample_texts
 from encoders.text_tower.tokenize import TextTokenizer
 from encoders.text_tower.transformer import TextTransformer, gelu, gelu_tanh, quick_gelu
+from encoders.tower_files import cache_folder, was_refused
 from encoders.two_towers import TwoTowers
 from storage.files import atomic
 
@@ -145,7 +147,7 @@ def test_a_tower_of_bf16_is_that_of_the_weights_as_they_were_loaded(tiny_folder:
 
 
 def refused(model: TwoTowers, message: str) -> None:
-    with pytest.raises(TextTowerError, match=message):
+    with pytest.raises(TowerError, match=message):
         text_side(model, "0" * 64, 24)
 
 
@@ -168,9 +170,9 @@ def test_a_tower_whose_vectors_differ_is_not_used() -> None:
     model = clip({})
     other = copy.deepcopy(model)
     other.model.transformer.resblocks[1].mlp.c_fc.bias.data += 0.3
-    with pytest.raises(TextTowerError, match=r"lowest cosine 0\.\d{5}, asked 0.9999"):
+    with pytest.raises(TowerError, match=r"lowest cosine 0\.\d{5}, asked 0.9999"):
         compare(opened(model), other, "cpu")
-    with pytest.raises(TextTowerError, match=r"the tokens of .* differ"):
+    with pytest.raises(TowerError, match=r"the tokens of .* differ"):
         compare(opened(model), dataclasses.replace(model, tokenizer=SimpleTokenizer(clean="whitespace")), "cpu")
 
 
@@ -182,7 +184,7 @@ class TestTheCache:
     @pytest.fixture
     def kept(self, tiny: Encoder) -> Path:
         keep_text_tower(tiny)
-        return cache_folder(tiny.fingerprint)
+        return cache_folder("text", tiny.fingerprint)
 
     def test_a_tower_is_found_by_its_fingerprint(self, kept: Path, tiny: Encoder, tmp_path: Path) -> None:
         assert kept.parent == tmp_path / "cache" / "text-towers"
@@ -193,8 +195,8 @@ class TestTheCache:
         assert find_text_tower("0" * 64, tiny.dim) is None
 
     def test_a_name_that_leads_elsewhere_is_no_fingerprint(self) -> None:
-        with pytest.raises(TextTowerError, match="no fingerprint"):
-            cache_folder("../" * 21 + "x")
+        with pytest.raises(TowerError, match="no fingerprint"):
+            cache_folder("text", "../" * 21 + "x")
         assert find_text_tower("../../etc", 24) is None
 
     @pytest.mark.parametrize("name", ["tower.json", "weights.safetensors", "tokenizer.json"])
@@ -210,14 +212,14 @@ class TestTheCache:
         if (name, damage) == ("tower.json", "gone"):
             assert find_text_tower(tiny.fingerprint, tiny.dim) is None
         else:
-            with pytest.raises(TextTowerError, match=r"text tower|tower\.json"):
+            with pytest.raises(TowerError, match=r"text tower|tower\.json"):
                 find_text_tower(tiny.fingerprint, tiny.dim)
         keep_text_tower(tiny)  # exports it again
         assert find_text_tower(tiny.fingerprint, tiny.dim) is not None
 
     def test_that_of_another_encoder_is_refused(self, kept: Path, tiny: Encoder) -> None:
         kept.rename(kept.with_name("1" * 64))
-        with pytest.raises(TextTowerError, match=f"fingerprint {tiny.fingerprint}"):
+        with pytest.raises(TowerError, match=f"fingerprint {tiny.fingerprint}"):
             find_text_tower("1" * 64, tiny.dim)
 
     def test_an_export_that_is_stopped_leaves_nothing(self, tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +230,7 @@ class TestTheCache:
         monkeypatch.setattr(atomic, "hook", stop)
         with pytest.raises(KeyboardInterrupt):
             keep_text_tower(tiny)
-        assert [*cache_folder(tiny.fingerprint).parent.iterdir()] == []
+        assert [*cache_folder("text", tiny.fingerprint).parent.iterdir()] == []
 
     def test_a_tower_that_cannot_be_exported_is_remembered(
         self, tmp_path: Path, write_folder: Callable[..., Path], tiny_config: dict[str, Any]
@@ -243,10 +245,10 @@ class TestTheCache:
         config = {"model_cfg": {**tiny_config, "custom_text": True}, "preprocess_cfg": {}}
         (folder / "open_clip_config.json").write_text(json.dumps(config))
         encoder = load_encoder(f"local-dir:{folder}", device="cpu")
-        assert not was_refused(encoder.fingerprint)
+        assert not was_refused("text", encoder.fingerprint)
         with pytest.raises(EncoderError, match="a token of its own"):
             keep_text_tower(encoder)
-        assert was_refused(encoder.fingerprint)
+        assert was_refused("text", encoder.fingerprint)
         assert find_text_tower(encoder.fingerprint, encoder.dim) is None
 
 
@@ -266,14 +268,14 @@ def test_activations_are_those_of_torch(ours: Callable[..., Any], theirs: Callab
 def test_weights_that_do_not_fit_are_refused() -> None:
     info, weights, _ = text_side(clip({}), "0" * 64, 24)
     for name in ("tokens", "1.qkv.weight", "final_norm.bias", "positions"):
-        with pytest.raises(TextTowerError, match="weight"):
+        with pytest.raises(TowerError, match="weight"):
             TextTransformer(info.architecture, {key: value for key, value in weights.items() if key != name})
-        with pytest.raises(TextTowerError):
+        with pytest.raises(TowerError):
             TextTransformer(info.architecture, {**weights, name: weights[name].T[:5].T})
     for wrong in ({"layers": 2**40}, {"heads": 0}, {"heads": 7}, {"dim": 25}, {"pooling": "centred_mean"}):
-        with pytest.raises(TextTowerError):
+        with pytest.raises(TowerError):
             TextTransformer(dataclasses.replace(info.architecture, **wrong), weights)
     made = TextTransformer(info.architecture, weights)
     for ids in ([], [49408], [-1], [1] * 78):
-        with pytest.raises(TextTowerError):
+        with pytest.raises(TowerError):
             made.encode([np.array(ids, dtype=np.int64)])

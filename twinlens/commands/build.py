@@ -161,7 +161,7 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 @click.option(
     "--portable/--no-portable",
     default=False,
-    help="Put the text tower into the index: it can be searched by text without torch and without the model.",
+    help="Put the towers into the index: it can be searched without torch and without the model (by image: of `lite`).",
 )
 @click.option("--ann", type=click.Choice(["auto", *ANN_KINDS]), default="auto", show_default=True)
 @click.option("--min-ann-recall", type=float, default=0.9, show_default=True, help="Publish only above this.")

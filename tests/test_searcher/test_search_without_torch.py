@@ -1,4 +1,4 @@
-"""A search by text needs no torch: its index carries the text tower of the encoder, or the user's cache has it."""
+"""Searches need no torch: the index carries the towers of the encoder, or the user's cache has them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from click.testing import CliRunner
 from PIL import Image
 
 from encoders import EncoderError, load_encoder
-from encoders.text_tower import cache_folder
+from encoders.tower_files import cache_folder
 from indexer import build_index
 from indexer.errors import BuildError
 from searcher import Searcher
 from storage import IndexStore, Manifest
 from storage.errors import CorruptIndexError
-from storage.files.layout import TOWER_NAMES
+from storage.files.layout import TOWER_FILES, tower_names
 from twinlens.commands.search import search
 
+TOWER_NAMES = frozenset().union(*map(tower_names, TOWER_FILES))
 HEAVY = ("torch", "torchvision", "open_clip", "timm", "transformers", "huggingface_hub", "safetensors")
+IMAGES = ["photos/sea.png", "photos/fire.png"]
 QUERIES = ["a green meadow", "red", "l'été à la plage 🏖️", "Fish &amp; chips"]
 
 # Prints the hits of the queries; with BLOCK the heavy packages cannot be imported, and in any case none of them is.
@@ -40,7 +42,7 @@ if BLOCK:
     sys.meta_path.insert(0, Absent())
 from searcher import Searcher
 with Searcher.open("it.index") as searcher:
-    found = searcher.text_to_image({QUERIES}, k=3)
+    found = searcher.text_to_image({QUERIES}, k=3) + searcher.image_to_image({IMAGES}, k=3)
 print(json.dumps([[[hit.item_id, hit.score] for hit in hits] for hits in found]))
 print(json.dumps(sorted(set({HEAVY}) & set(sys.modules))))
 """
@@ -87,20 +89,22 @@ def test_a_portable_index_is_searched_where_torch_cannot_be_imported(
     assert (done.returncode, done.stderr) == (0, "")
     assert [*tmp_path.iterdir()] == []
     with Searcher.open(portable / "it.index", encoder="lite") as searcher:
-        expected = searcher.text_to_image(QUERIES, k=3)
+        images = [portable / name for name in IMAGES]
+        expected = searcher.text_to_image(QUERIES, k=3) + searcher.image_to_image(images, k=3)
     found = json.loads(done.stdout.splitlines()[0])
     assert [[item for item, _ in hits] for hits in found] == [[hit.item_id for hit in hits] for hits in expected]
     exact = [[hit.score for hit in hits] for hits in expected]
-    assert np.abs(scores(done.stdout.splitlines()[0]) - exact).max() < 1e-5
+    assert np.abs(scores(done.stdout.splitlines()[0]) - exact).max() < 1e-4
+    assert [hits[0][0] for hits in found[-2:]] == ["sea.png", "fire.png"]
 
 
-def test_a_build_leaves_the_text_tower_for_the_searches_of_this_machine(
-    home: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_a_build_leaves_the_towers_for_the_searches_of_this_machine(home: Path, photos: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     built = twinlens(home, tmp_path, "build", str(photos), "--out", "it.index", "--encoder", "lite", cache=cache)
     assert built.returncode == 0, built.stderr
-    assert "exporting the text tower, once for this encoder, to " in built.stderr
+    for kind in ("text", "image"):
+        assert f"exporting the {kind} tower, once for this encoder, to " in built.stderr
+    shutil.copytree(photos, tmp_path / "photos")
     done = python(home, tmp_path, SEARCH.replace("BLOCK", "False"), cache=cache)
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout.splitlines()[1]) == []
@@ -144,32 +148,35 @@ class TestWithoutATower:
         summary = json.loads(done.stdout)
         fingerprint = load_encoder("lite", device="cpu").fingerprint
         assert summary["fingerprint"] == fingerprint
-        assert summary["folder"] == str(cache_folder(fingerprint))
+        assert summary["folder"] == str(cache_folder("text", fingerprint))
         assert summary["lowest_cosine"] > 0.99999
+        assert summary["image"]["folder"] == str(cache_folder("image", fingerprint))
+        assert summary["image"]["lowest_cosine"] > 0.9999
         with Searcher.open(index) as searcher:
             searcher.text_to_image("a dog")
+            searcher.image_to_image(Image.new("RGB", (64, 64)))
             assert searcher.encoder_note is None
             assert searcher._encoder._encoder is None  # the encoder itself was not loaded
 
     def test_a_damaged_tower_is_not_used(self, index: Path) -> None:
-        folder = cache_folder(load_encoder("lite", device="cpu").fingerprint)
-        folder.mkdir(parents=True)
-        (folder / "tower.json").write_text("{}")
-        with Searcher.open(index) as searcher, Searcher.open(index, encoder="lite") as exact:
-            assert searcher.text_to_image("a dog").scores == pytest.approx(exact.text_to_image("a dog").scores)
-            assert searcher.encoder_note is not None
-            assert "tower.json is damaged" in searcher.encoder_note
+        fingerprint = load_encoder("lite", device="cpu").fingerprint
+        black = Image.new("RGB", (64, 64))
+        for kind in ("text", "image"):
+            folder = cache_folder(kind, fingerprint)
+            folder.mkdir(parents=True)
+            (folder / "tower.json").write_text("{}")
+            with Searcher.open(index) as searcher, Searcher.open(index, encoder="lite") as exact:
+                ask = Searcher.text_to_image if kind == "text" else Searcher.image_to_image
+                query = "a dog" if kind == "text" else black
+                assert ask(searcher, query).scores == pytest.approx(ask(exact, query).scores)  # type: ignore[operator]
+                assert searcher.encoder_note is not None
+                assert f"torch encodes the {kind}s: " in searcher.encoder_note
+                assert "tower.json is damaged" in searcher.encoder_note
 
     def test_where_torch_is_absent_too_the_error_says_both(self, index: Path, home: Path) -> None:
         done = python(home, index.parent, SEARCH.replace("BLOCK", "True"))
         assert done.returncode != 0
         assert "run `twinlens encoders export lite` once; encoders need torch" in done.stderr
-
-
-def test_an_image_query_takes_the_encoder_itself(portable: Path, photos: Path) -> None:
-    with Searcher.open(portable / "it.index") as searcher:
-        assert searcher.image_to_image(photos / "sea.png", k=1).hits[0].item_id == "sea.png"
-        assert searcher.text_to_image("the sea", k=3).hits
 
 
 def test_an_update_keeps_an_index_portable(portable: Path, photos: Path, tmp_path: Path) -> None:
@@ -201,7 +208,7 @@ class TestTheFilesOfAPortableIndex:
 
     def test_they_stand_in_the_manifest(self, index: Path) -> None:
         manifest = IndexStore.open(index).manifest()
-        assert manifest.reader_features == ("provenance", "text_tower")
+        assert manifest.reader_features == ("provenance", "text_tower", "image_tower")
         assert manifest.files.keys() >= TOWER_NAMES
         assert Manifest.from_json(manifest.to_json(), "manifest") == manifest
         rules = {rule.name: rule.outcome for rule in IndexStore.open(index).verify().structure}
