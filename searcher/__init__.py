@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from .errors import EncoderMismatchError, FilterError, QueryError, SearchError
     from .evaluation.evaluate_index import EvaluateOptions, evaluate_index
     from .hits import Hit, Hits
-    from .request import QueryPart, SearchRequest
+    from .query import QueryPart
+    from .request import SearchRequest
     from .searcher import Searcher
 
 __all__ = [
@@ -38,7 +39,7 @@ _MODULES = {
     "Hit": ".hits",
     "Hits": ".hits",
     "QueryError": ".errors",
-    "QueryPart": ".request",
+    "QueryPart": ".query",
     "SearchError": ".errors",
     "SearchRequest": ".request",
     "Searcher": ".searcher",

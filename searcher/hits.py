@@ -21,7 +21,7 @@ from storage.schema import Collection
 from .errors import SearchError
 from .operating_points import Choice
 from .originals import open_original, resolve_uri
-from .request import QueryPart
+from .query import QueryPart
 
 if TYPE_CHECKING:
     import pandas as pd

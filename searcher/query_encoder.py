@@ -27,7 +27,7 @@ from storage.lru import Lru
 from storage.schema import EncoderInfo
 
 from .errors import EncoderMismatchError, QueryError
-from .request import QueryPart
+from .query import QueryPart
 
 if TYPE_CHECKING:
     from encoders import Encoder

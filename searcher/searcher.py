@@ -33,8 +33,9 @@ from .filters import Filters, RowIds
 from .hits import OWN_COLUMNS, Hits, hit_of
 from .operating_points import Choice, choose
 from .originals import corpus_root
+from .query import QueryPart, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
-from .request import MAX_K, QueryPart, SearchOptions, SearchRequest, query_part, split_queries
+from .request import MAX_K, SearchOptions, SearchRequest
 
 if TYPE_CHECKING:
     from encoders import Encoder

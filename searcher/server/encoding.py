@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from storage.errors import first_line
 
 from ..errors import QueryError
+from ..query import QueryPart, text_part
 from ..query_encoder import QueryEncoder, Vectors
-from ..request import QueryPart, text_part
 from .errors import RefusedError
 
 if TYPE_CHECKING:

@@ -19,8 +19,9 @@ from storage.errors import TwinlensError
 from storage.schema import Collection, Direction, direction_of
 
 from ..hits import Hits
+from ..query import QueryPart
 from ..query_encoder import unit_rows
-from ..request import QueryPart, SearchRequest
+from ..request import SearchRequest
 from ..searcher import ResolvedQuery
 from .encoding import Encoding
 from .errors import RefusedError

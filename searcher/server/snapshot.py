@@ -18,8 +18,8 @@ from storage.where import check_predicate
 
 from ..errors import FilterError, ItemNotFoundError
 from ..originals import corpus_root, image_source
+from ..query import QueryPart
 from ..query_encoder import QueryEncoder
-from ..request import QueryPart
 from ..searcher import ResolvedQuery, Searcher
 from .encoding import Encoding
 

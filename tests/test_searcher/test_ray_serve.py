@@ -30,7 +30,7 @@ from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from indexer.ray.connection import connect_ray
 from searcher import Hit, Hits, Searcher, SearchError
 from searcher.operating_points import Choice
-from searcher.request import vector_part
+from searcher.query import vector_part
 from searcher.server import ServerSettings
 from searcher.server.ray_service import Replica, Served, check_alike, deploy, merge
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from searcher import QueryError, Searcher, SearchError, SearchRequest
 from searcher.errors import ItemNotFoundError
-from searcher.request import image_part, item_part, text_part
+from searcher.query import image_part, item_part, text_part
 
 TEXTS = ["a red door", "a green boat with yellow", "purple sky", "number 17"]
 

@@ -10,7 +10,8 @@ import click
 
 from searcher.errors import SearchError
 from searcher.hits import Hits, table
-from searcher.request import OPTIONS, SearchRequest, image_part, text_part
+from searcher.query import image_part, text_part
+from searcher.request import OPTIONS, SearchRequest
 from searcher.searcher import Searcher
 
 from ..console import emit, output_option
