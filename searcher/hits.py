@@ -22,6 +22,7 @@ from .errors import SearchError
 from .operating_points import Choice
 from .originals import open_original, resolve_uri
 from .query import QueryPart
+from .request import SearchRequest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,8 @@ class Hits(Sequence[Hit]):
         scores: (n,) float32, exact cosines.
         choice: How the search was carried out.
         where: The filter, or None.
+        min_score: The floor below which hits were left out, or None.
+        offset: How many hits were left out before the first.
     """
 
     query: QueryPart
@@ -110,6 +113,8 @@ class Hits(Sequence[Hit]):
     scores: NDArray[np.float32]
     choice: Choice
     where: str | None
+    min_score: float | None = None
+    offset: int = 0
     hits: tuple[Hit, ...] = field(repr=False)
 
     @property
@@ -125,8 +130,10 @@ class Hits(Sequence[Hit]):
         return self.choice.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        """Return `{"query", "hits", "ann"}` made of JSON's own types, and `where` where there was one."""
-        filtered = {} if self.where is None else {"where": self.where}
+        """Return `{"query", "hits", "ann"}` in JSON's own types, and `where`, `min_score`, `offset` where given."""
+        filtered: dict[str, Any] = {} if self.where is None else {"where": self.where}
+        filtered |= {} if self.min_score is None else {"min_score": self.min_score}
+        filtered |= {"offset": self.offset} if self.offset else {}
         return {"query": self.query.label, **filtered, "hits": [hit.to_json() for hit in self.hits], "ann": self.ann}
 
     def to_arrow(self) -> pa.Table:
@@ -156,7 +163,7 @@ class Hits(Sequence[Hit]):
         left = f"<p>and {more} more</p>" if more > 0 else ""
         heading = f"<b>{escape(cut(self.query.label, _LABEL_WIDTH))}</b> ({escape(about(self))})"
         flow = "display:flex;flex-wrap:wrap;gap:12px;align-items:flex-start"
-        return f'<div><p>{heading}</p><div style="{flow}">{cards or "nothing passes"}</div>{left}</div>'
+        return f'<div><p>{heading}</p><div style="{flow}">{cards or nothing(self)}</div>{left}</div>'
 
     def __len__(self) -> int:
         return len(self.hits)
@@ -174,8 +181,35 @@ class Hits(Sequence[Hit]):
         return self.hits[index]
 
 
-def hit_of(rank: int, score: float, entry: Mapping[str, Any], collection: Collection, root: Path | None) -> Hit:
-    """Return a hit from its entry in the catalog."""
+def hits_of(
+    request: SearchRequest,
+    query: QueryPart,
+    shown: tuple[NDArray[np.int64], NDArray[np.float32]],
+    entries: Mapping[int, Mapping[str, Any]],
+    into: Collection,
+    choice: Choice,
+    root: Path | None,
+) -> Hits:
+    """Return the hits of a page from its rows, their scores, and the catalog's entries of them."""
+    ids, scores = shown
+    hits = tuple(
+        _hit(rank, float(score), entries[row], into, root)
+        for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=request.offset + 1)
+    )
+    return Hits(
+        query=query,
+        collection=into,
+        row_ids=ids,
+        scores=scores,
+        choice=choice,
+        where=request.where,
+        min_score=request.min_score,
+        offset=request.offset,
+        hits=hits,
+    )
+
+
+def _hit(rank: int, score: float, entry: Mapping[str, Any], collection: Collection, root: Path | None) -> Hit:
     metadata = {name: value for name, value in entry.items() if name not in OWN_COLUMNS}
     own = {name: entry[name] for name in ("item_id", "uri", "caption")}
     return Hit(rank=rank, score=score, metadata=metadata, collection=collection, root=root, **own)
@@ -256,6 +290,7 @@ def about(hits: Hits) -> str:
     """Return one line: how many hits, of what, found how."""
     count = f"{len(hits)} {hits.collection if len(hits) != 1 else hits.collection[:-1]}"
     filtered = f", where {clean(hits.where)}" if hits.where else ""
+    filtered += "" if hits.min_score is None else f", score at least {hits.min_score:g}"
     choice = hits.choice
     if choice.exact:
         return f"{count}{filtered}, exact"
@@ -280,7 +315,14 @@ def _section(hits: Hits) -> str:
         for rank, score, name, path, words in rows
     ]
     lines = [line.rstrip() for line in lines]
-    return "\n".join([heading, *(lines if len(hits) else ["nothing passes"])])
+    return "\n".join([heading, *(lines if len(hits) else [nothing(hits)])])
+
+
+def nothing(hits: Hits) -> str:
+    """Return why there are no hits, in a few words."""
+    if hits.offset:
+        return f"there are no hits after the first {hits.offset:,} or fewer"
+    return "nothing passes" if hits.min_score is None else f"nothing scores {hits.min_score:g} or more"
 
 
 def _path(hit: Hit) -> str:

@@ -32,7 +32,8 @@ class Option:
     Attributes:
         type: `int`, `float`, `bool`, `str`, or `list` for several texts (separated by commas where they come as one).
         help: One sentence for people.
-        most: The largest number; a whole number is at least 1, a fraction above 0.
+        most: The largest number.
+        least: The smallest one; None for 1 of a whole number, and for just above 0 of a fraction.
         choices: The texts that a `str` may be; empty for any.
         hint: What an error adds.
     """
@@ -40,6 +41,7 @@ class Option:
     type: type
     help: str
     most: int = 1
+    least: int | None = None
     choices: tuple[str, ...] = ()
     hint: str = ""
 
@@ -65,17 +67,22 @@ class Option:
 
     def _refusal(self, name: str, value: Any) -> ParameterError:
         must = f"must be one of {', '.join(self.choices)}" if self.choices else _TYPES[self.type].must_be
-        return ParameterError(
-            f"{name}={shown_value(value)} {must.format(most=self.most, name=name, value=value)}{self.hint}"
-        )
+        words = must.format(most=self.most, range=self._range(), name=name, value=value)
+        return ParameterError(f"{name}={shown_value(value)} {words}{self.hint}")
+
+    def _range(self) -> str:
+        if self.type is float and self.least is None:
+            return f"above 0 and at most {self.most:g}"
+        return f"from {1 if self.least is None else self.least} to {self.most:,}"
 
     def json_schema(self) -> dict[str, Any]:
         """Return the JSON schema of a value."""
         schema: dict[str, Any] = {"type": _TYPES[self.type].json_name, "description": self.help}
         if self.type is int:
-            schema |= {"minimum": 1, "maximum": self.most}
+            schema |= {"minimum": 1 if self.least is None else self.least, "maximum": self.most}
         elif self.type is float:
-            schema |= {"exclusiveMinimum": 0, "maximum": self.most}
+            lowest = {"exclusiveMinimum": 0} if self.least is None else {"minimum": self.least}
+            schema |= {**lowest, "maximum": self.most}
         elif self.choices:
             schema["enum"] = list(self.choices)
         return schema | ({"items": {"type": "string"}} if self.type is list else {})
@@ -88,7 +95,9 @@ def _option(kind: type, help: str, **limits: Any) -> dict[str, Option]:
 class SearchOptions(TypedDict, total=False):
     """The keyword arguments of a searcher's methods; `SearchRequest` says what they mean."""
 
+    offset: int
     where: str | None
+    min_score: float | None
     ann_recall: float | None
     nprobe: int | None
     oversample: int | None
@@ -104,7 +113,12 @@ class SearchRequest:
         parts: What to search with: today one part.
         into: The collection to search; None for images where the index has any, else texts.
         k: Hits wanted, 1 to 10,000; fewer come back where the collection or the filter has fewer.
+        offset: Hits to leave out before the first: 10 with `k` 10 is the second page. `offset + k` is at most 10,000.
+            Pages after the first are cut from one ranking; only an item that an approximate search missed for the first
+            page can move an item from it to the second. With `exact` none does.
         where: A DuckDB predicate on catalog columns, e.g. `width >= 640`; None for all items.
+        min_score: Leave out hits with a lower cosine, -1 to 1; None for no floor. What one means depends on the
+            encoder: with CLIP's family a text and an image that fit have 0.2 to 0.35, two images alike 0.7 to 1.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
         nprobe: Lists visited a query (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone unless
@@ -124,8 +138,14 @@ class SearchRequest:
         ),
     )
     k: int = field(default=10, metadata=_option(int, "Hits wanted a query.", most=MAX_K))
+    offset: int = field(
+        default=0, metadata=_option(int, "Hits to leave out before the first.  [default: 0]", least=0, most=MAX_K)
+    )
     where: str | None = field(
         default=None, metadata=_option(str, 'A condition on columns of the catalog, e.g. "width >= 640".')
+    )
+    min_score: float | None = field(
+        default=None, metadata=_option(float, "Leave out hits with a lower score (cosine).", least=-1)
     )
     ann_recall: float | None = field(
         default=None,
@@ -156,6 +176,10 @@ class SearchRequest:
             value = getattr(self, name)
             if value is not default:
                 option.check(name, value)
+        if self.offset + self.k > MAX_K:
+            raise ParameterError(
+                f"offset={self.offset} and k={self.k} reach beyond {MAX_K:,} hits; narrow the search by where"
+            )
 
     @property
     def part(self) -> QueryPart:
@@ -324,12 +348,15 @@ def _names(value: Any) -> tuple[str, ...] | None:
 
 
 def _is_whole(value: Any, option: Option) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and 1 <= int(value) <= option.most
+    least = 1 if option.least is None else option.least
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= option.most
 
 
 def _is_share(value: Any, option: Option) -> bool:
     # NaN is not in the range either.
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) <= option.most
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    return 0 < float(value) <= option.most if option.least is None else option.least <= float(value) <= option.most
 
 
 def _is_choice(value: Any, option: Option) -> bool:
@@ -346,8 +373,8 @@ class _Type(NamedTuple):
 
 
 _TYPES: Mapping[type, _Type] = {
-    int: _Type(_whole, _is_whole, "must be a whole number from 1 to {most:,}", "integer"),
-    float: _Type(_fraction, _is_share, "must be above 0 and at most {most:g}", "number"),
+    int: _Type(_whole, _is_whole, "must be a whole number {range}", "integer"),
+    float: _Type(_fraction, _is_share, "must be {range}", "number"),
     bool: _Type(_truth, lambda value, option: True, "must be true or false", "boolean"),
     # What else a text must be is for those who read it.
     str: _Type(lambda value: value if isinstance(value, str) else None, _is_choice, "must be a text", "string"),

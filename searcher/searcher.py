@@ -30,12 +30,13 @@ from storage.store import IndexStore
 
 from .errors import ItemNotFoundError, QueryError, SearcherClosedError, SearchError
 from .filters import Filters, RowIds
-from .hits import OWN_COLUMNS, Hits, hit_of
+from .hits import OWN_COLUMNS, Hits, hits_of
 from .operating_points import Choice, choose
 from .originals import corpus_root
+from .pages import Ranking, depth, page, shown_rows
 from .query import QueryPart, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
-from .request import MAX_K, SearchOptions, SearchRequest
+from .request import SearchOptions, SearchRequest
 
 if TYPE_CHECKING:
     from encoders import Encoder
@@ -65,14 +66,6 @@ class ResolvedQuery(NamedTuple):
     vector: NDArray[np.float32]
     modality: Modality | None
     row: tuple[Collection, int] | None = None
-
-
-class _Ranking(NamedTuple):
-    """Row ids (n, k) padded with -1, scores (n, k) padded with -inf, and how they were found."""
-
-    row_ids: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    choice: Choice
 
 
 class InFlight:
@@ -194,8 +187,8 @@ class Searcher:
         Args:
             query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
             k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
-            **options: `where`, `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what
-                they mean.
+            **options: `offset`, `where`, `min_score`, `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`;
+                `SearchRequest` says what they mean.
 
         Returns:
             `Hits` for one query, a list of `Hits` for several, in their order.
@@ -284,7 +277,8 @@ class Searcher:
         self._check_direction(into, direction)
         with self._in_flight:
             queries = unit_rows(vectors, self._encoder.dim)
-            ranking = self._rank(into, direction, queries, request)
+            ranking = self._rank(into, direction, queries, replace(request, k=depth(request), offset=0))
+            ranking = page(ranking, request)
             table = self._version.vectors(into)
             if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0:
                 return table.item_ids(ranking.row_ids), ranking.scores
@@ -311,12 +305,12 @@ class Searcher:
             direction = None if modality is None else direction_of(modality, into)
             own = [query.row[1] if query.row and query.row[0] == into else None for query in queries]
             # An item finds itself first, and is dropped again.
-            deeper = request if own.count(None) == len(own) else replace(request, k=min(request.k + 1, MAX_K))
+            deeper = replace(request, k=depth(request, own=own.count(None) < len(own)), offset=0)
             ranking = self._rank(into, direction, np.stack([query.vector for query in queries]), deeper)
             entries = self._entries(into, ranking, columns)
             return [
-                self._hits(request, into, query, (own_row, ids, scores), entries, ranking.choice)
-                for query, own_row, ids, scores in zip(queries, own, ranking.row_ids, ranking.scores, strict=True)
+                hits_of(request, query.part, shown, entries, into, ranking.choice, self._root)
+                for query, shown in zip(queries, shown_rows(ranking, request, own), strict=True)
             ]
 
     def find_item(self, item_id: str, collection: Collection | None = None) -> tuple[Collection, int]:
@@ -399,9 +393,7 @@ class Searcher:
         except UnicodeEncodeError:
             return -1  # half of a surrogate pair: no id of ours
 
-    def _rank(
-        self, into: Collection, direction: Direction | None, queries: Vectors, request: SearchRequest
-    ) -> _Ranking:
+    def _rank(self, into: Collection, direction: Direction | None, queries: Vectors, request: SearchRequest) -> Ranking:
         info = self._info(into)
         rows = None if request.where is None else self._filters.rows(into, request.where)
         choice = self._choose(into, direction, request, None if rows is None else len(rows))
@@ -418,7 +410,7 @@ class Searcher:
         np.minimum(scores, 1, out=scores)
         if (low := scores < -1).any():
             scores[low & (ids >= 0)] = -1
-        return _Ranking(ids, scores, choice)
+        return Ranking(ids, scores, choice)
 
     def _choose(
         self, into: Collection, direction: Direction | None, request: SearchRequest, filtered_rows: int | None
@@ -432,28 +424,7 @@ class Searcher:
                 self._choices.put(key, choice)
         return choice
 
-    def _hits(
-        self,
-        request: SearchRequest,
-        into: Collection,
-        query: ResolvedQuery,
-        ranked: tuple[int | None, NDArray[np.int64], NDArray[np.float32]],
-        entries: dict[int, dict[str, Any]],
-        choice: Choice,
-    ) -> Hits:
-        """Return the best k of a ranking that are rows, and not the query's own."""
-        own_row, ids, scores = ranked
-        kept = ids >= 0 if own_row is None else (ids >= 0) & (ids != own_row)
-        ids, scores = ids[kept][: request.k], scores[kept][: request.k]
-        hits = tuple(
-            hit_of(rank, float(score), entries[row], into, self._root)
-            for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=1)
-        )
-        return Hits(
-            query=query.part, collection=into, row_ids=ids, scores=scores, choice=choice, where=request.where, hits=hits
-        )
-
-    def _entries(self, into: Collection, ranking: _Ranking, columns: list[str]) -> dict[int, dict[str, Any]]:
+    def _entries(self, into: Collection, ranking: Ranking, columns: list[str]) -> dict[int, dict[str, Any]]:
         # `np.unique` would import numpy.ma, a tenth of the time that a search from the command line takes.
         rows = np.array(sorted({*ranking.row_ids.ravel().tolist()} - {-1}), dtype=np.int64)
         return dict(zip(rows.tolist(), self._version.catalog.rows(into, rows, columns), strict=True))

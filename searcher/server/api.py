@@ -80,6 +80,9 @@ async def _short_body(request: Request) -> bytes:
 def _limited(search: SearchRequest, settings: ServerSettings) -> SearchRequest:
     if search.k > settings.max_k:
         raise RefusedError(400, f"k={search.k} is above this server's limit of {settings.max_k}; ask for fewer")
+    if search.offset + search.k > settings.max_k:
+        reach = f"offset={search.offset} and k={search.k} reach beyond this server's limit of {settings.max_k} hits"
+        raise RefusedError(400, f"{reach}; narrow the search by where")
     return search
 
 
@@ -477,7 +480,9 @@ def _answer(snapshot: Snapshot, search: SearchRequest, direction: Direction, hit
         "query": query,
         "direction": direction,
         "k": search.k,
+        "offset": search.offset,
         "where": search.where,
+        "min_score": search.min_score,
         "hits": [shown_entry(hit.to_json()) for hit in hits],
         "ann": hits.ann,
     }

@@ -66,6 +66,7 @@ class Section:
     about: str = ""
     more: str = ""
     filtered: bool = False
+    min_score: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +106,7 @@ def hit_section(snapshot: Snapshot, hits: Hits, title: str, more: str, query: Pa
         about=about(hits).partition(", ")[2],  # the page has said how many
         more=more,
         filtered=bool(hits.where),
+        min_score=hits.min_score,
     )
 
 

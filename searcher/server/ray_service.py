@@ -134,14 +134,17 @@ class RayEngine(Engine):
     async def answer(self, snapshot: Snapshot, request: SearchRequest, query: ResolvedQuery) -> Hits:
         """Return the best hits of all indexes."""
         into = request.into or snapshot.collections[0]
+        # A page of all indexes together is cut from the first hits of each.
+        alone = len(self._replicas) == 1
+        deeper = request if alone else replace(request, k=request.k + request.offset, offset=0)
         offsets = [snapshot.offset(into, position) for position in range(len(self._replicas))]
         results = await asyncio.gather(
             *(
-                self._ask(handle, request, _for_index(snapshot, query, position))
+                self._ask(handle, deeper, _for_index(snapshot, query, position))
                 for position, handle in enumerate(self._replicas)
             )
         )
-        return merge(results, request.k, [version.name for version in snapshot.versions], offsets)
+        return merge(results, request, [version.name for version in snapshot.versions], offsets)
 
     async def _ask(self, handle: Any, request: SearchRequest, query: ResolvedQuery) -> Hits:
         """Ask one index; a search changes nothing, so one that is lost with its replica is asked again."""
@@ -168,12 +171,12 @@ def _for_index(snapshot: Snapshot, query: ResolvedQuery, position: int) -> Resol
     return query._replace(part=replace(query.part, content=None), row=row)
 
 
-def merge(results: Sequence[Hits], k: int, names: Sequence[str], offsets: Sequence[int]) -> Hits:
+def merge(results: Sequence[Hits], request: SearchRequest, names: Sequence[str], offsets: Sequence[int]) -> Hits:
     """Return the k best hits of several indexes, ranked anew: by score, equal scores by item id.
 
     Args:
         results: The hits of each index.
-        k: Hits wanted.
+        request: Says which of them are shown, by `k` and `offset`.
         names: Of the indexes; each hit of several says which it is from, in its metadata as `index`.
         offsets: What to add to the row ids of each.
     """
@@ -185,12 +188,13 @@ def merge(results: Sequence[Hits], k: int, names: Sequence[str], offsets: Sequen
         for hit, row in zip(hits, hits.row_ids.tolist(), strict=True)
     ]
     merged.sort(key=lambda one: one[:2])
-    best = merged[:k]
+    best = merged[request.offset : request.offset + request.k]
     return replace(
         results[0],
         row_ids=np.array([row for _, _, row, _ in best], dtype=np.int64),
         scores=np.array([-score for score, _, _, _ in best], dtype=np.float32),
-        hits=tuple(replace(hit, rank=rank) for rank, (_, _, _, hit) in enumerate(best, start=1)),
+        offset=request.offset,
+        hits=tuple(replace(hit, rank=rank) for rank, (_, _, _, hit) in enumerate(best, start=request.offset + 1)),
     )
 
 

@@ -31,6 +31,7 @@ from indexer.ray.connection import connect_ray
 from searcher import Hit, Hits, Searcher, SearchError
 from searcher.operating_points import Choice
 from searcher.query import vector_part
+from searcher.request import SearchRequest
 from searcher.server import ServerSettings
 from searcher.server.ray_service import Replica, Served, check_alike, deploy, merge
 
@@ -259,14 +260,16 @@ def some_hits(part: int, scores: list[float]) -> Hits:
     )
 
 
-@given(answers=st.lists(st.lists(SCORES, max_size=8), min_size=2, max_size=4), k=st.integers(1, 10))
-def test_the_best_of_each_are_the_best_of_all(answers: list[list[float]], k: int) -> None:
+@given(
+    answers=st.lists(st.lists(SCORES, max_size=8), min_size=2, max_size=4), k=st.integers(1, 10), skip=st.integers(0, 9)
+)
+def test_the_best_of_each_are_the_best_of_all(answers: list[list[float]], k: int, skip: int) -> None:
     every = [some_hits(part, scores) for part, scores in enumerate(answers)]
     names, offsets = [f"index {part}" for part in range(len(every))], [8 * part for part in range(len(every))]
-    merged = merge(every, k, names, offsets)
-    right = sorted(((hit.score, hit.item_id) for hits in every for hit in hits), key=lambda one: (-one[0], one[1]))[:k]
-    assert [(hit.score, hit.item_id) for hit in merged] == right
-    assert [hit.rank for hit in merged] == list(range(1, len(right) + 1))
+    merged = merge(every, SearchRequest(k=k, offset=skip), names, offsets)
+    best = sorted(((hit.score, hit.item_id) for hits in every for hit in hits), key=lambda one: (-one[0], one[1]))
+    assert [(hit.score, hit.item_id) for hit in merged] == best[skip : skip + k]
+    assert [hit.rank for hit in merged] == list(range(skip + 1, skip + 1 + len(merged)))
     for hit, row in zip(merged, merged.row_ids.tolist(), strict=True):
         part, _, number = hit.item_id.partition("-")
         assert (row, hit.metadata["index"]) == (8 * int(part) + int(number), f"index {part}")

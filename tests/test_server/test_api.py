@@ -35,6 +35,26 @@ def test_a_direction_looks_among_the_texts(server: Served, direct: Searcher) -> 
     same(server.ask(text="green", direction="text_to_text", k=4), direct.text_to_text("green", k=4))
 
 
+def test_pages_and_a_floor_reach_the_search(server: Served, direct: Searcher) -> None:
+    answer = server.ask(text="a red square", k=5, offset=5)
+    whole = direct.text_to_image("a red square", k=10)
+    assert [hit["item_id"] for hit in answer["hits"]] == whole.item_ids.tolist()[5:]
+    assert [hit["rank"] for hit in answer["hits"]] == [6, 7, 8, 9, 10]
+    assert answer["offset"] == 5
+    floor = float(whole.scores[3])
+    answer = server.ask(text="a red square", k=40, min_score=floor)
+    assert answer["hits"]
+    assert all(hit["score"] >= floor for hit in answer["hits"])
+    assert answer["min_score"] == floor
+    assert server.ask(text="a red square", min_score=1)["hits"] == []
+
+
+def test_a_page_beyond_the_limit_of_the_server_is_refused(server: Served) -> None:
+    answer = server.get("/search", params={"text": "red", "offset": 995, "k": 10})
+    assert answer.status_code == 400
+    assert "offset=995 and k=10 reach beyond this server's limit of 1000 hits" in answer.json()["error"]
+
+
 def test_a_filter_and_a_recall_reach_the_search(server: Served, direct: Searcher) -> None:
     where = "caption ILIKE '%blue%' AND width >= 40"
     answer = server.ask(text="a red square", k=20, where=where, ann_recall=0.99)

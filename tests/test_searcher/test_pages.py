@@ -1,0 +1,119 @@
+"""Pages of a ranking fit together, and a floor leaves out what scores lower."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from searcher import Searcher, SearchError, SearchRequest
+from searcher.query import item_part, vector_part
+from twinlens.commands.search import search
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+def test_pages_in_turn_are_the_ranking_whole(searcher: Searcher, size: int) -> None:
+    whole = searcher.text_to_image("a red door", 320)
+    pages = [searcher.text_to_image("a red door", size, offset=start) for start in range(0, 320, size)][:50]
+    ids = [item for page in pages for item in page.item_ids]
+    assert ids == whole.item_ids.tolist()[: len(ids)]
+    assert [hit.rank for page in pages for hit in page] == list(range(1, len(ids) + 1))
+    assert [hit.score for page in pages for hit in page] == whole.scores.tolist()[: len(ids)]
+
+
+def test_pages_after_the_first_fit_together_where_the_search_is_approximate(
+    wide: Searcher, wide_vectors: np.ndarray
+) -> None:
+    queries = np.random.default_rng(5).standard_normal((40, wide_vectors.shape[1])).astype(np.float32)
+    for query in queries:
+        pages = [wide.text_to_image(query, 10, offset=start) for start in range(10, 100, 10)]
+        assert not any(page.choice.exact for page in pages)
+        rest = [item for page in pages for item in page.item_ids]
+        assert rest == wide.text_to_image(query, 100).item_ids.tolist()[10:]
+
+
+def test_a_page_beyond_the_end_is_empty_and_says_so(searcher: Searcher) -> None:
+    hits = searcher.text_to_image("red", 10, offset=5000)
+    assert (len(hits), hits.to_json()["hits"]) == (0, [])
+    assert searcher.text_to_image("red", 10, offset=315).item_ids.shape == (5,)
+
+
+def test_an_item_is_on_no_page_of_its_own(searcher: Searcher) -> None:
+    part = item_part("img-3", "images")
+    pages = [
+        searcher.search(SearchRequest(parts=(part,), into="images", k=80, offset=start)) for start in (0, 80, 160, 240)
+    ]
+    ids = [item for page in pages for item in page.item_ids]
+    assert len(ids) == len(set(ids)) == 319
+    assert "img-3" not in ids
+
+
+def test_a_floor_leaves_out_what_scores_lower(searcher: Searcher) -> None:
+    whole = searcher.text_to_image("a red door", 320)
+    floor = float(whole.scores[40])
+    hits = searcher.text_to_image("a red door", 320, min_score=floor)
+    assert hits.item_ids.tolist() == whole.item_ids[whole.scores >= floor].tolist()
+    assert len(searcher.text_to_image("a red door", 10, min_score=floor)) == 10
+    second = searcher.text_to_image("a red door", 30, offset=30, min_score=floor)
+    assert second.item_ids.tolist() == hits.item_ids.tolist()[30:60]
+    assert hits.to_json()["min_score"] == floor
+
+
+def test_nothing_may_be_good_enough(searcher: Searcher) -> None:
+    hits = searcher.text_to_image("a red door", 5, min_score=1)
+    assert (len(hits), hits.to_json()["hits"]) == (0, [])
+    assert "nothing scores 1 or more" in hits._repr_html_()
+
+
+def test_arrays_have_pages_and_floors_too(searcher: Searcher, corpus: Any) -> None:
+    vectors = corpus.texts[:3]
+    ids, scores = searcher.search_vectors("images", vectors, 60)
+    second, lower = searcher.search_vectors("images", vectors, 20, offset=20)
+    assert second.tolist() == ids[:, 20:40].tolist()
+    np.testing.assert_array_equal(lower, scores[:, 20:40])
+    floor = float(scores[0, 9])
+    kept, high = searcher.search_vectors("images", vectors, 60, min_score=floor)
+    assert kept.shape == high.shape == (3, 60)
+    assert [item for item in kept[0] if item is not None] == ids[0, scores[0] >= floor].tolist()
+    assert np.isneginf(high[kept == None]).all()  # noqa: E711 - elementwise
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"offset": -1}, "offset=-1 must be a whole number from 0 to 10,000"),
+        ({"offset": 2.5}, "offset=2.5 must be a whole number"),
+        ({"offset": True}, "offset=True must be"),
+        ({"offset": 9_995}, "offset=9995 and k=10 reach beyond 10,000 hits; narrow the search by where"),
+        ({"min_score": 1.5}, "min_score=1.5 must be from -1 to 1"),
+        ({"min_score": float("nan")}, "min_score=nan must be from -1 to 1"),
+        ({"min_score": "high"}, "min_score='high' must be from -1 to 1"),
+    ],
+)
+def test_what_is_no_page_and_no_floor_is_refused(searcher: Searcher, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SearchError, match=message):
+        searcher.text_to_image("red", **options)
+    with pytest.raises(SearchError, match=message):
+        SearchRequest(parts=(vector_part(np.ones(4), "text"),), **options)
+
+
+def test_the_command_shows_pages_and_says_when_nothing_is_good_enough(
+    corpus: Any, encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("encoders.load_encoder", lambda spec, device, precision: encoder)
+
+    def run(*arguments: str) -> str:
+        done = CliRunner().invoke(search, [str(corpus.index), "a red door", *arguments], catch_exceptions=False)
+        assert done.exit_code == 0
+        return done.stdout
+
+    first = json.loads(run("-k", "20", "--output", "json"))["hits"]
+    second = json.loads(run("-k", "10", "--offset", "10", "--output", "json"))
+    assert second["hits"] == first[10:]
+    assert second["offset"] == 10
+    assert "nothing scores 0.99 or more" in run("--min-score", "0.99")
+    assert json.loads(run("--min-score", "0.99", "--output", "json"))["hits"] == []
+    assert "there are no hits after the first 400 or fewer" in run("--offset", "400")
