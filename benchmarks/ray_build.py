@@ -45,11 +45,11 @@ class Pace(SilentProgress):
             self.others = (others_busy() - self._busy) / (time.perf_counter() - self._since)
         self._stage = name
 
-    def advance(self, units: int, hint: str = "") -> None:
+    def advance(self, units: int, hint: str = "", left: float | None = None) -> None:
         if self._stage != "encode":
             return
         self.done, self._ended = self.done + units, time.perf_counter()
-        if self._begun is None and (hint == self._ready or self._ready == "0 workers"):
+        if self._begun is None and (hint.endswith(self._ready) or self._ready == "0 workers"):
             self._begun = (self._ended, self.done)
         if self._what is not None and self.done >= self._at:
             what, self._what = self._what, None

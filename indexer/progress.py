@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as RichProgress
 
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 2.0, 10.0
 
 
 class Progress(Protocol):
@@ -23,8 +23,14 @@ class Progress(Protocol):
     def stage(self, name: str, total: int) -> None:
         """Begin a stage of `total` units; the stage before it is over."""
 
-    def advance(self, units: int, hint: str = "") -> None:
-        """Add finished units; `hint` is a few words such as the bottleneck."""
+    def advance(self, units: int, hint: str = "", left: float | None = None) -> None:
+        """Add finished units.
+
+        Args:
+            units: How many.
+            hint: A few words such as the bottleneck.
+            left: Seconds until the end of the stage, where whoever advances knows better than the rate so far.
+        """
 
 
 class SilentProgress:
@@ -36,17 +42,17 @@ class SilentProgress:
     def stage(self, name: str, total: int) -> None:
         """Do nothing."""
 
-    def advance(self, units: int, hint: str = "") -> None:
+    def advance(self, units: int, hint: str = "", left: float | None = None) -> None:
         """Do nothing."""
 
 
 class LineProgress:
-    """Writes a line at the start of each stage and every ten seconds of it: for logs."""
+    """Writes a line some seconds after the start of each stage, every ten seconds of it, and at its end: for logs."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._name, self._total, self._done = "", 0, 0
-        self._started = self._last = time.monotonic()
+        self._started = self._next = time.monotonic()
 
     def note(self, text: str) -> None:
         """Write a line."""
@@ -55,20 +61,22 @@ class LineProgress:
     def stage(self, name: str, total: int) -> None:
         """Begin a stage."""
         self._name, self._total, self._done = name, total, 0
-        self._started = self._last = time.monotonic()
+        self._started = time.monotonic()
+        self._next = self._started + SECONDS_TO_FIRST_LINE
 
-    def advance(self, units: int, hint: str = "") -> None:
+    def advance(self, units: int, hint: str = "", left: float | None = None) -> None:
         """Count units, and write a line where it is time for one."""
         self._done += units
         now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_LINES and self._done < self._total:
+        if now < self._next and self._done < self._total:
             return
-        self._last = now
+        self._next = now + SECONDS_BETWEEN_LINES
         seconds = max(now - self._started, 1e-9)
-        left = (self._total - self._done) * seconds / max(self._done, 1)
+        if left is None:
+            left = (self._total - self._done) * seconds / max(self._done, 1)
         self.note(
             f"{self._name}: {self._done:,} of {self._total:,}, {self._done / seconds:,.0f} a second, "
-            f"{left:,.0f} s left{', ' + hint if hint else ''}"
+            f"{duration(left)} left{', ' + hint if hint else ''}"
         )
 
 
@@ -78,7 +86,7 @@ class BarProgress:
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
         self._task = None
-        self._started, self._done = time.monotonic(), 0
+        self._started, self._done, self._total = time.monotonic(), 0, 0
 
     def note(self, text: str) -> None:
         """Print a line above the bars."""
@@ -87,14 +95,24 @@ class BarProgress:
     def stage(self, name: str, total: int) -> None:
         """Begin a new bar."""
         self._started, self._done = time.monotonic(), 0
-        self._task = self._bars.add_task(name, total=total, rate="", hint="")  # type: ignore[assignment]
+        self._total = total
+        self._task = self._bars.add_task(name, total=total, rate="", left="", hint="")  # type: ignore[assignment]
 
-    def advance(self, units: int, hint: str = "") -> None:
+    def advance(self, units: int, hint: str = "", left: float | None = None) -> None:
         """Move the current bar."""
         self._done += units
         rate = self._done / max(time.monotonic() - self._started, 1e-9)
+        rest = (self._total - self._done) / rate if left is None and rate else left or 0.0
         if self._task is not None:
-            self._bars.update(self._task, advance=units, rate=f"{rate:,.0f}/s", hint=hint)
+            said = f"{duration(rest)} left"
+            self._bars.update(self._task, advance=units, rate=f"{rate:,.0f}/s", left=said, hint=hint)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds in the unit in which people think of as many: `95 s`, `12 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:,.0f} s"
+    return f"{seconds / 60:,.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:,.1f} h"
 
 
 @contextmanager
@@ -109,7 +127,7 @@ def console_progress(stream: TextIO) -> Iterator[Progress]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[hint]}"),
     )
     with RichProgress(*columns, console=console) as bars:

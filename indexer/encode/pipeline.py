@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
@@ -23,6 +24,7 @@ from ..corpus.item import Item, Rejection, shown
 from ..errors import BuildError, RejectedError
 from ..progress import Progress
 from .decode_pool import ImageReader, Prepared, Step, read_ahead
+from .encode_progress import IMAGES, TEXTS, WAITING, WRITING, EncodeProgress
 from .reuse import Reuse
 from .shards import Corpus, Shard, ShardTable, is_of
 
@@ -30,7 +32,6 @@ from .shards import Corpus, Shard, ShardTable, is_of
 TEXT_BLOCK = 1024
 # Two: one that is computed and one that waits, so that the encoder never does.
 _BATCHES_UNDER_WAY = 2
-WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +154,7 @@ class ImageBatches:
     encoder: Encoder
     thread: ThreadPoolExecutor
     report: EncodeReport
-    progress: Progress
+    meter: EncodeProgress
     under_way: deque[tuple[list[int], Future[np.ndarray]]] = field(default_factory=deque)
 
     def start(self, table: ShardTable, images: list[tuple[int, np.ndarray]]) -> None:
@@ -175,7 +176,7 @@ class ImageBatches:
         positions, vectors = self.under_way.popleft()
         with self.report.timed(IMAGES):
             table.set_vectors(positions, vectors.result())
-        self.progress.advance(len(positions), f"limit: {self.report.bottleneck}")
+        self.meter.add(images=len(positions), hint=f"limit: {self.report.bottleneck}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +203,7 @@ class ShardEncoder:
         started = time.perf_counter()
         self.report.device, self.report.precision = self.encoder.device, self.encoder.precision
         self.report.backend = backend_of(self.encoder)
-        self.progress.stage("encode", self.corpus.items)
+        self.meter.begin()
         with ThreadPoolExecutor(self.config.workers) as pool, ThreadPoolExecutor(1) as writer:
             try:
                 # On a GPU one thread packs and sends a batch while the other's is computed.
@@ -228,6 +229,11 @@ class ShardEncoder:
         if written is not None:
             written.result()
 
+    @cached_property
+    def meter(self) -> EncodeProgress:
+        """How far this is."""
+        return EncodeProgress(progress=self.progress, corpus=self.corpus, stages=self.report.stages)
+
     @property
     def _batch_size(self) -> int:
         return self.config.batch_size or self.encoder.batch_size
@@ -241,18 +247,18 @@ class ShardEncoder:
                 continue
             self.report.resumed += table.num_rows
             self.count(table)
-            self.progress.advance(table.num_rows, "finished before")
+            self.meter.add_shard(table, "finished before", resumed=True)
 
     def _encode(self, steps: Iterable[Step], feeder: ThreadPoolExecutor) -> pa.Table:
         table: ShardTable | None = None
-        batches = ImageBatches(encoder=self.encoder, thread=feeder, report=self.report, progress=self.progress)
+        batches = ImageBatches(encoder=self.encoder, thread=feeder, report=self.report, meter=self.meter)
         images: list[tuple[int, np.ndarray]] = []
         texts: list[tuple[int, str]] = []
         for step in steps:
             table = table or ShardTable(self.encoder.dim, self.metadata, step.shard.digest, self.read_from_ns)
             if isinstance(step.entry, Rejection):
                 table.reject(step.entry)
-                self.progress.advance(1)
+                self.meter.add(unreadable=1)
             elif step.image is None:
                 self._take_text(table, step.entry, texts)
             else:
@@ -273,6 +279,7 @@ class ShardEncoder:
             texts.append((position, str(item.content)))
         else:
             self._take_over(table, position, self.reuse.vector("texts", known.row_id))
+            self.meter.add(texts=1)
 
     def _take_image(
         self, table: ShardTable, item: Item, image: Future[Prepared | Rejection], images: list[tuple[int, np.ndarray]]
@@ -281,18 +288,18 @@ class ShardEncoder:
             prepared = image.result()
         if isinstance(prepared, Rejection):
             table.reject(prepared)
-            self.progress.advance(1)
+            self.meter.add(images=1)
             return
         position = table.add_image(item, prepared.info)
         if prepared.pixels is not None:
             images.append((position, prepared.pixels))
         elif prepared.vector is not None:
             self._take_over(table, position, prepared.vector)
+            self.meter.add(images=1)
 
     def _take_over(self, table: ShardTable, position: int, vector: np.ndarray) -> None:
         table.set_vectors([position], vector[None])
         self.report.reused += 1
-        self.progress.advance(1)
 
     def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
         encode = with_prompt(self.encoder.encode_texts, self.config.prompt)
@@ -301,7 +308,7 @@ class ShardEncoder:
             with self.report.timed(TEXTS):
                 vectors = encode([text for _, text in block])
             table.set_vectors([position for position, _ in block], vectors)
-            self.progress.advance(len(block), f"limit: {self.report.bottleneck}")
+            self.meter.add(texts=len(block), hint=f"limit: {self.report.bottleneck}")
 
     def count(self, table: pa.Table) -> None:
         """Count a finished shard.

@@ -64,7 +64,7 @@ class RayExecutor:
         """
         started = time.perf_counter()
         job.progress.note(f"Ray: {self._room}")
-        job.progress.stage("encode", job.corpus.items)
+        job.meter.begin()
         crew = Crew(ray=self._ray, job=job, room=self._room, setup=self._setup(job))
         try:
             crew.run(job.unfinished(shards))
@@ -291,7 +291,7 @@ class Crew:
         self.job.report.reused += answer.reused
         self.job.count(answer.table)
         working = sum(one.info is not None for one in self._members)
-        self.job.progress.advance(answer.table.num_rows, f"{working} workers")
+        self.job.meter.add_shard(answer.table, f"{working} workers")
 
     def _look_again(self, call: Call, answer: Unlike) -> None:
         """Send a shard once more if a file of it has just changed; else the node sees another corpus than we do."""

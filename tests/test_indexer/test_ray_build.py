@@ -90,7 +90,7 @@ class At(SilentProgress):
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def advance(self, units: int, hint: str = "") -> None:
+    def advance(self, units: int, hint: str = "", left: float | None = None) -> None:
         self.units -= units
         if self.units <= 0 and self.what is not None:
             what, self.what = self.what, None

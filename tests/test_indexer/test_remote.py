@@ -42,7 +42,7 @@ class Told:
     def stage(self, name: str, total: int) -> None:
         self.stages.append((name, total))
 
-    def advance(self, units: int, hint: str = "") -> None:
+    def advance(self, units: int, hint: str = "", left: float | None = None) -> None:
         pass
 
 
