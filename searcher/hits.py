@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.catalog import ITEM_COLUMNS
-from storage.schema import Collection
+from storage.schema import ITEM_COLUMNS, Collection
 
 from .errors import SearchError
 from .operating_points import Choice

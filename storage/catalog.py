@@ -23,26 +23,19 @@ from .filtering.cost import is_plain
 from .filtering.evaluate import evaluate
 from .filtering.process import FilterProcesses
 from .metadata_columns import check_names, stored
-from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, LATER_COLUMNS, Collection
+from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, Collection
 from .where import parse_predicate, predicate_sql, shortened
 
 
 def _image_columns() -> dict[str, pa.DataType]:
-    columns: dict[str, pa.DataType] = dict(ITEM_COLUMNS)
-    for name, kind in IMAGE_INFO_COLUMNS.items():
+    columns: dict[str, pa.DataType] = {}
+    for name, kind in {**ITEM_COLUMNS, **IMAGE_INFO_COLUMNS}.items():
         columns[name] = pa.type_for_alias(kind)
         if name == "sha256":
             columns["split"] = pa.string()
     return columns
 
 
-# What every item has: a hit shows these in fields of their own.
-ITEM_COLUMNS: Mapping[str, pa.DataType] = {
-    "row_id": pa.int64(),
-    "item_id": pa.string(),
-    "uri": pa.string(),
-    "caption": pa.string(),
-}
 IMAGE_COLUMNS: Mapping[str, pa.DataType] = _image_columns()
 TEXT_COLUMNS: Mapping[str, pa.DataType] = {name: IMAGE_COLUMNS[name] for name in (*ITEM_COLUMNS, "sha256", "split")}
 PAIR_COLUMNS: Mapping[str, pa.DataType] = {"image_row": pa.int64(), "text_row": pa.int64()}
@@ -81,7 +74,6 @@ def restored_keyboard_interrupt() -> Iterator[None]:
 
 __all__ = [
     "IMAGE_COLUMNS",
-    "ITEM_COLUMNS",
     "PAIR_COLUMNS",
     "REJECTED_COLUMNS",
     "RESERVED_NAMES",

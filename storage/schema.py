@@ -75,6 +75,8 @@ class ImageInfo:
 _HINTS = get_type_hints(ImageInfo, include_extras=True)
 IMAGE_INFO_COLUMNS: Mapping[str, str] = {one.name: _HINTS[one.name].__metadata__[0] for one in fields(ImageInfo)}
 """The Arrow type of each field of `ImageInfo`, in order."""
+ITEM_COLUMNS: Mapping[str, str] = {"row_id": "int64", "item_id": "string", "uri": "string", "caption": "string"}
+"""What every item of a catalog has, with its Arrow type: a hit shows these in fields of their own."""
 LATER_COLUMNS = frozenset(one.name for one in fields(ImageInfo) if one.default is not MISSING)
 """Columns that an older catalog may lack."""
 

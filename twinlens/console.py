@@ -55,6 +55,9 @@ def _foreign(name: str, origin: Path | None, home: Path) -> str:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+TOKEN = "TWINLENS_TOKEN"
+"""The environment variable with the token that a server asks for and callers show."""
+
 output_option: Callable[[F], F] = click.option(
     "--output",
     type=click.Choice(["text", "json"]),

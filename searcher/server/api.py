@@ -22,6 +22,7 @@ from encoders.errors import EncoderError
 from storage.errors import SearchParameterError
 from storage.schema import Collection, Direction
 
+from ..client import option_text
 from ..errors import EncoderMismatchError, ItemNotFoundError, ParameterError, SearcherClosedError, SearchError
 from ..hits import Hits, plain
 from ..request import OPTIONS, PARAMETERS, PARTS, SearchRequest, body_schema, parse_request
@@ -207,7 +208,7 @@ class PageQuery:
     @property
     def hidden_fields(self) -> list[tuple[str, str]]:
         """Name and value of the options that a new search keeps and that have no field of their own on the page."""
-        return [(name, _as_text(self.options[name])) for name in self.options if name not in ("into", "where", "k")]
+        return [(name, option_text(self.options[name])) for name in self.options if name not in ("into", "where", "k")]
 
     def with_options(self, **changes: Any) -> PageQuery:
         """Return the view with some options changed; None or an empty text takes one away."""
@@ -219,7 +220,9 @@ class PageQuery:
         parts = {name: changes.pop(name) for name in _PARTS if name in changes}
         view = replace(self, **parts).with_options(**changes)
         values = {name: getattr(view, name) for name in _PARTS} | dict(view.options)
-        given = {name: _as_text(value) for name, value in values.items() if value and (name, value) != ("k", USUAL_K)}
+        given = {
+            name: option_text(value) for name, value in values.items() if value and (name, value) != ("k", USUAL_K)
+        }
         return "?" + urlencode(given, errors="replace") if given else "./"
 
 
@@ -241,12 +244,6 @@ def page_query(given: Mapping[str, str]) -> PageQuery:
         of=PARTS["collection"].parse("of", texts["of"]) if "of" in texts else None,
         options=options,
     )
-
-
-def _as_text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(value)
-    return "1" if value is True else str(value)
 
 
 _LONGEST = 600

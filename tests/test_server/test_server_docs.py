@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from served_index import Served
 
+from twinlens.commands.search import search
 from twinlens.commands.serve import serve
 
 
@@ -18,7 +19,7 @@ def text(home: Path) -> str:
 
 
 def test_every_option_it_names_exists_with_the_default_it_says(text: str) -> None:
-    shown = CliRunner().invoke(serve, ["--help"]).output
+    shown = "".join(CliRunner().invoke(command, ["--help"]).output for command in (serve, search))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--id"}
     assert len(named) > 8
     assert {name for name in named if name not in shown} == set()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from searcher.errors import SearchError
 from searcher.hits import Hits, table
 from searcher.query import image_part, text_part
 from searcher.request import OPTIONS, SearchRequest
-from searcher.searcher import Searcher
 
-from ..console import emit, output_option
+from ..console import TOKEN, emit, output_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +37,7 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 
 
 @click.command()
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("index", required=False)
 @click.argument("words", required=False)
 @click.option("--text", "texts", multiple=True, help="Search with words; may be given several times.")
 @click.option("--image", "images", multiple=True, help="Search with an image file; may be given several times.")
@@ -61,17 +62,28 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 )
 @click.option("--gallery", type=click.Path(path_type=Path, dir_okay=False), help="Write the hits as an HTML page.")
 @click.option("--root", type=click.Path(path_type=Path), help="Where the images are, if the corpus was moved.")
+@click.option("--server", metavar="URL", help="Ask a running `twinlens serve` in place of opening INDEX.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, help="Seconds to wait for --server."
+)
 @output_option
-def search(index: Path, words: str | None, output: str, **options: Any) -> None:
+def search(index: str | None, words: str | None, output: str, **options: Any) -> None:
     """Search INDEX by WORDS, or by images.
 
     \b
       twinlens search photos.index "a dog in the snow"
       twinlens search photos.index --image query.jpg --into texts
+      twinlens search --server http://127.0.0.1:8000/ "a dog in the snow"
 
     Several --text and --image are answered in this order, first the texts. With --output json one query gives one
-    object, several give a list of them.
+    object, several give a list of them. A server is shown the token that TWINLENS_TOKEN holds; it does not tell where
+    the images are.
     """
+    if options["server"] is not None:
+        _check_for_server(index, words)
+        index, words = None, index
+    elif index is None:
+        raise click.UsageError("give the INDEX to search, or a running server by --server")
     if words is not None and options["texts"]:
         raise click.UsageError(f"the words {words[:40]!r} and --text were given; give each query by --text")
     options["texts"] = options["texts"] if words is None else (words,)
@@ -79,16 +91,44 @@ def search(index: Path, words: str | None, output: str, **options: Any) -> None:
         raise SearchError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
     requests = _requests(options)
+    results = _asked(requests, options) if index is None else _searched(Path(index), requests, options)
+    if options["contact_sheet"] or options["gallery"]:
+        _draw(results, options)
+    answers = [hits.to_json() for hits in results]
+    emit(output, answers[0] if len(answers) == 1 else answers, table(results))
+
+
+def _searched(index: Path, requests: list[SearchRequest], options: dict[str, Any]) -> list[Hits]:
+    from searcher.searcher import Searcher  # a server is asked without it, and without DuckDB and FAISS
+
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify", "root")}
     with Searcher.open(index, **opening) as searcher:
         results = [searcher.search(request) for request in requests]
         note = searcher.encoder_note
     if note is not None:
         click.echo(f"note: {note}", err=True)
-    if options["contact_sheet"] or options["gallery"]:
-        _draw(results, options)
-    answers = [hits.to_json() for hits in results]
-    emit(output, answers[0] if len(answers) == 1 else answers, table(results))
+    return results
+
+
+def _asked(requests: list[SearchRequest], options: dict[str, Any]) -> list[Hits]:
+    from searcher.client import ServerAddress
+
+    server = ServerAddress(url=options["server"], token=os.environ.get(TOKEN) or None, seconds=options["timeout"])
+    return [server.search(request) for request in requests]
+
+
+# What a server has settled when it was started, or what needs the files of the images.
+_NOT_FOR_SERVERS = ("version", "encoder", "device", "precision", "verify", "contact_sheet", "gallery", "root")
+
+
+def _check_for_server(index: str | None, words: str | None) -> None:
+    context = click.get_current_context()
+    typed = [name for name in _NOT_FOR_SERVERS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    if typed:
+        flag = f"--{typed[0].replace('_', '-')}"
+        raise click.UsageError(f"{flag} is for an INDEX of this machine and not for --server; leave one of them out")
+    if words is not None:
+        raise click.UsageError(f"--server takes no INDEX: give the words alone, without {index!r}")
 
 
 def _check_files(options: dict[str, Any]) -> None:

@@ -17,9 +17,8 @@ from searcher.server.errors import ServerError
 from searcher.server.settings import LOOPBACK_HOSTS, ServerSettings
 from storage.errors import install_hint
 
-from ..console import emit, output_option
+from ..console import TOKEN, emit, output_option
 
-_TOKEN = "TWINLENS_TOKEN"  # the name of the variable
 _BACKLOG = 2_048
 _DEFAULTS = ServerSettings()
 # The parser of forms writes a line for each byte that it does not like, which is for callers to choose.
@@ -32,7 +31,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all."),
     click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True, help="0 takes a free one."),
     click.option(
-        "--token-file", type=click.Path(path_type=Path), help=f"A file with the token callers must show; or {_TOKEN}."
+        "--token-file", type=click.Path(path_type=Path), help=f"A file with the token callers must show; or {TOKEN}."
     ),
     click.option("--allow-host", multiple=True, metavar="NAME", help="A further name that the server answers to."),
     click.option("--root", type=click.Path(path_type=Path), help="Where the images are, if the corpus was moved."),
@@ -145,7 +144,7 @@ def server_settings(options: dict[str, Any]) -> ServerSettings:
 
 def _token(file: Path | None) -> str | None:
     if file is None:
-        return os.environ.get(_TOKEN) or None
+        return os.environ.get(TOKEN) or None
     try:
         token = file.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
