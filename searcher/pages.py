@@ -1,9 +1,9 @@
-"""Pages of a ranking: how deep to rank for one, and which of the ranked rows it shows."""
+"""Pages of a ranking: how deep to rank for one, which of the ranked rows it shows, and how diverse they are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,10 @@ from .request import MAX_K, SearchRequest
 
 # Pages after the first are cut from rankings of these depths, so that those of one depth fit together.
 _DEPTHS = (100, 1_000, MAX_K)
+# Diverse hits are chosen among so many candidates a hit, at least so many.
+_POOL_SHARE, _POOL = 4, 200
 
+Gather = Callable[[NDArray[np.int64]], NDArray[Any]]
 Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
@@ -28,30 +31,69 @@ class Ranking(NamedTuple):
 def depth(request: SearchRequest, *, own: bool = False) -> int:
     """Return how many hits are ranked for a page; the pages after the first are cut from rankings of few depths."""
     needed = min(request.offset + request.k + own, MAX_K)
+    if request.diversity:
+        return min(max(_POOL, _POOL_SHARE * needed), MAX_K)
     return next(one for one in _DEPTHS if one >= needed) if request.offset else needed
 
 
-def page(ranking: Ranking, request: SearchRequest) -> Ranking:
-    """Return the columns of a ranking that a page shows, without the scores below the floor."""
-    shown = slice(request.offset, request.offset + request.k)
-    ids, scores = ranking.row_ids[:, shown], ranking.scores[:, shown]
-    if request.min_score is not None:
-        low = scores < request.min_score
-        ids, scores = np.where(low, -1, ids), np.where(low, np.float32(-np.inf), scores)
-    return ranking._replace(row_ids=ids, scores=scores)
-
-
-def shown_rows(ranking: Ranking, request: SearchRequest, own: Sequence[int | None]) -> Iterator[Rows]:
-    """Yield row ids and scores, (k,) or fewer, that the page of each query shows.
+def shown_rows(ranking: Ranking, request: SearchRequest, own: Sequence[int | None], gather: Gather) -> list[Rows]:
+    """Return row ids and scores, (k,) or fewer, that the page of each query shows.
 
     Args:
         ranking: Of all queries.
-        request: Says which page it is, and which scores are too low for it.
+        request: Says which page it is, which scores are too low for it, and how unlike its hits are to be.
         own: The row of each query that is an item itself, which is no hit of its own; None for others.
+        gather: Row ids (n,) to their vectors (n, dim).
     """
-    page = slice(request.offset, request.offset + request.k)
+    shown = slice(request.offset, request.offset + request.k)
+    pages = []
     for own_row, ids, scores in zip(own, ranking.row_ids, ranking.scores, strict=True):
         kept = ids >= 0 if own_row is None else (ids >= 0) & (ids != own_row)
         if request.min_score is not None:
             kept &= scores >= request.min_score
-        yield ids[kept][page], scores[kept][page]
+        rows, high = ids[kept], scores[kept]
+        if request.diversity and len(rows):
+            order = diverse_order(high, gather(rows), request.offset + request.k, request.diversity)
+            rows, high = rows[order], high[order]
+        pages.append((rows[shown], high[shown]))
+    return pages
+
+
+def diverse_order(
+    scores: NDArray[np.float32], vectors: NDArray[Any], count: int, diversity: float
+) -> NDArray[np.int64]:
+    """Return the positions of `count` candidates, or of all, each the best and least like those before it.
+
+    Maximal marginal relevance (Carbonell and Goldstein, 1998): the next one has the largest `(1 - diversity) * score -
+    diversity * likeness`, likeness being the largest cosine to any chosen one. Scores of texts and images lie elsewhere
+    than cosines of two images, so both are first brought to 0 to 1: scores over the candidates, likenesses from the
+    least to the best candidate up to 1.
+
+    Args:
+        scores: (n,) cosines to the query, best first.
+        vectors: (n, dim) unit rows.
+        count: How many to choose.
+        diversity: Above 0, at most 1.
+    """
+    wide = vectors.astype(np.float32)
+    spread = float(scores[0] - scores[-1]) or 1.0
+    gain = (1 - diversity) * (scores - scores[-1]) / spread
+    least = float((wide @ wide[0]).min())
+    scale = diversity / max(1 - least, 1e-6)
+    likeness = np.full(len(scores), -np.inf, dtype=np.float32)
+    order = np.zeros(min(count, len(scores)), dtype=np.int64)
+    for position in range(1, len(order)):
+        last = order[position - 1]
+        gain[last] = -np.inf
+        np.maximum(likeness, wide @ wide[last], out=likeness)
+        order[position] = int(np.argmax(gain - scale * likeness))
+    return order
+
+
+def arrays(pages: Sequence[Rows], k: int) -> Rows:
+    """Return pages as row ids (n, k) padded with -1 and scores (n, k) padded with -inf."""
+    ids = np.full((len(pages), k), -1, dtype=np.int64)
+    scores = np.full((len(pages), k), -np.inf, dtype=np.float32)
+    for number, (rows, high) in enumerate(pages):
+        ids[number, : len(rows)], scores[number, : len(rows)] = rows, high
+    return ids, scores

@@ -23,6 +23,7 @@ from .query import QueryPart, image_part, item_part, shown_value, text_part, vec
 MAX_K = 10_000
 DEFAULT_ANN_RECALL = 0.95
 _MAX_VALUES = 100_000
+_MOST_DIVERSE = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     where: str | None
     min_score: float | None
+    diversity: float
     ann_recall: float | None
     nprobe: int | None
     oversample: int | None
@@ -119,6 +121,9 @@ class SearchRequest:
         where: A DuckDB predicate on catalog columns, e.g. `width >= 640`; None for all items.
         min_score: Leave out hits with a lower cosine, -1 to 1; None for no floor. What one means depends on the
             encoder: with CLIP's family a text and an image that fit have 0.2 to 0.35, two images alike 0.7 to 1.
+        diversity: How unlike one another the hits are to be, 0 to 1: 0 takes the best, 1 the least alike of the
+            candidates, 0.3 to 0.5 is usual. They come in the order of their choice (maximal marginal relevance), and
+            their scores need not fall. For `offset + k` up to 1,000.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
         nprobe: Lists visited a query (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone unless
@@ -146,6 +151,12 @@ class SearchRequest:
     )
     min_score: float | None = field(
         default=None, metadata=_option(float, "Leave out hits with a lower score (cosine).", least=-1)
+    )
+    diversity: float = field(
+        default=0.0,
+        metadata=_option(
+            float, "How unlike one another the hits are to be, 0 to 1; 0.3 to 0.5 is usual.  [default: 0]", least=0
+        ),
     )
     ann_recall: float | None = field(
         default=None,
@@ -181,6 +192,10 @@ class SearchRequest:
                 f"offset={self.offset} and k={self.k} reach beyond {MAX_K:,} hits; narrow the search by where"
             )
 
+        if self.diversity and self.offset + self.k > _MOST_DIVERSE:
+            reach = f"diversity={self.diversity:g} is for {_MOST_DIVERSE:,} hits at most"
+            raise ParameterError(f"{reach}, and offset and k reach to {self.offset + self.k:,}; ask for fewer")
+
     @property
     def part(self) -> QueryPart:
         """The part of a request that has one.
@@ -194,6 +209,11 @@ class SearchRequest:
             raise QueryError("there is nothing to search with; give text, item, or by POST an image or a vector")
         kinds = " and ".join(part.kind for part in self.parts)
         raise QueryError(f"a search takes one of text, item, image and vector; {kinds} were given")
+
+    @property
+    def selects(self) -> bool:
+        """Whether what is shown is chosen from a ranking: by a page, a floor or diversity."""
+        return bool(self.offset or self.diversity or self.min_score is not None)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from .filters import Filters, RowIds
 from .hits import OWN_COLUMNS, Hits, hits_of
 from .operating_points import Choice, choose
 from .originals import corpus_root
-from .pages import Ranking, depth, page, shown_rows
+from .pages import Ranking, Rows, arrays, depth, shown_rows
 from .query import QueryPart, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .request import SearchOptions, SearchRequest
@@ -187,8 +187,8 @@ class Searcher:
         Args:
             query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
             k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
-            **options: `offset`, `where`, `min_score`, `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`;
-                `SearchRequest` says what they mean.
+            **options: `offset`, `where`, `min_score`, `diversity`, `ann_recall`, `nprobe`, `oversample`, `exact`,
+                `columns`; `SearchRequest` says what they mean.
 
         Returns:
             `Hits` for one query, a list of `Hits` for several, in their order.
@@ -278,16 +278,12 @@ class Searcher:
         with self._in_flight:
             queries = unit_rows(vectors, self._encoder.dim)
             ranking = self._rank(into, direction, queries, replace(request, k=depth(request), offset=0))
-            ranking = page(ranking, request)
             table = self._version.vectors(into)
-            if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0:
+            if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0 and not request.selects:
                 return table.item_ids(ranking.row_ids), ranking.scores
-            filled = ranking.row_ids >= 0
-            item_ids = np.full((len(queries), request.k), None, dtype=object)
-            scores = np.full(item_ids.shape, -np.inf, dtype=np.float32)
-            width = ranking.row_ids.shape[1]
-            item_ids[:, :width][filled] = table.item_ids(ranking.row_ids[filled])
-            scores[:, :width] = ranking.scores
+            row_ids, scores = arrays(shown_rows(ranking, request, [None] * len(queries), table.gather), request.k)
+            item_ids = np.full(row_ids.shape, None, dtype=object)
+            item_ids[row_ids >= 0] = table.item_ids(row_ids[row_ids >= 0])
         return item_ids, scores
 
     def answer(self, request: SearchRequest, queries: Sequence[ResolvedQuery]) -> list[Hits]:
@@ -307,10 +303,11 @@ class Searcher:
             # An item finds itself first, and is dropped again.
             deeper = replace(request, k=depth(request, own=own.count(None) < len(own)), offset=0)
             ranking = self._rank(into, direction, np.stack([query.vector for query in queries]), deeper)
-            entries = self._entries(into, ranking, columns)
+            pages = shown_rows(ranking, request, own, self._version.vectors(into).gather)
+            entries = self._entries(into, pages, columns)
             return [
-                hits_of(request, query.part, shown, entries, into, ranking.choice, self._root)
-                for query, shown in zip(queries, shown_rows(ranking, request, own), strict=True)
+                hits_of(request, query.part, page, entries, into, ranking.choice, self._root)
+                for query, page in zip(queries, pages, strict=True)
             ]
 
     def find_item(self, item_id: str, collection: Collection | None = None) -> tuple[Collection, int]:
@@ -424,9 +421,9 @@ class Searcher:
                 self._choices.put(key, choice)
         return choice
 
-    def _entries(self, into: Collection, ranking: Ranking, columns: list[str]) -> dict[int, dict[str, Any]]:
+    def _entries(self, into: Collection, pages: Sequence[Rows], columns: list[str]) -> dict[int, dict[str, Any]]:
         # `np.unique` would import numpy.ma, a tenth of the time that a search from the command line takes.
-        rows = np.array(sorted({*ranking.row_ids.ravel().tolist()} - {-1}), dtype=np.int64)
+        rows = np.array(sorted({row for ids, _ in pages for row in ids.tolist()}), dtype=np.int64)
         return dict(zip(rows.tolist(), self._version.catalog.rows(into, rows, columns), strict=True))
 
     def _metadata_columns(self, into: Collection, request: SearchRequest) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from searcher import Searcher, SearchError, SearchRequest
+from searcher.pages import diverse_order
 from searcher.query import item_part, vector_part
 from twinlens.commands.search import search
 
@@ -81,9 +82,62 @@ def test_arrays_have_pages_and_floors_too(searcher: Searcher, corpus: Any) -> No
     assert np.isneginf(high[kept == None]).all()  # noqa: E711 - elementwise
 
 
+def by_the_formula(scores: np.ndarray, vectors: np.ndarray, count: int, diversity: float) -> list[int]:
+    """Maximal marginal relevance, written as its definition reads."""
+    relevance = (scores - scores[-1]) / (scores[0] - scores[-1])
+    alike = vectors @ vectors.T
+    scaled = alike / (1 - alike[0].min())
+    chosen = [0]
+    while len(chosen) < count:
+        rest = [one for one in range(len(scores)) if one not in chosen]
+        value = {one: (1 - diversity) * relevance[one] - diversity * scaled[one, chosen].max() for one in rest}
+        chosen.append(max(rest, key=lambda one: value[one]))
+    return chosen
+
+
+@pytest.mark.parametrize("diversity", [0.05, 0.3, 0.7, 1.0])
+def test_diverse_hits_are_those_of_the_formula(diversity: float) -> None:
+    rng = np.random.default_rng(11)
+    vectors = rng.standard_normal((60, 12)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    scores = np.sort(rng.uniform(0.1, 0.4, 60).astype(np.float32))[::-1]
+    order = diverse_order(scores, vectors, 20, diversity)
+    assert order.tolist() == by_the_formula(scores, vectors, 20, diversity)
+
+
+def test_copies_of_one_vector_come_last_of_the_diverse() -> None:
+    vectors = np.eye(4, dtype=np.float16)[[0, 0, 0, 1, 2]]
+    scores = np.array([0.9, 0.9, 0.9, 0.8, 0.7], dtype=np.float32)
+    assert diverse_order(scores, vectors, 5, 0.6).tolist()[:3] == [0, 3, 4]
+    alike = np.full(3, 0.5, dtype=np.float32)
+    assert sorted(diverse_order(alike, np.eye(4, dtype=np.float16)[[1, 1, 1]], 3, 0.5).tolist()) == [0, 1, 2]
+    assert diverse_order(alike[:1], vectors[:1], 10, 0.5).tolist() == [0]
+
+
+def test_diverse_hits_are_less_alike_and_their_pages_fit_together(searcher: Searcher, corpus: Any) -> None:
+    plain = searcher.text_to_image("a red door", 10)
+    diverse = searcher.text_to_image("a red door", 10, diversity=0.5)
+
+    def likeness(rows: np.ndarray) -> float:
+        vectors = corpus.images[rows]
+        return float((vectors @ vectors.T)[np.triu_indices(len(rows), 1)].mean())
+
+    assert likeness(diverse.row_ids) < likeness(plain.row_ids)
+    assert diverse[0] == plain[0]
+    assert [hit.rank for hit in diverse] == list(range(1, 11))
+    second = searcher.text_to_image("a red door", 5, offset=5, diversity=0.5)
+    assert second.item_ids.tolist() == diverse.item_ids.tolist()[5:]
+    assert searcher.text_to_image("a red door", 10, diversity=0).item_ids.tolist() == plain.item_ids.tolist()
+    ids, scores = searcher.search_vectors("images", corpus.encoder.encode_texts(["a red door"]), 10, diversity=0.5)
+    assert ids[0].tolist() == diverse.item_ids.tolist()
+    np.testing.assert_allclose(scores[0], diverse.scores, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"diversity": -0.1}, "diversity=-0.1 must be from 0 to 1"),
+        ({"diversity": 0.3, "k": 1001}, "diversity=0.3 is for 1,000 hits at most, and offset and k reach to 1,001"),
         ({"offset": -1}, "offset=-1 must be a whole number from 0 to 10,000"),
         ({"offset": 2.5}, "offset=2.5 must be a whole number"),
         ({"offset": True}, "offset=True must be"),
