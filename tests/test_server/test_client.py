@@ -57,6 +57,7 @@ GIVEN: dict[str, Any] = {
     "columns": "width, height",
     "offset": 2,
     "min_score": 0.9,
+    "diversity": 0.5,
 }
 
 
