@@ -5,11 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as RichProgress
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 SECONDS_TO_FIRST_LINE, SECONDS_BETWEEN_LINES = 2.0, 10.0
 
@@ -118,10 +117,14 @@ def duration(seconds: float) -> str:
 @contextmanager
 def console_progress(stream: TextIO) -> Iterator[Progress]:
     """Give the progress that fits the stream: bars on a terminal, else lines."""
-    console = Console(file=stream)
-    if not console.is_terminal:
+    if not stream.isatty():
         yield LineProgress(stream)
         return
+    # Not before there is a terminal: this takes as long as all else that comes before the first line.
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as RichProgress
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -130,5 +133,5 @@ def console_progress(stream: TextIO) -> Iterator[Progress]:
         TextColumn("{task.fields[left]}"),
         TextColumn("{task.fields[hint]}"),
     )
-    with RichProgress(*columns, console=console) as bars:
+    with RichProgress(*columns, console=Console(file=stream)) as bars:
         yield BarProgress(bars)
