@@ -20,10 +20,11 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
+from storage.arguments import check_arguments
 from storage.schema import ImageInfo
 
 from .decode_cost import check_cost, check_pieces, timed
-from .errors import ImageError
+from .errors import EncoderError, ImageError
 from .pixel_modes import quiet_pillow, samples_of, scaled_pnm, to_rgb, turned, upright, without_metadata
 from .tiff import refused_tiff
 
@@ -126,6 +127,9 @@ class DecodeLimits:
     max_seconds: float = 4.0
     formats: tuple[str, ...] = FORMATS
 
+    def __post_init__(self) -> None:
+        check_arguments(DecodeLimits, vars(self), EncoderError)
+
 
 Pixels = TypeVar("Pixels")
 
@@ -159,8 +163,10 @@ def decode_image(
             is the smallest that is allowed: 4 times as fast for 12 megapixels. Other sources stay whole.
 
     Raises:
-        ImageError: For every source that gives no whole image; nothing else is raised.
+        ImageError: For every source that gives no whole image; nothing else is raised by a source.
+        EncoderError: `limits` or `shrink` is none.
     """
+    check_arguments(decode_image, {"limits": limits, "shrink": shrink}, EncoderError)
     if isinstance(source, Image.Image):
         return _decode_pillow(source, limits)
     data = source if isinstance(source, bytes) else _read(_path(source), limits.max_bytes)

@@ -13,6 +13,7 @@ from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
+from storage.arguments import check_arguments
 from storage.errors import install_hint
 
 from .errors import EncoderError
@@ -65,8 +66,7 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     Raises:
         EncoderError: The model cannot be found or loaded, or the device or precision is not available.
     """
-    if not isinstance(spec, str):
-        raise EncoderError(f"the encoder spec is of type {type(spec).__name__}; give a str, e.g. 'lite'")
+    check_arguments(load_encoder, locals(), EncoderError)
     if not spec.strip():
         raise EncoderError("the encoder spec is empty; give e.g. 'ViT-B-32/laion2b_s34b_b79k' or 'lite'")
     _check_packages("lite" if spec == "lite" else "encode")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .checks import check_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +32,10 @@ class Bootstrap:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.resamples < 1:
-            raise ValueError(f"resamples is {self.resamples!r}; give 1 or more")
-        if not 0 < self.level < 1:
+        check_count("resamples", self.resamples)
+        if not isinstance(self.seed, Integral) or self.seed < 0:
+            raise ValueError(f"seed is {self.seed!r}; give a whole number of 0 or more")
+        if not isinstance(self.level, Real) or not 0 < self.level < 1:
             raise ValueError(f"level is {self.level!r}; give a share between 0 and 1, such as 0.95")
 
     def intervals(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -12,16 +13,51 @@ Floats = NDArray[Any]
 Pairs = NDArray[Any] | Sequence[tuple[int, int]]
 
 
+def check_count(name: str, value: object) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Raises:
+        ValueError: It is none; the message names it.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} is {value!r}; give a whole number of 1 or more")
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Refuse what is neither None nor of a class.
+
+    Raises:
+        ValueError: It is of another type; the message names both.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} is of type {type(value).__name__}; give a {kind.__name__} or None")
+
+
+def as_ids(name: str, values: object) -> NDArray[np.int64]:
+    """Return row ids as an array of int64.
+
+    Raises:
+        ValueError: They are no whole numbers.
+    """
+    rows = np.asarray(values)
+    if rows.dtype.kind not in "iu" and rows.size:
+        raise ValueError(f"{name} of type {type(values).__name__} holds no row ids; give whole numbers")
+    return rows.astype(np.int64)
+
+
 def check_k(k: Sequence[int], limit: int, what: str) -> None:
     """Refuse depths that do not lie between 1 and `limit`.
 
     Raises:
-        ValueError: There is no depth, or one is below 1 or above `limit`.
+        ValueError: There is no depth, or one is no whole number, below 1 or above `limit`.
     """
-    if not k:
+    if isinstance(k, str | bytes) or not isinstance(k, Sequence | np.ndarray):
+        raise ValueError(f"k is {k!r}; give a list of depths, such as (1, 5, 10)")
+    if not len(k):
         raise ValueError("k is empty; give at least one depth, such as (1, 5, 10)")
     for depth in k:
-        if not 1 <= depth <= limit:
+        check_count("k", depth)
+        if depth > limit:
             raise ValueError(f"k={depth!r} does not lie between 1 and the {limit} {what}; give other values of k")
 
 

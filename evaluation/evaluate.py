@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bootstrap import Bootstrap
-from .checks import Pairs, check_finite, check_k, check_sides, pair_rows
+from .checks import Pairs, check_finite, check_k, check_sides, check_type, pair_rows
 from .exact_ranks import ranks_both_ways, ranks_by_counting
 from .exact_scores import dots_of_pairs
 from .hubs import HubCorrection
@@ -95,6 +95,8 @@ def evaluate_embeddings(
     rows = pair_rows(pairs, len(images), len(texts))
     check_k(k, len(images), "images")
     check_k(k, len(texts), "texts")
+    check_type("image_hubs", image_hubs, HubCorrection)
+    check_type("text_hubs", text_hubs, HubCorrection)
     hubs = {name: given for name, given in (("images", image_hubs), ("texts", text_hubs)) if given is not None}
     both = BothWays.of(images, texts, rows, hubs)
     figures = both.figures(k, bootstrap)

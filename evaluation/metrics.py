@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .bootstrap import Bootstrap
+from .checks import as_ids, check_count, check_type
 from .ranks import Ranks, Relevance, Relevant, ranks_in
 
 Ids = NDArray[np.int64]
@@ -32,7 +33,8 @@ def ann_recall(found: Ids, exact: Ids) -> float:
     Raises:
         ValueError: The two do not have the same shape, or no query has an exact hit.
     """
-    if found.shape != exact.shape:
+    found, exact = as_ids("found", found), as_ids("exact", exact)
+    if found.shape != exact.shape or found.ndim != 2:
         raise ValueError(f"found {found.shape} and exact {exact.shape} must have the same shape (nq, k)")
     truths = [set(line[line >= 0].tolist()) for line in exact]
     shares = [len(truth & set(line.tolist())) / len(truth) for line, truth in zip(found, truths, strict=True) if truth]
@@ -70,9 +72,8 @@ def recall_at_k(ranked: Ids, relevant: Relevant, k: int) -> float:
 
 
 def _ranks(ranked: Ids, relevant: Relevant, k: int) -> Ranks:
-    if k < 1:
-        raise ValueError(f"k is {k!r}; give 1 or more")
-    return ranks_in(np.asarray(ranked, dtype=np.int64), Relevance.from_lists(relevant))
+    check_count("k", k)
+    return ranks_in(as_ids("ranked", ranked), Relevance.from_lists(relevant))
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -170,6 +171,7 @@ def figures_of(
     if np.isfinite(median):
         figures["medR"] = median
     figures |= {"queries": len(ranks.totals), "left_out": ranks.left_out}
+    check_type("bootstrap", bootstrap, Bootstrap)
     if bootstrap is not None:
         figures["intervals"] = bootstrap.intervals(columns, None if clusters is None else clusters[ranks.query_rows])
     return figures

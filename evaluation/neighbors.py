@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .checks import check_count
 from .exact_scores import Floats, Narrow, Rows, Wide, dots_of_pairs, float32_slack, power_of_two_scale
 
 # The k-th best of the maxima of so many groups a hit bounds the k-th best score from below; more groups bound it
@@ -39,8 +40,8 @@ def exact_top_k(
         ValueError: `k` or a block is below 1, or the shapes do not fit.
     """
     for name, value in (("k", k), ("query_block", query_block), ("base_block", base_block)):
-        if value < 1:
-            raise ValueError(f"{name} is {value!r}; give 1 or more")
+        check_count(name, value)
+    base, queries = np.asarray(base), np.asarray(queries)
     if base.ndim != 2 or queries.ndim != 2 or base.shape[1] != queries.shape[1]:
         raise ValueError(f"base {base.shape} and queries {queries.shape} must be (n, dim) and (nq, dim)")
     k = min(k, len(base))

@@ -34,6 +34,8 @@ class Relevance:
         Raises:
             ValueError: An item is negative, or a gain is negative or not finite.
         """
+        if not _are_lists(relevant):
+            raise ValueError("relevant does not hold one list of row ids for each query; give e.g. [{0, 1}, {2}]")
         sizes = [len(items) for items in relevant]
         query = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
         item = np.fromiter((item for items in relevant for item in items), dtype=np.int64, count=len(query))
@@ -72,6 +74,13 @@ class Relevance:
 
 def _gains(items: Collection[int] | Mapping[int, float]) -> Collection[float]:
     return items.values() if isinstance(items, Mapping) else (1.0,) * len(items)
+
+
+def _are_lists(relevant: object) -> bool:
+    """Whether there is something with a length for each query, and no text."""
+    if isinstance(relevant, str | bytes) or not isinstance(relevant, Sequence | np.ndarray):
+        return False
+    return all(hasattr(items, "__len__") and not isinstance(items, str | bytes) for items in relevant)
 
 
 def _check(query: NDArray[np.int64], item: NDArray[np.int64], gain: NDArray[np.float64]) -> None:

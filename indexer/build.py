@@ -19,6 +19,7 @@ from encoders import Encoder
 from encoders.base import backend_of
 from encoders.load import DEFAULT_ENCODER, family_of
 from storage import CollectionInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
+from storage.arguments import check_arguments
 from storage.errors import CorruptIndexError, IncompatibleIndexError, check_keywords
 from storage.files.canonical_json import to_plain
 from storage.files.layout import CATALOG
@@ -77,10 +78,9 @@ def build_index(
         BuildError: The corpus, the settings or the result are not fit to publish; the old version stays.
         StorageError: The index folder cannot be used, or another builder holds it.
     """
+    check_arguments(build_index, locals(), BuildError)
     known = [one.name for one in fields(BuildConfig)]
     check_keywords("build_index", settings, [*known, "source", "out", "encoder", "options", "progress"])
-    if not isinstance(source, str | Path | EmbeddingSource) and not hasattr(source, "items"):
-        raise BuildError(f"the corpus is of type {type(source).__name__}; give a path, an address or an opened source")
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
     if isinstance(source, str | Path) and not is_remote(source) and is_clip_retrieval(Path(source)):

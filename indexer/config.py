@@ -12,6 +12,7 @@ import numpy as np
 
 from encoders import DecodeLimits
 from storage import Manifest
+from storage.arguments import check_arguments
 from storage.schema import AnnKind
 
 from .corpus import SourceOptions
@@ -101,6 +102,7 @@ class BuildConfig:
     portable: bool = False
 
     def __post_init__(self) -> None:
+        check_arguments(BuildConfig, vars(self), BuildError)
         for name in POSITIVE_INTEGERS:
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -131,14 +133,10 @@ class BuildConfig:
         return DecodeLimits(max_bytes=self.max_file_bytes, max_pixels=self.max_pixels)
 
     def _check_backend(self) -> None:
-        if self.backend not in ("auto", "torch", "openvino"):
-            raise BuildError(f"backend is {self.backend!r}; choose auto, torch or openvino")
         if self.backend == "openvino" and (self.device not in ("auto", "cpu") or self.executor == "ray"):
             raise BuildError("--backend openvino computes on the CPU of this machine; leave --device and ray out")
 
     def _check_executor(self) -> None:
-        if self.executor not in ("local", "ray"):
-            raise BuildError(f"executor is {self.executor!r}; choose local or ray")
         for name, option in (("address", "--address"), ("ray_workers", "--workers")):
             if self.executor == "local" and getattr(self, name) is not None:
                 raise BuildError(f"{option} {getattr(self, name)} goes with --executor ray; give that too")

@@ -11,6 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.arguments import check_arguments
+
 from .errors import CalibrationError
 from .pair_metrics import check_both, pair_figures
 
@@ -56,8 +58,7 @@ class Calibration:
         Raises:
             CalibrationError: A value is not in its range; the message says which.
         """
-        if self.method not in METHODS:
-            raise CalibrationError(f"calibration method {self.method!r} is unknown; give 'platt' or 'isotonic'")
+        check_arguments(Calibration, vars(self), CalibrationError)
         check_threshold(self.threshold)
         values = np.array([self.slope, self.intercept, *(value for knot in self.knots for value in knot)])
         if not np.isfinite(values).all():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from encoders import Encoder, load_encoder
 from encoders.load import DEFAULT_ENCODER
+from storage.arguments import check_arguments
 from storage.errors import check_keywords
 
 from . import saving
@@ -77,6 +78,7 @@ class Matcher:
         """
         own = ("query", "response", "encoder", "device", "precision", "calibration")
         check_keywords("Matcher", roles, [*own, *RoleOptions.__annotations__])
+        check_arguments(type(self).__init__, locals(), MatcherError)
         self.roles = Roles(query=query, response=response, **roles)
         self.spec = encoder if isinstance(encoder, str) else encoder.spec
         self.index: Path | None = None
@@ -101,6 +103,7 @@ class Matcher:
         """
         from storage import IndexStore
 
+        check_arguments(cls.from_index, locals(), MatcherError)
         with IndexStore.open(Path(path)).open_version(verify="size") as version:
             made_by = version.manifest.encoder
         if made_by is None and "encoder" not in options:
@@ -395,6 +398,7 @@ class Matcher:
             DataError: The data cannot be used.
             CalibrationError: There are too few pairs, all labels are equal, or no wrong pair can be drawn.
         """
+        check_arguments(type(self).calibrate, locals(), MatcherError)
         pairs = read_pairs(data, self.roles, id_mappings, several=True)
         scores, labels = known_pairs(Reader(self.roles, self.encoder), pairs, sampling)
         self._calibration = fit_calibration(
@@ -418,6 +422,7 @@ class Matcher:
         """
         from . import fitting
 
+        check_arguments(type(self).fit, locals(), MatcherError)
         fitted = fitting.fit(self.spec, self.roles, (train, val), time_limit, options)
         # The fine-tuned encoder is loaded when it is needed.
         self.spec, self._encoder = fitted.spec, None
@@ -440,6 +445,7 @@ class Matcher:
         Raises:
             MatcherError: The folder is not empty, or the encoder cannot be saved.
         """
+        check_arguments(type(self).save, locals(), MatcherError)
         try:
             calibration: Calibration | None = self.calibration
         except CalibrationError:
@@ -460,6 +466,7 @@ class Matcher:
         Raises:
             MatcherError: There is none, or the encoder is not the one that it was saved with.
         """
+        check_arguments(cls.load, locals(), MatcherError)
         saved = saving.read(Path(path))
         matcher = cls(
             encoder=saved.encoder,

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.arguments import check_arguments
+
 from .errors import CalibrationError
 
 _BLOCK = 256
@@ -35,6 +37,7 @@ class Sampling:
         Raises:
             CalibrationError: A value is out of range.
         """
+        check_arguments(Sampling, vars(self), CalibrationError)
         if not 0 < self.hard_share <= 1:
             raise CalibrationError(f"hard_share={self.hard_share!r} is no share; give a number above 0, at most 1")
         if self.most < 1:

@@ -22,6 +22,7 @@ from indexer.corpus.item import is_visible
 from indexer.corpus.tables.cells import ImageCell, image_cells
 from indexer.corpus.tables.column_types import to_values
 from indexer.corpus.tables.table import read_columns
+from storage.arguments import check_arguments
 
 from .errors import DataError, MatcherError
 
@@ -346,7 +347,6 @@ def _pillow_key(image: Image.Image) -> str:
 
 Kind = Literal["text", "image"]
 Side = Literal["query", "response"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 SIDES: tuple[Side, ...] = get_args(Side)
 
 
@@ -392,17 +392,15 @@ class Roles:
         Raises:
             MatcherError: A name or a kind cannot be used; the message says which.
         """
+        check_arguments(Roles, vars(self), MatcherError)
         named = {"query": self.query, "response": self.response, "label": self.label}
         for role, name in named.items():
-            if name is not None and (not isinstance(name, str) or not name):
+            if name == "":
                 raise MatcherError(f"{role}={name!r} is no column name; give one string")
         names = [name for name in named.values() if name is not None]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise MatcherError(f"column {twice!r} has two roles; query, response and label need a column each")
-        for role, kind in {"query_type": self.query_type, "response_type": self.response_type}.items():
-            if kind not in KINDS:
-                raise MatcherError(f"{role}={kind!r} is unknown; give 'text' or 'image'")
 
     def column(self, side: Side) -> str:
         """Return the name of a side's column."""

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.arguments import check_arguments
 from storage.schema import COLLECTIONS, DIRECTIONS, SIDES, Collection, Modality
 
 from .errors import ParameterError, QueryError
@@ -187,6 +188,7 @@ class SearchRequest:
             value = getattr(self, name)
             if value is not default:
                 option.check(name, value)
+        check_arguments(SearchRequest, vars(self), ParameterError)
         if self.offset + self.k > MAX_K:
             raise ParameterError(
                 f"offset={self.offset} and k={self.k} reach beyond {MAX_K:,} hits; narrow the search by where"

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.arguments import check_arguments
 from storage.errors import check_keywords
 from storage.exact_search import exact_search
 from storage.lru import Lru
@@ -28,7 +29,7 @@ from storage.schema import (
 )
 from storage.store import IndexStore
 
-from .errors import ItemNotFoundError, QueryError, SearcherClosedError, SearchError
+from .errors import ItemNotFoundError, ParameterError, QueryError, SearcherClosedError, SearchError
 from .filters import Filters, RowIds
 from .hits import OWN_COLUMNS, Hits, hits_of
 from .operating_points import Choice, choose
@@ -150,7 +151,9 @@ class Searcher:
         Raises:
             StorageError: There is no index or no such version, or its files are not what the manifest says.
             EncoderMismatchError: The encoder given is not the one that made the index.
+            ParameterError: An argument is of a wrong type.
         """
+        check_arguments(cls.open, locals(), ParameterError)
         opened = IndexStore.open(Path(path)).open_version(version, verify=verify)
         choice = EncoderChoice(encoder=encoder, device=device, precision=precision)
         try:

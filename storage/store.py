@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self
 
+from .arguments import check_arguments
 from .errors import CorruptIndexError, IncompatibleIndexError, IndexNotFoundError, StorageError
 from .files import atomic
 from .files.layout import (
@@ -51,6 +52,7 @@ class IndexStore:
         Raises:
             StorageError: The folder holds something else, or cannot be made.
         """
+        check_arguments(cls.create, locals(), StorageError)
         path = Path(path)
         with atomic.explained("make the index", path):
             atomic.make_folder(path)
@@ -69,6 +71,7 @@ class IndexStore:
         Raises:
             IndexNotFoundError: There is none.
         """
+        check_arguments(cls.open, locals(), StorageError)
         path = Path(path)
         if not (path / VERSIONS).is_dir():
             raise IndexNotFoundError(f"there is no index at {path}; make one with `build-index CORPUS --out {path}`")
@@ -119,8 +122,7 @@ class IndexStore:
             CorruptIndexError: A file is damaged; the message names it.
             IncompatibleIndexError: It is of a newer format.
         """
-        if verify not in get_args(Verify):
-            raise StorageError(f"verify={verify!r} is unknown for {self.path}; choose {' or '.join(get_args(Verify))}")
+        check_arguments(type(self).open_version, locals(), StorageError)
         while True:
             resolved, pointer = self._resolve(number)
             try:

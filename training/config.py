@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from storage.arguments import check_arguments
+
 from .errors import TrainingError
 
 if TYPE_CHECKING:
@@ -96,8 +98,7 @@ class FitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise TrainingError(f"mode is {self.mode!r}; choose one of {', '.join(MODES)}")
+        check_arguments(type(self), vars(self), TrainingError)
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:

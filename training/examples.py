@@ -20,6 +20,7 @@ from indexer.corpus.item import Item, LazyBytes, Rejection
 from indexer.corpus.remote.fetch import FETCHES, WebImage
 from indexer.corpus.tables.columns import IMAGE_NAMES, TEXT_NAMES, first_of
 from indexer.corpus.tables.table import open_records, table_suffix
+from storage.arguments import check_arguments
 from storage.errors import DuplicateItemError
 
 from .errors import ExamplesError
@@ -60,6 +61,7 @@ class CaptionedImages:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        check_arguments(CaptionedImages, vars(self), ExamplesError)
         if len(self.images) != len(self.captions):
             counts = f"{len(self.images)} images and {len(self.captions)} lists of captions"
             raise ExamplesError(f"{counts} do not go together; give one list of captions for each image")
@@ -93,6 +95,7 @@ class PairSet:
     right_kind: Kind = "image"
 
     def __post_init__(self) -> None:
+        check_arguments(PairSet, vars(self), ExamplesError)
         labels = self.labels if self.labels is not None else [1] * len(self.left)
         if not len(self.left) == len(self.right) == len(labels):
             counts = f"{len(self.left)} left, {len(self.right)} right and {len(labels)} labels"
@@ -163,6 +166,7 @@ def read_captions(
         ExamplesError: The corpus cannot be read, has no such column or split, holds no image with a caption, or more
             than 5 % of its images or of its captions cannot be used.
     """
+    check_arguments(read_captions, locals(), ExamplesError)
     named = {"image": image, "text": text, "splits": (split,) if split is not None else None}
     options = replace(options, **{name: value for name, value in named.items() if value is not None})  # type: ignore[arg-type]
     gathered = _Gathered.of(corpus, options)

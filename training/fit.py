@@ -12,6 +12,7 @@ from typing import Any
 from encoders.checkpoints import load_towers, save_local_dir
 from encoders.lite import MAPPED_POOLER, WIDE_TRUNK, ConseTrunk, add_map, widen
 from encoders.two_towers import TwoTowers
+from storage.arguments import check_arguments
 
 from .batches import Pairing, pair_captions, pair_pairs
 from .checkpoint import publish_folder
@@ -53,6 +54,7 @@ def fit_encoder(
         TrainingError: The settings, the examples or the folder do not allow it; no encoder is left behind.
         EncoderError: The encoder cannot be loaded.
     """
+    check_arguments(fit_encoder, locals(), TrainingError)
     context = _context(out, config, progress)
     count = len(train) + (len(val) if val is not None else 0)
     context.listen(FitProgress(stage="read", done=0, total=count, text=f"reading {count:,} images"))
@@ -73,6 +75,7 @@ def fit_pairs(
     Pairs labelled 1 are positives among all others of a step. Pairs labelled 0 are drawn into the same step as
     negatives, so that they are told apart even where chance would hardly bring them together.
     """
+    check_arguments(fit_pairs, locals(), TrainingError)
     context = _context(out, config, progress)
     val_pairing = None if val is None else pair_pairs(val, "val")
     return _fit(spec, pair_pairs(train), val_pairing, config, context)

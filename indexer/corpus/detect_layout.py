@@ -9,6 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from storage.arguments import check_arguments
+
 from ..errors import SourceError
 from .file_pattern import is_pattern as is_file_pattern
 from .file_pattern import is_there, matching_files
@@ -44,6 +46,7 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     Raises:
         SourceError: Nothing is there, it is of no known kind, or it does not fit `options`.
     """
+    check_arguments(open_source, locals(), SourceError)
     chosen = options or SourceOptions()
     # Registered layouts are looked up only for a name that is not built in.
     if chosen.layout not in LAYOUTS and chosen.layout not in (registered := registered_layouts()):

@@ -15,7 +15,10 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from storage.arguments import check_arguments
 from storage.schema import Collection
+
+from ..errors import SourceError
 
 
 class LazyBytes(ABC):
@@ -295,3 +298,6 @@ class SourceOptions:
     exclude: tuple[str, ...] = ()
     allow_urls: bool = False
     allow_private: bool = False
+
+    def __post_init__(self) -> None:
+        check_arguments(SourceOptions, vars(self), SourceError)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from evaluation import Bootstrap, HubCorrection, Protocol, evaluate_embeddings
 from evaluation.evaluate import evaluate_folds
-from evaluation.protocol import PROTOCOLS, ProtocolName, check_dialect, in_dialect, needed_depths
+from evaluation.protocol import ProtocolName, check_dialect, in_dialect, needed_depths
+from storage.arguments import check_arguments
 from storage.schema import COLLECTIONS
 from storage.store import IndexStore
 from storage.version import IndexVersion
@@ -60,14 +60,13 @@ class EvaluateOptions:
             EvaluationError: A value is outside its range; the message names both.
             SearchError: `ann_recall` is no share.
         """
+        check_arguments(EvaluateOptions, vars(self), EvaluationError)
         if not self.k:
             raise EvaluationError("k is empty; give at least one depth, such as 1,5,10")
         for depth in self.k:
-            if not isinstance(depth, Integral) or isinstance(depth, bool) or depth < 1:
+            if depth < 1:
                 raise EvaluationError(f"k={depth!r} is no depth; give whole numbers from 1 on, such as 1,5,10")
-        if self.protocol not in PROTOCOLS:
-            raise EvaluationError(f"protocol {self.protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-        if not isinstance(self.folds, Integral) or isinstance(self.folds, bool) or self.folds < 1:
+        if self.folds < 1:
             raise EvaluationError(f"folds={self.folds!r} is no number of folds; give 1, or 5 for COCO-1K")
         if self.hub_split is not None and self.split in (None, self.hub_split):
             measured = "all of the index is" if self.split is None else f"{self.split!r} is itself"
@@ -104,6 +103,7 @@ def evaluate_index(path: str | Path, options: EvaluateOptions | None = None) -> 
             above the size of a gallery, the protocol does not fit; the message says what to do.
         StorageError: There is no index or no such version, or its files are damaged.
     """
+    check_arguments(evaluate_index, locals(), EvaluationError)
     options = options or EvaluateOptions()
     version = IndexStore.open(Path(path)).open_version(options.version)
     encoder = QueryEncoder.of(EncoderChoice(), version, str(path))

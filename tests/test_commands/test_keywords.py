@@ -55,9 +55,9 @@ def test_a_keyword_that_is_none_names_the_function_and_the_nearest(
 def test_a_search_without_a_request_a_spec_and_a_corpus_of_another_type(searcher: Searcher, tmp_path: Path) -> None:
     with pytest.raises(QueryError, match="the request is of type str; give a SearchRequest"):
         searcher.search("a dog")  # type: ignore[arg-type]
-    with pytest.raises(EncoderError, match="the encoder spec is of type int"):
+    with pytest.raises(EncoderError, match="spec is 5, of type int; give a text"):
         load_encoder(5)  # type: ignore[arg-type]
-    with pytest.raises(BuildError, match="the corpus is of type int"):
+    with pytest.raises(BuildError, match="source is 5, of type int; give a path"):
         build_index(5, tmp_path / "out")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 

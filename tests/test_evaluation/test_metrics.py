@@ -69,7 +69,7 @@ def test_what_cannot_be_measured_is_refused(metric: object, relevant: list[list[
 
 def test_ann_recall_refuses_other_shapes() -> None:
     with pytest.raises(ValueError, match="same shape"):
-        ann_recall(np.zeros((2, 3)), np.zeros((2, 4)))
+        ann_recall(np.zeros((2, 3), int), np.zeros((2, 4), int))
     with pytest.raises(ValueError, match="nothing to measure"):
         ann_recall(np.full((1, 2), -1), np.full((1, 2), -1))
 

@@ -115,8 +115,8 @@ def test_a_column_of_file_names_is_no_column_of_texts(encoder: ColourEncoder, pa
         ({"query": "x", "response": "x"}, "column 'x' has two roles"),
         ({"label": "image"}, "column 'image' has two roles"),
         ({"query": ""}, "query='' is no column name"),
-        ({"query": ["caption"]}, "is no column name"),
-        ({"query_type": "audio"}, "query_type='audio' is unknown; give 'text' or 'image'"),
+        ({"query": ["caption"]}, "query is ['caption'], of type list; give a text"),
+        ({"query_type": "audio"}, "query_type is 'audio'; choose one of text, image"),
     ],
 )
 def test_roles_that_contradict_each_other(options: dict[str, Any], message: str) -> None:

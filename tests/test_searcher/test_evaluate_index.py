@@ -397,8 +397,8 @@ def test_vse_needs_as_many_captions_for_each_image(distracted: Path) -> None:
     [
         ({"k": ()}, "k is empty"),
         ({"k": (0,)}, "k=0 is no depth"),
-        ({"k": (1.5,)}, "k=1.5 is no depth; give whole numbers from 1 on"),
-        ({"protocol": "trec"}, "protocol 'trec' is unknown; choose one of twinlens, automm"),
+        ({"k": (1.5,)}, r"k is \(1.5,\), of type tuple; give a list, each of it a whole number"),
+        ({"protocol": "trec"}, "protocol is 'trec'; choose one of twinlens, automm"),
         ({"folds": 0}, "folds=0 is no number of folds"),
         ({"hub_split": "val"}, "hub correction from split 'val' while all of the index is measured"),
         ({"hub_split": "val", "split": "val"}, "while 'val' is itself measured would learn from the test"),

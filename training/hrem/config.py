@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from storage.arguments import check_arguments
+
 from ..errors import TrainingError
 
 Interaction = Literal["fusion", "standalone", "none"]
@@ -122,9 +124,9 @@ class HremConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise TrainingError(f"{name} is {getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        check_arguments(HremConfig, vars(self), TrainingError)
+        if self.precision not in _PRECISIONS:
+            raise TrainingError(f"precision is {self.precision!r}; choose one of {', '.join(_PRECISIONS)}")
         for names, least, greatest in _RANGES:
             for name in names:
                 value = getattr(self, name)
@@ -144,13 +146,7 @@ class HremConfig:
         return (round(self.epochs / 2), round(self.epochs * 5 / 6))
 
 
-_CHOICES: dict[str, tuple[str, ...]] = {
-    "interaction": INTERACTIONS,
-    "ranking": RANKINGS,
-    "relation_ranking": RANKINGS,
-    "pooling": ("max", "gpo"),
-    "precision": ("auto", "fp32", "bf16"),
-}
+_PRECISIONS = ("auto", "fp32", "bf16")
 _INFINITE = float("inf")
 _NOT_NEGATIVE = (
     "relation_weight",

@@ -23,6 +23,7 @@ from encoders.device import Placement, choose_device
 from encoders.lite import ConseTrunk
 from encoders.preprocess import Preprocess
 from indexer.corpus import SourceOptions
+from storage.arguments import check_arguments
 
 from ..checkpoint import new_folder, publish_folder
 from ..errors import ExamplesError, TrainingError
@@ -166,6 +167,7 @@ class RegionsConfig:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        check_arguments(RegionsConfig, vars(self), TrainingError)
         if self.grid is not None and self.grid < 1:
             raise TrainingError(f"grid is {self.grid!r}; give 1 or more")
         if self.dtype not in DTYPES:
@@ -198,6 +200,7 @@ def write_regions(
         ExamplesError: The corpus cannot be used, or more than 5 % of its images.
         EncoderError: The trunk cannot be loaded.
     """
+    check_arguments(write_regions, locals(), TrainingError)
     folder, source = new_folder(Path(out)), Path(corpus).expanduser()
     splits = read_splits(source, options)
     if len(splits) > 1:

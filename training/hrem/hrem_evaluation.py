@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from encoders import load_encoder
 from evaluation import evaluate_embeddings
 from evaluation.evaluate import evaluate_folds
+from storage.arguments import check_arguments
 
 from ..errors import TrainingError
 from .family import PREFIX
@@ -54,6 +55,9 @@ class EvaluateHremOptions:
     precision: str = "fp32"
     similarities: Path | None = None
 
+    def __post_init__(self) -> None:
+        check_arguments(EvaluateHremOptions, vars(self), TrainingError)
+
 
 DEFAULTS = EvaluateHremOptions()
 
@@ -69,6 +73,7 @@ def evaluate_hrem(runs: Sequence[str | Path], options: EvaluateHremOptions = DEF
         EncoderError: A checkpoint cannot be loaded.
         TrainingError: A checkpoint does not fit the data, or the options do not.
     """
+    check_arguments(evaluate_hrem, locals(), TrainingError)
     if not runs:
         raise TrainingError("no checkpoint was given; name one or more folders made by twinlens fit-hrem")
     folders = [Path(str(run).removeprefix(PREFIX)).expanduser() for run in runs]

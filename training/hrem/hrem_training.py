@@ -15,9 +15,10 @@ import numpy as np
 from safetensors.torch import save_file
 
 from encoders.device import Placement
+from storage.arguments import check_arguments
 
 from ..checkpoint import RunState, publish_folder
-from ..errors import ExamplesError
+from ..errors import ExamplesError, TrainingError
 from ..loop import FitProgress, Listener, Measurement, RunContext, Schedule, TrainingLoop, step_decay
 from .config import HremConfig
 from .family import PREFIX
@@ -173,6 +174,7 @@ def fit_hrem(
         TrainingError: The settings or the folder do not allow it; no checkpoint is left behind.
         EncoderError: The text transformer cannot be loaded.
     """
+    check_arguments(fit_hrem, locals(), TrainingError)
     precision = "fp32" if config.precision == "auto" else config.precision
     context = RunContext.begin(out, progress, device=config.device, precision=precision, time_limit=config.time_limit)
     source = Path(data).expanduser()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from storage.arguments import check_arguments
 from storage.schema import COLLECTIONS, Collection
 
 from ...errors import SourceError
@@ -47,6 +48,9 @@ class EmbeddingFiles:
     table: Path | None = None
     text_column: str | None = None
 
+    def __post_init__(self) -> None:
+        check_arguments(EmbeddingFiles, vars(self), SourceError)
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingOptions:
@@ -68,6 +72,11 @@ class EmbeddingOptions:
     aligned: bool = False
     normalize: bool = False
     chunk_rows: int = CHUNK_ROWS
+
+    def __post_init__(self) -> None:
+        check_arguments(EmbeddingOptions, vars(self), SourceError)
+        if self.chunk_rows < 1:
+            raise SourceError(f"chunk_rows is {self.chunk_rows}; give 1 or more, or leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +111,7 @@ class EmbeddingSource:
     """
 
     def __init__(self, options: EmbeddingOptions) -> None:
+        check_arguments(EmbeddingSource.__init__, locals(), SourceError)
         self.options = options
         given = {"images": options.images, "texts": options.texts}
         self._sides = {name: _Side(name, files) for name in COLLECTIONS if (files := given[name]) is not None}
