@@ -94,7 +94,7 @@ class ImagePaths:
 
     def _respelt(self, name: str) -> Path | None:
         """The file with the name's characters composed or decomposed, and with backslashes as slashes."""
-        for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+        for spelling in dict.fromkeys((name, with_slashes(name))):
             path: Path | None = self.root
             for part in PurePosixPath(spelling).parts:
                 path = path and self._below(path, part)
@@ -107,10 +107,24 @@ class ImagePaths:
         if key not in self._tried:
             if len(self._tried) > MAX_PATH:
                 self._tried.clear()
-            forms = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
-            self._tried[key] = next((form for form in forms if os.path.lexists(folder / form)), None)
+            self._tried[key] = next((form for form in forms(part) if os.path.lexists(folder / form)), None)
         found = self._tried[key]
         return None if found is None else folder / found
+
+
+def with_slashes(name: str) -> str:
+    """The name with the slashes of this system."""
+    return name.replace("\\", "/")
+
+
+def forms(text: str) -> tuple[str, str, str]:
+    """The text as it is, with its accents composed, and with them decomposed."""
+    return text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)
+
+
+def spellings(name: str) -> list[str]:
+    """Every spelling under which `ImagePaths` finds a file of that name, the name itself first."""
+    return list(dict.fromkeys(form for written in (name, with_slashes(name)) for form in forms(written)))
 
 
 def local_name(name: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -110,6 +111,18 @@ def test_of_a_table_its_pictures_come_too(bucket: Any, tmp_path: Path) -> None:
     counts = report.manifest.counts
     assert (counts.images, counts.texts, counts.pairs, counts.rejected) == (3, 3, 3, 0)
     assert not (tmp_path / "out.corpus" / "files" / "photos" / "red.txt").exists()
+
+
+def test_a_picture_of_a_table_is_found_under_the_spelling_that_it_has_there(bucket: Any, tmp_path: Path) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "Gen\u00e8ve.png") for form in ("NFC", "NFD"))
+    for name, colour in ((composed, "red"), (decomposed, "blue")):
+        bucket.pipe(f"/shop/{colour}/{name}", paint(tmp_path / "one.png", colour).read_bytes())
+    names = ["photos\\green.png", "./photos//green.png", f"red/{decomposed}", f"blue\\{composed}", f"blue/{composed}"]
+    lines = [json.dumps({"image": name, "text": f"text {number}"}) for number, name in enumerate(names)]
+    bucket.pipe("/shop/spelt.jsonl", "\n".join(lines).encode())
+    report = build_index("memory://shop/spelt.jsonl", tmp_path / "out", encoder=ColourEncoder())
+    counts = report.manifest.counts
+    assert (counts.images, counts.texts, counts.pairs, counts.rejected) == (3, 5, 5, 0)
 
 
 def test_a_picture_that_is_not_there_is_rejected_and_counted(bucket: Any, tmp_path: Path) -> None:

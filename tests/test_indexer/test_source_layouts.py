@@ -89,6 +89,15 @@ def test_pictures_are_found_in_a_folder_beside_the_file(tmp_path: Path) -> None:
     assert (source.root, source.notes) == (tmp_path, ())
 
 
+def test_a_folder_that_cannot_be_examined_hides_no_other(tmp_path: Path) -> None:
+    path = karpathy(tmp_path / "dataset_flickr30k.json", picture("1.jpg"))
+    touch(tmp_path / "pictures" / "1.jpg")
+    # To follow this link is an error, whoever asks.
+    (tmp_path / "broken").symlink_to("x" * 300)
+    (item,) = images(open_source(path).items())
+    assert item.content == tmp_path / "pictures/1.jpg"
+
+
 def test_pictures_are_found_in_a_sibling_of_the_files_folder(tmp_path: Path) -> None:
     path = coco(tmp_path / "annotations" / "captions_val2017.json")
     touch(tmp_path / "val2017" / "000000000009.jpg")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -114,9 +115,11 @@ def _any_there(folder: Path, names: Sequence[str]) -> bool:
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+        paths = sorted(folder.iterdir())
     except OSError:
         return []
+    # Where one cannot be examined, the others still can: isdir says no where Path.is_dir fails.
+    return [path for path in paths if os.path.isdir(path) and not path.name.startswith(".")]  # noqa: PTH112
 
 
 def _of_splits(data: DataSet, splits: Sequence[str]) -> list[Captioned]:

@@ -23,6 +23,7 @@ from storage.files.lock import IndexLock
 from ...errors import SourceError
 from ...progress import Progress
 from ..detect_layout import open_source
+from ..image_paths import spellings
 from ..item import SourceOptions, is_utf8, one_line, printable
 from ..layouts.folder import TABLE_SUFFIXES, TEXT_SUFFIX
 from ..webdataset.shard_list import TAR_SUFFIX
@@ -149,9 +150,11 @@ class Mirror:
         return files, path
 
     def named(self, name: str) -> RemoteFile | None:
-        """Return the file of a name below the corpus's folder; None where there is none."""
-        if not _is_safe(name):
-            return None
+        """Return the file of a name below the corpus's folder, as it is spelt there; None where there is none."""
+        found = (self._spelt(spelling) for spelling in spellings(name) if _is_safe(spelling))
+        return next((file for file in found if file is not None), None)
+
+    def _spelt(self, name: str) -> RemoteFile | None:
         path = f"{self._root}/{name}" if self._root else name
         try:
             with _one_line_errors(self._url, "read"):
@@ -241,7 +244,8 @@ def _named(path: Path, options: SourceOptions, mirror: Mirror) -> Iterator[Remot
         if isinstance(content, Path) and content.is_relative_to(mirror.files):
             names.add(content.relative_to(mirror.files).as_posix())
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        yield from (file for file in pool.map(mirror.named, sorted(names)) if file is not None)
+        found = [file for file in pool.map(mirror.named, sorted(names)) if file is not None]
+    yield from {file.name: file for file in found}.values()
 
 
 @contextmanager
