@@ -233,10 +233,11 @@ class Catalog:
         with self._cursor() as cursor:
             return {name: np.asarray(values) for name, values in cursor.execute(sql).fetchnumpy().items()}
 
-    def table(self, name: TableName) -> pa.Table:
-        """Return a whole table, in row order."""
+    def table(self, name: TableName, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a whole table, in row order, or only these columns of it."""
+        chosen = "*" if columns is None else ", ".join(map(quoted, columns))
         with self._cursor() as cursor:
-            table: pa.Table = cursor.sql(f"SELECT * FROM {name}").to_arrow_table()
+            table: pa.Table = cursor.sql(f"SELECT {chosen} FROM {name}").to_arrow_table()
             return table
 
     def close(self) -> None:

@@ -17,7 +17,8 @@ from storage.schema import ImageInfo
 from ..corpus.item import Item, LazyBytes, Rejection
 from ..corpus.remote.fetch import FETCHES, WebImage
 from ..errors import ContentError
-from .reuse import KnownItem, Reuse
+from .known_items import KnownItem
+from .reuse import Reuse
 from .shards import Entry, Shard, file_state
 
 

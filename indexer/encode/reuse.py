@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from encoders import DecodeLimits, ImageError
 from encoders.images import read_image_file
 from storage import IndexVersion, Manifest
-from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, ImageInfo
+from storage.schema import COLLECTIONS, Collection
 
 from ..corpus.item import Item, LazyBytes, file_of
 from ..errors import ContentError
+from .known_items import KnownItem, KnownItems
 from .shards import changed_ns, file_state, path_of, text_sha256
-
-
-@dataclass(frozen=True, slots=True)
-class KnownItem:
-    """One item of the current version; of a text only the checksum in `info` is known."""
-
-    row_id: int
-    uri: str | None
-    info: ImageInfo
 
 
 class Reuse(Protocol):
@@ -71,21 +62,20 @@ class VersionReuse:
     def __init__(self, version: IndexVersion, prompt: str | None = None) -> None:
         """Hold what the version has; its texts count only where they went through the same `prompt`."""
         self._version = version
-        self._known = {collection: _known_items(version, collection) for collection in COLLECTIONS}
-        if version.manifest.encoding.prompt != prompt:
-            self._known["texts"] = {}
-        self._by_sha256 = {
-            collection: {one.info.sha256: one for one in known.values() if one.info.sha256}
-            for collection, known in self._known.items()
+        same_prompt = version.manifest.encoding.prompt == prompt
+        self._known: dict[str, KnownItems] = {
+            collection: KnownItems(version, collection)
+            for collection in COLLECTIONS
+            if collection == "images" or same_prompt
         }
-        self._sizes = {one.info.file_bytes for one in self._known["images"].values()} - {None, 0}
         self._read_from = read_from_of(version.manifest)
 
     def unchanged(self, item: Item) -> KnownItem | None:
         """Compare size, modification time and last change of a file or an archive, or the checksum of a text."""
         if isinstance(item.content, str):
             return self.same_bytes(item, text_sha256(item.content))
-        known = self._known[item.collection].get(item.item_id)
+        items = self._known.get(item.collection)
+        known = None if items is None else items.of_id(item.item_id)
         if known is None or isinstance(item.content, bytes) or known.uri != item.uri or self._changed_since(item):
             return None
         if isinstance(item.content, LazyBytes):
@@ -95,7 +85,7 @@ class VersionReuse:
     def by_content(self, item: Item, limits: DecodeLimits, content: bytes | None = None) -> KnownItem | None:
         """Read what has as many bytes as a known image, and compare checksums."""
         size, mtime_ns = _state(item) if content is None else (len(content), None)
-        if size not in self._sizes:
+        if not self._known["images"].has_size(size):
             return None
         try:
             data = _read(item.content, limits) if content is None else content
@@ -106,7 +96,8 @@ class VersionReuse:
 
     def same_bytes(self, item: Item, sha256: str) -> KnownItem | None:
         """Compare checksums."""
-        return self._by_sha256[item.collection].get(sha256)
+        items = self._known.get(item.collection)
+        return None if items is None else items.of_sha256(sha256)
 
     def vector(self, collection: Collection, row_id: int) -> np.ndarray:
         """Read one vector of the version."""
@@ -139,14 +130,3 @@ def _read(content: Path | bytes | str | LazyBytes, limits: DecodeLimits) -> byte
     if isinstance(content, LazyBytes):
         return content.read(limits.max_bytes)
     return content if isinstance(content, bytes) else read_image_file(Path(content), limits)
-
-
-def _known_items(version: IndexVersion, collection: Collection) -> dict[str, KnownItem]:
-    table = version.catalog.table(collection)
-    present = [name for name in IMAGE_INFO_COLUMNS if name in table.column_names]
-    rows: list[dict[str, Any]] = table.select(["item_id", "row_id", "uri", *present]).to_pylist()
-    return {row["item_id"]: KnownItem(row["row_id"], row["uri"], _info(row)) for row in rows}
-
-
-def _info(row: Mapping[str, Any]) -> ImageInfo:
-    return ImageInfo(**{name: row.get(name) for name in IMAGE_INFO_COLUMNS})  # type: ignore[arg-type]

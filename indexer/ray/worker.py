@@ -17,8 +17,9 @@ from storage.schema import Collection
 
 from ..config import BuildConfig
 from ..corpus.item import Item
+from ..encode.known_items import KnownItem
 from ..encode.pipeline import RejectionLimit, ShardEncoder
-from ..encode.reuse import KnownItem, NoReuse, Reuse
+from ..encode.reuse import NoReuse, Reuse
 from ..encode.shards import Corpus, Entry, Shard, file_state, path_of
 from ..progress import SilentProgress
 
