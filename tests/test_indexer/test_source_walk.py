@@ -18,7 +18,7 @@ from colour import ColourEncoder, paint
 from indexer import build_index
 from indexer.corpus import SourceOptions, open_source
 from indexer.corpus.item import Item, Rejection
-from indexer.errors import SourceError
+from indexer.errors import BuildError, SourceError
 from storage import IndexStore
 from twinlens.commands.build import build
 
@@ -286,8 +286,14 @@ def test_parquet_shards_are_excluded_as_well(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["x" * 300, "y/" * 3000 + "z", "a\0b", "/etc/passwd/x"])
+@pytest.mark.parametrize("path", ["x" * 300, "y/" * 3000 + "z", "/etc/passwd/x"])
 def test_a_path_that_cannot_be_is_not_there(path: str, encoder: ColourEncoder, tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="there is no corpus at"):
         build_index(path, tmp_path / "out", encoder=encoder)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_path_with_a_nul_is_none(encoder: ColourEncoder, tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match=r"^source is 'a\\x00b', of type str; give a path, as a text without NUL"):
+        build_index("a\0b", tmp_path / "out", encoder=encoder)
     assert not (tmp_path / "out").exists()
