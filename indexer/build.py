@@ -26,7 +26,7 @@ from storage.files.layout import CATALOG
 from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
-from .ann.build_ann import build_approximate
+from .ann.build_ann import build_approximate, import_torch, needs_training
 from .ann.memory import say_memory
 from .changes import ShrinkGuard, changes_since
 from .config import BuildConfig, options_json, recorded_config, recorded_options, with_prompt
@@ -369,6 +369,8 @@ class Builder:
             queries = encoder.encode_texts if encoder else None
             if isinstance(encoder, DeferredEncoder):
                 queries = partial(encoder.encode_queries, inside=tower)
+                if encoder.device != "cpu" and needs_training(tables, self.config):
+                    import_torch()  # the GPU that encoded the vectors finds their lists too
             encode = with_prompt(queries, self.config.prompt) if queries else None
             return build_approximate(folder, tables, self.config, self.progress, encode)
 

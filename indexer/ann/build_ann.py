@@ -152,8 +152,20 @@ def _train(
     )
 
 
+def needs_training(tables: Mapping[Collection, VectorTable], config: BuildConfig) -> bool:
+    """Return whether any collection gets an index with lists, which a GPU trains much faster than a CPU."""
+    return any(plan_ann(config.ann, one.rows, one.dim, seed=config.seed).nlist for one in tables.values())
+
+
+def import_torch() -> None:
+    """Import torch, so that `auto` looks for a GPU though no encoder was loaded."""
+    import torch
+
+    del torch
+
+
 def _gpu(device: str) -> str | None:
-    """Return the GPU that a build runs on; None for none. `auto` looks for one only where an encoder loaded torch."""
+    """Return the GPU that a build runs on; None for none. `auto` looks for one only where torch was loaded."""
     if device == "cpu" or (device == "auto" and "torch" not in sys.modules):
         return None
     from encoders.device import choose_device
