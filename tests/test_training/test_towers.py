@@ -7,7 +7,7 @@ from typing import Any
 import open_clip
 import pytest
 import torch
-from two_tone import TINY
+from tiny_clip import TINY
 
 from encoders.lite import load_lite
 from training.fit import widened_lite
