@@ -63,7 +63,7 @@ class ServerAddress:
             raise SearchError("the token has characters that no server takes; give ASCII without spaces")
 
     def search(self, request: SearchRequest) -> Hits:
-        """Return the hits of a request with one text or image; what a server does not tell is None in them.
+        """Return the hits of a request with one text, image or item; what a server does not tell is None in them.
 
         Raises:
             SearchError: Nothing answers there, or it refuses, or it is another release; the message says which.
@@ -137,8 +137,8 @@ def _message(request: SearchRequest) -> tuple[str, bytes, str]:
     if part.kind == "image":
         query = urlencode({name: option_text(value) for name, value in given.items()}, quote_via=quote)
         return f"search?{query}" if query else "search", _image_bytes(part), "image/*"
-    if part.kind != "text":
-        raise SearchError(f"a server is asked by text or image, and the query is {part.label}")
+    if part.kind == "vector":
+        raise SearchError(f"a server is asked by text, image or item, and the query is {part.label}")
     lists = {name: list(value) if OPTIONS[name].type is list else value for name, value in given.items()}
     return "search", json.dumps({part.kind: part.content, **lists}).encode(), "application/json"
 

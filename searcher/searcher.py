@@ -238,16 +238,41 @@ class Searcher:
         check_keywords("Searcher.text_to_text", options, SEARCH_KEYWORDS)
         return self._search_with(query, "text", SearchRequest(into="texts", k=k, **options))
 
-    def search(self, request: SearchRequest) -> Hits:
-        """Return the hits of one request; an item is no hit of its own.
+    @overload
+    def search(self, request: SearchRequest) -> Hits: ...
+    @overload
+    def search(self, request: Sequence[SearchRequest]) -> list[Hits]: ...
+    def search(self, request: SearchRequest | Sequence[SearchRequest]) -> Hits | list[Hits]:
+        """Return the hits of one request, or of each of several, which are encoded and ranked together.
+
+        An item is no hit of its own.
 
         Raises:
             SearchError: The query, an option or the filter cannot be used; the message says why.
         """
-        if not isinstance(request, SearchRequest):
-            raise QueryError(f"the request is of type {type(request).__name__}; give a SearchRequest")
+        requests = [request] if isinstance(request, SearchRequest) or not isinstance(request, Sequence) else request
+        for one in requests:
+            if not isinstance(one, SearchRequest):
+                raise QueryError(f"the request is of type {type(one).__name__}; give a SearchRequest")
         with self._in_flight:
-            return self.answer(request, self._resolve([request.part]))[0]
+            hits = self._answer_all(requests, self._resolve([one.part for one in requests]))
+        return hits[0] if isinstance(request, SearchRequest) else hits
+
+    def _answer_all(self, requests: Sequence[SearchRequest], queries: Sequence[ResolvedQuery]) -> list[Hits]:
+        """Answer requests in their order, those with the same options and modality together."""
+        groups: dict[Any, list[int]] = {}
+        for position, (request, query) in enumerate(zip(requests, queries, strict=True)):
+            columns = None if request.columns is None else tuple(request.columns)
+            options = tuple({**request.options, "columns": columns}.values())
+            groups.setdefault((options, query.modality), []).append(position)
+        hits: dict[int, Hits] = {}
+        for positions in groups.values():
+            hits |= zip(
+                positions,
+                self.answer(requests[positions[0]], [queries[position] for position in positions]),
+                strict=True,
+            )
+        return [hits[position] for position in range(len(requests))]
 
     def search_vectors(
         self,

@@ -77,12 +77,26 @@ def emit(output: str, value: Any, text: str) -> None:
 
     A reader that has gone (`| head -1`) is not an error.
     """
-    plain = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    _print(json.dumps(value, ensure_ascii=_needs_ascii(), indent=2, allow_nan=False) if output == "json" else text)
+
+
+def emit_line(value: Any) -> bool:
+    """Print one result to stdout, as JSON on a line of its own; False where nobody reads on (`| head -1`)."""
+    return _print(json.dumps(value, ensure_ascii=_needs_ascii(), allow_nan=False))
+
+
+def _needs_ascii() -> bool:
+    return (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+
+
+def _print(text: str) -> bool:
     try:
-        click.echo(json.dumps(value, ensure_ascii=plain, indent=2, allow_nan=False) if output == "json" else text)
+        click.echo(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
+        return False
+    return True
 
 
 def format_counts(counts: Mapping[str, Any]) -> str:

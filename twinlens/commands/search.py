@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,10 +14,10 @@ from click.core import ParameterSource
 
 from searcher.errors import SearchError
 from searcher.hits import Hits, table
-from searcher.query import image_part, text_part
+from searcher.query import QueryPart, image_part, item_part, text_part
 from searcher.request import OPTIONS, SearchRequest
 
-from ..console import TOKEN, emit, output_option
+from ..console import TOKEN, emit, emit_line
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +43,11 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 @click.argument("words", required=False)
 @click.option("--text", "texts", multiple=True, help="Search with words; may be given several times.")
 @click.option("--image", "images", multiple=True, help="Search with an image file; may be given several times.")
+@click.option(
+    "--queries",
+    type=click.Path(path_type=Path, allow_dash=True),
+    help="Search with each line of a file, - for stdin: a text, or in a .jsonl an object with text, image or item.",
+)
 @request_options
 @click.option("--version", type=int, help="Which version of the index.  [default: the current one]")
 @click.option(
@@ -66,7 +73,13 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 3600), default=30.0, show_default=True, help="Seconds to wait for --server."
 )
-@output_option
+@click.option(
+    "--output",
+    type=click.Choice(["text", "json", "jsonl"]),
+    default="text",
+    show_default=True,
+    help="Print results for people or for programs; jsonl gives an object a line, each as soon as it is there.",
+)
 def search(index: str | None, words: str | None, output: str, **options: Any) -> None:
     """Search INDEX by WORDS, or by images.
 
@@ -75,9 +88,9 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
       twinlens search photos.index --image query.jpg --into texts
       twinlens search --server http://127.0.0.1:8000/ "a dog in the snow"
 
-    Several --text and --image are answered in this order, first the texts. With --output json one query gives one
-    object, several give a list of them. A server is shown the token that TWINLENS_TOKEN holds; it does not tell where
-    the images are.
+    Several --text and --image are answered in this order, first the texts, then --queries. With --output json one query
+    gives one object, several give a list of them. A server is shown the token that TWINLENS_TOKEN holds; it does not
+    tell where the images are.
     """
     if options["server"] is not None:
         _check_for_server(index, words)
@@ -87,34 +100,44 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
     if words is not None and options["texts"]:
         raise click.UsageError(f"the words {words[:40]!r} and --text were given; give each query by --text")
     options["texts"] = options["texts"] if words is None else (words,)
-    if not options["texts"] and not options["images"]:
+    if not options["texts"] and not options["images"] and options["queries"] is None:
         raise SearchError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
     requests = _requests(options)
-    results = _asked(requests, options) if index is None else _searched(Path(index), requests, options)
+    answers = _asked(requests, options) if index is None else _searched(Path(index), requests, options)
+    if output == "jsonl" and not (options["contact_sheet"] or options["gallery"]):
+        for hits in answers:
+            if not emit_line(hits.to_json()):
+                break
+        return
+    results = list(answers)
     if options["contact_sheet"] or options["gallery"]:
         _draw(results, options)
-    answers = [hits.to_json() for hits in results]
-    emit(output, answers[0] if len(answers) == 1 else answers, table(results))
+    values = [hits.to_json() for hits in results]
+    if output == "jsonl":
+        for value in values:
+            emit_line(value)
+    else:
+        emit(output, values[0] if len(values) == 1 and options["queries"] is None else values, table(results))
 
 
-def _searched(index: Path, requests: list[SearchRequest], options: dict[str, Any]) -> list[Hits]:
+def _searched(index: Path, requests: Iterable[SearchRequest], options: dict[str, Any]) -> Iterator[Hits]:
     from searcher.searcher import Searcher  # a server is asked without it, and without DuckDB and FAISS
 
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify", "root")}
     with Searcher.open(index, **opening) as searcher:
-        results = [searcher.search(request) for request in requests]
+        while batch := list(islice(requests, _TOGETHER)):
+            yield from searcher.search(batch)
         note = searcher.encoder_note
     if note is not None:
         click.echo(f"note: {note}", err=True)
-    return results
 
 
-def _asked(requests: list[SearchRequest], options: dict[str, Any]) -> list[Hits]:
+def _asked(requests: Iterable[SearchRequest], options: dict[str, Any]) -> Iterator[Hits]:
     from searcher.client import ServerAddress
 
     server = ServerAddress(url=options["server"], token=os.environ.get(TOKEN) or None, seconds=options["timeout"])
-    return [server.search(request) for request in requests]
+    return (server.search(request) for request in requests)
 
 
 # What a server has settled when it was started, or what needs the files of the images.
@@ -145,10 +168,58 @@ def _check_files(options: dict[str, Any]) -> None:
         raise SearchError(f"--root {str(options['root'])!r} is no folder; name the one that the images are in")
 
 
-def _requests(options: dict[str, Any]) -> list[SearchRequest]:
+def _requests(options: dict[str, Any]) -> Iterator[SearchRequest]:
+    """Return the requests in order; those of the command line are checked before the index is opened."""
     given = {name: option.parse(name, options[name]) for name, option in OPTIONS.items() if options[name] is not None}
     parts = [*map(text_part, options["texts"]), *map(image_part, options["images"])]
-    return [SearchRequest(parts=(part,), **given) for part in parts]
+    typed = [SearchRequest(parts=(part,), **given) for part in parts]
+    SearchRequest(**given)
+    if options["queries"] is None:
+        return iter(typed)
+    return chain(typed, (SearchRequest(parts=(part,), **given) for part in query_lines(options["queries"])))
+
+
+def query_lines(path: Path) -> Iterator[QueryPart]:
+    """Yield the queries of a file, one a line; empty lines are left out. `-` is stdin.
+
+    Args:
+        path: A file of texts; of JSON objects with one of `text`, `image` and `item` where its name ends in `.jsonl`.
+
+    Raises:
+        SearchError: The file cannot be read, or a line is no query; the message says which.
+    """
+    objects = path.suffix.lower() in (".jsonl", ".ndjson")
+    try:
+        with click.open_file(str(path), encoding="utf-8-sig") as file:
+            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), ""), start=1):
+                if len(line) > _LONGEST_LINE:
+                    raise SearchError(f"line {number} of {str(path)!r} has more than {_LONGEST_LINE:,} characters")
+                if text := line.strip():
+                    try:
+                        yield _line_part(text) if objects else text_part(text)
+                    except SearchError as error:
+                        raise SearchError(f"line {number} of {str(path)!r}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise SearchError(f"{str(path)!r} is no UTF-8 text: {error.reason}; save it as UTF-8") from error
+    except OSError as error:
+        raise SearchError(f"the queries {str(path)!r} cannot be read: {error.strerror or error}") from error
+
+
+def _line_part(line: str) -> QueryPart:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise SearchError(f"{line[:60]!r} is no JSON: {error}") from error
+    kinds = [name for name in _LINE_PARTS if isinstance(value, dict) and name in value]
+    if len(kinds) != 1 or len(value) != 1 or not isinstance(value[kinds[0]], str):
+        raise SearchError(f'{line[:60]!r} is no query; give one of {{"text": ...}}, {{"image": PATH}}, {{"item": ID}}')
+    return _LINE_PARTS[kinds[0]](value[kinds[0]])
+
+
+_LINE_PARTS: dict[str, Callable[[str], QueryPart]] = {"text": text_part, "image": image_part, "item": item_part}
+_LONGEST_LINE = 1_000_000
+# Lines that are encoded and ranked together.
+_TOGETHER = 256
 
 
 def _draw(results: list[Hits], options: dict[str, Any]) -> None:
