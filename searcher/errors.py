@@ -21,6 +21,8 @@ class SearchError(TwinlensError):
 class ParameterError(SearchError):
     """An option of a search is of the wrong type or out of range, or there is none of that name."""
 
+    exit_code = 2
+
 
 class QueryError(SearchError):
     """The query cannot be turned into a vector of this index."""

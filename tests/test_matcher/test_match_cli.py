@@ -147,13 +147,9 @@ def test_pictures_are_matched_with_pictures(photographs: Photographs, tmp_path: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--image", "image"], "1 columns are named, and a pair has 2"),
         (["--image", "image", "--text", "words"], "has no column 'words'; it has 'image', 'caption'"),
         ([*ROLES, "--threshold", "2"], "threshold 2.0 is no probability"),
-        ([*ROLES, "--uncalibrated", "--threshold", "0.5"], "no calibration and no threshold go with it"),
-        ([*ROLES, "--save-calibration", "x.json"], "give --calibrate PAIRS as well"),
         ([*ROLES, "--calibration", "gone.json"], "cannot read the calibration 'gone.json'"),
-        ([*ROLES, "--calibration", "a", "--calibrate", "b"], "exclude each other"),
     ],
 )
 def test_options_that_cannot_be_followed(options: list[str], message: str, pairs: Path) -> None:
@@ -161,6 +157,21 @@ def test_options_that_cannot_be_followed(options: list[str], message: str, pairs
         run(pairs, *options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--image", "image"], "1 columns are named, and a pair has 2"),
+        ([*ROLES, "--uncalibrated", "--threshold", "0.5"], "no calibration and no threshold go with it"),
+        ([*ROLES, "--save-calibration", "x.json"], "give --calibrate PAIRS as well"),
+        ([*ROLES, "--calibration", "a", "--calibrate", "b"], "exclude each other"),
+    ],
+)
+def test_options_that_do_not_go_together_are_typed_wrong(options: list[str], message: str, pairs: Path) -> None:
+    done = CliRunner().invoke(match, [str(pairs), *options])
+    assert done.exit_code == 2
+    assert message in done.stderr
 
 
 def test_a_table_of_wrong_paths_is_an_error(tmp_path: Path) -> None:

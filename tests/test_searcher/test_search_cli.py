@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from searcher import SearchError
+from searcher.errors import ParameterError
 from searcher.hits import about, table
 from searcher.request import OPTIONS
 from storage.errors import TwinlensError
@@ -145,7 +146,6 @@ def test_a_contact_sheet_of_another_format_is_refused_before_the_search(run: Any
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], 'nothing to search with; give "a dog in the snow" or --image query.jpg'),
         (["--text", "red", "-k", "0"], "k=0 must be a whole number from 1 to 10,000"),
         (["--text", "red", "--where", "wdith > 3"], "names no column 'wdith'; do you mean width"),
         (["--image", "nowhere.jpg"], "there is no query image at 'nowhere.jpg'"),
@@ -158,6 +158,13 @@ def test_a_mistake_is_one_clear_line(run: Any, arguments: list[str], message: st
     with pytest.raises(TwinlensError, match=message) as caught:
         run(*arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_search_for_nothing_is_typed_wrong(run: Any) -> None:
+    done = run()
+    assert done.exit_code == 2
+    assert 'nothing to search with; give "a dog in the snow" or --image query.jpg' in done.stderr
+    assert ParameterError.exit_code == 2
 
 
 def test_an_index_without_an_encoder_asks_for_one(run: Any, wide_index: Path) -> None:

@@ -67,15 +67,15 @@ def _matcher(options: dict[str, Any]) -> Matcher:
     columns: list[tuple[str, Kind]] = [(name, "text") for name in options["texts"]]
     columns += [(name, "image") for name in options["images"]]
     if len(columns) != 2:
-        raise MatcherError(
+        raise click.UsageError(
             f"{len(columns)} columns are named, and a pair has 2; give --image COLUMN and --text COLUMN, or one twice"
         )
     if options["uncalibrated"] and (options["calibration"] or options["calibrate"] or options["threshold"] is not None):
-        raise MatcherError("--uncalibrated gives no probabilities, so no calibration and no threshold go with it")
+        raise click.UsageError("--uncalibrated gives no probabilities, so no calibration and no threshold go with it")
     if options["calibration"] and options["calibrate"]:
-        raise MatcherError("--calibration and --calibrate exclude each other; give one of them")
+        raise click.UsageError("--calibration and --calibrate exclude each other; give one of them")
     if options["save_calibration"] and not options["calibrate"]:
-        raise MatcherError("--save-calibration keeps what --calibrate learns; give --calibrate PAIRS as well")
+        raise click.UsageError("--save-calibration keeps what --calibrate learns; give --calibrate PAIRS as well")
     (query, query_type), (response, response_type) = columns
     if options["threshold"] is not None:
         check_threshold(options["threshold"])

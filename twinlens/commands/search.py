@@ -101,7 +101,7 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
         raise click.UsageError(f"the words {words[:40]!r} and --text were given; give each query by --text")
     options["texts"] = options["texts"] if words is None else (words,)
     if not options["texts"] and not options["images"] and options["queries"] is None:
-        raise SearchError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
+        raise click.UsageError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
     requests = _requests(options)
     answers = _asked(requests, options) if index is None else _searched(Path(index), requests, options)
