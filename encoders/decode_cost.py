@@ -17,12 +17,11 @@ from typing import Any
 
 from PIL import Image
 
+from .avif import check_frames
 from .errors import ImageError
 
 MOST_SCANS = 100
 """Of a JPEG; usual encoders write up to 14. libtiff has the same limit for JPEG within TIFF."""
-MOST_FRAMES = 4
-"""Of one image in an AVIF, which has up to four layers; further ones are decoded and never shown."""
 MOST_TIFF_PIECES = 100_000
 """Strips or tiles of a TIFF: each costs microseconds and a hundred bytes."""
 _FEW_SCANS = 16
@@ -92,7 +91,7 @@ def check_cost(image: Image.Image, data: bytes, max_pixels: int, seconds: float)
     elif image.format == "TIFF":
         _check_tiles(image, data, max_pixels)
     elif image.format == "AVIF":
-        _check_frames(data)
+        check_frames(data, max_pixels)
 
 
 _PIECE = 8192
@@ -185,156 +184,3 @@ def _check_tiles(image: Image.Image, data: bytes, max_pixels: int) -> None:
         most = _FEW_SCANS * max(len(tags.get(tag, ())) for tag in _PIECE_TAGS)
         if _starts(data, most) > most:
             raise ImageError("too_slow", "a TIFF with many scans in its JPEG; save it anew")
-
-
-# --- AVIF: boxes of ISO 14496-12 around the units of AV1 ---
-
-_HOLDERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl"}
-_FRAME_UNITS = (3, 6)
-# A grid of 89 megapixels in cells of 64 x 64, the smallest allowed, has 22,000 of them.
-_MOST_BOXES = 50_000
-
-
-def _check_frames(data: bytes) -> None:
-    try:
-        images = list(_coded_images(memoryview(data)))
-    except (struct.error, IndexError, ValueError) as error:
-        raise ImageError("corrupt", f"the boxes of this AVIF cannot be read: {error}") from error
-    if sum(len(image) for image in images) > len(data):
-        raise ImageError("too_slow", "an AVIF whose images use the same bytes again and again; save it anew")
-    for image in images:
-        frames = _frames(image)
-        if frames > MOST_FRAMES:
-            raise ImageError(
-                "too_slow", f"an AVIF with {frames} or more frames in one image; at most {MOST_FRAMES} are decoded"
-            )
-
-
-def _frames(units: bytes) -> int:
-    """Return how many frames are coded in the units of one image, at most one more than are allowed."""
-    place = frames = 0
-    while place < len(units) and frames <= MOST_FRAMES:
-        head = units[place]
-        frames += (head >> 3) & 15 in _FRAME_UNITS
-        place += 2 if head & 4 else 1
-        if not head & 2:  # without a size the unit is the rest
-            break
-        size, place = _leb128(units, place)
-        place += size
-    return frames
-
-
-def _leb128(units: bytes, place: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 56, 7):
-        byte = units[place]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            break
-    return value, place
-
-
-def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    place = 0
-    for _ in range(_MOST_BOXES):
-        if place + 8 > len(view):
-            return
-        size, kind = struct.unpack_from(">I4s", view, place)
-        head = 8
-        if size == 1:
-            (size,), head = struct.unpack_from(">Q", view, place + 8), 16
-        size = size or len(view) - place
-        if size < head:
-            raise ValueError(f"a box of {size} bytes")
-        yield kind, view[place + head : place + size]
-        place += size
-    raise ValueError(f"more than {_MOST_BOXES} boxes in one")
-
-
-def _coded_images(view: memoryview) -> Iterator[bytes]:
-    """Yield the AV1 units of each image item, and of the first sample of each track."""
-    for kind, body in _boxes(view):
-        if kind == b"meta":
-            yield from _items(view, dict(_boxes(body[4:])))
-        elif kind == b"moov":
-            for table in _sample_tables(body):
-                yield _first_sample(view, table)
-
-
-def _sample_tables(view: memoryview) -> Iterator[dict[bytes, memoryview]]:
-    for kind, body in _boxes(view):
-        if kind == b"stbl":
-            yield dict(_boxes(body))
-        elif kind in _HOLDERS:
-            yield from _sample_tables(body)
-
-
-def _first_sample(view: memoryview, table: dict[bytes, memoryview]) -> bytes:
-    sizes = table.get(b"stsz", memoryview(bytes(16)))
-    one_size, _ = struct.unpack_from(">II", sizes, 4)
-    size = one_size or struct.unpack_from(">I", sizes, 12)[0]
-    wide = b"co64" in table
-    (start,) = struct.unpack_from(">Q" if wide else ">I", table[b"co64" if wide else b"stco"], 8)
-    return bytes(view[start : start + size])
-
-
-def _items(view: memoryview, meta: dict[bytes, memoryview]) -> Iterator[bytes]:
-    coded = _coded_items(meta.get(b"iinf", memoryview(b"")))
-    inner = meta.get(b"idat", memoryview(b""))
-    for item, within, extents in _locations(meta.get(b"iloc", memoryview(b""))):
-        if item not in coded:
-            continue
-        source = inner if within else view
-        if sum(size or len(source) for _, size in extents) > len(view):
-            raise ImageError("too_slow", "an AVIF whose images use the same bytes again and again; save it anew")
-        yield b"".join(source[start : start + size if size else None] for start, size in extents)
-
-
-def _coded_items(info: memoryview) -> set[int]:
-    """Return the numbers of the items that are AV1."""
-    coded = set()
-    for kind, body in _boxes(info[4 + (2 if len(info) and info[0] == 0 else 4) :]):
-        if kind == b"infe" and len(body) >= 12:
-            wide = body[0] >= 3
-            (number,) = struct.unpack_from(">I" if wide else ">H", body, 4)
-            name = bytes(body[10:14] if wide else body[8:12])
-            coded |= {number} if name == b"av01" else set()
-    return coded
-
-
-def _locations(body: memoryview) -> Iterator[tuple[int, bool, list[tuple[int, int]]]]:
-    """Yield the number of each item, whether it lies within the meta box, and its pieces as offset and size."""
-    if not len(body):
-        return
-    version, fields = body[0], _Fields(body, 4)
-    sizes = fields.take(2)
-    offset_size, length_size, base_size = sizes >> 12, (sizes >> 8) & 15, (sizes >> 4) & 15
-    index_size, pieces = sizes & 15 if version else 0, 0
-    for _ in range(fields.take(4 if version == 2 else 2)):
-        number = fields.take(4 if version == 2 else 2)
-        within = bool(version) and fields.take(2) & 15 == 1
-        fields.take(2)
-        base = fields.take(base_size)
-        extents: list[tuple[int, int]] = []
-        pieces += (count := fields.take(2))
-        if pieces > _MOST_BOXES:
-            raise ValueError(f"items of more than {_MOST_BOXES} pieces")
-        for _ in range(count):
-            fields.take(index_size)
-            extents.append((base + fields.take(offset_size), fields.take(length_size)))
-        yield number, within, extents
-
-
-class _Fields:
-    """Numbers of given sizes, one after the other."""
-
-    def __init__(self, body: memoryview, place: int) -> None:
-        self._body, self._place = body, place
-
-    def take(self, size: int) -> int:
-        piece = self._body[self._place : self._place + size]
-        if len(piece) < size:
-            raise ValueError("a table that ends early")
-        self._place += size
-        return int.from_bytes(piece, "big")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import threading
 import time
 
@@ -12,6 +13,7 @@ from PIL import Image
 from slow_images import BOUNDED, REFUSED, file_of, jpeg_scans
 
 from encoders import DecodeLimits, ImageError, decode_image
+from encoders.avif import frames_and_pixels
 from encoders.decode_cost import TimedFile
 from encoders.images import DEFAULT_LIMITS
 from searcher.render.thumbnails import thumbnail
@@ -101,6 +103,41 @@ def test_a_progressive_jpeg_read_scan_by_scan_has_the_same_pixels() -> None:
 def test_ordinary_avif_is_read(options: dict[str, object]) -> None:
     data = file_of(Image.new("RGB", (64, 48), (200, 30, 30)), "AVIF", **options)
     assert np.abs(np.asarray(decode_image(data).pixels)[20, 20].astype(int) - (200, 30, 30)).max() < 6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (64, 48), (333, 77)])
+@pytest.mark.parametrize("mode", ["RGB", "RGBA"])
+def test_an_avif_is_held_to_the_pixels_that_it_codes_and_not_to_those_that_it_claims(
+    size: tuple[int, int], mode: str
+) -> None:
+    data = file_of(Image.new(mode, size, (200, 30, 30, 90)[: len(mode)]), "AVIF")
+    limits = DecodeLimits(max_pixels=size[0] * size[1])
+    assert decode_image(data, limits).pixels.size == size
+    place = data.index(b"ispe") + 8
+    claimed = data[:place] + struct.pack(">II", 1, 1) + data[place + 8 :]
+    fewer = DecodeLimits(max_pixels=limits.max_pixels - 1)
+    if fewer.max_pixels:
+        with pytest.raises(ImageError, match=f"too_many_pixels: .* {limits.max_pixels} in one image; the limit is"):
+            decode_image(claimed, fewer)
+
+
+def test_the_pixels_of_a_sequence_header_are_found_behind_all_that_may_stand_before_them() -> None:
+    parts = [
+        *("000", "1", "0"),  # profile, still, a header that is not reduced
+        *("1", "0" * 64, "1", "0001", "000"),  # timing, equal intervals of 2^3 ticks
+        *("1", "00111", "0" * 42),  # a decoder model with delays of 8 bits
+        *("1", "00001"),  # delays of display, 2 operating points
+        *("0" * 12, "01000", "1", "1", "0" * 17, "1", "0000"),  # of a high level, with all that may belong to one
+        *("0" * 12, "00100", "0", "0"),  # of a low one, with nothing
+        *("1011", "1010", f"{3000 - 1:012b}", f"{2000 - 1:011b}"),
+    ]
+    bits = "".join(parts)
+    bits += "0" * (-len(bits) % 8)
+    header = int(bits, 2).to_bytes(len(bits) // 8, "big")
+    unit = bytes((1 << 3 | 2, len(header))) + header
+    assert frames_and_pixels(unit) == (0, 6_000_000)
+    with pytest.raises(ValueError, match="ends early"):
+        frames_and_pixels(bytes((1 << 3 | 2, 9)) + header[:9])
 
 
 def test_the_clock_counts_what_a_thread_computes_and_not_what_it_waits_for() -> None:
