@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -89,6 +90,11 @@ _SQL_TYPES = {pa.int64(): "BIGINT", pa.int32(): "INTEGER", pa.string(): "VARCHAR
 TableName = Literal["images", "texts", "pairs", "rejected"]
 
 
+# What DuckDB may take to answer from a catalog. Most questions take 50 MiB; a condition on captions joins all of them,
+# some 100 bytes each, which is less than four times what they take in the file.
+_MEMORY_BYTES, _MEMORY_A_BYTE = 512 << 20, 4
+
+
 class Catalog:
     """Reads the tables of one version; safe from many threads, a cursor a call.
 
@@ -113,7 +119,7 @@ class Catalog:
         path = Path(path)
         with open_regular(path.parent, path.name) as file:
             try:
-                connection = open_locked(path, file)
+                connection = open_locked(path, file, memory_limit=_memory_limit(file))
             except duckdb.Error as error:
                 raise CorruptIndexError(
                     f"{path} is not a catalog ({first_line(error)}); roll back to another version or build again"
@@ -260,6 +266,8 @@ class Catalog:
                 yield cursor
         except duckdb.ConnectionException as error:
             raise StorageError(f"{self.path} is closed; open the index again") from error
+        except duckdb.OutOfMemoryException as error:
+            raise StorageError(f"{self.path} takes more memory to read than it may: {first_line(error)}") from error
         except duckdb.Error as error:
             raise CorruptIndexError(f"{self.path} cannot be read: {first_line(error)}; verify the index") from error
 
@@ -288,6 +296,13 @@ class Catalog:
         with self._cursor() as cursor:
             (count,) = cursor.execute(f"SELECT count(*) FROM {name}").fetchone() or (0,)
         return int(count)
+
+
+def _memory_limit(file: BinaryIO) -> str:
+    """Return the limit for a catalog of this size, at most DuckDB's own: 80 % of the machine's memory."""
+    wanted = _MEMORY_BYTES + _MEMORY_A_BYTE * os.fstat(file.fileno()).st_size
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{min(wanted, machine * 4 // 5) >> 20}MiB"
 
 
 def _listed(columns: list[tuple[str, str]]) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
@@ -337,6 +338,19 @@ def test_a_catalog_is_written_once(path: Path) -> None:
 def test_a_folder_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"cannot write .*nowhere/c"):
         write_catalog(tmp_path / "nowhere" / "c", **tables(2))
+
+
+def test_what_reads_a_catalog_takes_little_memory(tmp_path: Path) -> None:
+    write_catalog(tmp_path / "c.duckdb", **tables(3))
+    with Catalog.open(tmp_path / "c.duckdb") as catalog, catalog._cursor() as cursor:
+        (limit,) = cursor.execute("SELECT current_setting('memory_limit')").fetchone() or ("",)
+        assert re.fullmatch(r"5\d\d\.\d MiB", limit), limit
+    with (
+        Catalog.open(tmp_path / "c.duckdb") as catalog,
+        pytest.raises(StorageError, match="takes more memory to read than it may"),
+        catalog._cursor() as cursor,
+    ):
+        cursor.execute("SELECT list(range) FROM range(200_000_000)")
 
 
 def test_ctrl_c_during_a_query_is_a_keyboard_interrupt(catalog: Catalog) -> None:
