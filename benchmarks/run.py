@@ -20,6 +20,7 @@ COMMANDS = (
     ("metrics", "--large"),
     ("fine_tune",),
     ("encode",),
+    ("start",),
     ("text_query",),
     ("kill_resume",),
     ("text_to_text",),
