@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from storage.lazy import lazy_exports
 
 if TYPE_CHECKING:
+    from .compose import Query
     from .errors import EncoderMismatchError, FilterError, QueryError, SearchError
     from .evaluation.evaluate_index import EvaluateOptions, evaluate_index
     from .hits import Hit, Hits
@@ -24,6 +25,7 @@ __all__ = [
     "FilterError",
     "Hit",
     "Hits",
+    "Query",
     "QueryError",
     "QueryPart",
     "SearchError",
@@ -39,6 +41,7 @@ _MODULES = {
     "Hit": ".hits",
     "Hits": ".hits",
     "QueryError": ".errors",
+    "Query": ".compose",
     "QueryPart": ".query",
     "SearchError": ".errors",
     "SearchRequest": ".request",

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import numpy as np
 
+from .compose import composed_label
 from .errors import SearchError
 from .hits import Hit, Hits
 from .operating_points import Choice
@@ -25,6 +26,7 @@ _LONGEST_IMAGE = 64 * 1024 * 1024  # as `DecodeLimits`; a server takes 16 MB unl
 _LONGEST_MESSAGE = 600
 _OWN = ("rank", "item_id", "score", "uri", "caption")
 _DEFAULTS = SearchRequest().options
+_JSON = "application/json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,14 +135,25 @@ def option_text(value: Any) -> str:
 def _message(request: SearchRequest) -> tuple[str, bytes, str]:
     """Return the target below the address of a server, the body and its type."""
     given = {name: value for name, value in request.options.items() if value != _DEFAULTS[name]}
+    if request.is_composed:
+        return "search", json.dumps({"query": [_part(part) for part in request.parts], **_lists(given)}).encode(), _JSON
     part = request.part
     if part.kind == "image":
         query = urlencode({name: option_text(value) for name, value in given.items()}, quote_via=quote)
         return f"search?{query}" if query else "search", _image_bytes(part), "image/*"
     if part.kind == "vector":
         raise SearchError(f"a server is asked by text, image or item, and the query is {part.label}")
-    lists = {name: list(value) if OPTIONS[name].type is list else value for name, value in given.items()}
-    return "search", json.dumps({part.kind: part.content, **lists}).encode(), "application/json"
+    return "search", json.dumps({part.kind: part.content, **_lists(given)}).encode(), _JSON
+
+
+def _lists(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if OPTIONS[name].type is list else value for name, value in given.items()}
+
+
+def _part(part: QueryPart) -> dict[str, Any]:
+    if part.kind not in ("text", "item"):
+        raise SearchError(f"a server takes texts and items as parts of a query, and one is {part.label}")
+    return {part.kind: part.content, "weight": part.weight}
 
 
 def _image_bytes(part: QueryPart) -> bytes:
@@ -170,7 +183,7 @@ def _hits(request: SearchRequest, answer: Mapping[str, Any]) -> Hits:
     choice = Choice(**{name: value for name, value in ann.items() if value is not None})
     asked: dict[str, Any] = {one.name: getattr(request, one.name) for one in fields(Hits) if one.name in OPTIONS}
     return Hits(
-        query=request.part,
+        query=_asked_with(request),
         collection=collection,  # type: ignore[arg-type]
         row_ids=np.full(len(hits), -1, dtype=np.int64),
         scores=np.array([hit.score for hit in hits], dtype=np.float32),
@@ -178,6 +191,12 @@ def _hits(request: SearchRequest, answer: Mapping[str, Any]) -> Hits:
         hits=hits,
         **asked,
     )
+
+
+def _asked_with(request: SearchRequest) -> QueryPart:
+    if not request.is_composed:
+        return request.part
+    return QueryPart(kind="composed", label=composed_label(request.parts), content=request.parts)
 
 
 def _hit(given: Mapping[str, Any], collection: Any) -> Hit:

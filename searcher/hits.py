@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time
 from decimal import Decimal
 from html import escape
@@ -195,6 +195,8 @@ def hits_of(
         _hit(rank, float(score), entries[row], into, root)
         for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=request.offset + 1)
     )
+    if query.kind == "composed" and choice.exact:
+        choice = replace(choice, reason="no setting was measured for composed queries")
     return Hits(
         query=query,
         collection=into,

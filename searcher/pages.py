@@ -28,7 +28,7 @@ class Ranking(NamedTuple):
     choice: Choice
 
 
-def depth(request: SearchRequest, *, own: bool = False) -> int:
+def depth(request: SearchRequest, *, own: int = 0) -> int:
     """Return how many hits are ranked for a page; the pages after the first are cut from rankings of few depths."""
     needed = min(request.offset + request.k + own, MAX_K)
     if request.diversity:
@@ -36,19 +36,19 @@ def depth(request: SearchRequest, *, own: bool = False) -> int:
     return next(one for one in _DEPTHS if one >= needed) if request.offset else needed
 
 
-def shown_rows(ranking: Ranking, request: SearchRequest, own: Sequence[int | None], gather: Gather) -> list[Rows]:
+def shown_rows(ranking: Ranking, request: SearchRequest, own: Sequence[Sequence[int]], gather: Gather) -> list[Rows]:
     """Return row ids and scores, (k,) or fewer, that the page of each query shows.
 
     Args:
         ranking: Of all queries.
         request: Says which page it is, which scores are too low for it, and how unlike its hits are to be.
-        own: The row of each query that is an item itself, which is no hit of its own; None for others.
+        own: The rows that each query was made of, which are no hits of it.
         gather: Row ids (n,) to their vectors (n, dim).
     """
     shown = slice(request.offset, request.offset + request.k)
     pages = []
-    for own_row, ids, scores in zip(own, ranking.row_ids, ranking.scores, strict=True):
-        kept = ids >= 0 if own_row is None else (ids >= 0) & (ids != own_row)
+    for own_rows, ids, scores in zip(own, ranking.row_ids, ranking.scores, strict=True):
+        kept = (ids >= 0) & np.logical_and.reduce([ids != row for row in own_rows]) if own_rows else ids >= 0
         if request.min_score is not None:
             kept &= scores >= request.min_score
         rows, high = ids[kept], scores[kept]

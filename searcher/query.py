@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +29,43 @@ class QueryPart:
     """One thing to search with.
 
     Attributes:
-        kind: `text`, `image`, `item` (of the index) or `vector`.
+        kind: `text`, `image`, `item` (of the index) or `vector`; `composed` for several of them together.
         label: For people: the text, the file's name, or what it is.
-        content: The text; the path, bytes or PIL image; the item id; the vector (dim,).
+        content: The text; the path, bytes or PIL image; the item id; the vector (dim,); the parts.
         modality: What a text or an image is, and what a vector or an item stands for; None where that is not said.
         collection: Where an item is; None for among the images, else among the texts.
+        weight: How much it counts beside other parts; negative for what is unwanted.
     """
 
-    kind: Literal["text", "image", "item", "vector"]
+    kind: Literal["text", "image", "item", "vector", "composed"]
     label: str
     content: Any
     modality: Modality | None = None
     collection: Collection | None = None
+    weight: float = 1.0
+
+
+class ResolvedQuery(NamedTuple):
+    """A query as a vector of the index.
+
+    Attributes:
+        part: What was asked with.
+        vector: (dim,) float32, unit length.
+        modality: What it stands for; None where that is not known.
+        row: Collection and row of the item that it is, which is no hit of its own; None for one from outside.
+        examples: The same of each item that a composed query has among its parts.
+    """
+
+    part: QueryPart
+    vector: NDArray[np.float32]
+    modality: Modality | None
+    row: tuple[Collection, int] | None = None
+    examples: tuple[tuple[Collection, int], ...] = ()
+
+    def rows_in(self, collection: Collection) -> tuple[int, ...]:
+        """The rows of a collection that are no hits of this query, being what it was made of."""
+        own = (*self.examples, *(() if self.row is None else (self.row,)))
+        return tuple(row for name, row in own if name == collection)
 
 
 def text_part(text: Any) -> QueryPart:

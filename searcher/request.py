@@ -8,7 +8,7 @@ the schema of the API and the fields of the page derive.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Any, NamedTuple, TypedDict
 
@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.arguments import check_arguments
-from storage.schema import COLLECTIONS, DIRECTIONS, SIDES, Collection, Modality
+from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collection, Modality
 
+from .compose import MOST_PARTS, check_parts
 from .errors import ParameterError, QueryError
 from .query import QueryPart, image_part, item_part, shown_value, text_part, vector_part
 
@@ -113,7 +114,8 @@ class SearchRequest:
     """One search.
 
     Attributes:
-        parts: What to search with: today one part.
+        parts: What to search with: one part, or several that make one query (see `compose.Query`). Those are compared
+            with every vector, since no setting of the approximate search was measured for them.
         into: The collection to search; None for images where the index has any, else texts.
         k: Hits wanted, 1 to 10,000; fewer come back where the collection or the filter has fewer.
         offset: Hits to leave out before the first: 10 with `k` 10 is the second page. `offset + k` is at most 10,000.
@@ -189,11 +191,11 @@ class SearchRequest:
             if value is not default:
                 option.check(name, value)
         check_arguments(SearchRequest, vars(self), ParameterError)
+        check_parts(self.parts)
         if self.offset + self.k > MAX_K:
             raise ParameterError(
                 f"offset={self.offset} and k={self.k} reach beyond {MAX_K:,} hits; narrow the search by where"
             )
-
         if self.diversity and self.offset + self.k > _MOST_DIVERSE:
             reach = f"diversity={self.diversity:g} is for {_MOST_DIVERSE:,} hits at most"
             raise ParameterError(f"{reach}, and offset and k reach to {self.offset + self.k:,}; ask for fewer")
@@ -209,8 +211,17 @@ class SearchRequest:
             return self.parts[0]
         if not self.parts:
             raise QueryError("there is nothing to search with; give text, item, or by POST an image or a vector")
-        kinds = " and ".join(part.kind for part in self.parts)
-        raise QueryError(f"a search takes one of text, item, image and vector; {kinds} were given")
+        raise QueryError(f"the query has {len(self.parts)} parts where one is taken")
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether it has several parts, which make one query."""
+        return len(self.parts) > 1
+
+    @property
+    def ranked(self) -> SearchRequest:
+        """The request as it is ranked: a composed query exactly."""
+        return replace(self, exact=True) if self.is_composed else self
 
     @property
     def selects(self) -> bool:
@@ -243,6 +254,25 @@ PARTS: Mapping[str, Option] = {
     ),
 }
 PARAMETERS: Mapping[str, Option] = {**PARTS, **OPTIONS}
+_PART_NAMES = ("text", "item", "vector")
+_QUERY_SCHEMA = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MOST_PARTS,
+    "items": {
+        "type": "object",
+        "properties": {
+            "text": {"type": "string"},
+            "item": {"type": "string"},
+            "vector": {"type": "array", "items": {"type": "number"}},
+            "collection": {"enum": list(COLLECTIONS)},
+            "modality": {"enum": list(MODALITIES.values())},
+            "weight": {"type": "number", "default": 1},
+        },
+    },
+    "description": "Search with several parts as one query: each has one of text, item and vector, and a weight, which "
+    "is negative for what is unwanted.",
+}
 _VECTOR_SCHEMA = {
     "type": "array",
     "items": {"type": "number"},
@@ -252,10 +282,13 @@ _VECTOR_SCHEMA = {
 }
 
 
+_MADE_SCHEMAS = {"vector": _VECTOR_SCHEMA, "query": _QUERY_SCHEMA}
+
+
 def body_schema(*, vector: bool) -> dict[str, Any]:
     """Return the JSON schema of a request's named values."""
     properties: dict[str, Any] = {name: option.json_schema() for name, option in PARAMETERS.items()}
-    return {"type": "object", "properties": {**properties, **({"vector": _VECTOR_SCHEMA} if vector else {})}}
+    return {"type": "object", "properties": {**properties, **(_MADE_SCHEMAS if vector else {})}}
 
 
 def parse_request(values: Mapping[str, Any], image: bytes | None = None) -> SearchRequest:
@@ -273,11 +306,22 @@ def parse_request(values: Mapping[str, Any], image: bytes | None = None) -> Sear
     typed = {name: _parsed(name, value) for name, value in given.items()}
     parts = [make(typed) for name, make in _PART_MAKERS.items() if name in typed]
     parts += [] if image is None else [image_part(image)]
+    if "query" in typed:
+        if parts:
+            raise QueryError(f"query has parts of its own, and {parts[0].kind} was given beside it; put it among them")
+        parts = list(typed["query"])
+    elif len(parts) > 1:
+        kinds = " and ".join(part.kind for part in parts)
+        raise QueryError(f"a search takes one of text, item, image and vector, or query with parts; {kinds} were given")
     request = SearchRequest(
         parts=tuple(parts),
         **{name: value for name, value in typed.items() if name in OPTIONS and name != "into"},
         into=_target(typed),
     )
+    if "query" in typed and "collection" in typed:
+        raise QueryError("a part of query says by itself in which collection its item is; put collection into it")
+    if request.is_composed:
+        return request
     part = request.part  # there is one
     if "collection" in typed and part.kind != "item":
         raise QueryError(f"collection={typed['collection']!r} says where an item is; give item too, or direction")
@@ -289,9 +333,39 @@ def parse_request(values: Mapping[str, Any], image: bytes | None = None) -> Sear
 def _parsed(name: str, value: Any) -> Any:
     if name == "vector":
         return _vector(value)
+    if name == "query":
+        return _query(value)
     if name not in PARAMETERS:
-        raise ParameterError(f"there is no parameter {name[:80]!r}; there are {', '.join([*PARAMETERS, 'vector'])}")
+        raise ParameterError(
+            f"there is no parameter {name[:80]!r}; there are {', '.join([*PARAMETERS, *_MADE_SCHEMAS])}"
+        )
     return PARAMETERS[name].parse(name, value)
+
+
+def _query(value: Any) -> tuple[QueryPart, ...]:
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_PARTS:
+        raise ParameterError(f"query={shown_value(value)} must be a list of 1 to {MOST_PARTS} parts")
+    return tuple(_query_part(number, one) for number, one in enumerate(value))
+
+
+def _query_part(number: int, value: Any) -> QueryPart:
+    names = {*_PART_NAMES, "collection", "modality", "weight"}
+    kinds = [name for name in _PART_NAMES if isinstance(value, dict) and name in value]
+    if len(kinds) != 1 or not names >= value.keys():
+        raise ParameterError(
+            f"query[{number}]={shown_value(value)} must be an object with one of {', '.join(_PART_NAMES)}, and weight"
+        )
+    collection, modality = value.get("collection"), value.get("modality")
+    if collection not in (None, *COLLECTIONS) or modality not in (None, *MODALITIES.values()):
+        choices = f"{' or '.join(COLLECTIONS)}, a modality {' or '.join(MODALITIES.values())}"
+        raise ParameterError(f"query[{number}]={shown_value(value)}: a collection must be {choices}")
+    if kinds[0] == "text":
+        part = text_part(value["text"])
+    elif kinds[0] == "item":
+        part = item_part(PARTS["item"].parse(f"query[{number}].item", value["item"]), collection)
+    else:
+        part = vector_part(_vector(value["vector"]), modality or "text")
+    return replace(part, weight=value.get("weight", 1.0))
 
 
 def _vector(value: Any) -> NDArray[np.float64]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from threading import Condition
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,15 @@ from storage.schema import (
 )
 from storage.store import IndexStore
 
-from .errors import ItemNotFoundError, ParameterError, QueryError, SearcherClosedError, SearchError
+from .compose import Query, compose
+from .errors import ItemNotFoundError, ParameterError, QueryError, SearchError
 from .filters import Filters, RowIds
 from .hits import OWN_COLUMNS, Hits, hits_of
+from .in_flight import InFlight
 from .operating_points import Choice, choose
 from .originals import corpus_root
 from .pages import Ranking, Rows, arrays, depth, shown_rows
-from .query import QueryPart, query_part, split_queries
+from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .request import SearchOptions, SearchRequest
 
@@ -50,59 +53,8 @@ ImageQuery = str | Path | bytes | Image.Image
 Many = list[Any] | tuple[Any, ...]
 
 _KEPT_CHOICES = 1024
+_SAMPLED = 4096
 SEARCH_KEYWORDS = ("query", "k", *SearchOptions.__annotations__)
-
-
-class ResolvedQuery(NamedTuple):
-    """A query as a vector of the index.
-
-    Attributes:
-        part: What was asked with.
-        vector: (dim,) float32, unit length.
-        modality: What it stands for; None where that is not known.
-        row: Collection and row of the item that it is, which is no hit of its own; None for one from outside.
-    """
-
-    part: QueryPart
-    vector: NDArray[np.float32]
-    modality: Modality | None
-    row: tuple[Collection, int] | None = None
-
-
-class InFlight:
-    """Blocks `close()` until running searches finish: unmapping a file that a search reads would kill the process."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self._changed = Condition()
-        self._running = 0
-        self._closed = False
-
-    def __enter__(self) -> None:
-        """Count a search in.
-
-        Raises:
-            SearcherClosedError: The searcher was closed already.
-        """
-        with self._changed:
-            if self._closed:
-                raise SearcherClosedError(f"the searcher of {self._name!r} is closed; open another with Searcher.open")
-            self._running += 1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._changed:
-            self._running -= 1
-            if self._closed:
-                self._changed.notify_all()
-
-    def close(self) -> bool:
-        """Admit no further searches and wait for running ones; return False where it was closed before."""
-        with self._changed:
-            first, self._closed = not self._closed, True
-            self._changed.wait_for(lambda: self._running == 0)
-        return first
 
 
 class Searcher:
@@ -121,6 +73,7 @@ class Searcher:
         self._encoder = encoder
         self._in_flight = InFlight(location)
         self._filters = Filters(version.catalog)
+        self._samples: dict[Collection, Vectors] = {}
         self._choices: Lru[tuple[Any, ...], Choice] = Lru(_KEPT_CHOICES)
 
     @classmethod
@@ -239,23 +192,36 @@ class Searcher:
         return self._search_with(query, "text", SearchRequest(into="texts", k=k, **options))
 
     @overload
-    def search(self, request: SearchRequest) -> Hits: ...
+    def search(self, request: SearchRequest | Query, k: int = ..., **options: Any) -> Hits: ...
     @overload
     def search(self, request: Sequence[SearchRequest]) -> list[Hits]: ...
-    def search(self, request: SearchRequest | Sequence[SearchRequest]) -> Hits | list[Hits]:
+    def search(
+        self, request: SearchRequest | Query | Sequence[SearchRequest], k: int = 10, **options: Any
+    ) -> Hits | list[Hits]:
         """Return the hits of one request, or of each of several, which are encoded and ranked together.
 
-        An item is no hit of its own.
+        Args:
+            request: A request; a `Query`, with `k`, `into` and the options of `text_to_image` beside it; or a list of
+                requests. An item of the index is no hit of its own.
+            k: Hits wanted for a `Query`.
+            **options: Of a `Query`.
 
         Raises:
             SearchError: The query, an option or the filter cannot be used; the message says why.
         """
+        if isinstance(request, Query):
+            check_keywords("Searcher.search", options, [*SEARCH_KEYWORDS, "into"])
+            request = SearchRequest(parts=request.parts, k=k, **options)
+        elif options:
+            raise QueryError(f"the option {next(iter(options))!r} belongs into the request, or beside a Query")
         requests = [request] if isinstance(request, SearchRequest) or not isinstance(request, Sequence) else request
         for one in requests:
             if not isinstance(one, SearchRequest):
                 raise QueryError(f"the request is of type {type(one).__name__}; give a SearchRequest")
         with self._in_flight:
-            hits = self._answer_all(requests, self._resolve([one.part for one in requests]))
+            resolved = iter(self._resolve([part for one in requests for part in one.parts or (one.part,)]))
+            queries = [self.composed(one, list(islice(resolved, len(one.parts)))) for one in requests]
+            hits = self._answer_all([one.ranked for one in requests], queries)
         return hits[0] if isinstance(request, SearchRequest) else hits
 
     def _answer_all(self, requests: Sequence[SearchRequest], queries: Sequence[ResolvedQuery]) -> list[Hits]:
@@ -273,6 +239,28 @@ class Searcher:
                 strict=True,
             )
         return [hits[position] for position in range(len(requests))]
+
+    def composed(self, request: SearchRequest, queries: Sequence[ResolvedQuery]) -> ResolvedQuery:
+        """Return the parts of a request as the one query that is ranked.
+
+        Raises:
+            SearchError: The parts cancel one another, or there is no such collection.
+        """
+        if not request.is_composed:
+            return queries[0]
+        into = request.into or self.collections[0]
+        self._info(into)
+        return compose(queries, partial(self._spread, into))
+
+    def _spread(self, into: Collection, vectors: Vectors) -> NDArray[np.float32]:
+        """Return the standard deviation of the cosines of each vector (n, dim) over some thousand items."""
+        sample = self._samples.get(into)
+        if sample is None:
+            table = self._version.vectors(into)
+            rows = np.arange(0, table.rows, max(1, table.rows // _SAMPLED))
+            sample = self._samples[into] = table.gather(rows).astype(np.float32)
+        spread: NDArray[np.float32] = np.std(sample @ vectors.T, axis=0)
+        return spread
 
     def search_vectors(
         self,
@@ -309,7 +297,7 @@ class Searcher:
             table = self._version.vectors(into)
             if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0 and not request.selects:
                 return table.item_ids(ranking.row_ids), ranking.scores
-            row_ids, scores = arrays(shown_rows(ranking, request, [None] * len(queries), table.gather), request.k)
+            row_ids, scores = arrays(shown_rows(ranking, request, [()] * len(queries), table.gather), request.k)
             item_ids = np.full(row_ids.shape, None, dtype=object)
             item_ids[row_ids >= 0] = table.item_ids(row_ids[row_ids >= 0])
         return item_ids, scores
@@ -327,9 +315,9 @@ class Searcher:
                 return []
             modality = queries[0].modality
             direction = None if modality is None else direction_of(modality, into)
-            own = [query.row[1] if query.row and query.row[0] == into else None for query in queries]
+            own = [query.rows_in(into) for query in queries]
             # An item finds itself first, and is dropped again.
-            deeper = replace(request, k=depth(request, own=own.count(None) < len(own)), offset=0)
+            deeper = replace(request, k=depth(request, own=max(map(len, own))), offset=0)
             ranking = self._rank(into, direction, np.stack([query.vector for query in queries]), deeper)
             pages = shown_rows(ranking, request, own, self._version.vectors(into).gather)
             entries = self._entries(into, pages, columns)

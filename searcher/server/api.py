@@ -25,6 +25,7 @@ from storage.schema import Collection, Direction
 from ..client import option_text
 from ..errors import EncoderMismatchError, ItemNotFoundError, ParameterError, SearcherClosedError, SearchError
 from ..hits import Hits, plain
+from ..query import QueryPart
 from ..request import OPTIONS, PARAMETERS, PARTS, SearchRequest, body_schema, parse_request
 from .engine import Service
 from .errors import RETRY, RefusedError
@@ -460,6 +461,10 @@ def shown_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {name: plain(value) for name, value in entry.items() if name not in HIDDEN_COLUMNS and name != "row_id"}
 
 
+def _shown_part(part: QueryPart) -> dict[str, Any]:
+    return {"kind": part.kind} | ({part.kind: part.content} if part.kind in ("text", "item") else {})
+
+
 async def _searched(service: Service, search: SearchRequest) -> Response:
     started = time.perf_counter()
     with service.live.acquire() as snapshot:
@@ -470,8 +475,11 @@ async def _searched(service: Service, search: SearchRequest) -> Response:
 
 
 def _answer(snapshot: Snapshot, search: SearchRequest, direction: Direction, hits: Hits) -> dict[str, Any]:
-    part = search.part
-    query = {"kind": part.kind} | ({part.kind: part.content} if part.kind in ("text", "item") else {})
+    if search.is_composed:
+        parts = [{**_shown_part(part), "weight": part.weight} for part in search.parts]
+        query: dict[str, Any] = {"kind": "composed", "parts": parts}
+    else:
+        query = _shown_part(search.part)
     return {
         "version": snapshot.number,
         "query": query,

@@ -19,10 +19,9 @@ from storage.errors import TwinlensError
 from storage.schema import Collection, Direction, direction_of
 
 from ..hits import Hits
-from ..query import QueryPart
+from ..query import QueryPart, ResolvedQuery
 from ..query_encoder import unit_rows
 from ..request import SearchRequest
-from ..searcher import ResolvedQuery
 from .encoding import Encoding
 from .errors import RefusedError
 from .image_cache import QueryImages, Thumbnails
@@ -190,9 +189,20 @@ class Engine:
         Raises:
             TwinlensError: The request cannot be answered; the message says why.
         """
-        query = await self.resolve(snapshot, request.part)
-        hits = await self.hits(snapshot, request, query)
+        query = await self.resolve_all(snapshot, request)
+        hits = await self.hits(snapshot, request.ranked, query)
         return direction_of(query.modality or "text", hits.collection), hits
+
+    async def resolve_all(self, snapshot: Snapshot, request: SearchRequest) -> ResolvedQuery:
+        """Return the parts of a request as the one vector to search with.
+
+        Raises:
+            TwinlensError: A part cannot be used with this version, or they cancel one another.
+        """
+        if not request.is_composed:
+            return await self.resolve(snapshot, request.part)
+        queries = await asyncio.gather(*(self.resolve(snapshot, part) for part in request.parts))
+        return await self.run("look-up", snapshot.searcher.composed, request, queries)
 
     async def resolve(self, snapshot: Snapshot, part: QueryPart) -> ResolvedQuery:
         """Return the vector to search with.

@@ -21,9 +21,8 @@ from storage.errors import TwinlensError
 from storage.schema import Collection
 
 from ..hits import Hit, Hits, about, plain, shown_score
-from ..query import image_part, item_part, text_part
+from ..query import ResolvedQuery, image_part, item_part, text_part
 from ..request import OPTIONS, SearchRequest
-from ..searcher import ResolvedQuery
 from .api import MOST_K, PageQuery, has_already, image_answer, page_query, read_form, status_of
 from .callers import LINKED
 from .engine import Service

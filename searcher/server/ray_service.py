@@ -25,8 +25,9 @@ from storage.store import IndexStore
 
 from ..errors import SearchError
 from ..hits import Hits
+from ..query import ResolvedQuery
 from ..request import SearchRequest
-from ..searcher import ResolvedQuery, Searcher
+from ..searcher import Searcher
 from .app import create_app
 from .engine import Engine
 from .errors import RefusedError
@@ -166,11 +167,14 @@ class RayEngine(Engine):
 
 def _for_index(snapshot: Snapshot, query: ResolvedQuery, position: int) -> ResolvedQuery:
     """Return a query as one index takes it: what it was made from stays here, an item is excluded where it is."""
-    row = query.row
-    if row is not None:
+
+    def here(row: tuple[Collection, int]) -> tuple[Collection, int] | None:
         local = row[1] - snapshot.offset(row[0], position)
-        row = (row[0], local) if 0 <= local < snapshot.versions[position].count(row[0]) else None
-    return query._replace(part=replace(query.part, content=None), row=row)
+        return (row[0], local) if 0 <= local < snapshot.versions[position].count(row[0]) else None
+
+    examples = tuple(local for row in query.examples if (local := here(row)) is not None)
+    row = None if query.row is None else here(query.row)
+    return query._replace(part=replace(query.part, content=None), row=row, examples=examples)
 
 
 def merge(results: Sequence[Hits], request: SearchRequest, names: Sequence[str], offsets: Sequence[int]) -> Hits:

@@ -18,9 +18,9 @@ from storage.where import check_predicate
 
 from ..errors import FilterError, ItemNotFoundError
 from ..originals import corpus_root, image_source
-from ..query import QueryPart
+from ..query import QueryPart, ResolvedQuery
 from ..query_encoder import QueryEncoder
-from ..searcher import ResolvedQuery, Searcher
+from ..searcher import Searcher
 from .encoding import Encoding
 
 # Where an item's file lies is nobody's business outside: neither shown nor to be found out by a filter.

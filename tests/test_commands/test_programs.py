@@ -126,20 +126,20 @@ def test_a_damaged_index_is_refused_with_the_name_of_the_file(index: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        (["--text", "a cat", "--where", "widht > 100"], "widht"),
-        (["--text", "a cat", "--where", "width >"], "width >"),
-        (["--text", "a cat", "-k", "0"], "0"),
-        (["--text", ""], "text"),
-        (["--image", "no-such-file.jpg"], "no-such-file.jpg"),
-        (["--text", "a cat", "--ann-recall", "7"], "7"),
-        (["--text", "a cat", "--version", "99"], "99"),
-        ([], "--image"),
+        (["--text", "a cat", "--where", "widht > 100"], "widht", 1),
+        (["--text", "a cat", "--where", "width >"], "width >", 1),
+        (["--text", "a cat", "-k", "0"], "0", 2),
+        (["--text", ""], "text", 1),
+        (["--image", "no-such-file.jpg"], "no-such-file.jpg", 1),
+        (["--text", "a cat", "--ann-recall", "7"], "7", 2),
+        (["--text", "a cat", "--version", "99"], "99", 1),
+        ([], "--image", 2),
     ],
 )
-def test_a_wrong_search_is_one_clear_line(index: Path, arguments: list[str], words: str) -> None:
-    assert words in one_line_error("twinlens", "search", index, *arguments)
+def test_a_wrong_search_is_one_clear_line(index: Path, arguments: list[str], words: str, code: int) -> None:
+    assert words in one_line_error("twinlens", "search", index, *arguments, code=code)
 
 
 def test_a_wrong_build_is_one_clear_line(photos: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from searcher import Searcher
 from searcher.errors import SearcherClosedError
-from searcher.searcher import InFlight
+from searcher.in_flight import InFlight
 from storage.store import IndexStore
 
 SETTINGS: list[dict[str, Any]] = [

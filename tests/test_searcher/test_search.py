@@ -196,7 +196,6 @@ def test_an_item_that_is_not_there_is_named(searcher: Searcher) -> None:
         searcher.search(SearchRequest(parts=(item_part("nothing"),)))
 
 
-@pytest.mark.parametrize(("count", "said"), [(0, "nothing to search with"), (2, "text and text were given")])
-def test_a_request_has_one_part(searcher: Searcher, count: int, said: str) -> None:
-    with pytest.raises(QueryError, match=said):
-        searcher.search(SearchRequest(parts=tuple(text_part("red") for _ in range(count))))
+def test_a_request_has_a_part(searcher: Searcher) -> None:
+    with pytest.raises(QueryError, match="nothing to search with"):
+        searcher.search(SearchRequest())

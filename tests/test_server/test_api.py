@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from served_index import Served
 
-from searcher import Hits, Searcher
+from searcher import Hits, Query, Searcher
 from searcher.request import OPTIONS
 
 
@@ -33,6 +33,19 @@ def test_a_text_finds_what_it_finds_in_the_process(server: Served, direct: Searc
 
 def test_a_direction_looks_among_the_texts(server: Served, direct: Searcher) -> None:
     same(server.ask(text="green", direction="text_to_text", k=4), direct.text_to_text("green", k=4))
+
+
+def test_a_composed_query_finds_what_it_finds_in_the_process(server: Served, direct: Searcher) -> None:
+    parts = [{"text": "a red square"}, {"item": "blue/0002.png", "weight": 0.5}, {"text": "blue", "weight": -1}]
+    answer = server.post("/search", json={"query": parts, "k": 6}).json()
+    query = Query.text("a red square") + 0.5 * Query.item("blue/0002.png") - Query.text("blue")
+    same(answer, direct.search(query, k=6))
+    assert answer["query"]["kind"] == "composed"
+    assert [one["weight"] for one in answer["query"]["parts"]] == [1.0, 0.5, -1]
+    assert "blue/0002.png" not in [hit["item_id"] for hit in answer["hits"]]
+    refused = server.post("/search", json={"query": [{"text": "red", "weight": -1}]})
+    assert refused.status_code == 400
+    assert "nothing is wanted" in refused.json()["error"]
 
 
 def test_pages_and_a_floor_reach_the_search(server: Served, direct: Searcher) -> None:
@@ -204,7 +217,7 @@ def test_openapi_describes_every_route_and_parameter(server: Served) -> None:
     assert names == {"text", "item", "collection", "direction", *OPTIONS}
     body = described["paths"]["/search"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data", "image/*"}
-    assert set(body["application/json"]["schema"]["properties"]) == {*names, "vector"}
+    assert set(body["application/json"]["schema"]["properties"]) == {*names, "vector", "query"}
     assert set(body["multipart/form-data"]["schema"]["properties"]) == {*names, "image"}
 
 

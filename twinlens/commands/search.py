@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,9 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 @click.argument("words", required=False)
 @click.option("--text", "texts", multiple=True, help="Search with words; may be given several times.")
 @click.option("--image", "images", multiple=True, help="Search with an image file; may be given several times.")
+@click.option("--minus", multiple=True, help="Words for what is unwanted; may be given several times.")
+@click.option("--like", multiple=True, metavar="ITEM", help="More like an item of the index, by its id.")
+@click.option("--unlike", multiple=True, metavar="ITEM", help="Less like an item of the index.")
 @click.option(
     "--queries",
     type=click.Path(path_type=Path, allow_dash=True),
@@ -88,9 +92,14 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
       twinlens search photos.index --image query.jpg --into texts
       twinlens search --server http://127.0.0.1:8000/ "a dog in the snow"
 
-    Several --text and --image are answered in this order, first the texts, then --queries. With --output json one query
-    gives one object, several give a list of them. A server is shown the token that TWINLENS_TOKEN holds; it does not
-    tell where the images are.
+    --minus, --like and --unlike make one query of all that is given:
+
+    \b
+      twinlens search photos.index "a beach" --minus people --like IMG_1.jpg
+
+    Without them several --text and --image are answered in this order, first the texts, then --queries. With --output
+    json one query gives one object, several give a list of them. A server is shown the token that TWINLENS_TOKEN
+    holds; it does not tell where the images are.
     """
     if options["server"] is not None:
         _check_for_server(index, words)
@@ -100,7 +109,7 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
     if words is not None and options["texts"]:
         raise click.UsageError(f"the words {words[:40]!r} and --text were given; give each query by --text")
     options["texts"] = options["texts"] if words is None else (words,)
-    if not options["texts"] and not options["images"] and options["queries"] is None:
+    if not any(options[name] for name in ("texts", "images", "like", "minus", "unlike", "queries")):
         raise click.UsageError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
     requests = _requests(options)
@@ -172,11 +181,24 @@ def _requests(options: dict[str, Any]) -> Iterator[SearchRequest]:
     """Return the requests in order; those of the command line are checked before the index is opened."""
     given = {name: option.parse(name, options[name]) for name, option in OPTIONS.items() if options[name] is not None}
     parts = [*map(text_part, options["texts"]), *map(image_part, options["images"])]
-    typed = [SearchRequest(parts=(part,), **given) for part in parts]
+    together = [
+        *map(item_part, options["like"]),
+        *map(unwanted, map(text_part, options["minus"])),
+        *map(unwanted, map(item_part, options["unlike"])),
+    ]
     SearchRequest(**given)
+    if together:
+        typed = [SearchRequest(parts=(*parts, *together), **given)]
+    else:
+        typed = [SearchRequest(parts=(part,), **given) for part in parts]
     if options["queries"] is None:
         return iter(typed)
     return chain(typed, (SearchRequest(parts=(part,), **given) for part in query_lines(options["queries"])))
+
+
+def unwanted(part: QueryPart) -> QueryPart:
+    """Return a part of a query with a negative weight."""
+    return replace(part, weight=-1.0)
 
 
 def query_lines(path: Path) -> Iterator[QueryPart]:
