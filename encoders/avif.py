@@ -47,16 +47,16 @@ def check_frames(data: bytes, max_pixels: int) -> None:
 
 def frames_and_pixels(units: bytes) -> tuple[int, int]:
     """Return how many frames one image codes, at most one more than are allowed, and the most pixels of one."""
-    place = frames = pixels = 0
-    while place < len(units) and frames <= MOST_FRAMES:
-        head = units[place]
+    offset = frames = pixels = 0
+    while offset < len(units) and frames <= MOST_FRAMES:
+        head = units[offset]
         kind, sized = (head >> 3) & 15, head & 2
-        place += 2 if head & 4 else 1
-        size, place = _leb128(units, place) if sized else (len(units) - place, place)
+        offset += 2 if head & 4 else 1
+        size, offset = _leb128(units, offset) if sized else (len(units) - offset, offset)
         frames += kind in _FRAME_UNITS
         if kind == _SEQUENCE_HEADER:
-            pixels = max(pixels, _sequence_pixels(units[place : place + size]))
-        place += size
+            pixels = max(pixels, _sequence_pixels(units[offset : offset + size]))
+        offset += size
     return frames, pixels
 
 
@@ -121,31 +121,31 @@ class _Bits:
             self.take(zeros)
 
 
-def _leb128(units: bytes, place: int) -> tuple[int, int]:
+def _leb128(units: bytes, offset: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 56, 7):
-        byte = units[place]
-        place += 1
+        byte = units[offset]
+        offset += 1
         value |= (byte & 127) << shift
         if byte < 128:
             break
-    return value, place
+    return value, offset
 
 
 def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    place = 0
+    offset = 0
     for _ in range(_MOST_BOXES):
-        if place + 8 > len(view):
+        if offset + 8 > len(view):
             return
-        size, kind = struct.unpack_from(">I4s", view, place)
+        size, kind = struct.unpack_from(">I4s", view, offset)
         head = 8
         if size == 1:
-            (size,), head = struct.unpack_from(">Q", view, place + 8), 16
-        size = size or len(view) - place
+            (size,), head = struct.unpack_from(">Q", view, offset + 8), 16
+        size = size or len(view) - offset
         if size < head:
             raise ValueError(f"a box of {size} bytes")
-        yield kind, view[place + head : place + size]
-        place += size
+        yield kind, view[offset + head : offset + size]
+        offset += size
     raise ValueError(f"more than {_MOST_BOXES} boxes in one")
 
 
@@ -226,8 +226,8 @@ def _locations(body: memoryview) -> Iterator[tuple[int, bool, list[tuple[int, in
 class _Fields:
     """Numbers of given sizes, one after the other."""
 
-    def __init__(self, body: memoryview, place: int) -> None:
-        self._body, self._place = body, place
+    def __init__(self, body: memoryview, offset: int) -> None:
+        self._body, self._place = body, offset
 
     def take(self, size: int) -> int:
         piece = self._body[self._place : self._place + size]

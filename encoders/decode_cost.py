@@ -111,9 +111,9 @@ def _has_one_scan(image: Any, data: bytes) -> bool:
     )
 
 
-def _starts(data: bytes, most: int) -> int:
+def _starts(data: bytes, limit: int) -> int:
     """Return how often the bytes of a scan's marker stand in the data, previews included, counted to most + 1."""
-    return sum(1 for _ in islice(re.finditer(_START_OF_SCAN, data), most + 1))
+    return sum(1 for _ in islice(re.finditer(_START_OF_SCAN, data), limit + 1))
 
 
 def _check_scans(data: bytes) -> None:
@@ -122,20 +122,20 @@ def _check_scans(data: bytes) -> None:
         scans += marker == _START_OF_SCAN[1]
         if scans > MOST_SCANS or count > _MOST_SEGMENTS:
             what = "scans" if scans > MOST_SCANS else "segments"
-            most = MOST_SCANS if scans > MOST_SCANS else _MOST_SEGMENTS
-            raise ImageError("too_slow", f"a JPEG with more than {most} {what}; save it anew")
+            limit = MOST_SCANS if scans > MOST_SCANS else _MOST_SEGMENTS
+            raise ImageError("too_slow", f"a JPEG with more than {limit} {what}; save it anew")
 
 
 def _segments(data: bytes) -> Iterator[int]:
     """Yield the marker of each segment of the first image of a file."""
-    place = 2
-    while (found := _MARKER.search(data, place)) is not None:
-        place, marker = found.end(), data[found.end() - 1]
+    offset = 2
+    while (match := _MARKER.search(data, offset)) is not None:
+        offset, marker = match.end(), data[match.end() - 1]
         if marker == 0xD9:  # the end; what follows are further images
             return
         yield marker
-        length = int.from_bytes(data[place : place + 2], "big")
-        place += length
+        length = int.from_bytes(data[offset : offset + 2], "big")
+        offset += length
 
 
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"MM\0+", b"II+\0")
@@ -163,13 +163,13 @@ def check_pieces(data: bytes) -> None:
 def _counts(data: bytes) -> Iterator[int]:
     """Yield the counts of the tags that list strips or tiles in the first directory of a TIFF."""
     order, big = "<" if data[:2] == b"II" else ">", b"+" in data[2:4]
-    (place,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
+    (offset,) = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, 8 if big else 4)
     entry, entries = struct.Struct(f"{order}HH{'Q8x' if big else 'I4x'}"), f"{order}{'Q' if big else 'H'}"
-    (tags,) = struct.unpack_from(entries, data, place)
-    place += struct.calcsize(entries)
+    (tags,) = struct.unpack_from(entries, data, offset)
+    offset += struct.calcsize(entries)
     for _ in range(min(tags, 65536)):
-        tag, _, count = entry.unpack_from(data, place)
-        place += entry.size
+        tag, _, count = entry.unpack_from(data, offset)
+        offset += entry.size
         if tag in _PIECE_TAGS:
             yield count
 
@@ -181,6 +181,6 @@ def _check_tiles(image: Image.Image, data: bytes, max_pixels: int) -> None:
         tile = f"a tile of {width} x {length}"
         raise ImageError("too_many_pixels", f"{tile} is more than the limit of {max_pixels} pixels")
     if tags.get(_COMPRESSION) in _JPEG_IN_TIFF:
-        most = _FEW_SCANS * max(len(tags.get(tag, ())) for tag in _PIECE_TAGS)
-        if _starts(data, most) > most:
+        limit = _FEW_SCANS * max(len(tags.get(tag, ())) for tag in _PIECE_TAGS)
+        if _starts(data, limit) > limit:
             raise ImageError("too_slow", "a TIFF with many scans in its JPEG; save it anew")

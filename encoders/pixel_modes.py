@@ -162,8 +162,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 def _without(rgb: Image.Image, values: np.ndarray, colour: tuple[int, ...]) -> Image.Image:
     """Return the image with white where the file's own values are those of the transparent colour."""
-    found = values == np.array(colour) if values.ndim == 3 else values == colour[0]
-    clear = found.all(axis=2) if found.ndim == 3 else found
+    matching = values == np.array(colour) if values.ndim == 3 else values == colour[0]
+    clear = matching.all(axis=2) if matching.ndim == 3 else matching
     rgb.paste(WHITE, mask=Image.fromarray(clear.astype(np.uint8) * 255))
     return rgb
 

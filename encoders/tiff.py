@@ -69,13 +69,13 @@ def correct_tiles(image: Image.Image, tags: Any) -> None:
         raise ImageError("unsupported_format", "a TIFF with subsampled YCbCr that is not compressed; save it as RGB")
     tiles: list[Any] = getattr(image, "tile", [])
     wide = separate and max(tags.get(_BITS_PER_SAMPLE, (1,))) > 8
-    for place, tile in enumerate(tiles):
+    for number, tile in enumerate(tiles):
         rawmode, *rest = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if tile[0] == "libtiff":
             rawmode = _NATIVE.get(rawmode, rawmode)
         elif wide:
             rawmode = _wide_plane(image, rawmode)
-        tiles[place] = tile._replace(args=(rawmode, *rest))
+        tiles[number] = tile._replace(args=(rawmode, *rest))
 
 
 def _wide_plane(image: Image.Image, band: str) -> str:

@@ -42,8 +42,8 @@ def keep_tower(kind: Kind, encoder: Encoder, find: Find, export: Export) -> Towe
     """
     folder = cache_folder(kind, encoder.fingerprint)
     with suppress(TowerError):
-        if (found := find(encoder.fingerprint, encoder.dim, None)) is not None:
-            return found.info
+        if (existing := find(encoder.fingerprint, encoder.dim, None)) is not None:
+            return existing.info
     draft = folder.with_name(f".{folder.name}.{os.getpid()}.new")
     refusal = refusal_file(kind, encoder.fingerprint)
     try:

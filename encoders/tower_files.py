@@ -168,10 +168,10 @@ def copy_tower(kind: Kind, find: Find, fingerprint: str, dim: int, folder: Path,
     Raises:
         StorageError: The disk refuses.
     """
-    found = None
+    tower = None
     with suppress(TowerError):
-        found = find(fingerprint, dim, inside)
-    if found is None:
+        tower = find(fingerprint, dim, inside)
+    if tower is None:
         return False
     whole = inside if inside is not None and (inside / TOWER_DESCRIPTION).exists() else cache_folder(kind, fingerprint)
     with atomic.explained(f"write the {kind} tower to", folder):

@@ -101,8 +101,8 @@ def pair_rows(pairs: Pairs, left: int, right: int, names: tuple[str, str] = ("im
         raise ValueError(f"pairs of shape {rows.shape}, {rows.dtype}, must be (p, 2) integers: {one} row, {other} row")
     unknown = np.any((rows < 0) | (rows >= [left, right]), axis=1)
     if np.any(unknown):
-        place = int(np.argmax(unknown))
-        first, second = rows[place].tolist()
+        row = int(np.argmax(unknown))
+        first, second = rows[row].tolist()
         there = f"there are {left} {one}s and {right} {other}s"
-        raise ValueError(f"pair {place} is {one} {first} and {other} {second}; {there}")
+        raise ValueError(f"pair {row} is {one} {first} and {other} {second}; {there}")
     return rows.astype(np.int64)

@@ -214,8 +214,8 @@ def _others(labels: NDArray[Any], query_rows: NDArray[np.int64]) -> Relevance:
     starts, stops = (np.searchsorted(labels[order], labels[query_rows], side) for side in ("left", "right"))
     sizes = stops - starts
     query = np.repeat(np.arange(len(query_rows)), sizes)
-    place = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    item = order[np.repeat(starts, sizes) + place]
+    rank = np.arange(len(query)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    item = order[np.repeat(starts, sizes) + rank]
     other = item != query_rows[query]
     return Relevance.from_rows(query[other], item[other], len(query_rows))
 
@@ -271,7 +271,7 @@ def evaluate_folds(
     rows = pair_rows(pairs, len(images), len(texts))
     if not 1 <= folds <= len(images):
         raise ValueError(f"folds={folds!r} does not lie between 1 and the {len(images)} images; 5 is usual")
-    parts = [_measured(part, k, place) for place, part in enumerate(_cut(images, texts, rows, folds))]
+    parts = [_measured(part, k, number) for number, part in enumerate(_cut(images, texts, rows, folds))]
     figures = [part.figures(k) for part in parts]
     result: dict[str, Any] = {name: _average([fold[name] for fold in figures]) for name in _DIRECTIONS}
     if bootstrap is not None:
@@ -291,12 +291,12 @@ def _cut(
         yield images[start:stop], texts[text_rows], np.stack([inside[:, 0] - start, text], axis=1)
 
 
-def _measured(part: tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]], k: Sequence[int], place: int) -> BothWays:
+def _measured(part: tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]], k: Sequence[int], fold: int) -> BothWays:
     images, texts, rows = part
     if not len(rows):
-        raise ValueError(f"fold {place} of {len(images)} images has no pair; take fewer folds")
-    check_k(k, len(images), f"images of fold {place}")
-    check_k(k, len(texts), f"texts of fold {place}")
+        raise ValueError(f"fold {fold} of {len(images)} images has no pair; take fewer folds")
+    check_k(k, len(images), f"images of fold {fold}")
+    check_k(k, len(texts), f"texts of fold {fold}")
     return BothWays.of(images, texts, rows, {})
 
 

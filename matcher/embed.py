@@ -175,15 +175,15 @@ def mean_direction(vectors: Vectors) -> Vectors:
 
 def _each(cells: Sequence[Any], read: Any) -> tuple[list[Any], dict[int, str]]:
     """Read each cell; None and a reason where that fails."""
-    found: list[Any] = []
+    embedded: list[Any] = []
     errors: dict[int, str] = {}
     for row, cell in enumerate(cells):
         try:
-            found.append(read(cell))
+            embedded.append(read(cell))
         except CellError as error:
-            found.append(None)
+            embedded.append(None)
             errors[row] = str(error)
-    return found, errors
+    return embedded, errors
 
 
 def _with_path(error: ImageError, path: Path) -> str:

@@ -182,11 +182,11 @@ def contents_of(column: Column) -> list[Any]:
     Raises:
         DataError: Cells hold nothing that can be trained on; the message names the first three rows.
     """
-    found: list[Any] = []
+    contents: list[Any] = []
     problems = []
     for row, cell in enumerate(column.cells):
         try:
-            found.append(text_of(cell) if column.kind == "text" else _image(cell, column))
+            contents.append(text_of(cell) if column.kind == "text" else _image(cell, column))
         except CellError as error:
             problems.append(f"row {row}: {error}")
     if problems:
@@ -194,7 +194,7 @@ def contents_of(column: Column) -> list[Any]:
         raise DataError(
             f"{len(problems)} rows of column {column.name!r} cannot be trained on: {'; '.join(problems[:_NAMED])}{more}"
         )
-    return found
+    return contents
 
 
 def _image(cell: Any, column: Column) -> Any:

@@ -115,8 +115,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
         newer = value["format"] > FORMAT
-        wanted = ("roles", "encoder", "encoder_folder", "fingerprint", "calibration", "fit")
-        complete = all(name in value for name in wanted) and all(name in value["roles"] for name in ROLES)
+        required = ("roles", "encoder", "encoder_folder", "fingerprint", "calibration", "fit")
+        complete = all(name in value for name in required) and all(name in value["roles"] for name in ROLES)
     except (ValueError, KeyError, TypeError) as error:
         raise MatcherError(f"{str(file)!r} is damaged: {error!r}; save the matcher again") from error
     if newer or not complete:

@@ -248,21 +248,21 @@ def search(request: SearchRequest, roles: Roles, load: Callable[[], Encoder], in
     return gallery.search(queries, request.top_k)
 
 
-def hit_lists(found: Found) -> list[list[dict[str, Any]]]:
+def hit_lists(results: Found) -> list[list[dict[str, Any]]]:
     """Return for each query a list of {"response_id", "score"}, best first."""
     return [
         [{"response_id": item, "score": score} for item, score in zip(ids, scores, strict=True)]
-        for ids, scores in zip(found.ids.tolist(), found.scores.tolist(), strict=True)
+        for ids, scores in zip(results.ids.tolist(), results.scores.tolist(), strict=True)
     ]
 
 
 def _gallery(request: SearchRequest, reader: Reader | None, roles: Roles, index: Path | None) -> Gallery:
     if request.response_data is not None or request.response_embeddings is not None:
         return InMemory(_side(request, reader, "response"), request.chunks)
-    place = request.index or index
-    if place is None:
+    position = request.index or index
+    if position is None:
         raise DataError("there is nothing to search in; give response_data, response_embeddings or index")
-    return InIndex(place, roles, reader.cells.encoder if reader is not None else None)
+    return InIndex(position, roles, reader.cells.encoder if reader is not None else None)
 
 
 def _side(request: SearchRequest, reader: Reader | None, side: Side) -> NDArray[np.float32]:

@@ -322,8 +322,8 @@ def _of_bytes(data: bytes) -> CellImage:
 
 
 def _at_path(name: str, paths: ImagePaths) -> CellImage:
-    found = paths.find(name)
-    return CellImage(found.path, f"path {found.uri}")
+    path = paths.find(name)
+    return CellImage(path.path, f"path {path.uri}")
 
 
 def _from_array(array: np.ndarray) -> Image.Image:

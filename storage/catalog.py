@@ -284,10 +284,10 @@ class Catalog:
                 for name, kind in TABLES[table].items()
                 if name in present or name not in LATER_COLUMNS
             ]
-            found = columns[table][: len(expected)]
-            if found != expected:
+            actual = columns[table][: len(expected)]
+            if actual != expected:
                 raise CorruptIndexError(
-                    f"{self.path} has columns {_listed(found)} in table {table!r} where {_listed(expected)} are "
+                    f"{self.path} has columns {_listed(actual)} in table {table!r} where {_listed(expected)} are "
                     "expected; build again"
                 )
         return columns

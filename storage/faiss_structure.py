@@ -198,8 +198,8 @@ class _Walk:
     def _sparse(self, numbers: int) -> NDArray[Any]:
         lists = self._shape.nlist
         pairs = self._numbers("lists", "<u8", numbers)
-        places, sizes = pairs[::2], pairs[1::2]
-        if len(places) != len(sizes) or (places >= lists).any() or (places[1:] <= places[:-1]).any():
+        rows, sizes = pairs[::2], pairs[1::2]
+        if len(rows) != len(sizes) or (rows >= lists).any() or (rows[1:] <= rows[:-1]).any():
             raise StructureError("lists that are not there")
         return sizes
 

@@ -100,7 +100,7 @@ class TextTransformer:
 
     def _pass(self, texts: Sequence[Ids]) -> Rows:
         kept = [self._unmasked(ids) for ids in texts]
-        bounds = np.cumsum([0, *(len(places) for places in kept)]).tolist()
+        bounds = np.cumsum([0, *(len(columns) for columns in kept)]).tolist()
         spans = list(pairwise(bounds))
         x = self._embedded(texts, kept)
         for layer in range(self._made.layers):
@@ -108,17 +108,17 @@ class TextTransformer:
         return self._vectors(np.stack([self._pooled(x[a:b], ids) for (a, b), ids in zip(spans, texts, strict=True)]))
 
     def _unmasked(self, ids: Ids) -> Ids:
-        places = np.arange(len(ids)) if self._made.pad is None else np.flatnonzero(ids != self._made.pad)
-        if not len(places) > 0 or len(ids) > self.positions:
+        columns = np.arange(len(ids)) if self._made.pad is None else np.flatnonzero(ids != self._made.pad)
+        if not len(columns) > 0 or len(ids) > self.positions:
             raise TowerError(f"a text has {len(ids)} tokens, and this text tower takes 1 to {self.positions}")
-        return places
+        return columns
 
     def _embedded(self, texts: Sequence[Ids], kept: Sequence[Ids]) -> Rows:
         table = self._weights["tokens"]
-        ids = np.concatenate([text[places] for text, places in zip(texts, kept, strict=True)])
+        ids = np.concatenate([text[columns] for text, columns in zip(texts, kept, strict=True)])
         if ids.min() < 0 or ids.max() >= len(table):
             raise TowerError(f"token id {ids.max()} is not in [0, {len(table)}); the text tower is damaged")
-        positions = np.concatenate([np.arange(len(places)) if self._made.counted else places for places in kept])
+        positions = np.concatenate([np.arange(len(columns)) if self._made.counted else columns for columns in kept])
         x = table[ids] + self._weights["positions"][positions]
         return x if self._made.norm == "before" else self._norm(x, "embedding_norm")
 

@@ -170,8 +170,8 @@ def _gpu(device: str) -> str | None:
         return None
     from encoders.device import choose_device
 
-    found = choose_device(device)
-    return found.device if found.kind == "cuda" else None
+    chosen = choose_device(device)
+    return chosen.device if chosen.kind == "cuda" else None
 
 
 def _learned_from(

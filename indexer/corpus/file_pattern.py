@@ -40,14 +40,14 @@ def matching_files(pattern: Path, what: str) -> tuple[Path, list[Path]]:
     root, parts = _fixed(pattern)
     files: dict[Path, None] = {}
     for text in _expanded("/".join(parts), pattern):
-        found = [path for path in _matches(root, text.split("/")) if path.is_file()]
-        if not found and _WILD.search(text):
+        matches = [path for path in _matches(root, text.split("/")) if path.is_file()]
+        if not matches and _WILD.search(text):
             raise SourceError(
                 f"no {what} fits {str(root / text)!r}; quote the pattern, so that the shell leaves it alone"
             )
-        if not found:
+        if not matches:
             raise SourceError(f"there is no {what} {str(root / text)!r}; fix the pattern, or fetch the {what}")
-        files.update(dict.fromkeys(found))
+        files.update(dict.fromkeys(matches))
     return root, list(files)
 
 
@@ -117,14 +117,14 @@ def _matches(base: Path, parts: Sequence[str]) -> Iterator[Path]:
     """The paths below a folder that fit the parts, sorted in each folder."""
     part, rest = parts[0], parts[1:]
     if part in ("", "."):
-        found: Sequence[Path] = (base,)
+        paths: Sequence[Path] = (base,)
     elif part == "**":
-        found = [Path(folder) for folder, _, _ in sorted(os.walk(base))]
+        paths = [Path(folder) for folder, _, _ in sorted(os.walk(base))]
     elif is_there(base / part):
-        found = (base / part,)
+        paths = (base / part,)
     else:
-        found = [base / name for name in _listed(base) if fnmatchcase(name, part)] if _WILD.search(part) else ()
-    for path in found:
+        paths = [base / name for name in _listed(base) if fnmatchcase(name, part)] if _WILD.search(part) else ()
+    for path in paths:
         yield from _matches(path, rest) if rest else (path,)
 
 

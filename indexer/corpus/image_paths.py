@@ -108,8 +108,8 @@ class ImagePaths:
             if len(self._tried) > MAX_PATH:
                 self._tried.clear()
             self._tried[key] = next((form for form in forms(part) if os.path.lexists(folder / form)), None)
-        found = self._tried[key]
-        return None if found is None else folder / found
+        known = self._tried[key]
+        return None if known is None else folder / known
 
 
 def with_slashes(name: str) -> str:

@@ -246,9 +246,9 @@ def run_until_stopped(
     watchdog.finish()
 
 
-def _allow_files(wanted: int) -> None:
+def _allow_files(needed: int) -> None:
     """Let the process open that many files, as far as the system lets it: many systems begin with 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < most:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -111,8 +111,8 @@ def refuse_all_but_tables(
         return
     for what, sql in _FOREIGN.items():
         condition = f"{_IN_FILE} AND {_OWN.get(what, 'true')}"
-        if found := connection.execute(f"{sql} WHERE {condition} LIMIT 1").fetchone():
-            raise CorruptIndexError(_foreign(path, what, found[0]))
+        if entry := connection.execute(f"{sql} WHERE {condition} LIMIT 1").fetchone():
+            raise CorruptIndexError(_foreign(path, what, entry[0]))
     for (name,) in connection.execute(f"{_TABLES} WHERE {_IN_FILE}").fetchall():
         if name not in names:
             raise CorruptIndexError(_foreign(path, "a table", name))

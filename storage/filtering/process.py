@@ -126,7 +126,7 @@ class _Worker:
         deadline = time.monotonic() + seconds + _LATEST_SECONDS
         try:
             _write(self._pipe("stdin"), request)
-            told, data = self._read(deadline)
+            answer, data = self._read(deadline)
         except (BrokenPipeError, EOFError) as error:
             code = self.end()
             if code == 0:
@@ -135,7 +135,7 @@ class _Worker:
         except TimeoutError as error:
             self.end()
             raise SearchParameterError(SLOW.format(seconds)) from error
-        if failed := told.get("failed"):
+        if failed := answer.get("failed"):
             raise SearchParameterError(failed)
         return np.frombuffer(data, dtype=np.int64).copy()
 
@@ -168,11 +168,11 @@ class _Worker:
         data = bytearray()
         while (end := data.find(b"\n")) < 0:
             data += self._some(deadline)
-        told: dict[str, Any] = json.loads(data[:end])
-        whole = end + 1 + 8 * told.get("rows", 0)
+        answer: dict[str, Any] = json.loads(data[:end])
+        whole = end + 1 + 8 * answer.get("rows", 0)
         while len(data) < whole:
             data += self._some(deadline)
-        return told, bytes(data[end + 1 :])
+        return answer, bytes(data[end + 1 :])
 
     def _some(self, deadline: float) -> bytes:
         pipe = self._pipe("stdout")

@@ -74,8 +74,8 @@ def _own_output() -> BinaryIO:
     return answers
 
 
-def _send(answers: BinaryIO, told: dict[str, Any], data: bytes) -> None:
-    answers.write(json.dumps(told).encode() + b"\n" + data)
+def _send(answers: BinaryIO, answer: dict[str, Any], data: bytes) -> None:
+    answers.write(json.dumps(answer).encode() + b"\n" + data)
     answers.flush()
 
 

@@ -50,7 +50,7 @@ class Depths(click.ParamType[tuple[int, ...]]):
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the figures as a PNG.")
 @click.option("--version", type=int, help="Which version of the index.  [default: the current one]")
 @output_option
-def evaluate(index: Path, output: str, plot: Path | None, dataset: str | None, bootstrap: bool, **asked: Any) -> None:
+def evaluate(index: Path, output: str, plot: Path | None, dataset: str | None, bootstrap: bool, **options: Any) -> None:
     """Score INDEX against its own pairs of images and captions, exactly and as searches through it find them.
 
     \b
@@ -60,7 +60,7 @@ def evaluate(index: Path, output: str, plot: Path | None, dataset: str | None, b
     """
     if plot is not None:
         check_plot(plot)
-    result = evaluate_index(index, EvaluateOptions(**asked, bootstrap=Bootstrap() if bootstrap else None))
+    result = evaluate_index(index, EvaluateOptions(**options, bootstrap=Bootstrap() if bootstrap else None))
     rows = published_rows(dataset, result["index"]["encoder"]) if dataset else []
     if dataset:
         result["published"] = {"dataset": dataset, "rows": [row.to_json() for row in rows]}

@@ -42,19 +42,19 @@ class FolderSource:
         self.root = path
         self.name = f"folder {printable(str(path))}"
         self.metadata_schema = pa.schema([])
-        found = walk(path, exclude)
-        self._images = [name for name in found.files if _suffix(name) in IMAGE_SUFFIXES]
-        texts = [name for name in found.files if _suffix(name) == TEXT_SUFFIX]
+        walked = walk(path, exclude)
+        self._images = [name for name in walked.files if _suffix(name) in IMAGE_SUFFIXES]
+        texts = [name for name in walked.files if _suffix(name) == TEXT_SUFFIX]
         self._sidecars, unpaired = _paired(self._images, texts)
         self._lonely, stray = _texts_of_their_own(self._images, unpaired)
-        self._outside = frozenset(leads_out(path, (name for name in texts if name in found.linked)))
-        self._rejected = found.rejected
-        others = Counter(_suffix(name) or "(no suffix)" for name in found.files)
+        self._outside = frozenset(leads_out(path, (name for name in texts if name in walked.linked)))
+        self._rejected = walked.rejected
+        others = Counter(_suffix(name) or "(no suffix)" for name in walked.files)
         for suffix in (*IMAGE_SUFFIXES, TEXT_SUFFIX):
             others.pop(suffix, None)
-        self.notes = (*found.notes, *_ignored(others), *_unpaired(stray, self._lonely if self._images else ()))
+        self.notes = (*walked.notes, *_ignored(others), *_unpaired(stray, self._lonely if self._images else ()))
         if not self._images and not self._lonely:
-            raise SourceError(_nothing_found(path, found, others))
+            raise SourceError(_nothing_found(path, walked, others))
 
     def items(self) -> Iterator[Item | Rejection]:
         """Images in path order, each before its captions; the texts that have no image; folders that are not read."""
@@ -173,10 +173,10 @@ def _unpaired(stray: Sequence[str], lonely: Sequence[str]) -> Iterator[str]:
         yield f"{len(lonely)} .txt files are texts of their own, of no image, first {printable(lonely[0])!r}"
 
 
-def _nothing_found(path: Path, found: Walk, others: Counter[str]) -> str:
+def _nothing_found(path: Path, walked: Walk, others: Counter[str]) -> str:
     kinds = ", ".join(f"{count} {printable(suffix)}" for suffix, count in others.most_common(5))
-    seen = f"{len(found.files)} other files ({kinds})" if found.files else "no files at all"
-    also = "".join(f"; {note}" for note in (*found.notes, *(one.detail for one in found.rejected[:1])))
+    seen = f"{len(walked.files)} other files ({kinds})" if walked.files else "no files at all"
+    also = "".join(f"; {note}" for note in (*walked.notes, *(one.detail for one in walked.rejected[:1])))
     return (
         f"folder {str(path)!r} holds nothing to index: looked for images (.jpg, .png, .webp, ...) and .txt files, "
         f"recursively and without hidden ones, and saw {seen}{also}; name a folder of images or a table file"

@@ -126,7 +126,7 @@ def walk(root: Path, exclude: Sequence[str] = ()) -> Walk:
     Raises:
         SourceError: The folder itself cannot be read.
     """
-    found = Walk()
+    walked = Walk()
     excluded = Exclusion(exclude)
     visited: set[tuple[int, int]] = set()
     real, links = [""], list[str]()
@@ -138,13 +138,13 @@ def walk(root: Path, exclude: Sequence[str] = ()) -> Walk:
                 if (status.st_dev, status.st_ino) in visited:
                     continue
                 visited.add((status.st_dev, status.st_ino))
-                _take(_entries(root / prefix), prefix, found, excluded, (queue, links))
+                _take(_entries(root / prefix), prefix, walked, excluded, (queue, links))
             except OSError as error:
-                _unreadable(root, prefix, error, found)
-    found.files.sort()
-    found.rejected.sort(key=lambda rejection: rejection.uri)
-    found.unused = excluded.unused
-    return found
+                _unreadable(root, prefix, error, walked)
+    walked.files.sort()
+    walked.rejected.sort(key=lambda rejection: rejection.uri)
+    walked.unused = excluded.unused
+    return walked
 
 
 def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:
@@ -155,7 +155,7 @@ def _entries(folder: Path) -> Sequence[os.DirEntry[str]]:
 def _take(
     entries: Iterable[os.DirEntry[str]],
     prefix: str,
-    found: Walk,
+    walked: Walk,
     excluded: Exclusion,
     queues: tuple[list[str], list[str]],
 ) -> None:
@@ -164,13 +164,13 @@ def _take(
     for entry in entries:
         name = prefix + entry.name
         if (why := excluded.reason(entry.name, name)) is not None:
-            found.leave_out(why, name)
+            walked.leave_out(why, name)
         elif _is_folder(entry):
             (links if entry.is_symlink() else queue).append(f"{name}/")
         else:
-            found.files.append(name)
+            walked.files.append(name)
             if queue is links or entry.is_symlink():
-                found.linked.add(name)
+                walked.linked.add(name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -180,11 +180,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _unreadable(root: Path, prefix: str, error: OSError, found: Walk) -> None:
+def _unreadable(root: Path, prefix: str, error: OSError, walked: Walk) -> None:
     if not prefix:
         raise SourceError(f"folder {str(root)!r} cannot be read ({error.strerror}); fix its permissions") from error
     shown = printable(prefix)
-    found.rejected.append(
+    walked.rejected.append(
         Rejection(
             item_id=shown,
             collection="images",

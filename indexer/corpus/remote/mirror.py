@@ -151,8 +151,8 @@ class Mirror:
 
     def named(self, name: str) -> RemoteFile | None:
         """Return the file of a name below the corpus's folder, as it is spelt there; None where there is none."""
-        found = (self._spelt(spelling) for spelling in spellings(name) if _is_safe(spelling))
-        return next((file for file in found if file is not None), None)
+        files = (self._spelt(spelling) for spelling in spellings(name) if _is_safe(spelling))
+        return next((file for file in files if file is not None), None)
 
     def _spelt(self, name: str) -> RemoteFile | None:
         path = f"{self._root}/{name}" if self._root else name
@@ -244,8 +244,8 @@ def _named(path: Path, options: SourceOptions, mirror: Mirror) -> Iterator[Remot
         if isinstance(content, Path) and content.is_relative_to(mirror.files):
             names.add(content.relative_to(mirror.files).as_posix())
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        found = [file for file in pool.map(mirror.named, sorted(names)) if file is not None]
-    yield from {file.name: file for file in found}.values()
+        files = [file for file in pool.map(mirror.named, sorted(names)) if file is not None]
+    yield from {file.name: file for file in files}.values()
 
 
 @contextmanager

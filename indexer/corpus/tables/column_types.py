@@ -122,13 +122,13 @@ def as_keys(column: pa.ChunkedArray, to_key: Callable[[Any], str | None]) -> pa.
 
 def common_type(kinds: Sequence[pa.DataType]) -> pa.DataType:
     """The catalog type that holds the values of all these columns; a string where no other does."""
-    found = list(dict.fromkeys(catalog_type(kind) for kind in kinds if not pa.types.is_null(plain_type(kind))))
-    if len(found) < 2:
-        return found[0] if found else pa.string()
-    if any(pa.types.is_uint64(kind) for kind in found) or _rounds(found):
+    types = list(dict.fromkeys(catalog_type(kind) for kind in kinds if not pa.types.is_null(plain_type(kind))))
+    if len(types) < 2:
+        return types[0] if types else pa.string()
+    if any(pa.types.is_uint64(kind) for kind in types) or _rounds(types):
         return pa.string()  # integers of both kinds, or beside floats, would lose digits
     try:
-        schemas = [pa.schema([("", kind)]) for kind in found]
+        schemas = [pa.schema([("", kind)]) for kind in types]
         return catalog_type(pa.unify_schemas(schemas, promote_options="permissive").field(0).type)
     except pa.ArrowException:
         return pa.string()

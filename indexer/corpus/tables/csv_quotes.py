@@ -39,21 +39,23 @@ class Quotes:
 
 def read_quotes(lines: Iterable[str], delimiter: str, first: int = 1) -> Quotes:
     """Judge the quotes of a table by its lines from the header on, which is line `first` of the file."""
-    found = Quotes()
+    quotes = Quotes()
     columns = -1
     for record in _records(lines, delimiter, first):
         if columns < 0:
             columns = record.separators
             continue
         if not record.is_closed:
-            found.unclosed = record.first
+            quotes.unclosed = record.first
         elif record.is_swallowed(delimiter, columns):
-            found.swallowed = found.swallowed if found.swallowed[0] else (record.first, record.first + record.count - 1)
+            quotes.swallowed = (
+                quotes.swallowed if quotes.swallowed[0] else (record.first, record.first + record.count - 1)
+            )
         elif record.has_rest:
-            found.loose = found.loose or record.first
+            quotes.loose = quotes.loose or record.first
         elif record.count > 1 or record.is_quoted(columns):
-            found.quoted = found.quoted or record.first
-    return found
+            quotes.quoted = quotes.quoted or record.first
+    return quotes
 
 
 @dataclass(slots=True)

@@ -35,14 +35,14 @@ def parquet_parts(folder: Path, exclude: Sequence[str] = ()) -> list[Path]:
 
     Left out are hidden files and folders, those of systems, and what fits a pattern of `exclude`.
     """
-    found: list[Path] = []
+    parts: list[Path] = []
     for base, folders, files in os.walk(folder):
         folders[:] = sorted(path.name for path in kept_paths(folder, (Path(base, one) for one in folders), exclude))
         kept = kept_paths(folder, (Path(base, one) for one in files), exclude)
         if any(path.name.lower().endswith(_OTHERS) for path in kept):
             return []
-        found.extend(path for path in kept if path.name.lower().endswith(PARQUET_SUFFIX))
-    return sorted(found, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
+        parts.extend(path for path in kept if path.name.lower().endswith(PARQUET_SUFFIX))
+    return sorted(parts, key=lambda path: natural_key(path.relative_to(folder).as_posix()))
 
 
 class PartTables:
@@ -110,7 +110,7 @@ def _common_kinds(schemas: Sequence[pa.Schema]) -> dict[str, pa.DataType]:
     for schema in schemas:
         for field in schema:
             kinds.setdefault(field.name, []).append(field.type)
-    return {name: pa.binary() if any(map(is_binary, found)) else common_type(found) for name, found in kinds.items()}
+    return {name: pa.binary() if any(map(is_binary, types)) else common_type(types) for name, types in kinds.items()}
 
 
 def _check_columns(path: Path, schema: pa.Schema, table: TableSource) -> None:

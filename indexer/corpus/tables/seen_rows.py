@@ -37,14 +37,14 @@ class SeenRows:
         """
         if (word, name) not in self._tables[-1:]:
             self._tables.append((word, name))
-        place = (len(self._tables) - 1) * MAX_ROWS + number
-        first = self._rows.setdefault(key, place)
-        if first != place:
+        position = (len(self._tables) - 1) * MAX_ROWS + number
+        first = self._rows.setdefault(key, position)
+        if first != position:
             first_word, first_name = self._tables[first // MAX_ROWS]
             of_first = "" if first_name == name else f" of {first_name}"
-            places = f"{first_word} {first % MAX_ROWS}{of_first} and {word} {number} of {name}"
+            rows = f"{first_word} {first % MAX_ROWS}{of_first} and {word} {number} of {name}"
             raise DuplicateItemError(
-                f"id {shown(key, 200)!r} stands in {places}; "
+                f"id {shown(key, 200)!r} stands in {rows}; "
                 "make the ids unique, or leave the id column out so that rows of one image path are joined"
             )
 

@@ -253,11 +253,11 @@ class TableSource:
             item = _with_id(base, key if self._keyed or not path else path)
             what = f"the path {shown(path)!r}" if path else "the image"
             return item.rejected("read", problem, f"{what} in {base.location} {_PROBLEMS[problem]}")
-        found = self._paths.find(path)
-        if found.respelt:
+        file = self._paths.find(path)
+        if file.respelt:
             state.note_respelt(path, base.location)
-        key = key if self._keyed else state.first_spelling(path, found.uri)
-        return _with_id(base, key, content=found.path, uri=found.uri)
+        key = key if self._keyed else state.first_spelling(path, file.uri)
+        return _with_id(base, key, content=file.path, uri=file.uri)
 
     def _web_image(self, base: Item, url: str, key: str) -> Item | Rejection:
         url_shown = without_credentials(url)

@@ -199,9 +199,9 @@ class RegionProjection(nn.Module):
         there = regions[mask]
         if self.training and len(there) < 2:
             raise ValueError("batch norm needs at least two regions in a training batch")
-        found: torch.Tensor = self.linear(there) + self.narrow(torch.relu(self.norm(self.wide(there))))
-        projected = found.new_zeros(*mask.shape, found.shape[-1])
-        projected[mask] = found
+        hidden: torch.Tensor = self.linear(there) + self.narrow(torch.relu(self.norm(self.wide(there))))
+        projected = hidden.new_zeros(*mask.shape, hidden.shape[-1])
+        projected[mask] = hidden
         return projected
 
 
