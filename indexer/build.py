@@ -27,6 +27,7 @@ from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
 from .ann.build_ann import build_approximate, import_torch, needs_training
+from .ann.carry_over import carried_over
 from .ann.memory import say_memory
 from .changes import ShrinkGuard, changes_since
 from .config import BuildConfig, options_json, recorded_config, recorded_options, with_prompt
@@ -329,8 +330,7 @@ class Builder:
             counts = merge(tables, draft.path, dim, pairs)
             changes = changes_since(parent, draft.path / CATALOG) if parent else None
             guard.check_result(counts, draft.path / CATALOG, changes)
-            tower = parent.tower("text_tower") if parent else None
-            infos = self._index(draft.path, encoder, tower)
+            infos = self._index(draft.path, encoder, parent)
             if self.config.portable:
                 include_towers(encoder, draft.path, self.progress, parent.path if parent else None)
             self.progress.note("publishing")
@@ -358,14 +358,16 @@ class Builder:
             keep_towers(encoder, self.progress)
         return manifest
 
-    def _index(self, folder: Path, encoder: Encoder | None, tower: Path | None) -> dict[Collection, CollectionInfo]:
+    def _index(
+        self, folder: Path, encoder: Encoder | None, parent: IndexVersion | None
+    ) -> dict[Collection, CollectionInfo]:
         paths = {name: folder / name / "vectors.arrow" for name in COLLECTIONS}
+        present = [name for name, path in paths.items() if path.exists()]
+        if (kept := carried_over(parent, folder, present, self.config, self.progress)) is not None:
+            return kept
+        tower = parent.tower("text_tower") if parent else None
         with ExitStack() as stack:
-            tables = {
-                name: stack.enter_context(closing(VectorTable.open(path)))
-                for name, path in paths.items()
-                if path.exists()
-            }
+            tables = {name: stack.enter_context(closing(VectorTable.open(paths[name]))) for name in present}
             queries = encoder.encode_texts if encoder else None
             if isinstance(encoder, DeferredEncoder):
                 queries = partial(encoder.encode_queries, inside=tower)
