@@ -21,6 +21,7 @@ COMMANDS = (
     ("fine_tune",),
     ("encode",),
     ("start",),
+    ("queries",),
     ("text_query",),
     ("kill_resume",),
     ("text_to_text",),
