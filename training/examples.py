@@ -61,6 +61,11 @@ class CaptionedImages:
     notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.captions, list | tuple):
+            # Before the check of types, which cannot say which image it is.
+            for row, texts in enumerate(self.captions):
+                if isinstance(texts, str | list | tuple):
+                    _check_captions(row, texts)
         check_arguments(CaptionedImages, vars(self), ExamplesError)
         if len(self.images) != len(self.captions):
             counts = f"{len(self.images)} images and {len(self.captions)} lists of captions"

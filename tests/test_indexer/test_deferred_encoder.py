@@ -196,7 +196,7 @@ def test_lists_are_looked_for_on_the_gpu_that_encoded_the_vectors(
     monkeypatch.setenv("TWINLENS_CACHE", str(tmp_path / "cache"))
     encoder: Any = OnGpu(load_encoder(shop.encoder, "cpu"))
     build_index(shop.table, tmp_path / "out", encoder=encoder, ann=kind)
-    another_price(shop)
+    another_order(shop)
     given = [sys.executable, "-c", UPDATE, str(tmp_path / "out"), str(shop.table)]
     done = subprocess.run(given, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from searcher import FilterError, Searcher
+from searcher.errors import ParameterError
 from storage.store import IndexStore
 from storage.where import ALLOWED_FUNCTIONS
 
@@ -204,7 +205,7 @@ def test_a_refused_filter_lists_the_columns(searcher: Searcher) -> None:
 
 
 def test_a_filter_that_is_no_text_is_refused(searcher: Searcher) -> None:
-    with pytest.raises(FilterError, match="where=3 is empty; give a condition"):
+    with pytest.raises(ParameterError, match="where is 3, of type int; give a text or None"):
         searcher.text_to_image("red", where=3)  # type: ignore[arg-type]
 
 

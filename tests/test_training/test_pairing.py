@@ -121,7 +121,10 @@ def test_an_epoch_shows_each_image_once_and_draws_its_own_captions(image: Callab
         (lambda: PairSet(left=["a"], right=["b.jpg"], labels=[1, 0]), "1 left, 1 right and 2 labels do not go"),
         (lambda: PairSet(left=["a"], right=["b.jpg"], labels=[2]), "label 2 is neither 0"),
         (lambda: PairSet(left=["a"], right=[3]), "pair 0 has a int for an image"),
-        (lambda: PairSet(left=["a"], right=["b"], right_kind="sound"), "kind 'sound' is neither"),
+        (
+            lambda: PairSet(left=["a"], right=["b"], right_kind="sound"),
+            "right_kind is 'sound'; choose one of image, text",
+        ),
         (lambda: pair_pairs(PairSet(left=["a"], right=["b"], labels=[0], right_kind="text")), "no two different"),
         (lambda: pair_pairs(PairSet(left=["a"], right=["a"], right_kind="text")), "no two different contents"),
     ],
