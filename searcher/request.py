@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from numbers import Integral, Real
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,79 +19,13 @@ from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collectio
 
 from .compose import MOST_PARTS, check_parts
 from .errors import ParameterError, QueryError
+from .options import Option, option_of
 from .query import QueryPart, image_part, item_part, shown_value, text_part, vector_part
 
 MAX_K = 10_000
 DEFAULT_ANN_RECALL = 0.95
 _MAX_VALUES = 100_000
 _MOST_DIVERSE = 1_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """How a value is given by name, on every surface alike.
-
-    Attributes:
-        type: `int`, `float`, `bool`, `str`, or `list` for several texts (separated by commas where they come as one).
-        help: One sentence for people.
-        most: The largest number.
-        least: The smallest one; None for 1 of a whole number, and for just above 0 of a fraction.
-        choices: The texts that a `str` may be; empty for any.
-        hint: What an error adds.
-    """
-
-    type: type
-    help: str
-    most: int = 1
-    least: int | None = None
-    choices: tuple[str, ...] = ()
-    hint: str = ""
-
-    def parse(self, name: str, value: Any) -> Any:
-        """Return a value of this type from one that came as text, as JSON or typed.
-
-        Raises:
-            ParameterError: It is none, or out of range.
-        """
-        typed = _TYPES[self.type].parse(value)
-        if typed is None or not _TYPES[self.type].is_valid(typed, self):
-            raise self._refusal(name, value)
-        return typed
-
-    def check(self, name: str, value: Any) -> None:
-        """Refuse a value that is of another type, or out of range.
-
-        Raises:
-            ParameterError: It is.
-        """
-        if not _TYPES[self.type].is_valid(value, self):
-            raise self._refusal(name, value)
-
-    def _refusal(self, name: str, value: Any) -> ParameterError:
-        must = f"must be one of {', '.join(self.choices)}" if self.choices else _TYPES[self.type].must_be
-        words = must.format(most=self.most, range=self._range(), name=name, value=value)
-        return ParameterError(f"{name}={shown_value(value)} {words}{self.hint}")
-
-    def _range(self) -> str:
-        if self.type is float and self.least is None:
-            return f"above 0 and at most {self.most:g}"
-        return f"from {1 if self.least is None else self.least} to {self.most:,}"
-
-    def json_schema(self) -> dict[str, Any]:
-        """Return the JSON schema of a value."""
-        schema: dict[str, Any] = {"type": _TYPES[self.type].json_name, "description": self.help}
-        if self.type is int:
-            schema |= {"minimum": 1 if self.least is None else self.least, "maximum": self.most}
-        elif self.type is float:
-            lowest = {"exclusiveMinimum": 0} if self.least is None else {"minimum": self.least}
-            schema |= {**lowest, "maximum": self.most}
-        elif self.choices:
-            schema["enum"] = list(self.choices)
-        return schema | ({"items": {"type": "string"}} if self.type is list else {})
-
-
-def _option(kind: type, help: str, **limits: Any) -> dict[str, Option]:
-    return {"option": Option(type=kind, help=help, **limits)}
 
 
 class SearchOptions(TypedDict, total=False):
@@ -139,45 +72,45 @@ class SearchRequest:
     parts: tuple[QueryPart, ...] = ()
     into: Collection | None = field(
         default=None,
-        metadata=_option(
+        metadata=option_of(
             str,
             "What to look for: images or texts.  [default: images where the index has any, else texts]",
             choices=COLLECTIONS,
         ),
     )
-    k: int = field(default=10, metadata=_option(int, "Hits wanted a query.", most=MAX_K))
+    k: int = field(default=10, metadata=option_of(int, "Hits wanted a query.", most=MAX_K))
     offset: int = field(
-        default=0, metadata=_option(int, "Hits to leave out before the first.  [default: 0]", least=0, most=MAX_K)
+        default=0, metadata=option_of(int, "Hits to leave out before the first.  [default: 0]", least=0, most=MAX_K)
     )
     where: str | None = field(
-        default=None, metadata=_option(str, 'A condition on columns of the catalog, e.g. "width >= 640".')
+        default=None, metadata=option_of(str, 'A condition on columns of the catalog, e.g. "width >= 640".')
     )
     min_score: float | None = field(
-        default=None, metadata=_option(float, "Leave out hits with a lower score (cosine).", least=-1)
+        default=None, metadata=option_of(float, "Leave out hits with a lower score (cosine).", least=-1)
     )
     diversity: float = field(
         default=0.0,
-        metadata=_option(
+        metadata=option_of(
             float, "How unlike one another the hits are to be, 0 to 1; 0.3 to 0.5 is usual.  [default: 0]", least=0
         ),
     )
     ann_recall: float | None = field(
         default=None,
-        metadata=_option(
+        metadata=option_of(
             float,
             "Share of the exact top k to find; the cheapest measured setting that does is used.  [default: 0.95]",
             hint=", e.g. 0.95; use exact=True to miss nothing",
         ),
     )
     nprobe: int | None = field(
-        default=None, metadata=_option(int, "Lists to visit, in place of the measured setting.", most=1 << 24)
+        default=None, metadata=option_of(int, "Lists to visit, in place of the measured setting.", most=1 << 24)
     )
     oversample: int | None = field(
-        default=None, metadata=_option(int, "Candidates a hit, in place of the measured setting.", most=10_000)
+        default=None, metadata=option_of(int, "Candidates a hit, in place of the measured setting.", most=10_000)
     )
-    exact: bool = field(default=False, metadata=_option(bool, "Compare every vector."))
+    exact: bool = field(default=False, metadata=option_of(bool, "Compare every vector."))
     columns: Sequence[str] | None = field(
-        default=None, metadata=_option(list, "Columns of the catalog to bring back.  [default: all]")
+        default=None, metadata=option_of(list, "Columns of the catalog to bring back.  [default: all]")
     )
 
     def __post_init__(self) -> None:
@@ -409,75 +342,4 @@ _PART_MAKERS: Mapping[str, Callable[[Mapping[str, Any]], QueryPart]] = {
     "item": lambda typed: item_part(typed["item"], typed.get("collection"), _direction_modality(typed, None)),
     # Nobody says what a vector stands for; text queries need the most probing, so that holds for images too.
     "vector": lambda typed: vector_part(typed["vector"], _direction_modality(typed, "text")),
-}
-
-
-def _whole(value: Any) -> int | None:
-    if isinstance(value, str):
-        digits = value.strip().removeprefix("+")
-        return int(digits) if digits.isascii() and digits.removeprefix("-").isdecimal() and len(digits) < 20 else None
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        return int(value)
-    return int(value) if isinstance(value, Integral) and not isinstance(value, bool) else None
-
-
-def _fraction(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        return None
-    try:
-        return float(value)
-    except (ValueError, OverflowError):
-        return None
-
-
-_TRUTH = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-
-
-def _truth(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else _TRUTH.get(value.lower()) if isinstance(value, str) else None
-
-
-def _names(value: Any) -> tuple[str, ...] | None:
-    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-    is_list = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
-    return tuple(names) if is_list else None
-
-
-def _is_whole(value: Any, option: Option) -> bool:
-    least = 1 if option.least is None else option.least
-    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= option.most
-
-
-def _is_share(value: Any, option: Option) -> bool:
-    # NaN is not in the range either.
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return False
-    return 0 < float(value) <= option.most if option.least is None else option.least <= float(value) <= option.most
-
-
-def _is_choice(value: Any, option: Option) -> bool:
-    return not option.choices or (isinstance(value, str) and value in option.choices)
-
-
-class _Type(NamedTuple):
-    """What values of a type are: read, checked, refused with words, and described in JSON's terms."""
-
-    parse: Callable[[Any], Any]
-    is_valid: Callable[[Any, Option], bool]
-    must_be: str
-    json_name: str
-
-
-_TYPES: Mapping[type, _Type] = {
-    int: _Type(_whole, _is_whole, "must be a whole number {range}", "integer"),
-    float: _Type(_fraction, _is_share, "must be {range}", "number"),
-    bool: _Type(_truth, lambda value, option: True, "must be true or false", "boolean"),
-    # What else a text must be is for those who read it.
-    str: _Type(lambda value: value if isinstance(value, str) else None, _is_choice, "must be a text", "string"),
-    list: _Type(
-        _names,
-        lambda value, option: not isinstance(value, str),
-        "is one string; give a list of names: {name}=[{value!r}]",
-        "array",
-    ),
 }

@@ -16,30 +16,18 @@ from PIL import Image
 
 from storage.arguments import check_arguments
 from storage.errors import check_keywords
-from storage.exact_search import exact_search
-from storage.lru import Lru
-from storage.schema import (
-    COLLECTIONS,
-    MODALITIES,
-    TARGETS,
-    Collection,
-    CollectionInfo,
-    Direction,
-    Modality,
-    direction_of,
-)
+from storage.schema import COLLECTIONS, MODALITIES, TARGETS, Collection, Direction, Modality, direction_of
 from storage.store import IndexStore
 
 from .compose import Query, compose
 from .errors import ItemNotFoundError, ParameterError, QueryError, SearchError
-from .filters import Filters, RowIds
 from .hits import OWN_COLUMNS, Hits, hits_of
 from .in_flight import InFlight
-from .operating_points import Choice, choose
 from .originals import corpus_root
-from .pages import Ranking, Rows, arrays, depth, shown_rows
+from .pages import Rows, arrays, depth, shown_rows
 from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
+from .ranker import Ranker
 from .request import SearchOptions, SearchRequest
 
 if TYPE_CHECKING:
@@ -52,7 +40,6 @@ Vector = NDArray[Any]
 ImageQuery = str | Path | bytes | Image.Image
 Many = list[Any] | tuple[Any, ...]
 
-_KEPT_CHOICES = 1024
 _SAMPLED = 4096
 SEARCH_KEYWORDS = ("query", "k", *SearchOptions.__annotations__)
 
@@ -72,9 +59,8 @@ class Searcher:
         self._root = root
         self._encoder = encoder
         self._in_flight = InFlight(location)
-        self._filters = Filters(version.catalog)
+        self._ranker = Ranker(version, location)
         self._samples: dict[Collection, Vectors] = {}
-        self._choices: Lru[tuple[Any, ...], Choice] = Lru(_KEPT_CHOICES)
 
     @classmethod
     def open(
@@ -249,7 +235,7 @@ class Searcher:
         if not request.is_composed:
             return queries[0]
         into = request.into or self.collections[0]
-        self._info(into)
+        self._ranker.info(into)
         return compose(queries, partial(self._spread, into))
 
     def _spread(self, into: Collection, vectors: Vectors) -> NDArray[np.float32]:
@@ -293,7 +279,7 @@ class Searcher:
         self._check_direction(into, direction)
         with self._in_flight:
             queries = unit_rows(vectors, self._encoder.dim)
-            ranking = self._rank(into, direction, queries, replace(request, k=depth(request), offset=0))
+            ranking = self._ranker.rank(into, direction, queries, replace(request, k=depth(request), offset=0))
             table = self._version.vectors(into)
             if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0 and not request.selects:
                 return table.item_ids(ranking.row_ids), ranking.scores
@@ -318,7 +304,7 @@ class Searcher:
             own = [query.rows_in(into) for query in queries]
             # An item finds itself first, and is dropped again.
             deeper = replace(request, k=depth(request, own=max(map(len, own))), offset=0)
-            ranking = self._rank(into, direction, np.stack([query.vector for query in queries]), deeper)
+            ranking = self._ranker.rank(into, direction, np.stack([query.vector for query in queries]), deeper)
             pages = shown_rows(ranking, request, own, self._version.vectors(into).gather)
             entries = self._entries(into, pages, columns)
             return [
@@ -356,7 +342,7 @@ class Searcher:
 
     def has_filter(self, into: Collection, where: str) -> bool:
         """Whether the rows of a filter are remembered: a search with it then takes no longer than one without."""
-        return (into, where) in self._filters
+        return (into, where) in self._ranker.filters
 
     def prepare_filter(self, into: Collection, where: str, *, hidden: frozenset[str] = frozenset()) -> None:
         """Check a filter, evaluate it, which may take seconds, and remember the rows for the searches that follow.
@@ -365,8 +351,8 @@ class Searcher:
             SearchError: It is no condition on the columns that are not `hidden`, or cannot be evaluated.
         """
         with self._in_flight:
-            self._info(into)
-            self._filters.rows(into, where, hidden=hidden)
+            self._ranker.info(into)
+            self._ranker.filters.rows(into, where, hidden=hidden)
 
     def close(self) -> None:
         """Wait for running searches and close the files; closing again does nothing."""
@@ -406,44 +392,13 @@ class Searcher:
         except UnicodeEncodeError:
             return -1  # half of a surrogate pair: no id of ours
 
-    def _rank(self, into: Collection, direction: Direction | None, queries: Vectors, request: SearchRequest) -> Ranking:
-        info = self._info(into)
-        rows = None if request.where is None else self._filters.rows(into, request.where)
-        choice = self._choose(into, direction, request, None if rows is None else len(rows))
-        k = min(request.k, info.rows if rows is None else len(rows))
-        vectors = self._version.vectors(into)
-        if choice.exact:
-            ids, scores = exact_search(vectors, queries, k, rows)
-        else:
-            setting = {"nprobe": choice.nprobe, "oversample": choice.oversample}
-            ids, scores = self._version.ann(into).search(queries, k, rows=rows, **setting)
-            if rows is not None and not _all_in(ids, rows):
-                ids, scores = exact_search(vectors, queries, k, rows)
-        # Rounding to float16 leaves lengths of 1 +- 0.0003; a cosine is at most 1 all the same.
-        np.minimum(scores, 1, out=scores)
-        if (low := scores < -1).any():
-            scores[low & (ids >= 0)] = -1
-        return Ranking(ids, scores, choice)
-
-    def _choose(
-        self, into: Collection, direction: Direction | None, request: SearchRequest, filtered_rows: int | None
-    ) -> Choice:
-        """`choose`, remembered: it takes as long as the re-rank of a query, and the same is asked again and again."""
-        key = (into, direction, request.k, request.ann_recall, request.nprobe, request.oversample, request.exact)
-        choice = self._choices.get(key) if filtered_rows is None else None
-        if choice is None:
-            choice = choose(self._info(into), direction, request, filtered_rows)
-            if filtered_rows is None:
-                self._choices.put(key, choice)
-        return choice
-
     def _entries(self, into: Collection, pages: Sequence[Rows], columns: list[str]) -> dict[int, dict[str, Any]]:
         # `np.unique` would import numpy.ma, a tenth of the time that a search from the command line takes.
         rows = np.array(sorted({row for ids, _ in pages for row in ids.tolist()}), dtype=np.int64)
         return dict(zip(rows.tolist(), self._version.catalog.rows(into, rows, columns), strict=True))
 
     def _metadata_columns(self, into: Collection, request: SearchRequest) -> list[str]:
-        self._info(into)
+        self._ranker.info(into)
         known = [name for name, _ in self._version.catalog.columns(into)]
         requested = known if request.columns is None else list(request.columns)
         unknown = [name for name in requested if name not in known]
@@ -452,22 +407,9 @@ class Searcher:
         needed = [name for name in OWN_COLUMNS if name in known]
         return list(dict.fromkeys([*needed, *requested]))
 
-    def _info(self, into: Collection) -> CollectionInfo:
-        if into not in self.manifest.collections:
-            held = " and ".join(f"{self.manifest.collections[name].rows} {name}" for name in self.collections)
-            raise SearchError(
-                f"the index {self._location} has no {into}, it has {held}; search those, or build it with {into}"
-            )
-        return self.manifest.collections[into]
-
     def _check_direction(self, into: Collection, direction: Direction | None) -> None:
         if into not in COLLECTIONS:
             raise SearchError(f"into={into!r} is no collection; give one of {', '.join(COLLECTIONS)}")
         if direction is not None and TARGETS.get(direction) != into:
             fitting = ", ".join(name for name, target in TARGETS.items() if target == into)
             raise SearchError(f"direction={direction!r} does not search {into}; give one of {fitting}")
-
-
-def _all_in(ids: NDArray[np.int64], rows: RowIds) -> bool:
-    """Whether every id but the padding is among `rows`, which ascend."""
-    return bool(np.isin(ids[ids >= 0], rows).all())

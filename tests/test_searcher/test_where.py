@@ -237,12 +237,12 @@ def test_a_filter_with_no_rows_gives_no_hits(searcher: Searcher) -> None:
 
 
 def test_a_filter_is_evaluated_once(corpus: Any, searcher: Searcher) -> None:
-    rows = searcher._filters.rows("images", "width > 60")
-    assert searcher._filters.rows("images", "width > 60") is rows
+    rows = searcher._ranker.filters.rows("images", "width > 60")
+    assert searcher._ranker.filters.rows("images", "width > 60") is rows
     assert not rows.flags.writeable
     for number in range(40):
-        searcher._filters.rows("images", f"width > {number}")
-    assert searcher._filters.rows("images", "width > 60") is not rows
+        searcher._ranker.filters.rows("images", f"width > {number}")
+    assert searcher._ranker.filters.rows("images", "width > 60") is not rows
 
 
 def test_texts_are_filtered_by_their_own_columns(searcher: Searcher, corpus: Any) -> None:
