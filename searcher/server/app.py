@@ -20,13 +20,14 @@ from starlette.types import ASGIApp
 
 from storage.errors import TwinlensError
 
-from .api import error_answer, item_routes, one_line, search_routes, state_routes, status_of
+from .api.answers import error_answer, one_line, status_of
+from .api.api_routes import item_routes, search_routes, state_routes
 from .engine import Engine, Service
 from .errors import RefusedError
 from .live_index import LiveIndex
 from .metrics import Metrics
 from .middleware import Middleware
-from .page import error_page, page_routes, wants_page
+from .page.page import error_page, page_routes, wants_page
 from .settings import ServerSettings
 
 if TYPE_CHECKING:

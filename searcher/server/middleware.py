@@ -10,7 +10,8 @@ from typing import Any
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .api import ITEM_PATHS, NO_ROUTE, error_answer
+from .api.answers import NO_ROUTE, error_answer
+from .api.api_routes import ITEM_PATHS
 from .callers import OPEN_PATHS, Callers
 from .errors import RETRY, RefusedError, full
 from .metrics import Metrics

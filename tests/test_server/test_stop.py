@@ -20,7 +20,7 @@ GRACE = 2.0
 
 # An item is looked up for ever: a lock that nobody gives back.
 STUCK = """
-import threading, searcher.server.api as api
+import threading, searcher.server.api.api_routes as api
 lock = threading.Lock()
 lock.acquire()
 api.item_facts = lambda *given: lock.acquire()

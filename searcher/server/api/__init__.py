@@ -1,0 +1,1 @@
+"""The HTTP API: reading of requests, answers, routes."""

@@ -1,0 +1,185 @@
+"""The routes of the HTTP API: search, items, thumbnails and health, and what /openapi.json says of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from starlette.convertors import PathConvertor, register_url_convertor
+
+from storage.schema import Collection, Direction
+
+from ...hits import Hits, plain
+from ...query import QueryPart
+from ...request import PARAMETERS, SearchRequest, body_schema
+from ..engine import Service
+from ..errors import RETRY
+from ..image_cache import Size
+from ..metrics import CONTENT_TYPE
+from ..snapshot import HIDDEN_COLUMNS, Snapshot
+from .answers import image_answer, json_answer
+from .request_bodies import read_body, read_url
+
+_ERROR = {
+    "description": "What is wrong, in one line",
+    "content": {
+        "application/json": {
+            "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
+        }
+    },
+}
+_ERRORS: dict[int | str, dict[str, Any]] = {"4XX": _ERROR, 503: _ERROR}
+_JPEG: dict[int | str, dict[str, Any]] = {**_ERRORS, 200: {"content": {"image/jpeg": {}}}}
+_FILE = {"type": "string", "format": "binary"}
+_FORM = body_schema(vector=False)
+_FORM["properties"]["image"] = _FILE
+_URL = [
+    {"name": name, "in": "query", "required": False, "description": option.help, "schema": option.json_schema()}
+    for name, option in PARAMETERS.items()
+]
+_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": body_schema(vector=True)},
+        "multipart/form-data": {"schema": _FORM},
+        "image/*": {"schema": _FILE},
+    },
+}
+
+
+class _ItemIds(PathConvertor):
+    """Item ids in a path: whatever is left of it, line ends too, which the usual pattern stops at."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("item_id", _ItemIds())
+# All that may stand in a path after these is an item id.
+ITEM_PATHS = ("/items/", "/thumbnails/")
+
+Where = Annotated[Collection | None, Query(description="Where the item is; by default images, else texts.")]
+ThumbnailSize = Annotated[Size, Query(description="small fits into 480 x 360, large into 1280 x 960.")]
+
+
+def search_routes(service: Service) -> APIRouter:
+    """Return the routes of `/search`."""
+    router = APIRouter(tags=["search"])
+
+    @router.get("/search", summary="Search by text or by item", responses=_ERRORS, openapi_extra={"parameters": _URL})
+    async def search(request: Request) -> Response:
+        return await _searched(service, read_url(request, service.settings))
+
+    @router.post(
+        "/search",
+        summary="Search by image, vector, text or item",
+        responses=_ERRORS,
+        openapi_extra={"requestBody": _BODY},
+    )
+    async def search_posted(request: Request) -> Response:
+        return await _searched(service, await read_body(request, service.settings))
+
+    return router
+
+
+def item_routes(service: Service) -> APIRouter:
+    """Return the routes of items and thumbnails; an id may stand in the path, or after `?id=`."""
+    router = APIRouter(tags=["items"])
+
+    @router.get("/items", summary="One item", responses=_ERRORS)
+    @router.get("/items/{id:item_id}", include_in_schema=False)
+    async def item(id: str, collection: Where = None) -> Response:
+        with service.live.acquire() as snapshot:
+            return json_answer(await service.engine.run("look-up", item_facts, snapshot, id, collection))
+
+    @router.get("/thumbnails", summary="The thumbnail of an image", response_class=Response, responses=_JPEG)
+    @router.get("/thumbnails/{id:item_id}", include_in_schema=False)
+    async def thumbnail(request: Request, id: str, size: ThumbnailSize = "small", v: int | None = None) -> Response:
+        with service.live.acquire() as snapshot:
+            jpeg = service.thumbnails.known(snapshot, id, size)
+            if jpeg is None:
+                jpeg = await service.engine.run("thumbnail", service.thumbnails.of_item, snapshot, id, size)
+            return image_answer(request, jpeg, lasting=v == snapshot.number)
+
+    return router
+
+
+def state_routes(service: Service) -> APIRouter:
+    """Return the routes for those who watch the server."""
+    router = APIRouter(tags=["state"])
+
+    @router.get("/healthz", summary="Whether it answers, from which version, and whether texts can be encoded")
+    async def health() -> Response:
+        return json_answer(_health(service))
+
+    @router.get("/readyz", summary="The same; 503 until texts can be encoded, or it is clear that they cannot")
+    async def ready() -> Response:
+        health = _health(service)
+        return json_answer(health, 503, RETRY) if health["encoder"] == "loading" else json_answer(health)
+
+    @router.get("/metrics", summary="Counters for Prometheus", response_class=Response)
+    async def counters() -> Response:
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    return router
+
+
+def _health(service: Service) -> dict[str, Any]:
+    snapshot = service.live.current
+    return {"status": "ok", "version": snapshot.number, "encoder": snapshot.encoding.state}
+
+
+def item_facts(snapshot: Snapshot, item_id: str, collection: Collection | None) -> dict[str, Any]:
+    """Return what callers may know of an item, its partners in the corpus included.
+
+    Raises:
+        ItemNotFoundError: There is no such item.
+    """
+    half, row = snapshot.find(item_id, collection)
+    (entry,) = snapshot.entries(half, [row])
+    other: Collection = "texts" if half == "images" else "images"
+    partners = snapshot.partners(half, row)[:100]
+    pairs = [
+        {"item_id": one["item_id"], "caption": one["caption"]}
+        for one in (snapshot.entries(other, partners) if partners else [])
+    ]
+    return {"version": snapshot.number, "collection": half, **shown_entry(entry), "pairs": pairs}
+
+
+def shown_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a catalog entry or hit that may leave, in JSON's own types."""
+    return {name: plain(value) for name, value in entry.items() if name not in HIDDEN_COLUMNS and name != "row_id"}
+
+
+def _shown_part(part: QueryPart) -> dict[str, Any]:
+    return {"kind": part.kind} | ({part.kind: part.content} if part.kind in ("text", "item") else {})
+
+
+async def _searched(service: Service, search: SearchRequest) -> Response:
+    started = time.perf_counter()
+    with service.live.acquire() as snapshot:
+        direction, hits = await service.engine.search(snapshot, search)
+        answer = _answer(snapshot, search, direction, hits)
+    answer["ms"] = round((time.perf_counter() - started) * 1e3, 3)
+    return json_answer(answer)
+
+
+def _answer(snapshot: Snapshot, search: SearchRequest, direction: Direction, hits: Hits) -> dict[str, Any]:
+    if search.is_composed:
+        parts = [{**_shown_part(part), "weight": part.weight} for part in search.parts]
+        query: dict[str, Any] = {"kind": "composed", "parts": parts}
+    else:
+        query = _shown_part(search.part)
+    return {
+        "version": snapshot.number,
+        "query": query,
+        "direction": direction,
+        "k": search.k,
+        "offset": search.offset,
+        "where": search.where,
+        "min_score": search.min_score,
+        "hits": [shown_entry(hit.to_json()) for hit in hits],
+        "ann": hits.ann,
+    }

@@ -1,0 +1,1 @@
+"""The web page: its address, cards, rendering, style and script."""
