@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from threading import Lock
 from typing import Any, cast
@@ -148,6 +150,13 @@ class Snapshot:
     def dim(self) -> int:
         """Length of the vectors."""
         return self.encoding.query_encoder.dim
+
+    @cached_property
+    def identity(self) -> bytes:
+        """A digest that snapshots share where their indexes hold the same, whatever their names."""
+        files = [sorted(version.searcher.manifest.files.items()) for version in self.versions]
+        sums = [[(name, entry.sha256) for name, entry in one] for one in files]
+        return sha256(repr(sums).encode()).digest()
 
     @property
     def location(self) -> str:

@@ -214,10 +214,10 @@ def test_openapi_describes_every_route_and_parameter(server: Served) -> None:
     described = json.loads(server.get("/openapi.json").text)
     assert {"/search", "/items", "/thumbnails", "/healthz", "/metrics"} <= set(described["paths"])
     names = {one["name"] for one in described["paths"]["/search"]["get"]["parameters"]}
-    assert names == {"text", "item", "collection", "direction", *OPTIONS}
+    assert names == {"text", "item", "collection", "direction", "cursor", *OPTIONS}
     body = described["paths"]["/search"]["post"]["requestBody"]["content"]
     assert set(body) == {"application/json", "multipart/form-data", "image/*"}
-    assert set(body["application/json"]["schema"]["properties"]) == {*names, "vector", "query"}
+    assert set(body["application/json"]["schema"]["properties"]) == {*names, "vector", "query", "queries"}
     assert set(body["multipart/form-data"]["schema"]["properties"]) == {*names, "image"}
 
 

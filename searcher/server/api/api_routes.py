@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -20,30 +20,36 @@ from ..errors import RETRY
 from ..image_cache import Size
 from ..metrics import CONTENT_TYPE
 from ..snapshot import HIDDEN_COLUMNS, Snapshot
+from .answer_models import HealthAnswer, ItemAnswer, SearchAnswer, SearchAnswers, answers
 from .answers import image_answer, json_answer
-from .request_bodies import read_body, read_url
+from .cursors import at_cursor, next_cursor
+from .multi_search import search_all
+from .request_bodies import Asked, limited, read_body, read_url
 
-_ERROR = {
-    "description": "What is wrong, in one line",
-    "content": {
-        "application/json": {
-            "schema": {"type": "object", "properties": {"error": {"type": "string"}}, "required": ["error"]}
-        }
-    },
-}
-_ERRORS: dict[int | str, dict[str, Any]] = {"4XX": _ERROR, 503: _ERROR}
-_JPEG: dict[int | str, dict[str, Any]] = {**_ERRORS, 200: {"content": {"image/jpeg": {}}}}
+_JPEG: dict[int | str, dict[str, Any]] = {**answers(None), 200: {"content": {"image/jpeg": {}}}}
+_HEALTH: dict[int | str, dict[str, Any]] = {200: {"model": HealthAnswer}}
 _FILE = {"type": "string", "format": "binary"}
 _FORM = body_schema(vector=False)
 _FORM["properties"]["image"] = _FILE
+_CURSOR = {"type": "string", "description": "What the answer before gave, for the next page of the same search."}
+_FORM["properties"]["cursor"] = _CURSOR
+_ONE = body_schema(vector=True)
+_SEVERAL = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"anyOf": [{"type": "string"}, _ONE]},
+    "description": "Several searches, each a text or an object with what else stands here; what stands beside "
+    "`queries` holds for each that says nothing else. All are answered, in their order, or none.",
+}
+_JSON = {**_ONE, "properties": {**_ONE["properties"], "cursor": _CURSOR, "queries": _SEVERAL}}
 _URL = [
-    {"name": name, "in": "query", "required": False, "description": option.help, "schema": option.json_schema()}
-    for name, option in PARAMETERS.items()
+    {"name": name, "in": "query", "required": False, "schema": schema}
+    for name, schema in {**{name: one.json_schema() for name, one in PARAMETERS.items()}, "cursor": _CURSOR}.items()
 ]
 _BODY = {
     "required": True,
     "content": {
-        "application/json": {"schema": body_schema(vector=True)},
+        "application/json": {"schema": _JSON},
         "multipart/form-data": {"schema": _FORM},
         "image/*": {"schema": _FILE},
     },
@@ -68,18 +74,24 @@ def search_routes(service: Service) -> APIRouter:
     """Return the routes of `/search`."""
     router = APIRouter(tags=["search"])
 
-    @router.get("/search", summary="Search by text or by item", responses=_ERRORS, openapi_extra={"parameters": _URL})
+    @router.get(
+        "/search",
+        summary="Search by text or by item",
+        responses=answers(SearchAnswer),
+        openapi_extra={"parameters": _URL},
+    )
     async def search(request: Request) -> Response:
         return await _searched(service, read_url(request, service.settings))
 
     @router.post(
         "/search",
         summary="Search by image, vector, text or item",
-        responses=_ERRORS,
+        responses=answers(SearchAnswer | SearchAnswers),
         openapi_extra={"requestBody": _BODY},
     )
     async def search_posted(request: Request) -> Response:
-        return await _searched(service, await read_body(request, service.settings))
+        asked = await read_body(request, service.settings)
+        return await (_searched_all(service, asked) if isinstance(asked, list) else _searched(service, asked))
 
     return router
 
@@ -88,7 +100,7 @@ def item_routes(service: Service) -> APIRouter:
     """Return the routes of items and thumbnails; an id may stand in the path, or after `?id=`."""
     router = APIRouter(tags=["items"])
 
-    @router.get("/items", summary="One item", responses=_ERRORS)
+    @router.get("/items", summary="One item", responses=answers(ItemAnswer))
     @router.get("/items/{id:item_id}", include_in_schema=False)
     async def item(id: str, collection: Where = None) -> Response:
         with service.live.acquire() as snapshot:
@@ -110,11 +122,13 @@ def state_routes(service: Service) -> APIRouter:
     """Return the routes for those who watch the server."""
     router = APIRouter(tags=["state"])
 
-    @router.get("/healthz", summary="Whether it answers, from which version, and whether texts can be encoded")
+    summary = "Whether it answers, from which version, and whether texts can be encoded"
+
+    @router.get("/healthz", summary=summary, responses=_HEALTH)
     async def health() -> Response:
         return json_answer(_health(service))
 
-    @router.get("/readyz", summary="The same; 503 until texts can be encoded, or it is clear that they cannot")
+    @router.get("/readyz", summary="The same; 503 until that is known", responses={**_HEALTH, 503: _HEALTH[200]})
     async def ready() -> Response:
         health = _health(service)
         return json_answer(health, 503, RETRY) if health["encoder"] == "loading" else json_answer(health)
@@ -157,23 +171,36 @@ def _shown_part(part: QueryPart) -> dict[str, Any]:
     return {"kind": part.kind} | ({part.kind: part.content} if part.kind in ("text", "item") else {})
 
 
-async def _searched(service: Service, search: SearchRequest) -> Response:
+async def _searched(service: Service, asked: Asked) -> Response:
     started = time.perf_counter()
     with service.live.acquire() as snapshot:
+        search = limited(at_cursor(snapshot, asked.search, asked.cursor), service.settings)
         direction, hits = await service.engine.search(snapshot, search)
-        answer = _answer(snapshot, search, direction, hits)
-    answer["ms"] = round((time.perf_counter() - started) * 1e3, 3)
-    return json_answer(answer)
+        answer = {"version": snapshot.number, **_answer(service, snapshot, search, direction, hits)}
+    return json_answer({**answer, "ms": _ms_since(started)})
 
 
-def _answer(snapshot: Snapshot, search: SearchRequest, direction: Direction, hits: Hits) -> dict[str, Any]:
+async def _searched_all(service: Service, searches: Sequence[SearchRequest]) -> Response:
+    started = time.perf_counter()
+    with service.live.acquire() as snapshot:
+        found = await search_all(service.engine, snapshot, searches)
+        answered = [_answer(service, snapshot, one, *hits) for one, hits in zip(searches, found, strict=True)]
+    return json_answer({"version": snapshot.number, "answers": answered, "ms": _ms_since(started)})
+
+
+def _ms_since(started: float) -> float:
+    return round((time.perf_counter() - started) * 1e3, 3)
+
+
+def _answer(
+    service: Service, snapshot: Snapshot, search: SearchRequest, direction: Direction, hits: Hits
+) -> dict[str, Any]:
     if search.is_composed:
         parts = [{**_shown_part(part), "weight": part.weight} for part in search.parts]
         query: dict[str, Any] = {"kind": "composed", "parts": parts}
     else:
         query = _shown_part(search.part)
     return {
-        "version": snapshot.number,
         "query": query,
         "direction": direction,
         "k": search.k,
@@ -182,4 +209,5 @@ def _answer(snapshot: Snapshot, search: SearchRequest, direction: Direction, hit
         "min_score": search.min_score,
         "hits": [shown_entry(hit.to_json()) for hit in hits],
         "ann": hits.ann,
+        "cursor": next_cursor(snapshot, search, len(hits), service.settings.max_k),
     }

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
-from typing import Any, Never
+from collections.abc import AsyncGenerator, Mapping
+from typing import Any, NamedTuple, Never
 
 from fastapi import Request
 from starlette.datastructures import FormData, Headers, UploadFile
 from starlette.formparsers import FormParser, MultiPartException, MultiPartParser
 
+from ...errors import ParameterError, SearchError
+from ...query import shown_value
 from ...request import SearchRequest, parse_request
 from ..errors import RefusedError
 from ..settings import ServerSettings
@@ -22,29 +24,37 @@ _MOST_LISTS, _MOST_VALUES = 10_000, 200_000
 _WAYS = "send application/json, multipart/form-data with a file named image, or the image itself as image/*"
 
 
-def read_url(request: Request, settings: ServerSettings) -> SearchRequest:
+class Asked(NamedTuple):
+    """One search as it came: with the cursor of the page before, where it goes on from there."""
+
+    search: SearchRequest
+    cursor: str | None = None
+
+
+def read_url(request: Request, settings: ServerSettings) -> Asked:
     """Return what a search by GET asks for.
 
     Raises:
         SearchError: A parameter is unknown or has no such value, or there is nothing to search with.
     """
-    return _limited(parse_request(dict(request.query_params)), settings)
+    return _asked(dict(request.query_params), settings)
 
 
-async def read_body(request: Request, settings: ServerSettings) -> SearchRequest:
-    """Return what a search by POST asks for; where the body is the image, the rest stands in the URL.
+async def read_body(request: Request, settings: ServerSettings) -> Asked | list[SearchRequest]:
+    """Return what a search by POST asks for, a list for `queries`; where the body is the image, the rest is in the URL.
 
     Raises:
         SearchError: As by GET; and RefusedError for a body that cannot be read.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return _limited(parse_request(_json(await _short_body(request))), settings)
+        values = _json(await _short_body(request))
+        return _several(values, settings) if "queries" in values else _asked(values, settings)
     if kind == "multipart/form-data":
         fields, image = await read_form(request)
-        return _limited(parse_request(fields, image), settings)
+        return _asked(fields, settings, image)
     if kind.startswith("image/") or kind == "application/octet-stream":
-        return _limited(parse_request(dict(request.query_params), await request.body()), settings)
+        return _asked(dict(request.query_params), settings, await request.body())
     raise RefusedError(415, f"a search cannot have a body of type {kind[:80]!r}; {_WAYS}")
 
 
@@ -59,7 +69,49 @@ async def _short_body(request: Request) -> bytes:
     raise RefusedError(413, f"the JSON body has more than {_LONGEST_JSON} bytes; the longest vector has fewer")
 
 
-def _limited(search: SearchRequest, settings: ServerSettings) -> SearchRequest:
+def _asked(values: Mapping[str, Any], settings: ServerSettings, image: bytes | None = None) -> Asked:
+    cursor = values.get("cursor")
+    if cursor is not None and not isinstance(cursor, str):
+        raise ParameterError(f"cursor={shown_value(cursor)} must be a text, as an answer has it")
+    if cursor is not None and values.get("offset") is not None:
+        raise RefusedError(400, "offset and cursor both say where the page begins; leave one of them out")
+    search = parse_request({name: value for name, value in values.items() if name != "cursor"}, image)
+    return Asked(limited(search, settings), cursor)
+
+
+def _several(values: Mapping[str, Any], settings: ServerSettings) -> list[SearchRequest]:
+    """Return the searches of `queries`; what stands beside it holds for each that says nothing else."""
+    queries = values["queries"]
+    if not isinstance(queries, list) or not 1 <= len(queries) <= settings.batch:
+        raise ParameterError(f"queries={shown_value(queries)} must be a list of 1 to {settings.batch} texts or objects")
+    shared = {name: value for name, value in values.items() if name != "queries"}
+    asked = [_one_of_several(number, one, shared, settings) for number, one in enumerate(queries)]
+    total = sum(one.k for one in asked)
+    if total > settings.max_k:
+        raise RefusedError(400, f"the queries ask for {total} hits, above this server's limit of {settings.max_k}")
+    return asked
+
+
+def _one_of_several(number: int, value: Any, shared: Mapping[str, Any], settings: ServerSettings) -> SearchRequest:
+    own = {"text": value} if isinstance(value, str) else value
+    if not isinstance(own, dict):
+        raise ParameterError(f"queries[{number}]={shown_value(value)} must be a text or an object")
+    if shared.keys() | own.keys() >= {"cursor"}:
+        raise ParameterError("a cursor is of one search; send it without queries, or page them by offset")
+    try:
+        return _asked({**shared, **own}, settings).search
+    except ParameterError as error:
+        raise ParameterError(f"queries[{number}]: {error}") from error
+    except SearchError as error:
+        raise RefusedError(400, f"queries[{number}]: {error}") from error
+
+
+def limited(search: SearchRequest, settings: ServerSettings) -> SearchRequest:
+    """Return a search that asks for no more than the server gives.
+
+    Raises:
+        RefusedError: It asks for more hits, or for hits further down.
+    """
     if search.k > settings.max_k:
         raise RefusedError(400, f"k={search.k} is above this server's limit of {settings.max_k}; ask for fewer")
     if search.offset + search.k > settings.max_k:
