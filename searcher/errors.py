@@ -7,6 +7,7 @@ TwinlensError                    storage/errors.py
     |   `-- ItemNotFoundError    an item to search with, or to show, that the index has not
     |-- FilterError              a `where` that is no predicate on the columns of the catalog
     |-- EncoderMismatchError     the encoder given is not the one that made the index
+    |-- ClientError              a server that does not answer, or refuses
     |-- EvaluationError          an index that cannot be scored: no pairs, no such split, k too large
     `-- SearcherClosedError      the searcher was closed
 """
@@ -38,6 +39,18 @@ class FilterError(SearchError):
 
 class EncoderMismatchError(SearchError):
     """The encoder given is not the one that made the index, so its vectors cannot be compared."""
+
+
+class ClientError(SearchError):
+    """A server does not answer, or answers that it will not; the message holds what it says.
+
+    Attributes:
+        status: The status of HTTP, e.g. 404 for an item that is not there; None where there was no answer.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class EvaluationError(SearchError):

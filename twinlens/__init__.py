@@ -17,15 +17,19 @@ if TYPE_CHECKING:
     from encoders import EncoderError, load_encoder
     from indexer import BuildError, build_index
     from matcher import Matcher, MatcherError
-    from searcher import Searcher, SearchError, evaluate_index
+    from searcher import Query, Searcher, SearchError, evaluate_index
+    from searcher.client import AsyncClient, Client
     from storage import StorageError, TwinlensError
     from training import TrainingError
 
 __all__ = [
+    "AsyncClient",
     "BuildError",
+    "Client",
     "EncoderError",
     "Matcher",
     "MatcherError",
+    "Query",
     "SearchError",
     "Searcher",
     "StorageError",
@@ -39,10 +43,13 @@ __all__ = [
 __getattr__ = lazy_exports(
     __name__,
     {
+        "AsyncClient": "searcher.client",
         "BuildError": "indexer",
+        "Client": "searcher.client",
         "EncoderError": "encoders",
         "Matcher": "matcher",
         "MatcherError": "matcher",
+        "Query": "searcher",
         "SearchError": "searcher",
         "Searcher": "searcher",
         "StorageError": "storage",

@@ -1,4 +1,7 @@
-"""Every shell block of the documentation runs as it stands, or says in its fence why it cannot run here."""
+"""Every shell block of the documentation runs as it stands, or says in its fence why it cannot run here.
+
+So does every Python block that asks a server.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,8 @@ COMMANDS = ("twinlens ", "build-index ", "pip ", "python ", "make ", "curl ", "r
 NO_TEST = "no-test:"
 SERVER = "server"
 SHELL_BLOCKS = [block for page in pages(HOME) for block in blocks(page) if block.language in SHELL]
-TESTED = [block for block in SHELL_BLOCKS if not block.note.startswith(NO_TEST)]
+ASKING = [block for page in pages(HOME) for block in blocks(page) if (block.language, block.note) == ("python", SERVER)]
+TESTED = [block for block in SHELL_BLOCKS if not block.note.startswith(NO_TEST)] + ASKING
 # How many blocks of a page are left out. A new one has to be entered here, by somebody who has read its reason.
 LEFT_OUT = {"README.md": 1, "CONTRIBUTING.md": 1, "export.md": 1, "scale.md": 2, "server.md": 2}
 
@@ -55,12 +59,13 @@ def serving(folder: Path) -> Iterator[str]:
             server.terminate()
 
 
-def execute(block: Block, folder: Path) -> str:
-    if block.note != SERVER:
-        return run(["bash", "-euo", "pipefail", "-c", block.code], folder)
-    with serving(folder) as address:
-        code = block.code.replace("curl ", "curl --fail --silent --globoff ").replace("localhost:8000", address)
-        return run(["bash", "-euo", "pipefail", "-c", code], folder)
+def execute(block: Block, folder: Path, address: str = "") -> str:
+    code = block.code
+    if block.note == SERVER:
+        code = code.replace("curl ", "curl --fail --silent --globoff ").replace("localhost:8000", address)
+    if block.language == "python":
+        return run(["python", "-c", code], folder)
+    return run(["bash", "-euo", "pipefail", "-c", code], folder)
 
 
 @pytest.mark.parametrize("page", sorted({block.page for block in TESTED}))
@@ -70,9 +75,14 @@ def test_the_shell_blocks_of_a_page_run_in_their_order(page: str, prepared: Path
     if page == "README.md":
         # It builds the index of that name itself, of a folder without captions.
         shutil.rmtree(folder / "photos.index")
-    for block in TESTED:
-        if block.page == page:
+    here = [block for block in TESTED if block.page == page]
+    for block in here:
+        if block.note != SERVER:
             execute(block, folder)
+    if asking := [block for block in here if block.note == SERVER]:
+        with serving(folder) as address:
+            for block in asking:
+                execute(block, folder, address)
     if page == "README.md":
         with Image.open(folder / "hits.png") as sheet:
             assert sheet.width > 200

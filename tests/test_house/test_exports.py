@@ -10,10 +10,11 @@ PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage
 
 
 @pytest.mark.parametrize("name", PACKAGES)
-def test_a_package_exports_at_most_twelve_sorted_names_that_exist(name: str) -> None:
+def test_a_package_exports_few_sorted_names_that_exist(name: str) -> None:
+    """A dozen at most; the front door, which gathers from all of them, has a few more."""
     package = importlib.import_module(name)
     assert list(package.__all__) == sorted(package.__all__)
-    assert 0 < len(package.__all__) <= 12
+    assert 0 < len(package.__all__) <= (15 if name == "twinlens" else 12)
     for exported in package.__all__:
         assert getattr(package, exported) is not None
 

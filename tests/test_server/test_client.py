@@ -20,7 +20,7 @@ from colour import ColourEncoder
 from served_index import Served, colour_index, serving
 
 from searcher import Searcher, SearchError
-from searcher.client import ServerAddress
+from searcher.client import Client
 from searcher.hits import table
 from searcher.query import image_part, text_part
 from searcher.request import OPTIONS, SearchRequest
@@ -114,7 +114,7 @@ def test_an_address_behind_a_prefix_and_a_slash_at_its_end_work(served: Served, 
 
 
 def test_what_the_server_refuses_is_said_in_its_words(served: Served) -> None:
-    address = ServerAddress(url=served.url)
+    address = Client(served.url)
     with pytest.raises(SearchError, match=r"answered 400: .*no_such_column"):
         address.search(SearchRequest(parts=(text_part("red"),), where="no_such_column = 1"))
     with pytest.raises(SearchError, match="answered 400: k=2000 is above this server's limit of 1000"):
@@ -175,7 +175,7 @@ RED = SearchRequest(parts=(text_part("red"),))
 )
 def test_another_server_is_told_apart(status: int, body: bytes, message: str) -> None:
     with answering(status, body) as url, pytest.raises(SearchError) as caught:
-        ServerAddress(url=url).search(RED)
+        Client(url).search(RED)
     assert message in str(caught.value)
 
 
@@ -183,7 +183,7 @@ def test_one_that_does_not_answer_is_given_up() -> None:
     done = threading.Event()
     with answering(200, b"{}", wait=done) as url:
         with pytest.raises(SearchError, match=r"did not answer within 0.2 seconds; try again"):
-            ServerAddress(url=url, seconds=0.2).search(RED)
+            Client(url, timeout=0.2).search(RED)
         done.set()
 
 
@@ -191,7 +191,7 @@ def test_where_nothing_listens_the_way_out_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(SearchError, match=r"Connection refused; start one by `twinlens serve INDEX`"):
-        ServerAddress(url=f"http://127.0.0.1:{port}").search(RED)
+        Client(f"http://127.0.0.1:{port}").search(RED)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +199,12 @@ def test_where_nothing_listens_the_way_out_is_named() -> None:
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(SearchError, match="is no address of a server"):
-        ServerAddress(url=url)
+        Client(url)
 
 
 def test_a_password_in_the_address_is_refused_and_not_shown() -> None:
     with pytest.raises(SearchError, match="TWINLENS_TOKEN") as caught:
-        ServerAddress(url="http://me:secret@localhost:8000/")
+        Client("http://me:secret@localhost:8000/")
     assert "secret" not in str(caught.value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -130,7 +130,7 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
         emit(output, values[0] if len(values) == 1 and options["queries"] is None else values, table(results))
 
 
-def _searched(index: Path, requests: Iterable[SearchRequest], options: dict[str, Any]) -> Iterator[Hits]:
+def _searched(index: Path, requests: Iterator[SearchRequest], options: dict[str, Any]) -> Iterator[Hits]:
     from searcher.searcher import Searcher  # a server is asked without it, and without DuckDB and FAISS
 
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify", "root")}
@@ -142,11 +142,12 @@ def _searched(index: Path, requests: Iterable[SearchRequest], options: dict[str,
         click.echo(f"note: {note}", err=True)
 
 
-def _asked(requests: Iterable[SearchRequest], options: dict[str, Any]) -> Iterator[Hits]:
-    from searcher.client import ServerAddress
+def _asked(requests: Iterator[SearchRequest], options: dict[str, Any]) -> Iterator[Hits]:
+    from searcher.client import Client
 
-    server = ServerAddress(url=options["server"], token=os.environ.get(TOKEN) or None, seconds=options["timeout"])
-    return (server.search(request) for request in requests)
+    client = Client(options["server"], token=os.environ.get(TOKEN) or None, timeout=options["timeout"])
+    while batch := list(islice(requests, _TOGETHER)):
+        yield from client.search_many(batch)
 
 
 # What a server has settled when it was started, or what needs the files of the images.

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from storage.schema import Collection
 
-from ...client import option_text
+from ...client.messages import option_text
 from ...request import OPTIONS, PARTS
 from ..errors import RefusedError
 
