@@ -278,10 +278,16 @@ def _parsed(name: str, value: Any) -> Any:
 def _query(value: Any) -> tuple[QueryPart, ...]:
     if not isinstance(value, list) or not 1 <= len(value) <= MOST_PARTS:
         raise ParameterError(f"query={shown_value(value)} must be a list of 1 to {MOST_PARTS} parts")
-    return tuple(_query_part(number, one) for number, one in enumerate(value))
+    return tuple(query_part(number, one) for number, one in enumerate(value))
 
 
-def _query_part(number: int, value: Any) -> QueryPart:
+def query_part(number: int, value: Any) -> QueryPart:
+    """Return a part of a composed query as JSON has it; its number is for messages.
+
+    Raises:
+        ParameterError: It is none.
+        QueryError: It has nothing to search with.
+    """
     names = {*_PART_NAMES, "collection", "modality", "weight"}
     kinds = [name for name in _PART_NAMES if isinstance(value, dict) and name in value]
     if len(kinds) != 1 or not names >= value.keys():

@@ -51,13 +51,14 @@ def test_more_queries_than_are_encoded_together(run: Any, tmp_path: Path) -> Non
     assert len({json.dumps(one) for one in answers}) == 4
 
 
-def test_objects_may_be_texts_images_and_items(run: Any, index: Path, tmp_path: Path) -> None:
+def test_objects_may_be_texts_images_items_and_queries(run: Any, index: Path, tmp_path: Path) -> None:
     image = next(iter(sorted((index.parent / "photos").rglob("*.png"))))
     item = image.relative_to(index.parent / "photos").as_posix()
-    objects = [{"image": str(image)}, {"text": "blue"}, {"item": item}]
+    composed = [{"image": str(image)}, {"item": item, "collection": "images"}, {"text": "blue", "weight": -0.5}]
+    objects = [{"image": str(image)}, {"text": "blue"}, {"item": item}, {"query": composed}]
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps(one) + "\n" for one in objects))
     answers = lines(run("--queries", tmp_path / "queries.jsonl", "--output", "jsonl"))
-    assert [one["query"] for one in answers] == [image.name, "blue", item]
+    assert [one["query"] for one in answers] == [image.name, "blue", item, f"{image.name} + {item} - 0.5 x blue"]
     assert answers[0]["hits"][0]["item_id"].split("/")[0] == item.split("/")[0]
     assert item not in [hit["item_id"] for hit in answers[2]["hits"]]
 
@@ -91,6 +92,13 @@ def test_an_empty_file_has_no_answers(run: Any, tmp_path: Path) -> None:
         ("a.jsonl", b'["red"]\n', "line 1 of .*is no query"),
         ("a.jsonl", b'{"image": "gone.png"}\n', "line 1 of .*there is no query image at 'gone.png'"),
         ("a.jsonl", b'{"item": "gone"}\n', "there is no item 'gone'"),
+        ("a.jsonl", b'{"query": []}\n', "line 1 of .*query has 0 parts"),
+        ("a.jsonl", b'{"query": "red"}\n', "line 1 of .*is no query"),
+        ("a.jsonl", b'{"query": [{"text": "red", "image": "a.png"}]}\n', r"line 1 of .*query\[0\]"),
+        ("a.jsonl", b'{"query": [{"text": "red", "weight": -1}]}\n', "'red' is unwanted and nothing is wanted"),
+        ("a.jsonl", b'{"query": [{"text": "red", "weight": NaN}]}\n', "weight=nan of 'red' must be a number"),
+        ("a.jsonl", b'{"query": [{"image": "gone.png"}]}\n', "there is no query image at 'gone.png'"),
+        ("a.jsonl", b"[" * 90_000 + b"\n", "line 1 of .*is no JSON"),
     ],
 )
 def test_a_line_that_is_no_query_is_named(run: Any, tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from searcher import Query, Searcher, SearchError, SearchRequest
 from searcher.compose import MOST_PARTS, UNWANTED, composed_label
+from searcher.errors import ParameterError
 from searcher.query import text_part
 from searcher.request import parse_request
 from twinlens.commands.search import search
@@ -185,3 +187,38 @@ def test_the_command_puts_what_it_is_given_into_one_query(
     assert [one["query"] for one in run("--text", "red", "--text", "door")] == ["red", "door"]
     with pytest.raises(SearchError, match="'door' is unwanted and nothing is wanted"):
         run("--minus", "door")
+    file = str(corpus.picture(1))
+    weighted = "red --weight 2 --minus door --like img-5 --weight 0.5 --unlike img-9 --weight 0.25 --minus-image"
+    answer = run(*weighted.split(), file, "--weight", "0.1", "-k", "4")
+    query = 2 * Query.text("red") + 0.5 * Query.item("img-5") - Query.text("door")
+    query = query - 0.1 * Query.image(file) - 0.25 * Query.item("img-9")
+    assert answer == searcher.search(query, k=4).to_json()
+    assert answer["query"] == "2 x red + 0.5 x img-5 - door - 0.1 x 0001.png - 0.25 x img-9"
+    assert run("--text", "red", "--text", "door", "--weight", "0.5", "-k", "1")["query"] == "red + 0.5 x door"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--weight 2 --text red", "--weight 2 must follow what it weighs"),
+        ("red --weight 2 --weight 3", "--weight 3 must follow what it weighs"),
+        ("red --weight 2 --like img-5 --weight 1 --weight 3", "--weight 3 must follow"),
+        ("red --weight 0", "--weight 0 must be above 0"),
+        ("red --minus door --weight -1", "--weight -1 must be above 0"),
+        ("red --weight nan", "--weight nan must be above 0"),
+        ("red --weight inf", "--weight inf must be above 0"),
+        ("red --weight much", "'much' is not a valid float"),
+        ("--weight 2", "there is nothing to search with"),
+    ],
+)
+def test_a_weight_that_weighs_nothing_is_typed_wrong(corpus: Any, arguments: str, said: str) -> None:
+    done = CliRunner().invoke(search, [str(corpus.index), *arguments.split()])
+    assert done.exit_code == 2
+    assert said in done.output
+
+
+@pytest.mark.parametrize("arguments", [["--weight", "1e9"], [f"--minus={one}" for one in range(50)]])
+def test_too_much_of_anything_is_one_clear_line(corpus: Any, arguments: list[str]) -> None:
+    done = CliRunner().invoke(search, [str(corpus.index), "red", *arguments])
+    assert isinstance(done.exception, ParameterError)
+    assert re.search("must be a number up to 1000|has 51 parts; give 32", str(done.exception))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,10 +13,10 @@ from click.core import ParameterSource
 
 from searcher.errors import SearchError
 from searcher.hits import Hits, table
-from searcher.query import QueryPart, image_part, item_part, text_part
 from searcher.request import OPTIONS, SearchRequest
 
 from ..console import TOKEN, emit, emit_line
+from .query_parts import OrderedCommand, has_parts, part_options, query_lines, typed_parts
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,18 +37,14 @@ def request_options(command: F) -> F:
 _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 
 
-@click.command()
+@click.command(cls=OrderedCommand)
 @click.argument("index", required=False)
 @click.argument("words", required=False)
-@click.option("--text", "texts", multiple=True, help="Search with words; may be given several times.")
-@click.option("--image", "images", multiple=True, help="Search with an image file; may be given several times.")
-@click.option("--minus", multiple=True, help="Words for what is unwanted; may be given several times.")
-@click.option("--like", multiple=True, metavar="ITEM", help="More like an item of the index, by its id.")
-@click.option("--unlike", multiple=True, metavar="ITEM", help="Less like an item of the index.")
+@part_options
 @click.option(
     "--queries",
     type=click.Path(path_type=Path, allow_dash=True),
-    help="Search with each line of a file, - for stdin: a text, or in a .jsonl an object with text, image or item.",
+    help="Search with each line of a file, - for stdin: texts, or in a .jsonl objects with text, image, item or query.",
 )
 @request_options
 @click.option("--version", type=int, help="Which version of the index.  [default: the current one]")
@@ -92,10 +86,11 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
       twinlens search photos.index --image query.jpg --into texts
       twinlens search --server http://127.0.0.1:8000/ "a dog in the snow"
 
-    --minus, --like and --unlike make one query of all that is given:
+    --minus, --minus-image, --like, --unlike and --weight make one query of all that is given; --weight says how much
+    the part just before it counts:
 
     \b
-      twinlens search photos.index "a beach" --minus people --like IMG_1.jpg
+      twinlens search photos.index "a beach" --minus people --like IMG_1.jpg --weight 0.5
 
     Without them several --text and --image are answered in this order, first the texts, then --queries. With --output
     json one query gives one object, several give a list of them. A server is shown the token that TWINLENS_TOKEN
@@ -109,7 +104,7 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
     if words is not None and options["texts"]:
         raise click.UsageError(f"the words {words[:40]!r} and --text were given; give each query by --text")
     options["texts"] = options["texts"] if words is None else (words,)
-    if not any(options[name] for name in ("texts", "images", "like", "minus", "unlike", "queries")):
+    if options["queries"] is None and not has_parts(options):
         raise click.UsageError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
     requests = _requests(options)
@@ -181,66 +176,13 @@ def _check_files(options: dict[str, Any]) -> None:
 def _requests(options: dict[str, Any]) -> Iterator[SearchRequest]:
     """Return the requests in order; those of the command line are checked before the index is opened."""
     given = {name: option.parse(name, options[name]) for name, option in OPTIONS.items() if options[name] is not None}
-    parts = [*map(text_part, options["texts"]), *map(image_part, options["images"])]
-    together = [
-        *map(item_part, options["like"]),
-        *map(unwanted, map(text_part, options["minus"])),
-        *map(unwanted, map(item_part, options["unlike"])),
-    ]
     SearchRequest(**given)
-    if together:
-        typed = [SearchRequest(parts=(*parts, *together), **given)]
-    else:
-        typed = [SearchRequest(parts=(part,), **given) for part in parts]
+    typed = [SearchRequest(parts=parts, **given) for parts in typed_parts(options)]
     if options["queries"] is None:
         return iter(typed)
-    return chain(typed, (SearchRequest(parts=(part,), **given) for part in query_lines(options["queries"])))
+    return chain(typed, (SearchRequest(parts=parts, **given) for parts in query_lines(options["queries"])))
 
 
-def unwanted(part: QueryPart) -> QueryPart:
-    """Return a part of a query with a negative weight."""
-    return replace(part, weight=-1.0)
-
-
-def query_lines(path: Path) -> Iterator[QueryPart]:
-    """Yield the queries of a file, one a line; empty lines are left out. `-` is stdin.
-
-    Args:
-        path: A file of texts; of JSON objects with one of `text`, `image` and `item` where its name ends in `.jsonl`.
-
-    Raises:
-        SearchError: The file cannot be read, or a line is no query; the message says which.
-    """
-    objects = path.suffix.lower() in (".jsonl", ".ndjson")
-    try:
-        with click.open_file(str(path), encoding="utf-8-sig") as file:
-            for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE + 1), ""), start=1):
-                if len(line) > _LONGEST_LINE:
-                    raise SearchError(f"line {number} of {str(path)!r} has more than {_LONGEST_LINE:,} characters")
-                if text := line.strip():
-                    try:
-                        yield _line_part(text) if objects else text_part(text)
-                    except SearchError as error:
-                        raise SearchError(f"line {number} of {str(path)!r}: {error}") from error
-    except UnicodeDecodeError as error:
-        raise SearchError(f"{str(path)!r} is no UTF-8 text: {error.reason}; save it as UTF-8") from error
-    except OSError as error:
-        raise SearchError(f"the queries {str(path)!r} cannot be read: {error.strerror or error}") from error
-
-
-def _line_part(line: str) -> QueryPart:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise SearchError(f"{line[:60]!r} is no JSON: {error}") from error
-    kinds = [name for name in _LINE_PARTS if isinstance(value, dict) and name in value]
-    if len(kinds) != 1 or len(value) != 1 or not isinstance(value[kinds[0]], str):
-        raise SearchError(f'{line[:60]!r} is no query; give one of {{"text": ...}}, {{"image": PATH}}, {{"item": ID}}')
-    return _LINE_PARTS[kinds[0]](value[kinds[0]])
-
-
-_LINE_PARTS: dict[str, Callable[[str], QueryPart]] = {"text": text_part, "image": image_part, "item": item_part}
-_LONGEST_LINE = 1_000_000
 # Lines that are encoded and ranked together.
 _TOGETHER = 256
 
