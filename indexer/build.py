@@ -42,6 +42,7 @@ from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncod
 from .encode.reuse import NoReuse, VersionReuse, read_from_of
 from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
 from .errors import BuildError
+from .lexical import check_columns, write_words
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .rebuild_command import corpus_of
@@ -181,6 +182,7 @@ class Builder:
         corpus = survey(source)
         if parent is not None and _up_to_date(parent.manifest, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)
+        check_columns(self.config.words_columns, source.metadata_schema.names)
         guard = ShrinkGuard(before=parent.manifest if parent else self._current(), config=self.config)
         guard.check_survey(corpus)
         reading = Reading(source=source, options=options, corpus=corpus, parent=parent, guard=guard)
@@ -328,6 +330,7 @@ class Builder:
         try:
             self.progress.note("merging")
             counts = merge(tables, draft.path, dim, pairs)
+            write_words(draft.path, self.config.words_columns, self.progress)
             changes = changes_since(parent, draft.path / CATALOG) if parent else None
             guard.check_result(counts, draft.path / CATALOG, changes)
             infos = self._index(draft.path, encoder, parent)
@@ -453,7 +456,7 @@ def _up_to_date(manifest: Manifest, source: Source, corpus: Corpus, config: Buil
     known = manifest.corpus
     if known is None or (known.root, known.digest) != (_root(source), corpus.digest):
         return False
-    if _changed_since(manifest, corpus):
+    if _changed_since(manifest, corpus) or not manifest.has_words:
         return False
     if manifest.counts.rejected > config.rejection_limit(corpus.items):
         return False
@@ -461,7 +464,8 @@ def _up_to_date(manifest: Manifest, source: Source, corpus: Corpus, config: Buil
         return False  # what could not be fetched then may be there now
     before = {**(manifest.build.get("config") or {}), "prompt": manifest.encoding.prompt}
     before.setdefault("portable", False)
-    settings = ("ann", "prompt", "max_pixels", "max_file_bytes", "portable")
+    before["words_columns"] = tuple(before.get("words_columns") or ())
+    settings = ("ann", "prompt", "max_pixels", "max_file_bytes", "portable", "words_columns")
     encoder = manifest.encoder.spec if manifest.encoder else None
     if config.encoder not in (None, encoder):
         return False

@@ -30,7 +30,7 @@ POSITIVE_INTEGERS = (
     "ray_workers",
 )
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
-KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache", "portable")
+KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache", "portable", "words_columns")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +76,7 @@ class BuildConfig:
         cache: The folder for the copy of a remote corpus; None takes `INDEX.corpus` beside the index.
         portable: Put the encoder's towers into the index, 110 MB for `lite` and 250 MB for ViT-B-32, so that another
             machine searches it by text, and with `lite` by image, without torch, model hub and network.
+        words_columns: Metadata columns that searches by words look into, besides captions and item ids.
     """
 
     encoder: str | None = None
@@ -100,9 +101,11 @@ class BuildConfig:
     ray_workers: int | None = None
     cache: str | None = None
     portable: bool = False
+    words_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_arguments(BuildConfig, vars(self), BuildError)
+        object.__setattr__(self, "words_columns", tuple(self.words_columns))
         for name in POSITIVE_INTEGERS:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -16,7 +16,7 @@ from .corpus import EmbeddingSource, Source, SourceOptions
 from .corpus.remote.url import is_remote
 
 # Options of the command whose names are not those of the settings.
-_OPTIONS = {"memory_bytes": "memory", "ray_workers": "workers", "splits": "split"}
+_OPTIONS = {"memory_bytes": "memory", "ray_workers": "workers", "splits": "split", "words_columns": "words-column"}
 # The encoder and the prompt are typed in the manifest; an update is not how a damaged version is replaced.
 _ELSEWHERE = frozenset({"encoder", "prompt", "update"})
 _VECTORS = {"vectors": "embeddings", "ids": "ids", "table": "metadata"}

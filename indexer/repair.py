@@ -11,13 +11,14 @@ from typing import Any
 
 from storage import CollectionInfo, IndexStore, Manifest, StorageError, VectorTable
 from storage.files.atomic import explained
-from storage.files.layout import CATALOG, CURRENT, MANIFEST, ann_name, measure, vectors_name
-from storage.schema import Collection
+from storage.files.layout import CATALOG, CURRENT, MANIFEST, ann_name, measure, vectors_name, words_name
+from storage.schema import COLLECTIONS, Collection
 from storage.verify import Verification
 
 from .ann.build_ann import approximate
 from .config import BuildConfig, recorded_settings
 from .errors import BuildError, RepairError
+from .lexical import write_words
 from .progress import Progress, SilentProgress
 from .rebuild_command import rebuild_command
 
@@ -47,7 +48,7 @@ class RepairReport:
         """Return what was done, for people."""
         if self.published is None:
             return f"version {self.version} is whole, nothing to repair"
-        done = [f"{name} rebuilt from the vectors" for name in self.rebuilt]
+        done = [f"{name} rebuilt from the {_source_of(name)}" for name in self.rebuilt]
         done += [f"{name} recovered from version {number}" for name, number in self.recovered]
         done += [f"{name} left out" for name in self.left_out]
         done += [f"operating points of {direction} kept as they were" for direction in self.kept_measurements]
@@ -58,7 +59,8 @@ def repair_index(path: str | Path, version: int | None = None, progress: Progres
     """Verify a version in full and, where it is damaged, publish a repaired copy as a new version.
 
     The old version is not touched. A damaged file that another version of the index holds, byte for byte, is copied
-    from there. An ANN file is trained again from the vectors and measured as in a build. Everything else ends in an
+    from there. An ANN file is trained again from the vectors and measured as in a build, and a lexical index is made
+    again from the catalog. Everything else ends in an
     error: vectors come from the encoder, and captions, paths and pairs from the corpus.
 
     Args:
@@ -95,14 +97,17 @@ class _Repair:
         sources = {name: number for name in sorted(damaged) if (number := self._intact_copy(name)) is not None}
         rebuilt = sorted((damaged | broken) - set(sources))
         anns: dict[str, Collection] = {ann_name(name): name for name in self.manifest.collections}
+        words: dict[str, Collection] = {words_name(name): name for name in self.manifest.collections}
         for name in rebuilt:
-            if name not in anns:
+            if name not in anns and name not in words:
                 raise _refusal(self.store, self.verification, name, self.manifest)
         draft = self.store.draft()
         try:
             for name in sorted(set(self.manifest.files) - set(rebuilt)):
                 self._copy(name, sources.get(name, self.manifest.version), draft.path)
-            fresh = {anns[name]: self._rebuild(anns[name], draft.path) for name in rebuilt}
+            if again := [words[name] for name in rebuilt if name in words]:
+                write_words(draft.path, recorded_settings(self.manifest).get("words_columns", ()), self.progress, again)
+            fresh = {anns[name]: self._rebuild(anns[name], draft.path) for name in rebuilt if name in anns}
             report = RepairReport(
                 version=self.manifest.version,
                 published=draft.number,
@@ -175,6 +180,10 @@ class _Repair:
         """What the version was built with; the kind is that of the file, also where `auto` had chosen it."""
         plan = self.manifest.collections[collection].ann
         return BuildConfig(**{**recorded_settings(self.manifest), "ann": plan.kind, "seed": plan.seed})
+
+
+def _source_of(name: str) -> str:
+    return "catalog" if name in map(words_name, COLLECTIONS) else "vectors"
 
 
 def _provenance(report: RepairReport) -> dict[str, Any]:

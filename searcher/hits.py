@@ -20,6 +20,7 @@ from storage.schema import ITEM_COLUMNS, Collection
 from .errors import SearchError
 from .operating_points import Choice
 from .originals import open_original, resolve_uri
+from .pages import Page
 from .query import QueryPart
 from .request import SearchRequest
 
@@ -42,12 +43,13 @@ class Hit:
     Attributes:
         rank: 1 for the best.
         item_id: The user's own key of the item.
-        score: Exact cosine of query and item, in [-1, 1].
+        score: Exact cosine of query and item, in [-1, 1]; not a number where words were looked up alone.
         uri: Where the item came from, relative to the corpus when below it.
         caption: The text of a text item; of an image its first caption; None without one.
         metadata: Every further column of the catalog.
         collection: The half of the index that it is in.
         root: The folder that `uri` is relative to; None where that is not known.
+        words_score: BM25 of the words that were looked up, 0 for none of them; None where none were.
     """
 
     rank: int
@@ -58,6 +60,7 @@ class Hit:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     collection: Collection = "images"
     root: Path | None = field(default=None, repr=False)
+    words_score: float | None = None
 
     @property
     def path(self) -> Path | None:
@@ -84,7 +87,9 @@ class Hit:
         return {name: plain(value) for name, value in self._fields().items()}
 
     def _fields(self) -> dict[str, Any]:
-        flat: dict[str, Any] = {"rank": self.rank, "item_id": self.item_id, "score": self.score, "uri": self.uri}
+        flat: dict[str, Any] = {"rank": self.rank, "item_id": self.item_id, "score": self.score}
+        flat |= {} if self.words_score is None else {"words_score": self.words_score}
+        flat["uri"] = self.uri
         if self.collection == "images" and self.root is not None:
             flat["path"] = None if (path := self.path) is None else str(path)
         flat["caption"] = self.caption
@@ -103,6 +108,7 @@ class Hits(Sequence[Hit]):
         choice: How the search was carried out.
         where: The filter, or None.
         min_score: The floor below which hits were left out, or None.
+        words: The words that were looked up, or None.
         offset: How many hits were left out before the first.
     """
 
@@ -114,6 +120,7 @@ class Hits(Sequence[Hit]):
     where: str | None
     min_score: float | None = None
     offset: int = 0
+    words: str | None = None
     hits: tuple[Hit, ...] = field(repr=False)
 
     @property
@@ -129,9 +136,10 @@ class Hits(Sequence[Hit]):
         return self.choice.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        """Return `{"query", "hits", "ann"}` in JSON's own types, and `where`, `min_score`, `offset` where given."""
+        """Return `{"query", "hits", "ann"}` as JSON values; `where`, `min_score`, `words`, `offset` where given."""
         filtered: dict[str, Any] = {} if self.where is None else {"where": self.where}
         filtered |= {} if self.min_score is None else {"min_score": self.min_score}
+        filtered |= {} if self.words is None else {"words": self.words}
         filtered |= {"offset": self.offset} if self.offset else {}
         return {"query": self.query.label, **filtered, "hits": [hit.to_json() for hit in self.hits], "ann": self.ann}
 
@@ -183,29 +191,32 @@ class Hits(Sequence[Hit]):
 def hits_of(
     request: SearchRequest,
     query: QueryPart,
-    shown: tuple[NDArray[np.int64], NDArray[np.float32]],
+    page: Page,
     entries: Mapping[int, Mapping[str, Any]],
     into: Collection,
     choice: Choice,
     root: Path | None,
 ) -> Hits:
     """Return the hits of a page from its rows, their scores, and the catalog's entries of them."""
-    ids, scores = shown
+    words = [None] * len(page.row_ids) if page.words is None else page.words.tolist()
     hits = tuple(
-        _hit(rank, float(score), entries[row], into, root)
-        for rank, (row, score) in enumerate(zip(ids.tolist(), scores, strict=True), start=request.offset + 1)
+        replace(_hit(rank, float(score), entries[row], into, root), words_score=word)
+        for rank, (row, score, word) in enumerate(
+            zip(page.row_ids.tolist(), page.scores, words, strict=True), start=request.offset + 1
+        )
     )
     if query.kind == "composed" and choice.exact:
         choice = replace(choice, reason="no setting was measured for composed queries")
     return Hits(
         query=query,
         collection=into,
-        row_ids=ids,
-        scores=scores,
+        row_ids=page.row_ids,
+        scores=page.scores,
         choice=choice,
         where=request.where,
         min_score=request.min_score,
         offset=request.offset,
+        words=request.words,
         hits=hits,
     )
 
@@ -283,8 +294,8 @@ def clean(text: str) -> str:
 
 
 def shown_score(score: float) -> str:
-    """Return a cosine as people read it, e.g. `0.312`."""
-    return f"{score:.3f}"
+    """Return a cosine as people read it, e.g. `0.312`; a dash where there is none."""
+    return "-" if math.isnan(score) else f"{score:.3f}"
 
 
 def about(hits: Hits) -> str:
@@ -292,7 +303,11 @@ def about(hits: Hits) -> str:
     count = f"{len(hits)} {hits.collection if len(hits) != 1 else hits.collection[:-1]}"
     filtered = f", where {clean(hits.where)}" if hits.where else ""
     filtered += "" if hits.min_score is None else f", score at least {hits.min_score:g}"
+    if hits.words is not None and hits.words != hits.query.label:
+        filtered += f", and by the words {cut(hits.words, 40)!r}"
     choice = hits.choice
+    if choice.kind == "words":
+        return f"{count}{filtered}, by words alone"
     if choice.exact:
         return f"{count}{filtered}, exact"
     recall = "" if choice.ann_recall is None else f", ann_recall@{choice.k} {choice.ann_recall:.3f}"

@@ -17,15 +17,32 @@ _DEPTHS = (100, 1_000, MAX_K)
 _POOL_SHARE, _POOL = 4, 200
 
 Gather = Callable[[NDArray[np.int64]], NDArray[Any]]
-Rows = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
 class Ranking(NamedTuple):
-    """Row ids (n, k) padded with -1, scores (n, k) padded with -inf, and how they were found."""
+    """Rows found for n queries, best first.
+
+    Attributes:
+        row_ids: (n, k) int64, padded with -1.
+        scores: (n, k) float32, exact cosines padded with -inf.
+        choice: How they were found.
+        value: (n, k), what they are ordered by, where that is not the cosine.
+        words: (n, k) float32, their BM25, where words were looked up.
+    """
 
     row_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     choice: Choice
+    value: NDArray[Any] | None = None
+    words: NDArray[np.float32] | None = None
+
+
+class Page(NamedTuple):
+    """What is shown of a ranking: row ids (k,) or fewer, their cosines, and their BM25 where words were looked up."""
+
+    row_ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    words: NDArray[np.float32] | None = None
 
 
 def depth(request: SearchRequest, *, own: int = 0) -> int:
@@ -33,11 +50,13 @@ def depth(request: SearchRequest, *, own: int = 0) -> int:
     needed = min(request.offset + request.k + own, MAX_K)
     if request.diversity:
         return min(max(_POOL, _POOL_SHARE * needed), MAX_K)
+    if request.words is not None:
+        return next((one for one in _DEPTHS if one >= _POOL_SHARE * needed), MAX_K)
     return next(one for one in _DEPTHS if one >= needed) if request.offset else needed
 
 
-def shown_rows(ranking: Ranking, request: SearchRequest, own: Sequence[Sequence[int]], gather: Gather) -> list[Rows]:
-    """Return row ids and scores, (k,) or fewer, that the page of each query shows.
+def shown_rows(ranking: Ranking, request: SearchRequest, own: Sequence[Sequence[int]], gather: Gather) -> list[Page]:
+    """Return what the page of each query shows.
 
     Args:
         ranking: Of all queries.
@@ -45,23 +64,24 @@ def shown_rows(ranking: Ranking, request: SearchRequest, own: Sequence[Sequence[
         own: The rows that each query was made of, which are no hits of it.
         gather: Row ids (n,) to their vectors (n, dim).
     """
-    shown = slice(request.offset, request.offset + request.k)
     pages = []
-    for own_rows, ids, scores in zip(own, ranking.row_ids, ranking.scores, strict=True):
+    for number, own_rows in enumerate(own):
+        ids, scores = ranking.row_ids[number], ranking.scores[number]
         kept = (ids >= 0) & np.logical_and.reduce([ids != row for row in own_rows]) if own_rows else ids >= 0
         if request.min_score is not None:
             kept &= scores >= request.min_score
-        rows, high = ids[kept], scores[kept]
-        if request.diversity and len(rows):
-            order = diverse_order(high, gather(rows), request.offset + request.k, request.diversity)
-            rows, high = rows[order], high[order]
-        pages.append((rows[shown], high[shown]))
+        chosen = np.flatnonzero(kept)
+        if request.diversity and len(chosen):
+            value = scores if ranking.value is None else ranking.value[number]
+            order = diverse_order(value[chosen], gather(ids[chosen]), request.offset + request.k, request.diversity)
+            chosen = chosen[order]
+        chosen = chosen[request.offset : request.offset + request.k]
+        words = None if ranking.words is None else ranking.words[number][chosen]
+        pages.append(Page(ids[chosen], scores[chosen], words))
     return pages
 
 
-def diverse_order(
-    scores: NDArray[np.float32], vectors: NDArray[Any], count: int, diversity: float
-) -> NDArray[np.int64]:
+def diverse_order(scores: NDArray[Any], vectors: NDArray[Any], count: int, diversity: float) -> NDArray[np.int64]:
     """Return the positions of `count` candidates, or of all, each the best and least like those before it.
 
     Maximal marginal relevance (Carbonell and Goldstein, 1998): the next one has the largest `(1 - diversity) * score -
@@ -70,7 +90,7 @@ def diverse_order(
     least to the best candidate up to 1.
 
     Args:
-        scores: (n,) cosines to the query, best first.
+        scores: (n,) what they are ranked by, best first.
         vectors: (n, dim) unit rows.
         count: How many to choose.
         diversity: Above 0, at most 1.
@@ -90,10 +110,10 @@ def diverse_order(
     return order
 
 
-def arrays(pages: Sequence[Rows], k: int) -> Rows:
+def arrays(pages: Sequence[Page], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return pages as row ids (n, k) padded with -1 and scores (n, k) padded with -inf."""
     ids = np.full((len(pages), k), -1, dtype=np.int64)
     scores = np.full((len(pages), k), -np.inf, dtype=np.float32)
-    for number, (rows, high) in enumerate(pages):
-        ids[number, : len(rows)], scores[number, : len(rows)] = rows, high
+    for number, page in enumerate(pages):
+        ids[number, : len(page.row_ids)], scores[number, : len(page.row_ids)] = page.row_ids, page.scores
     return ids, scores

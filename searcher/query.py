@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoders.base import plain_array
+from storage.lexical.terms import terms
 from storage.schema import MODALITIES, Collection, Modality
 
 from .errors import ParameterError, QueryError
 
 _MAX_TEXT = 100_000
+MOST_WORDS = 10_000
 _MAX_ITEM = 10_000
 _URL = re.compile(r"^(https?|ftp|s3|gs|data|file):", re.IGNORECASE)
 _SHOWN = 60
@@ -29,7 +31,8 @@ class QueryPart:
     """One thing to search with.
 
     Attributes:
-        kind: `text`, `image`, `item` (of the index) or `vector`; `composed` for several of them together.
+        kind: `text`, `image`, `item` (of the index) or `vector`; `composed` for several of them together; `words` for
+            those of a lexical search, without a vector.
         label: For people: the text, the file's name, or what it is.
         content: The text; the path, bytes or PIL image; the item id; the vector (dim,); the parts.
         modality: What a text or an image is, and what a vector or an item stands for; None where that is not said.
@@ -37,7 +40,7 @@ class QueryPart:
         weight: How much it counts beside other parts; negative for what is unwanted.
     """
 
-    kind: Literal["text", "image", "item", "vector", "composed"]
+    kind: Literal["text", "image", "item", "vector", "composed", "words"]
     label: str
     content: Any
     modality: Modality | None = None
@@ -126,6 +129,21 @@ def item_part(item_id: str, collection: Collection | None = None, modality: Moda
         raise ParameterError(f"item={shown_value(item_id)} {why}; give an item id of the index")
     known = MODALITIES[collection] if collection else modality
     return QueryPart(kind="item", label=item_id, content=item_id, modality=known, collection=collection)
+
+
+def words_part(words: str) -> QueryPart:
+    """Return words that are looked up in captions and ids, with no vector beside them.
+
+    Raises:
+        ParameterError: They have no letter or digit, are longer than 10,000 characters, or are no Unicode.
+    """
+    if len(words) > MOST_WORDS:
+        raise ParameterError(f"words={shown_value(words)} has {len(words):,} characters; give {MOST_WORDS:,} at most")
+    if (reason := _not_unicode(words)) is not None:
+        raise ParameterError(f"words={shown_value(words)} is not Unicode text: {reason}; decode it first")
+    if not terms(words):
+        raise ParameterError(f"words={shown_value(words)} has no letter and no digit; give words to look up")
+    return QueryPart(kind="words", label=words, content=words)
 
 
 def split_queries(query: Any) -> tuple[list[Any], bool]:

@@ -13,6 +13,7 @@ from storage.schema import COLLECTIONS, Collection, CollectionInfo, Direction
 
 from .errors import SearchError
 from .filters import Filters, RowIds
+from .hybrid import fused, needed_words, ranked_by_words
 from .operating_points import Choice, choose
 from .pages import Ranking
 from .query_encoder import Vectors
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from storage.version import IndexVersion
 
 _KEPT_CHOICES = 1024
+_SAMPLED = 4096
 
 
 class Ranker:
@@ -32,6 +34,7 @@ class Ranker:
         self.filters = Filters(version.catalog)
         self._version = version
         self._location = location
+        self._samples: dict[Collection, Vectors] = {}
         self._choices: Lru[tuple[Any, ...], Choice] = Lru(_KEPT_CHOICES)
 
     def rank(self, into: Collection, direction: Direction | None, queries: Vectors, request: SearchRequest) -> Ranking:
@@ -57,6 +60,42 @@ class Ranker:
         if (low := scores < -1).any():
             scores[low & (ids >= 0)] = -1
         return Ranking(ids, scores, choice)
+
+    def rank_words(
+        self, into: Collection, direction: Direction | None, queries: Vectors | None, request: SearchRequest, count: int
+    ) -> Ranking:
+        """Return the rows that have the request's words: by those alone, or with the vectors of queries (n, dim).
+
+        Args:
+            into: The collection.
+            direction: As in `rank`.
+            queries: None where there are only words.
+            request: Has `words`.
+            count: How many queries.
+
+        Raises:
+            SearchError: There is no such collection, it has no lexical index, or the filter cannot be used.
+        """
+        self.info(into)
+        index = needed_words(self._version.words(into), self._location)
+        rows = None if request.where is None else self.filters.rows(into, request.where)
+        words = request.words or ""
+        matches = index.search(words, rows)
+        if queries is None:
+            return ranked_by_words(matches, count, request.k)
+        ranking = self.rank(into, direction, queries, request)
+        most = sum(index.idf(words).values())
+        return fused(ranking, matches, most, queries, self.spread(into, queries), self._version.vectors(into))
+
+    def spread(self, into: Collection, vectors: Vectors) -> NDArray[np.float32]:
+        """Return the standard deviation of the cosines of each vector (n, dim) over some thousand items."""
+        sample = self._samples.get(into)
+        if sample is None:
+            table = self._version.vectors(into)
+            rows = np.arange(0, table.rows, max(1, table.rows // _SAMPLED))
+            sample = self._samples[into] = table.gather(rows).astype(np.float32)
+        spread: NDArray[np.float32] = np.std(sample @ vectors.T, axis=0)
+        return spread
 
     def _choose(
         self, into: Collection, direction: Direction | None, request: SearchRequest, filtered_rows: int | None

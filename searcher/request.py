@@ -20,7 +20,7 @@ from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collectio
 from .compose import MOST_PARTS, check_parts
 from .errors import ParameterError, QueryError
 from .options import Option, option_of
-from .query import QueryPart, image_part, item_part, shown_value, text_part, vector_part
+from .query import QueryPart, image_part, item_part, shown_value, text_part, vector_part, words_part
 
 MAX_K = 10_000
 DEFAULT_ANN_RECALL = 0.95
@@ -35,6 +35,8 @@ class SearchOptions(TypedDict, total=False):
     where: str | None
     min_score: float | None
     diversity: float
+    words: str | None
+    hybrid: bool
     ann_recall: float | None
     nprobe: int | None
     oversample: int | None
@@ -60,6 +62,10 @@ class SearchRequest:
         diversity: How unlike one another the hits are to be, 0 to 1: 0 takes the best, 1 the least alike of the
             candidates, 0.3 to 0.5 is usual. They come in the order of their choice (maximal marginal relevance), and
             their scores need not fall. For `offset + k` up to 1,000.
+        words: Words to look up in captions, item ids and the columns chosen at the build, e.g. `SKU-1234`: alone they
+            rank by BM25, beside a query both count (see `hybrid.WORDS_WEIGHT`). A hit's `score` stays its cosine, so
+            that scores need not fall. Nothing in them is syntax.
+        hybrid: Use the words of the text query as `words` too.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
         nprobe: Lists visited a query (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone unless
@@ -94,6 +100,15 @@ class SearchRequest:
             float, "How unlike one another the hits are to be, 0 to 1; 0.3 to 0.5 is usual.  [default: 0]", least=0
         ),
     )
+    words: str | None = field(
+        default=None,
+        metadata=option_of(
+            str, "Words to look up in captions and ids, e.g. SKU-1234; alone, or beside a query, where both count."
+        ),
+    )
+    hybrid: bool = field(
+        default=False, metadata=option_of(bool, "Look up the words of the text query in captions and ids too.")
+    )
     ann_recall: float | None = field(
         default=None,
         metadata=option_of(
@@ -124,6 +139,9 @@ class SearchRequest:
             if value is not default:
                 option.check(name, value)
         check_arguments(SearchRequest, vars(self), ParameterError)
+        if self.words is not None:
+            alone = words_part(self.words)
+            object.__setattr__(self, "parts", self.parts or (alone,))
         check_parts(self.parts)
         if self.offset + self.k > MAX_K:
             raise ParameterError(
@@ -143,7 +161,7 @@ class SearchRequest:
         if len(self.parts) == 1:
             return self.parts[0]
         if not self.parts:
-            raise QueryError("there is nothing to search with; give text, item, or by POST an image or a vector")
+            raise QueryError("there is nothing to search with; give text, item, words, or by POST an image or a vector")
         raise QueryError(f"the query has {len(self.parts)} parts where one is taken")
 
     @property

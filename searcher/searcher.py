@@ -22,9 +22,10 @@ from storage.store import IndexStore
 from .compose import Query, compose
 from .errors import ItemNotFoundError, ParameterError, QueryError, SearchError
 from .hits import OWN_COLUMNS, Hits, hits_of
+from .hybrid import with_words_of
 from .in_flight import InFlight
 from .originals import corpus_root
-from .pages import Rows, arrays, depth, shown_rows
+from .pages import Page, Ranking, arrays, depth, shown_rows
 from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .ranker import Ranker
@@ -40,7 +41,6 @@ Vector = NDArray[Any]
 ImageQuery = str | Path | bytes | Image.Image
 Many = list[Any] | tuple[Any, ...]
 
-_SAMPLED = 4096
 SEARCH_KEYWORDS = ("query", "k", *SearchOptions.__annotations__)
 
 
@@ -60,7 +60,6 @@ class Searcher:
         self._encoder = encoder
         self._in_flight = InFlight(location)
         self._ranker = Ranker(version, location)
-        self._samples: dict[Collection, Vectors] = {}
 
     @classmethod
     def open(
@@ -129,8 +128,8 @@ class Searcher:
         Args:
             query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
             k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
-            **options: `offset`, `where`, `min_score`, `diversity`, `ann_recall`, `nprobe`, `oversample`, `exact`,
-                `columns`; `SearchRequest` says what they mean.
+            **options: `offset`, `where`, `min_score`, `diversity`, `words`, `hybrid`, `ann_recall`, `nprobe`,
+                `oversample`, `exact`, `columns`; `SearchRequest` says what they mean.
 
         Returns:
             `Hits` for one query, a list of `Hits` for several, in their order.
@@ -207,7 +206,8 @@ class Searcher:
         with self._in_flight:
             resolved = iter(self._resolve([part for one in requests for part in one.parts or (one.part,)]))
             queries = [self.composed(one, list(islice(resolved, len(one.parts)))) for one in requests]
-            hits = self._answer_all([one.ranked for one in requests], queries)
+            ranked = [with_words_of(one.ranked, query.part) for one, query in zip(requests, queries, strict=True)]
+            hits = self._answer_all(ranked, queries)
         return hits[0] if isinstance(request, SearchRequest) else hits
 
     def _answer_all(self, requests: Sequence[SearchRequest], queries: Sequence[ResolvedQuery]) -> list[Hits]:
@@ -216,7 +216,7 @@ class Searcher:
         for position, (request, query) in enumerate(zip(requests, queries, strict=True)):
             columns = None if request.columns is None else tuple(request.columns)
             options = tuple({**request.options, "columns": columns}.values())
-            groups.setdefault((options, query.modality), []).append(position)
+            groups.setdefault((options, query.modality, query.part.kind == "words"), []).append(position)
         hits: dict[int, Hits] = {}
         for positions in groups.values():
             hits |= zip(
@@ -236,17 +236,7 @@ class Searcher:
             return queries[0]
         into = request.into or self.collections[0]
         self._ranker.info(into)
-        return compose(queries, partial(self._spread, into))
-
-    def _spread(self, into: Collection, vectors: Vectors) -> NDArray[np.float32]:
-        """Return the standard deviation of the cosines of each vector (n, dim) over some thousand items."""
-        sample = self._samples.get(into)
-        if sample is None:
-            table = self._version.vectors(into)
-            rows = np.arange(0, table.rows, max(1, table.rows // _SAMPLED))
-            sample = self._samples[into] = table.gather(rows).astype(np.float32)
-        spread: NDArray[np.float32] = np.std(sample @ vectors.T, axis=0)
-        return spread
+        return compose(queries, partial(self._ranker.spread, into))
 
     def search_vectors(
         self,
@@ -279,7 +269,7 @@ class Searcher:
         self._check_direction(into, direction)
         with self._in_flight:
             queries = unit_rows(vectors, self._encoder.dim)
-            ranking = self._ranker.rank(into, direction, queries, replace(request, k=depth(request), offset=0))
+            ranking = self._ranking(into, direction, queries, replace(request, k=depth(request), offset=0))
             table = self._version.vectors(into)
             if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0 and not request.selects:
                 return table.item_ids(ranking.row_ids), ranking.scores
@@ -304,7 +294,8 @@ class Searcher:
             own = [query.rows_in(into) for query in queries]
             # An item finds itself first, and is dropped again.
             deeper = replace(request, k=depth(request, own=max(map(len, own))), offset=0)
-            ranking = self._ranker.rank(into, direction, np.stack([query.vector for query in queries]), deeper)
+            vectors = None if queries[0].part.kind == "words" else np.stack([query.vector for query in queries])
+            ranking = self._ranking(into, direction, vectors, deeper, len(queries))
             pages = shown_rows(ranking, request, own, self._version.vectors(into).gather)
             entries = self._entries(into, pages, columns)
             return [
@@ -372,8 +363,27 @@ class Searcher:
         with self._in_flight:
             self._metadata_columns(request.into or self.collections[0], request)
             queries, alone = split_queries(query)
-            hits = self.answer(request, self._resolve([query_part(one, modality) for one in queries]))
+            resolved = self._resolve([query_part(one, modality) for one in queries])
+            if request.hybrid:
+                hits = self._answer_all([with_words_of(request, one.part) for one in resolved], resolved)
+            else:
+                hits = self.answer(request, resolved)
         return hits[0] if alone else hits
+
+    def _ranking(
+        self,
+        into: Collection,
+        direction: Direction | None,
+        vectors: Vectors | None,
+        request: SearchRequest,
+        count: int = 0,
+    ) -> Ranking:
+        if vectors is None and request.min_score is not None:
+            raise SearchError("min_score is a cosine, and words alone have none; leave it out, or give a text beside")
+        if request.words is not None:
+            return self._ranker.rank_words(into, direction, vectors, request, count)
+        assert vectors is not None
+        return self._ranker.rank(into, direction, vectors, request)
 
     def _resolve(self, parts: Sequence[QueryPart]) -> list[ResolvedQuery]:
         vectors = self._encoder.encode(parts)
@@ -392,9 +402,9 @@ class Searcher:
         except UnicodeEncodeError:
             return -1  # half of a surrogate pair: no id of ours
 
-    def _entries(self, into: Collection, pages: Sequence[Rows], columns: list[str]) -> dict[int, dict[str, Any]]:
+    def _entries(self, into: Collection, pages: Sequence[Page], columns: list[str]) -> dict[int, dict[str, Any]]:
         # `np.unique` would import numpy.ma, a tenth of the time that a search from the command line takes.
-        rows = np.array(sorted({row for ids, _ in pages for row in ids.tolist()}), dtype=np.int64)
+        rows = np.array(sorted({row for page in pages for row in page.row_ids.tolist()}), dtype=np.int64)
         return dict(zip(rows.tolist(), self._version.catalog.rows(into, rows, columns), strict=True))
 
     def _metadata_columns(self, into: Collection, request: SearchRequest) -> list[str]:

@@ -20,6 +20,7 @@ from .files.layout import (
     sha256_of,
     tower_names,
     vectors_name,
+    words_name,
 )
 from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
 
@@ -29,8 +30,9 @@ FORMAT_VERSION = 1
 # Features that this release knows; it refuses to read, or to write after, a version that names another.
 # `provenance`: the keys `encoding` and `corpus` are there; without it their values stand in the build report.
 # `text_tower` and `image_tower`: that tower of the encoder is among the files.
-PROVENANCE = "provenance"
-READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, *TOWER_FILES})
+# `words`: each collection has a lexical index.
+PROVENANCE, WORDS = "provenance", "words"
+READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, WORDS, *TOWER_FILES})
 WRITER_FEATURES: frozenset[str] = frozenset()
 MAX_BYTES = 1 << 20
 
@@ -124,10 +126,15 @@ class Manifest:
         """The towers of the encoder that are among the files: `text_tower`, `image_tower`."""
         return tuple(feature for feature in self.reader_features if feature in TOWER_FILES)
 
+    @property
+    def has_words(self) -> bool:
+        """Whether each collection has a lexical index."""
+        return WORDS in self.reader_features
+
     def expected_files(self) -> set[str]:
         """Return the names of the files that a version with these collections and features has."""
         names = {CATALOG, *map(vectors_name, self.collections)}
-        names = names.union(*map(tower_names, self.towers))
+        names = names.union(*map(tower_names, self.towers), map(words_name, self.collections if self.has_words else ()))
         return names | {ann_name(name) for name, info in self.collections.items() if info.ann.kind != "flat"}
 
     def _check(self) -> None:

@@ -23,8 +23,9 @@ from .files.layout import (
     open_regular,
     sha256_of,
     version_name,
+    words_name,
 )
-from .manifest import MAX_BYTES, PROVENANCE, Manifest
+from .manifest import MAX_BYTES, PROVENANCE, WORDS, Manifest
 from .version import IndexVersion
 
 _POINTER_LINE = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
@@ -69,7 +70,8 @@ def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> 
         StorageError: A file is missing or does not belong there, or the disk fails.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    features = (PROVENANCE, *(tower for tower in TOWER_FILES if (draft.path / tower).is_dir()))
+    words = [WORDS] if any((draft.path / words_name(name)).exists() for name in described["collections"]) else []
+    features = (PROVENANCE, *words, *(tower for tower in TOWER_FILES if (draft.path / tower).is_dir()))
     manifest = Manifest(
         version=draft.number, parent=parent, created_at=now, files={}, reader_features=features, **described
     )

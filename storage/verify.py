@@ -23,7 +23,9 @@ from .files.layout import (
     open_regular,
     unexpected_files,
     vectors_name,
+    words_name,
 )
+from .lexical.inverted_index import InvertedIndex
 from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable
@@ -184,6 +186,8 @@ def _rules(manifest: Manifest) -> Iterator[tuple[str, tuple[str, ...], Rule]]:
         yield f"{name}: rows and dim of the vectors against the manifest", (vectors,), _for(name, _vector_shape)
         yield f"{name}: every value of the vectors is finite", (vectors,), _for(name, _finite)
         yield f"{name}: item ids of the catalog against the vectors", (CATALOG, vectors), _for(name, _item_ids)
+        if manifest.has_words:
+            yield f"{name}: terms and rows of the lexical index", (words_name(name),), _for(name, _words)
         if info.ann.kind != "flat":
             yield f"{name}: rows, dim and metric of the ANN file", (ann_name(name), vectors), _for(name, _ann)
     for tower in manifest.towers:
@@ -249,6 +253,13 @@ def _item_ids(folder: Path, _manifest: Manifest, collection: Collection) -> None
                     f"{folder / CATALOG} gives the {collection} from row {rows[0]} on other item ids than the vectors "
                     "have; build again"
                 )
+
+
+def _words(folder: Path, manifest: Manifest, collection: Collection) -> None:
+    path = folder / words_name(collection)
+    index = InvertedIndex.open(path)
+    _expect(path, "rows", index.rows, manifest.collections[collection].rows)
+    index.check()
 
 
 def _ann(folder: Path, manifest: Manifest, collection: Collection) -> None:

@@ -19,7 +19,9 @@ from .files.layout import (
     open_regular,
     unexpected_files,
     vectors_name,
+    words_name,
 )
+from .lexical.inverted_index import InvertedIndex
 from .manifest import Manifest
 from .schema import Collection
 from .vectors import VectorTable
@@ -52,6 +54,8 @@ class IndexVersion:
             self._vectors = {
                 name: stack.enter_context(VectorTable.open(path / vectors_name(name))) for name in manifest.collections
             }
+            has = manifest.collections if manifest.has_words else ()
+            self._words = {name: InvertedIndex.open(path / words_name(name)) for name in has}
             # FAISS files are loaded on first use; until then a descriptor keeps them from vanishing in a vacuum.
             self._ann_files: dict[Collection, IO[bytes]] = {
                 name: stack.enter_context(open_regular(path, ann_name(name)))
@@ -82,6 +86,10 @@ class IndexVersion:
             )
         return self._vectors[collection]
 
+    def words(self, collection: Collection) -> InvertedIndex | None:
+        """Return the lexical index of a collection; None for a version that was built without."""
+        return self._words.get(collection)
+
     def ann(self, collection: Collection) -> AnnIndex:
         """Return the approximate index of a collection, loaded on first use.
 
@@ -99,6 +107,7 @@ class IndexVersion:
         """Let go of all files."""
         with self._lock:
             self._ann.clear()
+            self._words.clear()
             self._stack.close()
 
     def __enter__(self) -> Self:
@@ -126,6 +135,8 @@ class IndexVersion:
         for name, info in self.manifest.collections.items():
             self._expect(vectors_name(name), "rows", self._vectors[name].rows, info.rows)
             self._expect(vectors_name(name), "dim", self._vectors[name].dim, self._stated_dim())
+            if name in self._words:
+                self._expect(words_name(name), "rows", self._words[name].rows, info.rows)
         counts = self.manifest.counts
         for table in ("images", "texts", "pairs", "rejected"):
             self._expect(CATALOG, f"rows of {table}", self.catalog.counts[table], getattr(counts, table))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -48,7 +49,7 @@ def search_message(request: SearchRequest, cursor: str | None = None) -> Message
         query = urlencode({name: option_text(value) for name, value in given.items()}, quote_via=quote)
         target = f"search?{query}" if query else "search"
         return Message(target=target, method="POST", body=_image_bytes(request.part), kind="image/*")
-    return _posted({"query": [_part(part) for part in request.parts], **given})
+    return _posted({**_query(request), **given})
 
 
 def many_message(requests: Sequence[SearchRequest]) -> Message:
@@ -57,7 +58,7 @@ def many_message(requests: Sequence[SearchRequest]) -> Message:
     Raises:
         SearchError: One is by an image.
     """
-    return _posted({"queries": [{"query": [_part(part) for part in one.parts], **_given(one)} for one in requests]})
+    return _posted({"queries": [{**_query(one), **_given(one)} for one in requests]})
 
 
 def option_text(value: Any) -> str:
@@ -91,6 +92,12 @@ def hits_of_answer(request: SearchRequest, answer: Mapping[str, Any]) -> Hits:
 
 def _posted(body: Mapping[str, Any]) -> Message:
     return Message(target="search", method="POST", body=json.dumps(body).encode(), kind=_JSON)
+
+
+def _query(request: SearchRequest) -> dict[str, Any]:
+    """Return the parts of a request, but not words alone, which are an option."""
+    parts = [_part(part) for part in request.parts if part.kind != "words"]
+    return {"query": parts} if parts else {}
 
 
 def _given(request: SearchRequest) -> dict[str, Any]:
@@ -145,8 +152,9 @@ def _hit(given: Mapping[str, Any], collection: Any) -> Hit:
         for name, value in given.items()
         if name not in _OWN
     }
+    score = math.nan if given["score"] is None else float(given["score"])
     return Hit(
-        **{**own, "rank": int(given["rank"]), "item_id": str(given["item_id"]), "score": float(given["score"])},
+        **{**own, "rank": int(given["rank"]), "item_id": str(given["item_id"]), "score": score},
         metadata=metadata,
         collection=collection,
     )

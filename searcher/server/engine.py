@@ -19,6 +19,7 @@ from storage.errors import TwinlensError
 from storage.schema import Collection, Direction, direction_of
 
 from ..hits import Hits
+from ..hybrid import with_words_of
 from ..query import QueryPart, ResolvedQuery
 from ..query_encoder import unit_rows
 from ..request import SearchRequest
@@ -217,6 +218,8 @@ class Engine:
         if part.kind == "image":
             pixels = await self.run("image", _decode, snapshot, part.content, self._limits)
             return ResolvedQuery(part, await self._image_batches.submit((snapshot, pixels)), "image")
+        if part.kind == "words":
+            return ResolvedQuery(part, np.zeros(snapshot.dim, dtype=np.float32), None)
         return ResolvedQuery(part, unit_rows(part.content, snapshot.dim)[0], part.modality)
 
     async def hits(self, snapshot: Snapshot, request: SearchRequest, query: ResolvedQuery) -> Hits:
@@ -228,6 +231,7 @@ class Engine:
         into = request.into or snapshot.collections[0]
         if request.where is not None:
             await self.prepare_filter(snapshot, into, request.where)
+        request = with_words_of(request, query.part)
         hits = await self.answer(snapshot, replace(request, parts=(), into=into), query)
         snapshot.remember(hits.collection, hits.item_ids.tolist(), hits.row_ids.tolist())
         return hits
@@ -300,7 +304,7 @@ def _encode_pixels(batch: Sequence[tuple[Snapshot, NDArray[Any]]]) -> list[Vecto
 def _search(batch: Sequence[tuple[Snapshot, SearchRequest, ResolvedQuery]]) -> list[Hits | BaseException]:
     def key(one: tuple[Snapshot, SearchRequest, ResolvedQuery]) -> Hashable:
         snapshot, request, query = one
-        return snapshot, query.modality, tuple(request.options.values())
+        return snapshot, query.modality, query.part.kind == "words", tuple(request.options.values())
 
     def search(group: Sequence[tuple[Snapshot, SearchRequest, ResolvedQuery]]) -> list[Hits]:
         snapshot, request, _ = group[0]

@@ -137,8 +137,9 @@ class RayEngine(Engine):
         into = request.into or snapshot.collections[0]
         # A page of all indexes together is cut from the first hits of each.
         alone = len(self._replicas) == 1
-        if request.diversity and not alone:
-            raise SearchError("diversity is chosen within one index, and several are served here; leave it out")
+        if (request.diversity or request.words is not None) and not alone:
+            name = "diversity" if request.diversity else "words"
+            raise SearchError(f"{name} ranks within one index, and several are served here; leave it out")
         deeper = request if alone else replace(request, k=request.k + request.offset, offset=0)
         offsets = [snapshot.offset(into, position) for position in range(len(self._replicas))]
         results = await asyncio.gather(

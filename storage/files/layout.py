@@ -53,12 +53,18 @@ def ann_name(collection: Collection) -> str:
     return f"{collection}/ann.faiss"
 
 
+def words_name(collection: Collection) -> str:
+    """Return the name of a collection's lexical index below the folder of a version."""
+    return f"{collection}/words.safetensors"
+
+
 def tower_names(tower: str) -> frozenset[str]:
     """Return the names of a tower's files below the folder of a version."""
     return frozenset(f"{tower}/{name}" for name in TOWER_FILES[tower])
 
 
-FILE_NAMES = frozenset({CATALOG, *map(vectors_name, COLLECTIONS), *map(ann_name, COLLECTIONS)}).union(
+_COLLECTION_FILES = (vectors_name, ann_name, words_name)
+FILE_NAMES = frozenset({CATALOG, *(name_of(each) for name_of in _COLLECTION_FILES for each in COLLECTIONS)}).union(
     *map(tower_names, TOWER_FILES)
 )
 

@@ -26,6 +26,9 @@ def write_as_before(index: Path) -> None:
     encoding, corpus = plain.pop("encoding"), plain.pop("corpus")
     assert plain["build"]["config"]["prompt"] == encoding["prompt"]
     plain["build"] |= {"root": corpus["root"], "corpus_digest": corpus["digest"], "staging": corpus["staging"]}
+    for name in [name for name in plain["files"] if name.endswith("words.safetensors")]:
+        del plain["files"][name]
+        (path.parent / name).unlink()
     plain = {name: value for name, value in plain.items() if name != "checksum"} | {"reader_features": []}
     data = canonical({**plain, "checksum": sha256_of(canonical(plain))})
     path.write_bytes(data)
@@ -62,7 +65,12 @@ def test_it_answers_as_a_new_one(older: Path, photos: Path, tmp_path: Path) -> N
     assert answers(older)[0][1] == pytest.approx(1, abs=1e-3)
 
 
-def test_an_update_without_changes_publishes_nothing(older: Path, photos: Path) -> None:
+def test_an_update_without_changes_adds_the_lexical_index_once_and_encodes_nothing(older: Path, photos: Path) -> None:
+    encoder = ColourEncoder()
+    report = build_index(photos, older, encoder=encoder, update=True)
+    assert report.published
+    assert report.manifest.has_words
+    assert (encoder.images_encoded, encoder.texts_encoded) == (0, 0)
     assert not build_index(photos, older, encoder=ColourEncoder(), update=True).published
 
 
@@ -71,7 +79,7 @@ def test_an_update_encodes_what_changed_alone_and_writes_the_new_form(older: Pat
     encoder = ColourEncoder()
     report = build_index(photos, older, encoder=encoder, update=True)
     assert (encoder.images_encoded, encoder.texts_encoded) == (0, 1)
-    assert report.manifest.reader_features == ("provenance",)
+    assert report.manifest.reader_features == ("provenance", "words")
     assert report.manifest.encoding.prompt == PROMPT
     assert IndexStore.open(older).verify().ok
 

@@ -81,6 +81,20 @@ def test_a_whole_version_is_left_alone(golden: Path) -> None:
     assert IndexStore.open(golden).versions() == [1]
 
 
+def test_a_damaged_lexical_index_is_made_again_from_the_catalog(tmp_path: Path) -> None:
+    paint_folder(tmp_path / "photos")
+    index = tmp_path / "x.index"
+    build_index(tmp_path / "photos", index, encoder=ColourEncoder())
+    names = [f"{name}/words.safetensors" for name in ("images", "texts")]
+    before = [version_file(index, name).read_bytes() for name in names]
+    flip(version_file(index, names[0]))
+    report = repair_index(index)
+    assert (report.published, report.rebuilt) == (2, (names[0],))
+    assert "images/words.safetensors rebuilt from the catalog" in report.sentence()
+    assert [version_file(index, name, 2).read_bytes() for name in names] == before
+    assert IndexStore.open(index).verify().problems == []
+
+
 @pytest.mark.parametrize("name", ["images/vectors.arrow", "texts/vectors.arrow", "catalog.duckdb"])
 def test_damage_that_only_the_corpus_can_mend_is_refused_in_one_line(golden: Path, name: str) -> None:
     flip(version_file(golden, name))

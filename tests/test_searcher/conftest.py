@@ -14,6 +14,8 @@ import pytest
 from PIL import Image
 
 from encoders import decode_image
+from indexer.lexical import write_words
+from indexer.progress import SilentProgress
 from searcher import Searcher
 from storage.catalog import IMAGE_COLUMNS, PAIR_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
 from storage.faiss_file import write_ann
@@ -126,6 +128,8 @@ def publish(path: Path, tables: dict[str, pa.Table], vectors: dict[str, np.ndarr
         every = {"images": IMAGE_COLUMNS, "texts": TEXT_COLUMNS, "pairs": PAIR_COLUMNS, "rejected": REJECTED_COLUMNS}
         filled = {name: tables.get(name, empty(schema)) for name, schema in every.items()}
         write_catalog(draft.path / "catalog.duckdb", **filled)
+        if said.get("words", True):
+            write_words(draft.path, ["owner"] if "owner" in tables["images"].column_names else [], SilentProgress())
         sizes = {name: filled[name].num_rows for name in every}
         counts = Counts(
             items=sizes["images"] + sizes["texts"],
@@ -258,6 +262,7 @@ def wide_index(tmp_path_factory: pytest.TempPathFactory, wide_vectors: np.ndarra
         ann={"images": index},
         infos={"images": CollectionInfo(rows=WIDE_ROWS, ann=plan, tuning=tuning)},
         encoder=None,
+        words=False,
     )
 
 

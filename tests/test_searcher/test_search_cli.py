@@ -46,7 +46,7 @@ def test_words_may_stand_without_an_option(run: Any) -> None:
 def test_words_and_the_option_for_them_are_too_much(run: Any) -> None:
     answer = run("a red door", "--text", "a blue door")
     assert answer.exit_code == 2
-    assert "the words 'a red door' and --text were given" in answer.output
+    assert "the text 'a red door' and --text were given" in answer.output
 
 
 @pytest.mark.parametrize("name", [*OPTIONS])

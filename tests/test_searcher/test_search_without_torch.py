@@ -109,7 +109,7 @@ def test_a_build_leaves_the_towers_for_the_searches_of_this_machine(home: Path, 
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout.splitlines()[1]) == []
     manifest = IndexStore.open(tmp_path / "it.index").manifest()
-    assert manifest.reader_features == ("provenance",)
+    assert manifest.reader_features == ("provenance", "words")
     assert not TOWER_NAMES & manifest.files.keys()
 
 
@@ -189,7 +189,7 @@ def test_an_update_keeps_an_index_portable(portable: Path, photos: Path, tmp_pat
     assert IndexStore.open(tmp_path / "it.index").verify().problems == []
     # Nothing but the option differs: that is an update too.
     manifest = build_index(tmp_path / "photos", tmp_path / "it.index", update=True, portable=False).manifest
-    assert (manifest.version, manifest.reader_features) == (3, ("provenance",))
+    assert (manifest.version, manifest.reader_features) == (3, ("provenance", "words"))
 
 
 def test_a_tower_needs_an_encoder_that_has_one(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ class TestTheFilesOfAPortableIndex:
 
     def test_they_stand_in_the_manifest(self, index: Path) -> None:
         manifest = IndexStore.open(index).manifest()
-        assert manifest.reader_features == ("provenance", "text_tower", "image_tower")
+        assert manifest.reader_features == ("provenance", "words", "text_tower", "image_tower")
         assert manifest.files.keys() >= TOWER_NAMES
         assert Manifest.from_json(manifest.to_json(), "manifest") == manifest
         rules = {rule.name: rule.outcome for rule in IndexStore.open(index).verify().structure}

@@ -130,7 +130,9 @@ def test_a_manifest_is_written_with_the_feature_that_its_keys_need() -> None:
 
 
 def test_an_unknown_reader_feature_is_refused_saying_both() -> None:
-    message = r"needs the features \['zip'\], and this release knows \['image_tower', 'provenance', 'text_tower'\]"
+    message = (
+        r"needs the features \['zip'\], and this release knows \['image_tower', 'provenance', 'text_tower', 'words'\]"
+    )
     with pytest.raises(IncompatibleIndexError, match=message):
         Manifest.from_json(changed(reader_features=["zip"]), "here")
 

@@ -163,6 +163,13 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     default=False,
     help="Put the towers into the index: it can be searched without torch and without the model (by image: of `lite`).",
 )
+@click.option(
+    "--words-column",
+    "words_columns",
+    metavar="COLUMN",
+    multiple=True,
+    help="Column that `search --words` looks into besides captions and ids; may be repeated.",
+)
 @click.option("--ann", type=click.Choice(["auto", *ANN_KINDS]), default="auto", show_default=True)
 @click.option("--min-ann-recall", type=float, default=0.9, show_default=True, help="Publish only above this.")
 @click.option("--memory", "memory_bytes", type=ByteSize(), help="Memory for the approximate index, e.g. 4GB.")
@@ -233,6 +240,7 @@ CONFIG_NAMES = (
     "update",
     "allow_shrink",
     "portable",
+    "words_columns",
     "ann",
     "min_ann_recall",
     "memory_bytes",

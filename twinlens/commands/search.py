@@ -39,7 +39,7 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
 
 @click.command(cls=OrderedCommand)
 @click.argument("index", required=False)
-@click.argument("words", required=False)
+@click.argument("sentence", metavar="[TEXT]", required=False)
 @part_options
 @click.option(
     "--queries",
@@ -78,8 +78,8 @@ _CLICK_TYPES: dict[type, Any] = {int: click.INT, float: click.FLOAT}
     show_default=True,
     help="Print results for people or for programs; jsonl gives an object a line, each as soon as it is there.",
 )
-def search(index: str | None, words: str | None, output: str, **options: Any) -> None:
-    """Search INDEX by WORDS, or by images.
+def search(index: str | None, sentence: str | None, output: str, **options: Any) -> None:
+    """Search INDEX by a TEXT, or by images.
 
     \b
       twinlens search photos.index "a dog in the snow"
@@ -92,19 +92,25 @@ def search(index: str | None, words: str | None, output: str, **options: Any) ->
     \b
       twinlens search photos.index "a beach" --minus people --like IMG_1.jpg --weight 0.5
 
+    --words looks words up in captions and ids, alone or beside a query; --hybrid does so with those of the text:
+
+    \b
+      twinlens search photos.index --words SKU-1234
+      twinlens search photos.index --hybrid "a red car in Seattle"
+
     Without them several --text and --image are answered in this order, first the texts, then --queries. With --output
     json one query gives one object, several give a list of them. A server is shown the token that TWINLENS_TOKEN
     holds; it does not tell where the images are.
     """
     if options["server"] is not None:
-        _check_for_server(index, words)
-        index, words = None, index
+        _check_for_server(index, sentence)
+        index, sentence = None, index
     elif index is None:
         raise click.UsageError("give the INDEX to search, or a running server by --server")
-    if words is not None and options["texts"]:
-        raise click.UsageError(f"the words {words[:40]!r} and --text were given; give each query by --text")
-    options["texts"] = options["texts"] if words is None else (words,)
-    if options["queries"] is None and not has_parts(options):
+    if sentence is not None and options["texts"]:
+        raise click.UsageError(f"the text {sentence[:40]!r} and --text were given; give each query by --text")
+    options["texts"] = options["texts"] if sentence is None else (sentence,)
+    if options["queries"] is None and options["words"] is None and not has_parts(options):
         raise click.UsageError('there is nothing to search with; give "a dog in the snow" or --image query.jpg')
     _check_files(options)
     requests = _requests(options)
@@ -149,14 +155,14 @@ def _asked(requests: Iterator[SearchRequest], options: dict[str, Any]) -> Iterat
 _NOT_FOR_SERVERS = ("version", "encoder", "device", "precision", "verify", "contact_sheet", "gallery", "root")
 
 
-def _check_for_server(index: str | None, words: str | None) -> None:
+def _check_for_server(index: str | None, sentence: str | None) -> None:
     context = click.get_current_context()
     typed = [name for name in _NOT_FOR_SERVERS if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if typed:
         flag = f"--{typed[0].replace('_', '-')}"
         raise click.UsageError(f"{flag} is for an INDEX of this machine and not for --server; leave one of them out")
-    if words is not None:
-        raise click.UsageError(f"--server takes no INDEX: give the words alone, without {index!r}")
+    if sentence is not None:
+        raise click.UsageError(f"--server takes no INDEX: give the text alone, without {index!r}")
 
 
 def _check_files(options: dict[str, Any]) -> None:
@@ -176,8 +182,10 @@ def _check_files(options: dict[str, Any]) -> None:
 def _requests(options: dict[str, Any]) -> Iterator[SearchRequest]:
     """Return the requests in order; those of the command line are checked before the index is opened."""
     given = {name: option.parse(name, options[name]) for name, option in OPTIONS.items() if options[name] is not None}
-    SearchRequest(**given)
+    alone = SearchRequest(**given)
     typed = [SearchRequest(parts=parts, **given) for parts in typed_parts(options)]
+    if not typed and options["queries"] is None:
+        typed = [alone]
     if options["queries"] is None:
         return iter(typed)
     return chain(typed, (SearchRequest(parts=parts, **given) for parts in query_lines(options["queries"])))

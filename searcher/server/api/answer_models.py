@@ -22,9 +22,10 @@ class ErrorAnswer(_Exact):
 class AskedPart(_Exact):
     """What was searched with, or one part of it; images and vectors are not repeated."""
 
-    kind: Literal["text", "item", "image", "vector"]
+    kind: Literal["text", "item", "image", "vector", "words"]
     text: str | None = None
     item: str | None = None
+    words: str | None = None
 
 
 class WeightedPart(AskedPart):
@@ -46,7 +47,8 @@ class HitAnswer(BaseModel):
     model_config = ConfigDict(extra="allow")
     rank: int
     item_id: str
-    score: float = Field(description="Exact cosine of query and item.", ge=-1, le=1)
+    score: float | None = Field(description="Exact cosine of query and item; null by words alone.", ge=-1, le=1)
+    words_score: float = Field(default=0.0, description="BM25 of the words that were looked up, where any were.")
     caption: str | None
 
 

@@ -168,7 +168,7 @@ def shown_entry(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown_part(part: QueryPart) -> dict[str, Any]:
-    return {"kind": part.kind} | ({part.kind: part.content} if part.kind in ("text", "item") else {})
+    return {"kind": part.kind} | ({part.kind: part.content} if part.kind in ("text", "item", "words") else {})
 
 
 async def _searched(service: Service, asked: Asked) -> Response:
