@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from encoders.remembered import read_cached, write_cached
 from storage.errors import install_hint
 from storage.files.canonical_json import canonical
-from storage.files.user_cache import read_cached, write_cached
 
 from .errors import EncoderError
 from .images import decode_image

@@ -3,10 +3,14 @@
 Hashing the weights of ViT-B-32 takes a second, and importing torch takes several. While every file is as it was (size,
 modification time, last change, inode) and so are the packages that read them, the fingerprint is what it was too. The
 record lies in the user's cache; without one, the model is loaded and hashed.
+
+The cache holds what was computed once for this machine or a model and may be thrown away at any time. It lies in
+`$TWINLENS_CACHE`, else in `$XDG_CACHE_HOME/twinlens`, else in `~/.cache/twinlens`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 from collections.abc import Mapping, Sequence
@@ -14,9 +18,39 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.errors import StorageError
+from storage.files.atomic import make_folder, replace_file
 from storage.files.canonical_json import build, canonical, parse, to_plain
-from storage.files.user_cache import read_cached, write_cached
 from storage.schema import EncoderInfo
+
+
+def user_cache() -> Path:
+    """Return the folder of the cache, which need not exist."""
+    if given := os.environ.get("TWINLENS_CACHE"):
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return Path(base if base and Path(base).is_absolute() else Path.home() / ".cache") / "twinlens"
+
+
+def read_cached(kind: str, key: str) -> bytes | None:
+    """Return what was kept under a key, or None; a cache that cannot be read is one that is empty."""
+    with suppress(OSError, RuntimeError):
+        return _path(kind, key).read_bytes()
+    return None
+
+
+def write_cached(kind: str, key: str, data: bytes) -> None:
+    """Keep bytes under a key, whole or not at all; where that fails, they are computed anew the next time."""
+    with suppress(OSError, RuntimeError, StorageError):  # RuntimeError: there is no home folder
+        path = _path(kind, key)
+        make_folder(path.parent)
+        replace_file(path, data, "cache")()
+
+
+def _path(kind: str, key: str) -> Path:
+    name = hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return user_cache() / kind / f"{name}.json"
+
 
 FOLDER_PREFIX = "local-dir:"
 _KIND = "encoders"

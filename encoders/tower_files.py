@@ -19,6 +19,7 @@ from typing import Any, Literal, Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.remembered import user_cache
 from storage.errors import StorageError
 from storage.files import atomic
 from storage.files.canonical_json import build, canonical, parse, to_plain
@@ -32,7 +33,6 @@ from storage.files.layout import (
     open_regular,
     sha256_of,
 )
-from storage.files.user_cache import user_cache
 
 from .errors import TowerError
 

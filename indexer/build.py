@@ -26,18 +26,14 @@ from storage.files.layout import CATALOG
 from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
-from .ann.build_ann import build_approximate, import_torch, needs_training
-from .ann.carry_over import carried_over
-from .ann.memory import say_memory
-from .changes import ShrinkGuard, changes_since
+from .ann.build_ann import build_approximate, carried_over, import_torch, needs_training, say_memory
 from .config import BuildConfig, options_json, recorded_config, recorded_options, with_prompt
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.embeddings.clip_retrieval import is_clip_retrieval, open_clip_retrieval
 from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
-from .encode.build_encoder import ComputedElsewhereError, DeferredEncoder, deferred, load
-from .encode.cpu_backend import Computed, computed
+from .encode.build_encoder import Computed, ComputedElsewhereError, DeferredEncoder, computed, deferred, load
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
 from .encode.reuse import NoReuse, VersionReuse, read_from_of
 from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
@@ -46,7 +42,7 @@ from .lexical import check_columns, write_words
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .rebuild_command import corpus_of
-from .report import BuildReport
+from .report import BuildReport, ShrinkGuard, changes_since
 from .tower_export import include_towers, keep_towers
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192

@@ -21,10 +21,8 @@ from .files.duckdb_file import open_locked, refuse_all_but_tables, written_throu
 from .files.layout import open_regular
 from .filtering.captions import any_caption_sql, names_caption
 from .filtering.cost import is_plain
-from .filtering.evaluate import evaluate
-from .filtering.process import FilterProcesses
-from .metadata_columns import check_names, stored
-from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, Collection
+from .filtering.process import FilterProcesses, evaluate
+from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, Collection, check_names, stored
 from .where import parse_predicate, predicate_sql, shortened
 
 

@@ -6,8 +6,9 @@ import os
 import tempfile
 from pathlib import Path
 
-# Two pools of threads on two cores only get in each other's way; set before torch and faiss are imported.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Tests run side by side: threads of each, and of the commands they start, would wait for one another, which takes twice
+# as long on two cores. Set before torch and faiss are imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # What tests keep for later runs is not for the user's own, nor the other way round.

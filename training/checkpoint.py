@@ -38,7 +38,7 @@ class RunState:
         candidates: (score, step) of the weights that are kept, best first.
         curve: One row for each evaluation.
         stale: Evaluations since the best one.
-        share: Share of the examples that the run uses, as it was measured when it began; see `feature_budget`.
+        share: Share of the examples that the run uses, as measured when it began; see `affordable_share`.
     """
 
     run: str

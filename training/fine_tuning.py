@@ -16,8 +16,7 @@ from encoders.two_towers import TwoTowers
 from .batches import Items, Pairing, Sampler
 from .checkpoint import RunState, Weights
 from .examples import Kind
-from .feature_budget import FEATURE_SHARE, FeatureSeconds, affordable_share, sampled, seconds_each
-from .features import Feed, ImageFeed, TextFeed
+from .features import FEATURE_SHARE, FeatureSeconds, Feed, ImageFeed, TextFeed, affordable_share, sampled, seconds_each
 from .learner import Learner
 from .loop import FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
 from .report import FitReport

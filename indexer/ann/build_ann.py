@@ -1,10 +1,16 @@
-"""The ANN build: an approximate index for each collection, measured with real queries before it is published."""
+"""The ANN build: an approximate index for each collection, measured with real queries before it is published.
+
+An update that leaves every vector as it was keeps those of the version before.
+"""
 
 from __future__ import annotations
 
 import math
+import resource
+import shutil
 import sys
 from collections.abc import Callable, Mapping
+from collections.abc import Collection as Names
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -15,14 +21,17 @@ from numpy.typing import NDArray
 from storage import AnnPlan, CollectionInfo, VectorTable
 from storage.ann import AnnIndex
 from storage.exact_search import to_float32
+from storage.files.layout import ann_name, measure, vectors_name
+from storage.manifest import Manifest
 from storage.schema import SIDES, TARGETS, Collection, Direction, Tuning
+from storage.vectors import BATCH_ROWS
+from storage.version import IndexVersion
 
 from ..config import BuildConfig
 from ..errors import BuildError
 from ..progress import Progress
-from .memory import ann_budget
 from .plan import plan_ann
-from .train import build_ann
+from .train import build_ann, estimate_memory, fit_memory
 from .tune import tune
 
 SUBJECTS = (
@@ -229,3 +238,109 @@ def _measure(
             "Nothing was published"
         )
     return tuning
+
+
+# What an approximate index depends on besides the vectors.
+_SETTINGS = ("ann", "seed")
+
+
+def carried_over(
+    parent: IndexVersion | None, folder: Path, collections: Names[Collection], config: BuildConfig, progress: Progress
+) -> dict[Collection, CollectionInfo] | None:
+    """Copy the approximate indexes of the version that is updated into the folder of a draft, with what was measured.
+
+    None, and nothing copied, where any vector, item id or order differs, or a setting of the indexes: also where one
+    half alone changed, as each half is measured with the other's vectors.
+
+    Args:
+        parent: The version that is updated, open; None for none.
+        folder: Of the draft, where the vectors are already.
+        collections: The halves that the draft has.
+        config: Of this build.
+        progress: Told that it is so.
+    """
+    if parent is None or not _is_alike(parent.manifest, collections, config):
+        return None
+    before = parent.manifest
+    if any(measure(folder, vectors_name(name)) != before.files[vectors_name(name)] for name in collections):
+        return None
+    files = [ann_name(name) for name in collections if ann_name(name) in before.files]
+    for name in files:
+        shutil.copyfile(parent.path / name, folder / name)
+    if any(measure(folder, name) != before.files[name] for name in files):
+        for name in files:
+            (folder / name).unlink()
+        return None  # damaged since it was opened
+    progress.note(f"every vector is as in version {before.version}, whose approximate index and recall are kept")
+    return dict(before.collections)
+
+
+def _is_alike(before: Manifest, collections: Names[Collection], config: BuildConfig) -> bool:
+    settings = before.build.get("config")
+    if not isinstance(settings, Mapping) or set(before.collections) != set(collections):
+        return False
+    floor = settings.get("min_ann_recall")
+    return (
+        isinstance(floor, int | float)
+        and floor >= config.min_ann_recall
+        and all(settings.get(name) == getattr(config, name) for name in _SETTINGS)
+    )
+
+
+# Arrow's and DuckDB's room for one row of the catalog, its ids and paths of ordinary length.
+CATALOG_BYTES_A_ROW = 400
+MIB = 2**20
+
+
+def used_bytes() -> int:
+    """Return the memory that this process holds of its own, mapped files left out."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        if "RssAnon" in lines:
+            return int(lines["RssAnon"].split()[0]) * 1024
+    # Without Linux's figures: the highest so far, which is too much rather than too little.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def say_memory(rows: Mapping[Collection, int], dim: int, config: BuildConfig, progress: Progress) -> None:
+    """Say which approximate indexes will be built and about how much memory that takes.
+
+    Raises:
+        BuildError: There are too few items for the kind asked for, or `memory_bytes` is too small for it: better told
+            now than after hours of encoding.
+    """
+    need = 0
+    for collection, count in rows.items():
+        plan = plan_ann(config.ann, count, dim, seed=config.seed)
+        if plan.kind != "flat":
+            progress.note(f"{collection}: {plan.factory} over {count:,} vectors, trained on {plan.train_rows:,}")
+            need = max(need, estimate_memory(plan, count, dim))
+            fit_memory(plan, count, dim, ann_budget(config))
+    if need:
+        merging = sum(min(count, BATCH_ROWS) * dim * 4 + count * CATALOG_BYTES_A_ROW for count in rows.values())
+        stated = used_bytes() + max(need, merging)
+        if config.memory_bytes:
+            stated = min(stated, config.memory_bytes)
+        mapped = max(rows.values()) * dim * 2
+        progress.note(
+            f"memory: at most about {stated / MIB:,.0f} MiB of its own, and {mapped / MIB:,.0f} MiB of mapped vectors "
+            "that the system takes back when it needs them"
+        )
+
+
+def ann_budget(config: BuildConfig) -> int | None:
+    """Return what is left of `memory_bytes` for one approximate index; None where there is no limit.
+
+    Raises:
+        BuildError: Nothing is left of it.
+    """
+    if config.memory_bytes is None:
+        return None
+    left = config.memory_bytes - used_bytes()
+    if left <= 0:
+        raise BuildError(
+            f"--memory {config.memory_bytes / MIB:,.0f}M is less than the {used_bytes() / MIB:,.0f} MiB that the "
+            "program holds before it builds the approximate index; give more, or take --ann flat"
+        )
+    return left

@@ -24,10 +24,9 @@ from .layouts.lines import LinesSource, open_bytes
 from .layouts.precomp import precomp_data, precomp_splits
 from .layouts.walk import kept_paths
 from .tables.json_file import read_json
-from .tables.part_tables import PARQUET_SUFFIX, PartTables, parquet_parts
-from .tables.split_tables import SplitTables, split_tables
 from .tables.table import TableSource, table_suffix
-from .webdataset.shard_list import TAR_SUFFIX, holds_shards, is_packed, is_shard_pattern
+from .tables.table_folder import PARQUET_SUFFIX, PartTables, SplitTables, parquet_parts, split_tables
+from .webdataset.shard import TAR_SUFFIX, holds_shards, is_packed, is_shard_pattern
 from .webdataset.webdataset import WebDataset
 
 # What the .json members of shards cannot name.

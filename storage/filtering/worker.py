@@ -20,7 +20,7 @@ import duckdb
 
 from ..errors import SearchParameterError
 from ..files.duckdb_file import open_locked
-from .evaluate import evaluate
+from .process import evaluate
 
 # Above what the process takes when it has opened the catalog. DuckDB is given less, so that it notices first.
 MEMORY_BYTES = 384 << 20

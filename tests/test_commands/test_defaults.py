@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from storage.errors import TwinlensError
-from twinlens.console import COMMANDS, CommandGroup, twinlens
-from twinlens.defaults import OPTIONS, default_map, user_defaults, variable
+from twinlens.console import COMMANDS, OPTIONS, CommandGroup, default_map, twinlens, user_defaults, variable
 
 
 @pytest.fixture(autouse=True)

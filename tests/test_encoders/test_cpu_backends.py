@@ -13,7 +13,7 @@ from encoders import cpu_backends, load_encoder
 from encoders.cpu_backends import GATE, Race, Trial, fastest, golden_images
 from encoders.errors import EncoderError
 from encoders.open_clip_encoder import ClipEncoder
-from storage.files.user_cache import user_cache
+from encoders.remembered import user_cache
 
 
 @pytest.fixture(autouse=True)

@@ -12,8 +12,7 @@ import pytest
 from tiny_clip import write_folder
 
 from encoders import load_encoder, two_towers
-from encoders.remembered import recall, remember
-from storage.files.user_cache import user_cache
+from encoders.remembered import recall, remember, user_cache
 
 
 @pytest.fixture(autouse=True)

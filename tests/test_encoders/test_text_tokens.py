@@ -11,8 +11,7 @@ from open_clip.tokenizer import HFTokenizer, SimpleTokenizer, get_clean_fn
 
 from encoders.errors import TowerError
 from encoders.lite import text_folder
-from encoders.text_tower.export import _tokenizer
-from encoders.text_tower.samples import COUNT, sample_texts
+from encoders.text_tower.export import COUNT, _tokenizer, sample_texts
 from encoders.text_tower.tokenize import CLEANERS, TextTokenizer, TokenizerInfo
 
 TEXTS = st.one_of(

@@ -22,8 +22,7 @@ from encoders import Encoder, EncoderError, load_encoder
 from encoders.errors import TowerError
 from encoders.lite import TwinlensMappedMeanPooler, load_lite, text_folder
 from encoders.text_tower import TextTower, find_text_tower
-from encoders.text_tower.export import compare, export_text_tower, keep_text_tower, text_side
-from encoders.text_tower.samples import sample_texts
+from encoders.text_tower.export import compare, export_text_tower, keep_text_tower, sample_texts, text_side
 from encoders.text_tower.tokenize import TextTokenizer
 from encoders.text_tower.transformer import TextTransformer, gelu, gelu_tanh, quick_gelu
 from encoders.tower_files import cache_folder, was_refused

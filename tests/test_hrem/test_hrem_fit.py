@@ -15,9 +15,8 @@ from encoders import load_encoder
 from encoders.device import choose_device
 from training import CheckpointError, ExamplesError, TrainingError
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem
-from training.hrem.hrem_evaluation import EvaluateHremOptions
+from training.hrem.hrem_evaluation import EvaluateHremOptions, HremReport, save_plot
 from training.hrem.hrem_learner import HremLearner
-from training.hrem.hrem_report import HremReport, save_plot
 from training.hrem.hrem_training import parts_of
 from training.hrem.towers.region_features import open_split
 from training.loop import FitProgress, ignore_progress

@@ -5,8 +5,8 @@ import torch
 from torch.nn import functional
 
 from training.hrem.config import HremConfig
+from training.hrem.hrem_learner import regularisation
 from training.hrem.instance_relations import InstanceRelation, Relevance, affinity, attention_bias, connection, linked
-from training.hrem.ranking_losses import regularisation
 from training.hrem.towers.region_towers import Embedded
 
 CONFIG = HremConfig(dim=8, heads=2, warmup_epochs=0, dropout=0.0)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from training.hrem.ranking_losses import (
+from training.hrem.hrem_learner import (
     RankingLoss,
     distance_weighted,
     distances_of,

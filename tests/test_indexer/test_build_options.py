@@ -12,8 +12,7 @@ from click.testing import CliRunner
 from colour import ColourEncoder
 
 from indexer import build_index
-from indexer.ann.build_ann import generic_captions
-from indexer.ann.memory import ann_budget, used_bytes
+from indexer.ann.build_ann import ann_budget, generic_captions, used_bytes
 from indexer.config import BuildConfig
 from indexer.progress import LineProgress, console_progress
 from twinlens.commands.build import ByteSize, CountOrShare, build

@@ -12,7 +12,7 @@ from PIL import Image
 from encoders import EncoderError, cpu_backends
 from encoders.openvino_images import openvino_is_installed
 from indexer import BuildConfig, BuildError, build_index
-from indexer.encode import cpu_backend
+from indexer.encode import build_encoder
 from storage import IndexStore
 
 
@@ -47,7 +47,7 @@ def test_a_large_corpus_is_raced_for_and_the_choice_is_kept(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exact = build_index(corpus, tmp_path / "exact", encoder="lite", precision="fp32")
-    monkeypatch.setattr(cpu_backend, "RACE_FROM", 1)
+    monkeypatch.setattr(build_encoder, "RACE_FROM", 1)
     report = build_index(corpus, tmp_path / "index", encoder="lite")
     race = report.manifest.build["encode"]["backends"]
     encoding = report.manifest.encoding

@@ -13,7 +13,7 @@ import pytest
 from colour import ColourEncoder, paint_folder
 
 from indexer import build_index
-from indexer.encode.encode_progress import IMAGES, TEXTS, WAITING, EncodeProgress
+from indexer.encode.pipeline import IMAGES, TEXTS, WAITING, EncodeProgress
 from indexer.encode.shards import Corpus
 from indexer.progress import LineProgress, SilentProgress, duration
 

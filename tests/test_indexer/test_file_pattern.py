@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from indexer.corpus.file_pattern import matching_files
-from indexer.corpus.webdataset.shard_list import find_shards, is_shard_pattern
+from indexer.corpus.webdataset.shard import find_shards, is_shard_pattern
 from indexer.errors import SourceError
 
 

@@ -15,7 +15,7 @@ from indexer import build_index
 from indexer.corpus import Item, SourceOptions, open_source
 from indexer.corpus.file_pattern import natural_key
 from indexer.corpus.item import Rejection
-from indexer.corpus.tables.part_tables import split_in_name
+from indexer.corpus.tables.table_folder import split_in_name
 from indexer.errors import SourceError
 from storage.errors import DuplicateItemError
 

@@ -18,7 +18,7 @@ from indexer import BuildError, build_index
 from indexer.corpus import Item, SourceOptions, open_source
 from indexer.corpus.item import Rejection
 from indexer.corpus.webdataset import tar_file
-from indexer.corpus.webdataset.shard_list import find_shards
+from indexer.corpus.webdataset.shard import find_shards
 from indexer.errors import SourceError
 from storage import IndexStore
 from twinlens.commands.build import build

@@ -15,7 +15,7 @@ from training import CaptionedImages, FitConfig, fit_encoder
 from training import features as feature_module
 from training.batches import pair_captions, pair_pairs
 from training.examples import PairSet
-from training.feature_budget import affordable_share, seconds_each
+from training.features import affordable_share, seconds_each
 from training.loop import FitProgress
 from twinlens.commands import fit as command
 

@@ -17,8 +17,7 @@ from training import CaptionedImages, FitConfig
 from training.batches import Batch, Pairing, Sampler, pair_captions
 from training.config import recipe_for
 from training.features import ImageFeed, TextFeed
-from training.learner import Learner
-from training.losses import backward
+from training.learner import Learner, backward
 
 CPU = Placement(device="cpu", precision="fp32")
 PAIRS = 8

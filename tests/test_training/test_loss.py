@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from training.losses import contrastive_loss
+from training.learner import contrastive_loss
 
 
 def by_hand(scores: torch.Tensor, positives: torch.Tensor) -> float:

@@ -12,8 +12,7 @@ from storage.lazy import lazy_exports
 if TYPE_CHECKING:
     from .config import HremConfig
     from .grid_features import write_regions
-    from .hrem_evaluation import evaluate_hrem
-    from .hrem_report import HremReport
+    from .hrem_evaluation import HremReport, evaluate_hrem
     from .hrem_training import fit_hrem
 
 __all__ = ["HremConfig", "HremReport", "evaluate_hrem", "fit_hrem", "write_regions"]
@@ -22,7 +21,7 @@ __getattr__ = lazy_exports(
     __name__,
     {
         "HremConfig": ".config",
-        "HremReport": ".hrem_report",
+        "HremReport": ".hrem_evaluation",
         "evaluate_hrem": ".hrem_evaluation",
         "fit_hrem": ".hrem_training",
         "write_regions": ".grid_features",

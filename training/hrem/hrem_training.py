@@ -22,15 +22,13 @@ from ..errors import ExamplesError, TrainingError
 from ..loop import FitProgress, Listener, Measurement, RunContext, Schedule, TrainingLoop, step_decay
 from .config import HremConfig
 from .family import PREFIX
-from .hrem_evaluation import dev_recall
+from .hrem_evaluation import DIRECTIONS, HremReport, dev_recall
 from .hrem_learner import HremLearner
-from .hrem_report import DIRECTIONS, HremReport
 from .region_batches import RegionBatch, RegionBatches, TokenStates, token_states
 from .towers.bert import Bert, load_bert
 from .towers.region_features import RegionSplit, open_split
-from .towers.region_towers import BertStates, RegionTowers, TowersConfig
+from .towers.region_towers import BertStates, RegionTowers, TowersConfig, save_towers
 from .towers.tokens import Tokens, WordTokens
-from .towers.tower_checkpoint import save_towers
 
 BIGRU = "bigru"
 GRU_WORD_DIM = 300

@@ -152,7 +152,7 @@ def fit_hrem(
 
     report = fit(data, out, config, None if quiet else line_listener(), train=train_split, dev=dev_split)
     if plot is not None:
-        from training.hrem.hrem_report import save_plot
+        from training.hrem.hrem_evaluation import save_plot
 
         save_plot(report, plot)
     emit(output, report.to_json(), report.to_text())

@@ -26,7 +26,7 @@ from ..detect_layout import open_source
 from ..image_paths import spellings
 from ..item import SourceOptions, is_utf8, one_line, printable
 from ..layouts.folder import TABLE_SUFFIXES, TEXT_SUFFIX
-from ..webdataset.shard_list import TAR_SUFFIX
+from ..webdataset.shard import TAR_SUFFIX
 from .url import without_credentials
 
 AT_A_TIME = 16

@@ -17,8 +17,7 @@ from ..layouts.lines import BOM, read_whole
 from ..tables.cells import Text, plain, text_cells
 from ..tables.columns import TEXT_NAMES, BadRecord, Roles, choose_roles, first_of, renamed
 from ..tables.json_file import JsonTypes, cast_json, parse_object
-from .shard import Sample, Shard, read_shard
-from .shard_list import find_shards
+from .shard import Sample, Shard, find_shards, read_shard
 from .tar_file import TarEntry, TarMember
 
 MAX_MEMBER_BYTES = 2**20

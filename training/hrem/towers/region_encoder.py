@@ -20,9 +20,8 @@ from encoders.images import DEFAULT_LIMITS, DecodeLimits
 from storage.schema import EncoderInfo
 
 from .region_features import LAYOUT, Regions, read_regions
-from .region_towers import RegionTowers
+from .region_towers import RegionTowers, load_towers
 from .tokens import Tokens, padded_ids
-from .tower_checkpoint import load_towers
 
 CPU_BATCH, GPU_BATCH = 64, 512
 # A caption has fewer words than an image has regions.

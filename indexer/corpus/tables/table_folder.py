@@ -1,4 +1,4 @@
-"""Parquet files that together are one table: shards in a folder, as data set hubs have them, or those of a pattern."""
+"""Several files that are one table: Parquet parts, as data set hubs have them, or a CSV file for each split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from ..file_pattern import natural_key
 from ..item import Item, Rejection, SourceOptions, printable
 from ..layouts.walk import kept_paths
 from .column_types import common_type, is_binary
-from .columns import listed
+from .columns import IMAGE_NAMES, TEXT_NAMES, first_of, listed
+from .csv_file import CsvFile
 from .parquet_file import ParquetFile, read_schema
 from .seen_rows import SeenRows, check_splits
 from .table import TablePart, TableSource
@@ -130,3 +131,64 @@ def _lacking(schemas: Sequence[pa.Schema], columns: Sequence[str]) -> tuple[str,
         for name, count in counts.items()
         if count
     )
+
+
+SPLITS = ("train", "val", "dev", "test")
+
+
+def split_tables(folder: Path) -> dict[str, Path]:
+    """The tables of a folder that are named for a split and hold images and captions, by split."""
+    paths = {split: folder / f"{split}.csv" for split in SPLITS}
+    return {split: path for split, path in paths.items() if path.is_file() and _holds_captions(path)}
+
+
+class SplitTables:
+    """The rows of one table a split; `metadata` names the columns to keep, and by default none is kept.
+
+    Raises:
+        SourceError: There is no table of a split that was requested, or a table cannot be read.
+    """
+
+    def __init__(self, folder: Path, options: SourceOptions) -> None:
+        tables = split_tables(folder)
+        missing = sorted(set(options.splits) - tables.keys())
+        if missing or not tables:
+            problem = f"no table of split {missing[0]!r}" if missing else "no tables of splits with images and captions"
+            raise SourceError(f"folder {str(folder)!r} has {problem}; its splits: {', '.join(tables) or 'none'}")
+        self.root = options.root or folder
+        # The other column that AutoMM has is a row number, which means nothing here.
+        plain = replace(options, layout="table", splits=(), metadata=options.metadata or (), root=self.root)
+        self._tables = {
+            split: TableSource(path, plain)
+            for split, path in tables.items()
+            if not options.splits or split in options.splits
+        }
+        self.name = f"tables {', '.join(f'{split}.csv' for split in self._tables)} of {folder.name}"
+        self.metadata_schema = _common_schema(self._tables)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of all tables, each once."""
+        return tuple(dict.fromkeys(note for table in self._tables.values() for note in table.notes))
+
+    def items(self) -> Iterator[Item | Rejection]:
+        """Table by table in the order train, val, dev, test; the split of an item is its table's."""
+        for split, table in self._tables.items():
+            for entry in table.items():
+                yield replace(entry, split=split) if isinstance(entry, Item) else entry
+
+
+def _holds_captions(path: Path) -> bool:
+    try:
+        columns = CsvFile(path, None).columns
+    except SourceError:
+        return False
+    return first_of(columns, IMAGE_NAMES) is not None and first_of(columns, TEXT_NAMES) is not None
+
+
+def _common_schema(tables: dict[str, TableSource]) -> pa.Schema:
+    schemas = [table.metadata_schema for table in tables.values()]
+    for table, schema in zip(tables, schemas, strict=True):
+        if schema != schemas[0]:
+            raise SourceError(f"the metadata columns of {table}.csv differ from those of {next(iter(tables))}.csv")
+    return schemas[0]
