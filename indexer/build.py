@@ -38,6 +38,7 @@ from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncod
 from .encode.reuse import NoReuse, VersionReuse, read_from_of
 from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
 from .errors import BuildError
+from .fit_calibrations import fit_calibrations
 from .lexical import check_columns, write_words
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
@@ -330,6 +331,7 @@ class Builder:
             changes = changes_since(parent, draft.path / CATALOG) if parent else None
             guard.check_result(counts, draft.path / CATALOG, changes)
             infos = self._index(draft.path, encoder, parent)
+            calibrations = fit_calibrations(draft.path, counts, self.config.seed, self.progress)
             if self.config.portable:
                 include_towers(encoder, draft.path, self.progress, parent.path if parent else None)
             self.progress.note("publishing")
@@ -346,6 +348,7 @@ class Builder:
                 encoder=encoder.info if encoder else None,
                 encoding=encoding,
                 corpus=corpus,
+                calibrations=calibrations,
                 collections=infos,
                 counts=counts,
                 build=build,

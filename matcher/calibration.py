@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.arguments import check_arguments
+from storage.logistic import fit_logistic, sigmoid
 
 from .errors import CalibrationError
 from .pair_metrics import check_both, pair_figures
@@ -20,8 +21,6 @@ Method = Literal["platt", "isotonic"]
 METHODS: tuple[Method, ...] = get_args(Method)
 FEWEST = 10
 _FOLDS = 5
-_NEWTON_STEPS = 100
-_SMALLEST_STEP = 1e-10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ class Calibration:
         """Return for each cosine the probability of a match, in [0, 1]; NaN for NaN."""
         wide = np.asarray(cosines, dtype=np.float64)
         if self.method == "platt":
-            return _sigmoid(self.slope * wide + self.intercept)
+            return sigmoid(self.slope * wide + self.intercept)
         x, y = np.array(self.knots).T
         return np.asarray(np.interp(wide, x, y), dtype=np.float64)
 
@@ -164,43 +163,14 @@ def _fit(scores: NDArray[Any], matches: NDArray[np.bool_], method: Method) -> di
 
 
 def _fit_platt(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str, Any]:
-    """Maximum likelihood of a sigmoid with softened targets (Platt 1999), by Newton's method with backtracking.
+    """Maximum likelihood of a sigmoid with softened targets (Platt 1999).
 
-    Targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) in place of 1 and 0 keep the curve from becoming a step on few pairs;
-    the steps are those of Lin, Lin and Weng 2007, A note on Platt's probabilistic outputs for support vector machines.
+    Targets (n+ + 1) / (n+ + 2) and 1 / (n- + 2) in place of 1 and 0 keep the curve from becoming a step on few pairs.
     """
     positive = int(matches.sum())
     target = np.where(matches, (positive + 1) / (positive + 2), 1 / (len(scores) - positive + 2))
-    # In units of their spread, so that Newton's steps do not depend on how narrow an encoder's cosines are.
-    center, spread = float(scores.mean()), float(scores.std()) or 1.0
-    design = np.stack([(scores - center) / spread, np.ones_like(scores)], axis=1)
-    weights = np.array([0.0, np.log((positive + 1) / (len(scores) - positive + 1))])
-    for _ in range(_NEWTON_STEPS):
-        p = _sigmoid(design @ weights)
-        gradient = design.T @ (p - target)
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + 1e-12 * np.eye(2)
-        step = _backtracked(design, target, weights, np.linalg.solve(hessian, gradient), gradient)
-        weights = weights - step
-        if np.abs(step).max() < _SMALLEST_STEP:
-            break
-    slope = float(weights[0] / spread)
-    return {"slope": slope, "intercept": float(weights[1] - slope * center)}
-
-
-def _backtracked(
-    design: NDArray[Any], target: NDArray[Any], weights: NDArray[Any], step: NDArray[Any], gradient: NDArray[Any]
-) -> NDArray[np.float64]:
-    """Halve a step until the likelihood gains by it."""
-    loss = _loss(design @ weights, target)
-    while np.abs(step).max() >= _SMALLEST_STEP:
-        if _loss(design @ (weights - step), target) <= loss - 1e-4 * float(gradient @ step):
-            return step
-        step = step / 2
-    return step
-
-
-def _loss(logits: NDArray[Any], target: NDArray[Any]) -> float:
-    return float((np.logaddexp(0, logits) - target * logits).sum())
+    slopes, intercept = fit_logistic(scores[:, None], target)
+    return {"slope": float(slopes[0]), "intercept": intercept}
 
 
 def _fit_isotonic(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str, Any]:
@@ -222,11 +192,6 @@ def _fit_isotonic(scores: NDArray[Any], matches: NDArray[np.bool_]) -> dict[str,
     margin = 1 / (len(scores) + 2)
     knots = [(total / pairs, min(max(hits / pairs, margin), 1 - margin)) for hits, pairs, total in blocks]
     return {"knots": tuple(knots)}
-
-
-def _sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):  # NaN stays NaN
-        return np.asarray(np.exp(-np.logaddexp(0, -logits)), dtype=np.float64)
 
 
 def _ascending(knots: tuple[tuple[float, float], ...]) -> bool:

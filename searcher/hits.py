@@ -44,6 +44,7 @@ class Hit:
         rank: 1 for the best.
         item_id: The user's own key of the item.
         score: Exact cosine of query and item, in [-1, 1]; not a number where words were looked up alone.
+        probability: How likely it is that the item fits the query; None where the index has no calibration for it.
         uri: Where the item came from, relative to the corpus when below it.
         caption: The text of a text item; of an image its first caption; None without one.
         metadata: Every further column of the catalog.
@@ -55,6 +56,7 @@ class Hit:
     rank: int
     item_id: str
     score: float
+    probability: float | None = None
     uri: str | None = None
     caption: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
@@ -79,15 +81,16 @@ class Hit:
         return open_original(self.uri, self.root)
 
     def to_json(self) -> dict[str, Any]:
-        """Return one flat JSON object: `rank`, `item_id`, `score`, `uri`, `path` for an image, `caption`, metadata.
+        """Return one flat JSON object: `rank`, `item_id`, `score`, `probability`, `uri`, `path`, `caption`, metadata.
 
-        A metadata column named like one of these is called `metadata.NAME`. `path` is left out where the folder of the
-        corpus is not known.
+        A metadata column named like one of these is called `metadata.NAME`. `probability` is left out where it is not
+        known, `path` for a text and where the folder of the corpus is not known.
         """
         return {name: plain(value) for name, value in self._fields().items()}
 
     def _fields(self) -> dict[str, Any]:
         flat: dict[str, Any] = {"rank": self.rank, "item_id": self.item_id, "score": self.score}
+        flat |= {} if self.probability is None else {"probability": self.probability}
         flat |= {} if self.words_score is None else {"words_score": self.words_score}
         flat["uri"] = self.uri
         if self.collection == "images" and self.root is not None:
@@ -108,6 +111,7 @@ class Hits(Sequence[Hit]):
         choice: How the search was carried out.
         where: The filter, or None.
         min_score: The floor below which hits were left out, or None.
+        min_probability: The floor of probability below which they were, or None.
         words: The words that were looked up, or None.
         offset: How many hits were left out before the first.
     """
@@ -119,6 +123,7 @@ class Hits(Sequence[Hit]):
     choice: Choice
     where: str | None
     min_score: float | None = None
+    min_probability: float | None = None
     offset: int = 0
     words: str | None = None
     hits: tuple[Hit, ...] = field(repr=False)
@@ -131,14 +136,26 @@ class Hits(Sequence[Hit]):
         return ids
 
     @property
+    def nothing_fits(self) -> bool:
+        """Whether a floor was asked for, of score or probability, and no hit reaches it."""
+        return not self.hits and not self.offset and (self.min_score, self.min_probability) != (None, None)
+
+    @property
     def ann(self) -> dict[str, Any]:
         """How the search was carried out: kind, exact, nprobe, oversample, ann_recall as measured at k, and why."""
         return self.choice.to_json()
 
     def to_json(self) -> dict[str, Any]:
-        """Return `{"query", "hits", "ann"}` as JSON values; `where`, `min_score`, `words`, `offset` where given."""
+        """Return `{"query", "hits", "ann"}` in JSON's own types, and what was asked for.
+
+        `where`, `min_score`, `min_probability`, `words` and `offset` are there where they were given, with a floor also
+        `nothing_fits`.
+        """
         filtered: dict[str, Any] = {} if self.where is None else {"where": self.where}
         filtered |= {} if self.min_score is None else {"min_score": self.min_score}
+        filtered |= {} if self.min_probability is None else {"min_probability": self.min_probability}
+        if filtered.keys() & {"min_score", "min_probability"}:
+            filtered["nothing_fits"] = self.nothing_fits
         filtered |= {} if self.words is None else {"words": self.words}
         filtered |= {"offset": self.offset} if self.offset else {}
         return {"query": self.query.label, **filtered, "hits": [hit.to_json() for hit in self.hits], "ann": self.ann}
@@ -198,12 +215,9 @@ def hits_of(
     root: Path | None,
 ) -> Hits:
     """Return the hits of a page from its rows, their scores, and the catalog's entries of them."""
-    words = [None] * len(page.row_ids) if page.words is None else page.words.tolist()
     hits = tuple(
-        replace(_hit(rank, float(score), entries[row], into, root), words_score=word)
-        for rank, (row, score, word) in enumerate(
-            zip(page.row_ids.tolist(), page.scores, words, strict=True), start=request.offset + 1
-        )
+        replace(_hit(rank, score, entries[row], into, root), words_score=word, probability=probability)
+        for rank, (row, score, word, probability) in enumerate(page.lines(), start=request.offset + 1)
     )
     if query.kind == "composed" and choice.exact:
         choice = replace(choice, reason="no setting was measured for composed queries")
@@ -215,6 +229,7 @@ def hits_of(
         choice=choice,
         where=request.where,
         min_score=request.min_score,
+        min_probability=request.min_probability,
         offset=request.offset,
         words=request.words,
         hits=hits,
@@ -303,6 +318,7 @@ def about(hits: Hits) -> str:
     count = f"{len(hits)} {hits.collection if len(hits) != 1 else hits.collection[:-1]}"
     filtered = f", where {clean(hits.where)}" if hits.where else ""
     filtered += "" if hits.min_score is None else f", score at least {hits.min_score:g}"
+    filtered += "" if hits.min_probability is None else f", probability at least {hits.min_probability:g}"
     if hits.words is not None and hits.words != hits.query.label:
         filtered += f", and by the words {cut(hits.words, 40)!r}"
     choice = hits.choice
@@ -321,16 +337,18 @@ def table(results: Sequence[Hits]) -> str:
 
 def _section(hits: Hits) -> str:
     heading = f"{cut(hits.query.label, _LABEL_WIDTH)}  ({about(hits)})"
-    rows = [("rank", "score", "item_id", "path", "caption")]
-    rows += [(str(hit.rank), shown_score(hit.score), clean(hit.item_id), _path(hit), _words(hit)) for hit in hits]
-    if not any(row[3] for row in rows[1:]):
-        rows = [(*row[:3], "", row[4]) for row in rows]
-    wide = [max(len(row[column]) for row in rows) for column in range(4)]
-    lines = [
-        f"{rank:>{wide[0]}}  {score:>{wide[1]}}  {name:<{wide[2]}}  {path:<{wide[3]}}{'  ' if wide[3] else ''}{words}"
-        for rank, score, name, path, words in rows
+    rows = [("rank", "score", "probability", "item_id", "path", "caption")]
+    rows += [
+        (str(hit.rank), shown_score(hit.score), _share(hit.probability), clean(hit.item_id), _path(hit), _words(hit))
+        for hit in hits
     ]
-    lines = [line.rstrip() for line in lines]
+    # A column that says nothing of any hit is left out.
+    kept = [column for column in range(6) if column not in (2, 4) or any(row[column] for row in rows[1:])]
+    wide = {column: max(len(row[column]) for row in rows) for column in kept}
+    lines = [
+        "  ".join(row[one].rjust(wide[one]) if one < 3 else row[one].ljust(wide[one]) for one in kept).rstrip()
+        for row in rows
+    ]
     return "\n".join([heading, *(lines if len(hits) else [nothing(hits)])])
 
 
@@ -338,7 +356,13 @@ def nothing(hits: Hits) -> str:
     """Return why there are no hits, in a few words."""
     if hits.offset:
         return f"there are no hits after the first {hits.offset:,} or fewer"
+    if hits.min_probability is not None:
+        return f"nothing in this index fits: no hit has a probability of {hits.min_probability:g} or more"
     return "nothing passes" if hits.min_score is None else f"nothing scores {hits.min_score:g} or more"
+
+
+def _share(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.2f}"
 
 
 def _path(hit: Hit) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,11 +38,27 @@ class Ranking(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What is shown of a ranking: row ids (k,) or fewer, their cosines, and their BM25 where words were looked up."""
+    """What is shown of a ranking: row ids (k,) or fewer and their cosines.
+
+    Where words were looked up also their BM25, and where the index has a calibration their probabilities to fit.
+    """
 
     row_ids: NDArray[np.int64]
     scores: NDArray[np.float32]
     words: NDArray[np.float32] | None = None
+    probabilities: NDArray[np.float32] | None = None
+
+    def above(self, floor: float) -> Page:
+        """Return the page without the hits that are less probable, or whose probability is unknown."""
+        known = np.zeros(len(self.row_ids)) if self.probabilities is None else self.probabilities
+        kept = known >= floor
+        return Page(*(None if column is None else column[kept] for column in self))  # type: ignore[arg-type]
+
+    def lines(self) -> Iterator[tuple[int, float, float | None, float | None]]:
+        """Yield row id, cosine, BM25 and probability of each hit."""
+        unknown = [None] * len(self.row_ids)
+        further = (unknown if column is None else column.tolist() for column in (self.words, self.probabilities))
+        return zip(self.row_ids.tolist(), self.scores.tolist(), *further, strict=True)
 
 
 def depth(request: SearchRequest, *, own: int = 0) -> int:

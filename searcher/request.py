@@ -34,6 +34,7 @@ class SearchOptions(TypedDict, total=False):
     offset: int
     where: str | None
     min_score: float | None
+    min_probability: float | None
     diversity: float
     words: str | None
     hybrid: bool
@@ -59,6 +60,10 @@ class SearchRequest:
         where: A DuckDB predicate on catalog columns, e.g. `width >= 640`; None for all items.
         min_score: Leave out hits with a lower cosine, -1 to 1; None for no floor. What one means depends on the
             encoder: with CLIP's family a text and an image that fit have 0.2 to 0.35, two images alike 0.7 to 1.
+        min_probability: Leave out those of the `k` best hits that are less likely to fit, 0 to 1; None for no floor. A
+            search whose every hit is left out says that nothing fits. 0.5 takes what more likely fits than not, of
+            queries half of which ask for something that is there. One setting serves all queries, unlike `min_score`;
+            the index must have been built with 50 or more pairs of image and text.
         diversity: How unlike one another the hits are to be, 0 to 1: 0 takes the best, 1 the least alike of the
             candidates, 0.3 to 0.5 is usual. They come in the order of their choice (maximal marginal relevance), and
             their scores need not fall. For `offset + k` up to 1,000.
@@ -93,6 +98,9 @@ class SearchRequest:
     )
     min_score: float | None = field(
         default=None, metadata=option_of(float, "Leave out hits with a lower score (cosine).", least=-1)
+    )
+    min_probability: float | None = field(
+        default=None, metadata=option_of(float, "Leave out hits that are less likely to fit, e.g. 0.5.", least=0)
     )
     diversity: float = field(
         default=0.0,
@@ -143,6 +151,11 @@ class SearchRequest:
             alone = words_part(self.words)
             object.__setattr__(self, "parts", self.parts or (alone,))
         check_parts(self.parts)
+        if self.min_probability is not None and self.is_composed:
+            raise ParameterError(
+                f"min_probability={self.min_probability:g} is for a query of one part, and this one has "
+                f"{len(self.parts)}: nothing was measured for those; give min_score"
+            )
         if self.offset + self.k > MAX_K:
             raise ParameterError(
                 f"offset={self.offset} and k={self.k} reach beyond {MAX_K:,} hits; narrow the search by where"
@@ -177,7 +190,7 @@ class SearchRequest:
     @property
     def selects(self) -> bool:
         """Whether what is shown is chosen from a ranking: by a page, a floor or diversity."""
-        return bool(self.offset or self.diversity or self.min_score is not None)
+        return bool(self.offset or self.diversity or self.min_score is not None or self.min_probability is not None)
 
     @property
     def options(self) -> dict[str, Any]:

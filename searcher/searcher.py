@@ -26,6 +26,7 @@ from .hybrid import with_words_of
 from .in_flight import InFlight
 from .originals import corpus_root
 from .pages import Page, Ranking, arrays, depth, shown_rows
+from .probabilities import Probabilities, own_row
 from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .ranker import Ranker
@@ -60,6 +61,7 @@ class Searcher:
         self._encoder = encoder
         self._in_flight = InFlight(location)
         self._ranker = Ranker(version, location)
+        self._probabilities = Probabilities(version, location)
 
     @classmethod
     def open(
@@ -128,8 +130,8 @@ class Searcher:
         Args:
             query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
             k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
-            **options: `offset`, `where`, `min_score`, `diversity`, `words`, `hybrid`, `ann_recall`, `nprobe`,
-                `oversample`, `exact`, `columns`; `SearchRequest` says what they mean.
+            **options: `offset`, `where`, `min_score`, `min_probability`, `diversity`, `words`, `hybrid`, `ann_recall`,
+                `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what they mean.
 
         Returns:
             `Hits` for one query, a list of `Hits` for several, in their order.
@@ -273,7 +275,10 @@ class Searcher:
             table = self._version.vectors(into)
             if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0 and not request.selects:
                 return table.item_ids(ranking.row_ids), ranking.scores
-            row_ids, scores = arrays(shown_rows(ranking, request, [()] * len(queries), table.gather), request.k)
+            pages = shown_rows(ranking, request, [()] * len(queries), table.gather)
+            if request.min_probability is not None:
+                pages = self._probabilities.judged(into, direction, request, queries, pages, [-1] * len(queries))
+            row_ids, scores = arrays(pages, request.k)
             item_ids = np.full(row_ids.shape, None, dtype=object)
             item_ids[row_ids >= 0] = table.item_ids(row_ids[row_ids >= 0])
         return item_ids, scores
@@ -297,6 +302,9 @@ class Searcher:
             vectors = None if queries[0].part.kind == "words" else np.stack([query.vector for query in queries])
             ranking = self._ranking(into, direction, vectors, deeper, len(queries))
             pages = shown_rows(ranking, request, own, self._version.vectors(into).gather)
+            if vectors is not None:
+                others = [own_row(query, into) for query in queries]
+                pages = self._probabilities.judged(into, direction, request, vectors, pages, others)
             entries = self._entries(into, pages, columns)
             return [
                 hits_of(request, query.part, page, entries, into, ranking.choice, self._root)
@@ -378,8 +386,11 @@ class Searcher:
         request: SearchRequest,
         count: int = 0,
     ) -> Ranking:
-        if vectors is None and request.min_score is not None:
-            raise SearchError("min_score is a cosine, and words alone have none; leave it out, or give a text beside")
+        if vectors is not None:
+            self._probabilities.check(direction, request)
+        elif (request.min_score, request.min_probability) != (None, None):
+            name = "min_probability" if request.min_score is None else "min_score"
+            raise SearchError(f"{name} is of a cosine, and words alone have none; leave it out, or give a text beside")
         if request.words is not None:
             return self._ranker.rank_words(into, direction, vectors, request, count)
         assert vectors is not None

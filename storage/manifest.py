@@ -22,17 +22,19 @@ from .files.layout import (
     vectors_name,
     words_name,
 )
-from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
+from .hit_calibration import HitCalibration
+from .schema import TARGETS, Collection, CollectionInfo, CorpusInfo, Counts, Direction, EncoderInfo, EncodingInfo
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]
 
 FORMAT_VERSION = 1
 # Features that this release knows; it refuses to read, or to write after, a version that names another.
 # `provenance`: the keys `encoding` and `corpus` are there; without it their values stand in the build report.
+# `calibrations`: the key `calibrations` is there; without it hits have no probability.
 # `text_tower` and `image_tower`: that tower of the encoder is among the files.
 # `words`: each collection has a lexical index.
-PROVENANCE, WORDS = "provenance", "words"
-READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, WORDS, *TOWER_FILES})
+PROVENANCE, CALIBRATIONS, WORDS = "provenance", "calibrations", "words"
+READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, CALIBRATIONS, WORDS, *TOWER_FILES})
 WRITER_FEATURES: frozenset[str] = frozenset()
 MAX_BYTES = 1 << 20
 
@@ -52,6 +54,7 @@ class Manifest:
         encoder: What made the vectors; None where that is unknown.
         encoding: Prompt, backend, device and precision with which it made them.
         corpus: What it was given to encode; None for ready-made embeddings.
+        calibrations: What tells, for a direction, how probable it is that a hit fits; empty where nothing does.
         collections: What it has of `images` and `texts`.
         counts: Every item of the corpus, indexed or rejected.
         build: Configuration and report of the build, as JSON values, for people: nothing depends on it but the settings
@@ -72,6 +75,7 @@ class Manifest:
     files: Mapping[str, FileEntry]
     encoding: EncodingInfo = field(default_factory=EncodingInfo)
     corpus: CorpusInfo | None = None
+    calibrations: Mapping[Direction, HitCalibration] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     reader_features: tuple[str, ...] = (PROVENANCE,)
     writer_features: tuple[str, ...] = ()
@@ -83,7 +87,7 @@ class Manifest:
             StorageError: A value is not JSON's, or the whole is larger than 1 MiB or contradicts itself.
         """
         try:
-            plain = _without_provenance(to_plain(self))
+            plain = _without_calibrations(_without_provenance(to_plain(self)))
             data = canonical({**plain, _CHECKSUM: sha256_of(canonical(plain))})
             self._check()
         except (TypeError, ValueError) as error:
@@ -113,7 +117,7 @@ class Manifest:
             checksum = plain.pop(_CHECKSUM, None)
             if checksum != sha256_of(canonical(plain)):
                 raise ValueError("its own checksum does not fit")
-            manifest: Self = build_value(cls, _with_provenance(plain), "manifest")
+            manifest: Self = build_value(cls, _with_calibrations(_with_provenance(plain)), "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:
             raise CorruptIndexError(
@@ -151,6 +155,12 @@ class Manifest:
             if not _SHA256.fullmatch(entry.sha256):
                 raise ValueError(f"the SHA-256 of {name} is {entry.sha256!r}")
         self._check_counts()
+        if (CALIBRATIONS in self.reader_features) != bool(self.calibrations):
+            raise ValueError(f"it has {len(self.calibrations)} calibrations and the features {self.reader_features}")
+        for direction, calibration in self.calibrations.items():
+            if TARGETS[direction] not in self.collections:
+                raise ValueError(f"it has a calibration of {direction} and nothing that this searches")
+            calibration.check()
 
     def _check_counts(self) -> None:
         counts = self.counts
@@ -219,6 +229,21 @@ def _with_provenance(plain: dict[str, Any]) -> dict[str, Any]:
     )
     corpus = CorpusInfo(root=root, digest=digest, staging=_text(report.get("staging")))
     return {**plain, "encoding": to_plain(encoding), "corpus": to_plain(corpus)}
+
+
+def _without_calibrations(plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave the key of the feature `calibrations` out of a manifest without it, or without any."""
+    if CALIBRATIONS in plain["reader_features"] or plain["calibrations"]:
+        return plain
+    return {key: value for key, value in plain.items() if key != CALIBRATIONS}
+
+
+def _with_calibrations(plain: dict[str, Any]) -> dict[str, Any]:
+    if CALIBRATIONS in plain["reader_features"]:
+        return plain
+    if CALIBRATIONS in plain:
+        raise ValueError(f"manifest has {CALIBRATIONS!r} without the feature of that name")
+    return {**plain, CALIBRATIONS: {}}
 
 
 def _object(value: Any) -> Mapping[str, Any]:

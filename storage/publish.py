@@ -25,7 +25,7 @@ from .files.layout import (
     version_name,
     words_name,
 )
-from .manifest import MAX_BYTES, PROVENANCE, WORDS, Manifest
+from .manifest import CALIBRATIONS, MAX_BYTES, PROVENANCE, WORDS, Manifest
 from .version import IndexVersion
 
 _POINTER_LINE = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
@@ -71,7 +71,9 @@ def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> 
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
     words = [WORDS] if any((draft.path / words_name(name)).exists() for name in described["collections"]) else []
-    features = (PROVENANCE, *words, *(tower for tower in TOWER_FILES if (draft.path / tower).is_dir()))
+    calibrations = [CALIBRATIONS] if described.get("calibrations") else []
+    towers = (tower for tower in TOWER_FILES if (draft.path / tower).is_dir())
+    features = (PROVENANCE, *calibrations, *words, *towers)
     manifest = Manifest(
         version=draft.number, parent=parent, created_at=now, files={}, reader_features=features, **described
     )

@@ -25,9 +25,10 @@ from .files.layout import (
     version_number,
 )
 from .files.lock import IndexLock
+from .hit_calibration import HitCalibration
 from .manifest import Manifest, check_writable
 from .publish import Draft, Pointer, describe, no_current_version, read_manifest, read_pointer, seal, write_pointer
-from .schema import Collection, CollectionInfo, CorpusInfo, Counts, EncoderInfo, EncodingInfo
+from .schema import Collection, CollectionInfo, CorpusInfo, Counts, Direction, EncoderInfo, EncodingInfo
 from .staging import Staging
 from .verify import Verification, check_version, unreadable
 from .version import IndexVersion, check_files
@@ -198,6 +199,7 @@ class IndexStore:
         build: Mapping[str, Any],
         encoding: EncodingInfo | None = None,
         corpus: CorpusInfo | None = None,
+        calibrations: Mapping[Direction, HitCalibration] | None = None,
     ) -> Manifest:
         """Make a draft the current version and return its manifest; when this returns, the version is durable.
 
@@ -209,7 +211,7 @@ class IndexStore:
         parent = self.current()
         self._check_writable(parent)
         described: dict[str, Any] = {"encoder": encoder, "collections": collections, "counts": counts, "build": build}
-        described |= {"encoding": encoding or EncodingInfo(), "corpus": corpus}
+        described |= {"encoding": encoding or EncodingInfo(), "corpus": corpus, "calibrations": calibrations or {}}
         with atomic.explained("publish", draft.path):
             manifest = describe(draft, parent, described)
             data = seal(draft, manifest)

@@ -94,7 +94,7 @@ def test_what_are_no_words_is_refused(values: dict[str, Any], message: str) -> N
 
 
 def test_what_words_cannot_do_is_refused(searcher: Searcher, wide: Searcher) -> None:
-    with pytest.raises(SearchError, match="min_score is a cosine, and words alone have none"):
+    with pytest.raises(SearchError, match="min_score is of a cosine, and words alone have none"):
         searcher.search(SearchRequest(words="red", min_score=0.1))
     with pytest.raises(SearchError, match="hybrid looks up the words of a text query, and 'img-3' is none"):
         searcher.search(Query.item("img-3"), hybrid=True)

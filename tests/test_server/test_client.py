@@ -84,7 +84,7 @@ def table_without_paths(index: Path, query: Any, by: str, name: str | None) -> s
     return table([replace(hits, hits=tuple(replace(hit, root=None, uri=None) for hit in hits))]) + "\n"
 
 
-@pytest.mark.parametrize("name", [*OPTIONS, None])
+@pytest.mark.parametrize("name", [*(name for name in OPTIONS if name != "min_probability"), None])
 @pytest.mark.parametrize("by", ["text", "image"])
 def test_it_prints_what_a_search_of_the_index_prints(
     run: Callable[..., Result], served: Served, index: Path, name: str | None, by: str
@@ -119,6 +119,8 @@ def test_what_the_server_refuses_is_said_in_its_words(served: Served) -> None:
         address.search(SearchRequest(parts=(text_part("red"),), where="no_such_column = 1"))
     with pytest.raises(SearchError, match="answered 400: k=2000 is above this server's limit of 1000"):
         address.search(SearchRequest(parts=(text_part("red"),), k=2000))
+    with pytest.raises(SearchError, match=r"answered 422: min_probability=0\.5 needs an index that was fitted"):
+        address.search(SearchRequest(parts=(text_part("red"),), min_probability=0.5))
 
 
 def test_the_token_comes_from_the_environment(

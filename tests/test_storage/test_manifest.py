@@ -14,8 +14,9 @@ from storage import AnnPlan, EncoderInfo, Manifest
 from storage.errors import CorruptIndexError, IncompatibleIndexError, StorageError
 from storage.files.canonical_json import canonical
 from storage.files.layout import FileEntry, sha256_of
-from storage.manifest import MAX_BYTES, PROVENANCE, check_writable
-from storage.schema import CorpusInfo, EncodingInfo
+from storage.hit_calibration import HitCalibration, HitCurve
+from storage.manifest import CALIBRATIONS, MAX_BYTES, PROVENANCE, check_writable
+from storage.schema import CorpusInfo, Direction, EncodingInfo
 
 ENTRY = FileEntry(bytes=3, sha256="a" * 64)
 FILES = ("catalog.duckdb", "images/vectors.arrow", "images/ann.faiss", "texts/vectors.arrow")
@@ -131,7 +132,8 @@ def test_a_manifest_is_written_with_the_feature_that_its_keys_need() -> None:
 
 def test_an_unknown_reader_feature_is_refused_saying_both() -> None:
     message = (
-        r"needs the features \['zip'\], and this release knows \['image_tower', 'provenance', 'text_tower', 'words'\]"
+        r"needs the features \['zip'\], and this release knows "
+        r"\['calibrations', 'image_tower', 'provenance', 'text_tower', 'words'\]"
     )
     with pytest.raises(IncompatibleIndexError, match=message):
         Manifest.from_json(changed(reader_features=["zip"]), "here")
@@ -144,12 +146,39 @@ def test_an_unknown_writer_feature_stops_writers_only() -> None:
     check_writable(MANIFEST, "here")
 
 
+def test_calibrations_are_read_back_under_their_feature() -> None:
+    manifest = replace(MANIFEST, calibrations=CALIBRATED, reader_features=(PROVENANCE, CALIBRATIONS))
+    assert Manifest.from_json(manifest.to_json(), "here") == manifest
+    assert CALIBRATIONS not in json.loads(MANIFEST.to_json())
+
+
+CURVE = {"weights": [-1.5, 2.0], "intercept": -3.25}
+CALIBRATED: dict[Direction, HitCalibration] = {
+    "text_to_image": HitCalibration(
+        queries=99, plain=HitCurve(weights=(-1.5, 2.0), intercept=-3.25), with_partners=None
+    )
+}
+
+
+def calibrated(
+    direction: str = "text_to_image", features: tuple[str, ...] = (PROVENANCE, CALIBRATIONS), **curve: Any
+) -> Any:
+    """Keys of a manifest with a calibration, changed."""
+    calibration = {"queries": 99, "plain": {**CURVE, **curve}, "with_partners": None}
+    return {"reader_features": list(features), "calibrations": {direction: calibration}}
+
+
 DAMAGES: dict[str, dict[str, Any]] = {
     r"lacks \['build'\]": {"build": "absent"},
     r"has \['more'\] unasked": {"more": 1},
     r"lacks \['encoding'\]": {"encoding": "absent"},
     r"has \['corpus', 'encoding'\] without the feature 'provenance'": {"reader_features": []},
     "manifest.encoding.prompt is int and not str": {"encoding": {**asdict(EncodingInfo()), "prompt": 1}},
+    "manifest has 'calibrations' without the feature of that name": calibrated(features=(PROVENANCE,)),
+    "it has 0 calibrations and the features": {**calibrated(), "calibrations": {}},
+    "a calibration has 3 weights for the signals": calibrated(weights=[1.0, 2.0, 3.0]),
+    r"weights\[1\] is str and not float": calibrated(weights=[1.0, "2"]),
+    "calibrations key is 'text_to_sound', which is none of": calibrated("text_to_sound"),
     "manifest.version is bool and not int": {"version": True},
     "manifest.version is str and not int": {"version": "2"},
     r"manifest.version is -1, which is not in \[0, 2\^63\)": {"version": -1},

@@ -48,6 +48,9 @@ class HitAnswer(BaseModel):
     rank: int
     item_id: str
     score: float | None = Field(description="Exact cosine of query and item; null by words alone.", ge=-1, le=1)
+    probability: float | None = Field(
+        None, description="How likely it is that it fits; left out where the index has no calibration.", ge=0, le=1
+    )
     words_score: float = Field(default=0.0, description="BM25 of the words that were looked up, where any were.")
     caption: str | None
 
@@ -74,6 +77,8 @@ class QueryAnswer(_Exact):
     offset: int
     where: str | None
     min_score: float | None
+    min_probability: float | None
+    nothing_fits: bool = Field(description="A floor was asked for, and no hit reaches it.")
     hits: list[HitAnswer]
     ann: AnnAnswer
     cursor: str | None = Field(

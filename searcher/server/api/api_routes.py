@@ -207,6 +207,8 @@ def _answer(
         "offset": search.offset,
         "where": search.where,
         "min_score": search.min_score,
+        "min_probability": search.min_probability,
+        "nothing_fits": hits.nothing_fits,
         "hits": [shown_entry(hit.to_json()) for hit in hits],
         "ann": hits.ann,
         "cursor": next_cursor(snapshot, search, len(hits), service.settings.max_k),

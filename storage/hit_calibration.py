@@ -1,0 +1,162 @@
+"""Calibration of hits: how probable it is that a hit fits its query, from what the index knows of both.
+
+A cosine alone says little: for one query 0.28 is the best there is, for another it is what any image gets. Four signals
+of a query and a hit are weighed by a logistic regression, which is fitted on the index's own pairs:
+
+- `cosine`: of query and hit;
+- `standing`: how many standard deviations the cosine is above those of the query with the collection at large;
+- `lead`: the cosine less the mean one of the hit with its own partners, an image's captions or a text's images: a query
+  that fits comes near to what they reach;
+- `partner`: the largest cosine of the query with a partner of the hit.
+
+A hit without partners is judged by the first two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .exact_search import to_float32
+from .logistic import sigmoid
+from .partners import Partners
+from .schema import Collection, Direction
+
+Rows = NDArray[np.int64]
+Values = NDArray[np.float32]
+PLAIN_SIGNALS = ("cosine", "standing")
+PARTNER_SIGNALS = (*PLAIN_SIGNALS, "lead", "partner")
+# Rows of a collection that stand for all of it: the standing is then exact to some hundredths.
+_BACKGROUND_ROWS = 512
+_HITS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class HitCurve:
+    """A logistic curve: probability = 1 / (1 + exp(-(weights . signals + intercept))).
+
+    Attributes:
+        weights: Of the signals, in the order of `PLAIN_SIGNALS` or `PARTNER_SIGNALS`.
+        intercept: Of the curve.
+    """
+
+    weights: tuple[float, ...]
+    intercept: float
+
+    def probability(self, signals: NDArray[Any]) -> NDArray[np.float64]:
+        """Return the probabilities (n,) of signals (n, d)."""
+        return sigmoid(signals.astype(np.float64) @ np.array(self.weights) + self.intercept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HitCalibration:
+    """The curves of one direction of search.
+
+    The probability is that of queries of which half have something that fits in the index, and half do not.
+
+    Attributes:
+        queries: How many items of the index stood in for queries when it was fitted.
+        plain: For hits without partners.
+        with_partners: For hits with partners; None where too few have two or more, and `plain` is used for all.
+    """
+
+    queries: int
+    plain: HitCurve
+    with_partners: HitCurve | None
+
+    def check(self) -> None:
+        """Raise ValueError where a curve has another number of weights than there are signals."""
+        for curve, signals in ((self.plain, PLAIN_SIGNALS), (self.with_partners, PARTNER_SIGNALS)):
+            if curve is not None and len(curve.weights) != len(signals):
+                raise ValueError(f"a calibration has {len(curve.weights)} weights for the signals {signals}")
+
+    def probability(self, signals: Values) -> Values:
+        """Return the probability (n,) float32 that each hit fits, from its signals (n, 4)."""
+        probabilities = self.plain.probability(signals[:, : len(PLAIN_SIGNALS)])
+        known = np.isfinite(signals[:, -1])
+        if self.with_partners is not None and known.any():
+            probabilities[known] = self.with_partners.probability(signals[known])
+        return probabilities.astype(np.float32)
+
+
+Calibrations = dict[Direction, HitCalibration]
+
+
+class Gatherable(Protocol):
+    """What is needed of a table of stored vectors."""
+
+    @property
+    def rows(self) -> int:
+        """How many vectors there are."""
+
+    def gather(self, row_ids: Rows) -> NDArray[np.float16]:
+        """Vectors of these rows, in this order, `row_ids.shape + (dim,)`."""
+
+
+class Judged(NamedTuple):
+    """What hits are judged by: the vectors of both collections, and who belongs to whom.
+
+    Attributes:
+        hits: The vectors of the collection that is searched.
+        others: Those of the other; None where the index has none.
+        partners: Of the rows of the collection that is searched; None where the index has no pairs.
+    """
+
+    hits: Gatherable
+    others: Gatherable | None
+    partners: Partners | None
+
+    def background(self) -> Values:
+        """Return the rows that stand for the whole collection, (n, dim), evenly spaced."""
+        step = max(1, -(-self.hits.rows // _BACKGROUND_ROWS))
+        return to_float32(self.hits.gather(np.arange(0, self.hits.rows, step, dtype=np.int64)))
+
+    def signals(self, query: Values, rows: Rows, scores: Values, background: Values, own: int = -1) -> Values:
+        """Return the signals of the hits of one query, (k, 4); `lead` and `partner` are NaN for hits without partners.
+
+        Args:
+            query: (dim,), unit length.
+            rows: (k,) row ids of the hits.
+            scores: (k,) their cosines.
+            background: From `background`.
+            own: A row of the other collection that is left out of the partners: the query itself.
+        """
+        cosines = background @ query
+        spread = max(float(cosines.std()), 1e-6)
+        signals = np.full((len(rows), len(PARTNER_SIGNALS)), np.nan, dtype=np.float32)
+        signals[:, 0] = scores
+        signals[:, 1] = (scores - cosines.mean()) / spread
+        for part in _parts(len(rows)):
+            self._add_partners(signals[part], query, rows[part], own)
+        return signals
+
+    def _add_partners(self, signals: Values, query: Values, rows: Rows, own: int) -> None:
+        if self.partners is None or self.others is None:
+            return
+        positions, partners = self.partners.among(rows)
+        if own >= 0:
+            kept = partners != own
+            positions, partners = positions[kept], partners[kept]
+        if not len(partners):
+            return
+        vectors = to_float32(self.others.gather(partners))
+        hits = to_float32(self.hits.gather(rows))
+        own_cosines = np.vecdot(vectors, hits[positions])
+        starts = np.flatnonzero(np.diff(positions, prepend=-1))  # where the partners of the next hit begin
+        counts = np.diff(starts, append=len(positions))
+        known = positions[starts]
+        signals[known, 2] = signals[known, 0] - np.add.reduceat(own_cosines, starts) / counts
+        signals[known, 3] = np.maximum.reduceat(vectors @ query, starts)
+
+
+def _parts(count: int) -> Iterator[slice]:
+    return (slice(start, start + _HITS_AT_ONCE) for start in range(0, count, _HITS_AT_ONCE))
+
+
+def other_collection(collection: Collection) -> Collection:
+    """Return the other half of an index."""
+    return "texts" if collection == "images" else "images"
