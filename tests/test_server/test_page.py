@@ -6,9 +6,12 @@ import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from served_index import Served
+
+from searcher import Query, Searcher
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page is tested in a browser by playwright")
 CHROMIUM = Path("/usr/bin/chromium")
@@ -24,6 +27,7 @@ VIEWS = {
     "error": "/?q=red&where=widht+%3E+3",
     "empty": "/?q=red&where=width+%3E+9999",
     "gone": "/?image=unknown",
+    "composed": "/?q=red&part=-0.5*text:a+long+text+of+what+nobody+wants+to+see+here&part=images:blue/0002.png",
 }
 
 # Each visible text beside what is behind it, by the formula of WCAG 2: (lighter + 0.05) / (darker + 0.05).
@@ -207,10 +211,103 @@ def test_a_click_gives_more_like_it_and_its_texts(visit: Visit) -> None:
 def test_more_is_shown_when_asked(visit: Visit) -> None:
     page = visit.page
     page.goto("/?q=red")
+    first = captions(page)
     page.get_by_role("link", name="Show more").click()
     page.wait_for_url("**k=48*")
-    assert len(captions(page)) == 40
+    assert page.locator("h2").first.inner_text() == "40 images for “red”"
+    shown = captions(page)
+    assert (shown[:24], len(set(shown))) == (first, 40)
     assert page.get_by_role("link", name="Show more").count() == 0
+    assert page.evaluate("document.activeElement.closest('li').id") == "i25"
+    page.reload()  # the address shows the same to others
+    assert captions(page) == shown
+    assert visit.complaints == []
+
+
+def labels(page: Any) -> list[str]:
+    found: list[str] = page.locator(".chip").evaluate_all(
+        "(all) => all.map((one) => one.querySelector('.sign > span').innerText + one.querySelector('.name').innerText)"
+    )
+    return found
+
+
+def test_parts_are_added_turned_weighed_and_removed(visit: Visit, direct: Searcher) -> None:
+    page = visit.page
+    page.goto("/?q=a+red+square")
+    page.fill("#more", "blue")
+    page.get_by_role("button", name="Without").click()
+    assert labels(page) == ["−blue"]
+    hits = direct.search(Query.text("a red square") - Query.text("blue"), k=24)
+    assert captions(page) == [hit.caption for hit in hits]
+    page.get_by_role("link", name="Weight 1 of blue").click()
+    assert "part=-2*text:blue" in unquote(page.url)
+    hits = direct.search(Query.text("a red square") - 2 * Query.text("blue"), k=24)
+    assert captions(page) == [hit.caption for hit in hits]
+    page.get_by_role("link", name="Unwanted; make wanted: blue").click()
+    assert labels(page) == ["+blue"]
+    assert page.locator("h2").first.inner_text() == "24 images for “a red square + blue”"
+    page.get_by_role("link", name="Remove blue").click()
+    assert labels(page) == []
+    assert page.url.endswith("/?q=a+red+square")
+    assert visit.complaints == []
+
+
+def test_the_marked_ones_make_a_query(visit: Visit, direct: Searcher) -> None:
+    page = visit.page
+    page.goto("/?q=purple")
+    button = page.get_by_role("button", name="More like these")
+    assert not button.is_visible()
+    marks = page.locator(".images .mark input")
+    chosen = [marks.nth(number).get_attribute("value").partition(":")[2] for number in (0, 1)]
+    for number in (0, 1):
+        marks.nth(number).focus()
+        page.keyboard.press("Space")
+    button.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**part=*")
+    query = Query.text("purple") + Query.item(chosen[0]) + Query.item(chosen[1])
+    assert captions(page) == [hit.caption for hit in direct.search(query, k=24)]
+    page.fill("#q", "")
+    page.get_by_role("button", name="Search", exact=True).click()
+    query = Query.item(chosen[0]) + Query.item(chosen[1])
+    assert captions(page) == [hit.caption for hit in direct.search(query, k=24)]
+    page.get_by_role("link", name="Remove").first.click()
+    assert page.locator(".subject h2").inner_text() == "This image"  # one alone is shown itself
+
+
+def test_an_image_goes_together_with_what_is_searched(visit: Visit, folder: Path) -> None:
+    page = visit.page
+    page.goto("/?q=a+red+square&k=5")
+    page.get_by_label("together with this search").check()
+    page.set_input_files("#image", folder / "photos/yellow/0003.png")
+    page.wait_for_url("**part=image*")
+    assert labels(page) == ["+your image"]
+    assert page.locator("#q").input_value() == "a red square"
+    assert len(captions(page)) == 5
+    assert page.evaluate("document.querySelector('.chip img').naturalWidth") > 0
+    assert visit.complaints == []
+
+
+def test_nothing_but_unwanted_parts_is_an_error_that_can_be_mended(visit: Visit) -> None:
+    page = visit.page
+    assert page.goto("/?part=-text:red").status == 400
+    assert "'red' is unwanted and nothing is wanted" in page.get_by_role("alert").inner_text()
+    page.get_by_role("link", name="Unwanted; make wanted: red").click()
+    assert page.get_by_role("alert").count() == 0
+    assert "red" in captions(page)[0]
+
+
+def test_varied_results_are_switched_on_and_off(visit: Visit, direct: Searcher) -> None:
+    page = visit.page
+    page.goto("/?q=red&k=8")
+    page.get_by_label("Varied results").check()
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**diversity=0.4*")
+    expected = direct.text_to_image("red", k=24, diversity=0.4)
+    assert captions(page) == [hit.caption for hit in expected]
+    page.get_by_label("Varied results").uncheck()
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url(lambda url: "diversity" not in url)
 
 
 @pytest.mark.parametrize(
@@ -269,6 +366,13 @@ def test_it_works_without_scripts(browser: Any, server: Served, folder: Path) ->
     page.fill("#q", "orange")
     page.get_by_role("button", name="Search", exact=True).click()
     assert "orange" in captions(page)[0]
+    page.get_by_role("link", name="Show more").click()
+    assert len(captions(page)) == 16
+    assert page.locator("h2").first.inner_text() == "25 to 40 of the images for “orange”"
+    page.get_by_role("link", name="Show those before").click()
+    page.locator(".mark input").first.check()
+    page.get_by_role("button", name="Less like these").click()
+    assert labels(page)[0].startswith("−")
     page.set_input_files("#image", folder / "photos/green/0001.png")
     page.get_by_role("button", name="Search with it").click()
     assert "green" in captions(page)[0]

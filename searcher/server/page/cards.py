@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from storage.schema import Collection
 
+from ...errors import ItemNotFoundError
 from ...hits import Hit, Hits, about, plain, shown_score
 from ..snapshot import DULL_COLUMNS, HIDDEN_COLUMNS, Snapshot
-from .page_query import PageQuery
+from .page_query import PagePart, PageQuery
 
 # A banner or a tower may not take a row for itself; inside its frame it keeps its shape.
 _NARROWEST, _WIDEST = 0.5, 2.6
 _UNKNOWN_RATIO = 4 / 3
 _EXAMPLE = 40
+_LABEL = 60
 _LAST = frozenset({"row_id", "sha256", "file_bytes", "mtime_ns"})
 
 
@@ -33,6 +36,7 @@ class Card:
     width: int | None
     height: int | None
     ratio: float
+    mark: str
     score: str = ""
     rank: int = 0
     facts: Sequence[tuple[str, str]] = ()
@@ -40,15 +44,42 @@ class Card:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A heading and cards of one collection."""
+    """A heading and cards of one collection.
+
+    Attributes:
+        title: Over the cards.
+        collection: What they are of.
+        cards: The items.
+        about: How they were found.
+        before: Where the page before this one is; empty on the first.
+        more: Where the next page is; empty where there is none.
+        longer: Where this page and the next are one; empty where that would be too long.
+        filtered: Whether a filter left items out.
+        min_score: The floor below which hits were left out.
+    """
 
     title: str
     collection: Collection
     cards: Sequence[Card]
     about: str = ""
+    before: str = ""
     more: str = ""
+    longer: str = ""
     filtered: bool = False
     min_score: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chip:
+    """One part of what is searched with beside the words, and the addresses without it and with it changed."""
+
+    label: str
+    image: str
+    wanted: bool
+    weight: str
+    flip: str
+    weigh: str
+    remove: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +97,7 @@ class View:
     """All that the page shows for one address.
 
     Attributes:
+        chips: What is searched with beside the words.
         linked: Whether another site asked for it, so that nothing is searched before somebody says so.
         up: From the address to the page's own; empty where they are one.
     """
@@ -74,21 +106,48 @@ class View:
     subject: Subject | None = None
     said: str = ""
     seconds: float = 0.0
+    chips: Sequence[Chip] = ()
     linked: bool = False
     up: str = ""
 
 
-def hit_section(snapshot: Snapshot, hits: Hits, title: str, more: str, query: PageQuery) -> Section:
-    """Return a section of search results."""
+def hit_section(snapshot: Snapshot, hits: Hits, title: str, query: PageQuery, **links: str) -> Section:
+    """Return a section of search results; `links` are those of `Section`."""
     cards = [_hit_card(snapshot, hits.collection, hit, query) for hit in hits]
     return Section(
         title=title,
         collection=hits.collection,
         cards=cards,
         about=about(hits).partition(", ")[2],  # the page has said how many
-        more=more,
         filtered=bool(hits.where),
         min_score=hits.min_score,
+        **links,
+    )
+
+
+def chips(snapshot: Snapshot, query: PageQuery) -> list[Chip]:
+    """Return what is searched with beside the words, as the page shows it."""
+    return [_chip(snapshot, query, position) for position in range(len(query.beside))]
+
+
+def _chip(snapshot: Snapshot, query: PageQuery, position: int) -> Chip:
+    part = query.beside[position]
+    label, image = part.value, ""
+    if part.kind == "image":
+        label, image = "your image", f"images/{quote(part.value, safe='')}"
+    elif part.kind != "text":
+        with suppress(ItemNotFoundError):
+            collection, row = snapshot.find(part.value, None if part.kind == "item" else part.kind)
+            card = entry_card(snapshot, collection, snapshot.entries(collection, [row])[0])
+            label, image = card.caption or card.item_id, card.thumbnail if collection == "images" else ""
+    return Chip(
+        label=label if len(label) <= _LABEL else label[: _LABEL - 3] + "...",
+        image=image,
+        wanted=part.weight > 0,
+        weight=f"{abs(part.weight):g}",
+        flip=query.changed(position, part.flipped).link(),
+        weigh=query.changed(position, part.weighed).link(),
+        remove=query.changed(position, None).link(),
     )
 
 
@@ -121,6 +180,7 @@ def entry_card(snapshot: Snapshot, collection: Collection, entry: Mapping[str, A
         width=width if width and height else None,
         height=height if width and height else None,
         ratio=_ratio(width, height),
+        mark=str(PagePart(kind=collection, value=item_id)),
         facts=facts,
     )
 
@@ -136,7 +196,7 @@ def columns_of(snapshot: Snapshot, collection: Collection) -> list[tuple[str, st
 def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQuery) -> Card:
     entry = {"row_id": f"-{hit.rank}", "item_id": hit.item_id, "caption": hit.caption, **hit.metadata}
     card = entry_card(snapshot, collection, entry)
-    link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None)
+    link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None, offset=None)
     return Card(**{**vars(card), "link": link, "rank": hit.rank, "score": shown_score(hit.score)})
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import RedirectResponse, Response
@@ -17,8 +20,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from storage.errors import TwinlensError
 from storage.schema import Collection
 
+from ...compose import MOST_PARTS
 from ...query import ResolvedQuery, image_part, item_part, text_part
-from ...request import OPTIONS, SearchRequest
+from ...request import SearchRequest
 from ..api.answers import has_already, image_answer, status_of
 from ..api.request_bodies import read_form
 from ..callers import LINKED
@@ -26,8 +30,8 @@ from ..engine import Service
 from ..errors import RefusedError
 from ..image_cache import QueryImage
 from ..snapshot import Snapshot
-from .cards import Section, Subject, View, columns_of, entry_card, hit_section, sample_section
-from .page_query import MOST_K, PageQuery, page_query
+from .cards import Chip, Section, Subject, View, chips, columns_of, entry_card, hit_section, sample_section
+from .page_query import MOST_K, PagePart, PageQuery, added, page_query, view_of
 
 _KINDS = {
     "page.css": "text/css; charset=utf-8",
@@ -80,8 +84,8 @@ _SAMPLE = 24
 _BESIDE = 8
 _CAPTIONS = 10
 _POLICY = (
-    "default-src 'none'; img-src 'self'; style-src 'self' 'nonce-{nonce}'; script-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; connect-src 'self'; img-src 'self'; style-src 'self' 'nonce-{nonce}'; script-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _TITLES = {"images": "More like this", "texts": "Matching texts"}
 _GONE = "this server does not remember that image any more; drop or choose it again"
@@ -128,14 +132,18 @@ async def _page(service: Service, request: Request) -> Response:
     started = time.perf_counter()
     with service.live.acquire() as snapshot:
         try:
-            query = page_query(request.query_params)
+            query = page_query(request.query_params, request.query_params.getlist("part"))
+            if (changed := added(query, request.query_params.multi_items())) is not None:
+                return RedirectResponse(changed.link(), status_code=303)
             if LINKED in request.scope and query.kind != "nothing":
                 view = View(linked=True)
             else:
-                view = await _view(service, snapshot, query)
+                chosen = await service.engine.run("look-up", chips, snapshot, query)
+                view = View(chips=chosen)
+                view = replace(await _view(service, snapshot, query, chosen), chips=chosen)
         except TwinlensError as error:
             status, message, _ = status_of(error)
-        view = View(**{**vars(view), "seconds": time.perf_counter() - started})
+        view = replace(view, seconds=time.perf_counter() - started)
         return _rendered(service, snapshot, query, view, status, message)
 
 
@@ -145,14 +153,16 @@ async def _remember(service: Service, request: Request) -> Response:
     with service.live.acquire() as snapshot:
         query = PageQuery()
         try:
-            query = page_query({name: value for name, value in fields.items() if name in OPTIONS})
+            query = view_of(fields.get("view", ""))
             if image is None:
                 raise RefusedError(400, "no image came with the form; drop, paste or choose one")
             name = await _keep(service, snapshot, image)
         except TwinlensError as error:
             status, message, _ = status_of(error)
             return _rendered(service, snapshot, query, View(), status, message)
-    return RedirectResponse(query.link(image=name), status_code=303)
+    part = PagePart(kind="image", value=name)
+    view = query.with_beside((*query.beside, part)) if "add" in fields else replace(query, q="").with_beside([part])
+    return RedirectResponse(view.link(), status_code=303)
 
 
 async def _keep(service: Service, snapshot: Snapshot, data: bytes) -> str:
@@ -162,7 +172,7 @@ async def _keep(service: Service, snapshot: Snapshot, data: bytes) -> str:
     return service.query_images.keep(QueryImage(vector=query.vector, fingerprint=key, thumbnail=thumbnail))
 
 
-async def _view(service: Service, snapshot: Snapshot, query: PageQuery) -> View:
+async def _view(service: Service, snapshot: Snapshot, query: PageQuery, chosen: Sequence[Chip]) -> View:
     if query.kind == "nothing":
         sample = await service.engine.run("look-up", sample_section, snapshot, _SAMPLE)
         return View(sections=[sample])
@@ -170,24 +180,47 @@ async def _view(service: Service, snapshot: Snapshot, query: PageQuery) -> View:
     into = query.into or snapshot.collections[0]
     searches = [(query, into)]
     other: Collection = "texts" if into == "images" else "images"
-    if subject is not None and other in snapshot.collections:
+    if subject is not None and other in snapshot.collections and not query.offset:
         searches.append((query.with_options(k=_BESIDE, where=None), other))
     sections = await asyncio.gather(*(_section(service, snapshot, one, resolved, half) for one, half in searches))
-    return View(sections=sections, subject=subject, said=_said(sections[0], query))
+    return View(sections=sections, subject=subject, said=_said(sections[0], query, chosen))
 
 
 async def _resolve(service: Service, snapshot: Snapshot, query: PageQuery) -> tuple[ResolvedQuery, Subject | None]:
+    if query.kind == "composed":
+        return await _composed(service, snapshot, query), None
     if query.kind == "text":
         return await service.engine.resolve(snapshot, text_part(query.q)), None
     if query.kind == "item":
         resolved = await service.engine.resolve(snapshot, item_part(query.item, query.of))
         return resolved, await service.engine.run("look-up", _item_subject, snapshot, resolved)
-    image = service.query_images.find(query.image)
+    shown = Subject(title="Your image", image=f"images/{quote(query.image, safe='')}")
+    return _remembered(service, snapshot, query.image), shown
+
+
+async def _composed(service: Service, snapshot: Snapshot, query: PageQuery) -> ResolvedQuery:
+    """Return everything that is searched with as one vector."""
+    queries = [await _resolved_part(service, snapshot, part) for part in query.every[: MOST_PARTS + 1]]
+    request = SearchRequest(into=query.into, parts=tuple(one.part for one in queries))
+    return await service.engine.run("look-up", snapshot.searcher.composed, request, queries)
+
+
+async def _resolved_part(service: Service, snapshot: Snapshot, part: PagePart) -> ResolvedQuery:
+    if part.kind == "image":
+        query = _remembered(service, snapshot, part.value)
+    elif part.kind == "text":
+        query = await service.engine.resolve(snapshot, text_part(part.value))
+    else:
+        collection = None if part.kind == "item" else part.kind
+        query = await service.engine.resolve(snapshot, item_part(part.value, collection))
+    return query._replace(part=replace(query.part, weight=part.weight))
+
+
+def _remembered(service: Service, snapshot: Snapshot, name: str) -> ResolvedQuery:
+    image = service.query_images.find(name)
     if image is None or image.fingerprint != snapshot.encoding.key:
         raise RefusedError(404, _GONE)
-    part = image_part(image.thumbnail.data)
-    shown = Subject(title="Your image", image=f"images/{query.image}")
-    return ResolvedQuery(part, image.vector, "image"), shown
+    return ResolvedQuery(image_part(image.thumbnail.data), image.vector, "image")
 
 
 def _item_subject(snapshot: Snapshot, query: ResolvedQuery) -> Subject:
@@ -207,20 +240,40 @@ async def _section(
 ) -> Section:
     limit = min(MOST_K, service.settings.max_k)
     request = SearchRequest(**{**query.options, "into": into, "k": min(query.k, limit)})
+    if query.offset + request.k > service.settings.max_k:
+        most = service.settings.max_k
+        raise RefusedError(400, f"offset={query.offset} reaches beyond this server's limit of {most} hits")
+    request = replace(request, exact=True) if query.kind == "composed" else request
     hits = await service.engine.hits(snapshot, request, resolved)
-    title = {"images": "Images", "texts": "Texts"}[into] if query.kind == "text" else _TITLES[into]
+    title = {"images": "Images", "texts": "Texts"}[into] if query.kind in ("text", "composed") else _TITLES[into]
     if resolved.modality == "text" and query.kind == "item":
         title = {"images": "Matching images", "texts": "Texts like this"}[into]
-    has_more = len(hits) == request.k and request.k < limit and query.k != _BESIDE
-    return hit_section(snapshot, hits, title, query.link(k=min(2 * request.k, limit)) if has_more else "", query)
+    return hit_section(snapshot, hits, title, query, **_page_links(query, request, len(hits), service.settings.max_k))
 
 
-def _said(section: Section, query: PageQuery) -> str:
+def _page_links(query: PageQuery, request: SearchRequest, shown: int, most: int) -> dict[str, str]:
+    """Return the addresses of the pages before and after one, and of it and the next as one."""
+    if query.k == _BESIDE:
+        return {}
+    end = request.offset + request.k
+    is_last = shown < request.k or end + request.k > most
+    return {
+        "before": query.link(offset=max(0, request.offset - request.k) or None) if request.offset else "",
+        "more": "" if is_last else query.link(offset=end),
+        "longer": "" if is_last or end + request.k > MOST_K else query.link(k=end + request.k, offset=None),
+    }
+
+
+def _said(section: Section, query: PageQuery, chosen: Sequence[Chip]) -> str:
     """Return what was found, in words; a screen reader says it first."""
     count = len(section.cards)
     what = {"images": "image", "texts": "text"}[section.collection] + ("" if count == 1 else "s")
-    subject = {"text": f" for “{query.q}”", "item": " like this", "image": " like yours"}[query.kind]
-    return f"{count} {what}{subject}"
+    parts = [query.q] if query.q else []
+    parts += [f"{'+' if chip.wanted else '−'} {chip.label}" for chip in chosen]
+    composed = f" for “{' '.join(parts).removeprefix('+ ')}”"
+    subject = {"item": " like this", "image": " like yours"}.get(query.kind, composed)
+    number = f"{query.offset + 1} to {query.offset + count}" if query.offset and count else str(count)
+    return f"{number}{' of the' if query.offset else ''} {what}{subject}"
 
 
 def _rendered(

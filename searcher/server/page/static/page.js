@@ -1,4 +1,4 @@
-// The page works without this; with it an image can be dropped or pasted, and links copied.
+// The page works without this; with it an image can be dropped or pasted, more comes in place, and links are copied.
 "use strict";
 {
   const root = document.documentElement;
@@ -71,8 +71,42 @@
   };
   for (const image of document.querySelectorAll(".frame img")) {
     if (image.complete && !image.naturalWidth && image.loading !== "lazy") broken(image);
-    image.addEventListener("error", () => broken(image));
   }
+  // An error does not bubble, but it can be caught on its way down; so those that come later are seen too.
+  document.addEventListener("error", (event) => { if (event.target.matches?.(".frame img")) broken(event.target); }, true);
+
+  // The next page goes under what is there, in its order; the address then shows others the same.
+  const showMore = async (link) => {
+    const section = link.closest("section");
+    const heading = section.getAttribute("aria-labelledby");
+    const list = section.querySelector("ol");
+    const answer = await fetch(link.href, {headers: {Accept: "text/html"}});
+    if (!answer.ok) throw new Error(answer.status);
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const next = page.querySelector(`section[aria-labelledby="${heading}"]`);
+    const shown = new Set([...list.children].map((one) => one.dataset.item));
+    const fresh = [...next.querySelectorAll("ol:not(.facts ol) > li")].filter((one) => !shown.has(one.dataset.item));
+    list.append(...fresh);
+    for (const one of fresh) if (one.dataset.ratio) one.style.setProperty("--r", one.dataset.ratio);
+    if (link.dataset.longer) history.replaceState(null, "", link.dataset.longer);
+    const title = section.querySelector("h2");
+    title.textContent = title.textContent.replace(/^\d+/, list.children.length);
+    const following = next.querySelector(".more .next");
+    if (following) link.replaceWith(following); else link.remove();
+    say(`${fresh.length} more`);
+    fresh[0]?.querySelector("a").focus();
+  };
+  document.addEventListener("click", async (event) => {
+    const link = event.target.closest?.(".more .next");
+    if (!link || event.ctrlKey || event.metaKey || event.shiftKey || link.ariaBusy) return;
+    event.preventDefault();
+    link.ariaBusy = "true";
+    try {
+      await showMore(link);
+    } catch {
+      location.href = link.href;
+    }
+  });
 
   const said = document.querySelector(".head.first");
   if (said && navigator.clipboard) {
