@@ -22,7 +22,8 @@ from .files.layout import open_regular
 from .filtering.captions import any_caption_sql, names_caption
 from .filtering.cost import is_plain
 from .filtering.process import FilterProcesses, evaluate
-from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, Collection, check_names, stored
+from .metadata_columns import check_names, stored
+from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, Collection
 from .where import parse_predicate, predicate_sql, shortened
 
 

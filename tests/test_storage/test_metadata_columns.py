@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_index import tables
 
 from storage.catalog import Catalog, write_catalog
-from storage.schema import nan_as_null
+from storage.metadata_columns import nan_as_null
 
 NAN = math.nan
 NESTED: dict[pa.DataType, list[Any]] = {

@@ -82,7 +82,9 @@
     const list = section.querySelector("ol");
     const answer = await fetch(link.href, {headers: {Accept: "text/html"}});
     if (!answer.ok) throw new Error(answer.status);
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    // Its style has a nonce of its own, which this page does not know.
+    const text = (await answer.text()).replace(/<style[^]*?<\/style>/, "");
+    const page = new DOMParser().parseFromString(text, "text/html");
     const next = page.querySelector(`section[aria-labelledby="${heading}"]`);
     const shown = new Set([...list.children].map((one) => one.dataset.item));
     const fresh = [...next.querySelectorAll("ol:not(.facts ol) > li")].filter((one) => !shown.has(one.dataset.item));
