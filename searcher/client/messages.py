@@ -78,7 +78,8 @@ def hits_of_answer(request: SearchRequest, answer: Mapping[str, Any]) -> Hits:
     collection = "images" if direction.endswith("_to_image") else "texts"
     hits = tuple(_hit(one, collection) for one in found)
     choice = Choice(**{name: value for name, value in ann.items() if value is not None})
-    asked: dict[str, Any] = {one.name: getattr(request, one.name) for one in fields(Hits) if one.name in OPTIONS}
+    names = [one.name for one in fields(Hits) if one.name in OPTIONS]
+    asked: dict[str, Any] = {name: answer[name] if name in answer else getattr(request, name) for name in names}
     return Hits(
         query=_asked_with(request),
         collection=collection,  # type: ignore[arg-type]
@@ -86,7 +87,7 @@ def hits_of_answer(request: SearchRequest, answer: Mapping[str, Any]) -> Hits:
         scores=np.array([hit.score for hit in hits], dtype=np.float32),
         choice=choice,
         hits=hits,
-        **{**asked, "offset": answer["offset"]},
+        **asked,
     )
 
 

@@ -58,6 +58,8 @@ GIVEN: dict[str, Any] = {
     "offset": 2,
     "min_score": 0.9,
     "diversity": 0.5,
+    "words": "square",
+    "hybrid": None,
 }
 
 
@@ -91,6 +93,8 @@ def test_it_prints_what_a_search_of_the_index_prints(
 ) -> None:
     """Each option of `SearchRequest`, those that come later too, is passed on."""
     options = [] if name is None else flags(name)
+    if (name, by) == ("hybrid", "image"):
+        pytest.skip("an image has no words")
     query = ["a red square"] if by == "text" else ["--image", index.parent / "photos" / "red" / "0000.png"]
     there = run("--server", served.url, *query, *options)
     assert (there.exit_code, there.stderr) == (0, "")

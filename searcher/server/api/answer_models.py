@@ -79,6 +79,7 @@ class QueryAnswer(_Exact):
     min_score: float | None
     min_probability: float | None
     nothing_fits: bool = Field(description="A floor was asked for, and no hit reaches it.")
+    words: str | None = Field(description="What was looked up in captions and ids.")
     hits: list[HitAnswer]
     ann: AnnAnswer
     cursor: str | None = Field(

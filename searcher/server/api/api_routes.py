@@ -209,6 +209,7 @@ def _answer(
         "min_score": search.min_score,
         "min_probability": search.min_probability,
         "nothing_fits": hits.nothing_fits,
+        "words": hits.words,
         "hits": [shown_entry(hit.to_json()) for hit in hits],
         "ann": hits.ann,
         "cursor": next_cursor(snapshot, search, len(hits), service.settings.max_k),
