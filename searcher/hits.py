@@ -20,7 +20,6 @@ from storage.schema import ITEM_COLUMNS, Collection
 from .errors import SearchError
 from .operating_points import Choice
 from .originals import open_original, resolve_uri
-from .pages import Page
 from .query import QueryPart
 from .request import SearchRequest
 
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
     from PIL import Image
+
+    from .pages import Page
 
 # Kept out of `Hit.metadata`, since they have fields of their own.
 OWN_COLUMNS = tuple(ITEM_COLUMNS)
@@ -51,6 +52,7 @@ class Hit:
         collection: The half of the index that it is in.
         root: The folder that `uri` is relative to; None where that is not known.
         words_score: BM25 of the words that were looked up, 0 for none of them; None where none were.
+        copies: Ids of the items that it stands for, of those that the search ranked, where copies were collapsed.
     """
 
     rank: int
@@ -63,6 +65,7 @@ class Hit:
     collection: Collection = "images"
     root: Path | None = field(default=None, repr=False)
     words_score: float | None = None
+    copies: tuple[str, ...] = ()
 
     @property
     def path(self) -> Path | None:
@@ -92,6 +95,7 @@ class Hit:
         flat: dict[str, Any] = {"rank": self.rank, "item_id": self.item_id, "score": self.score}
         flat |= {} if self.probability is None else {"probability": self.probability}
         flat |= {} if self.words_score is None else {"words_score": self.words_score}
+        flat |= {"copies": self.copies} if self.copies else {}
         flat["uri"] = self.uri
         if self.collection == "images" and self.root is not None:
             flat["path"] = None if (path := self.path) is None else str(path)
@@ -216,8 +220,13 @@ def hits_of(
 ) -> Hits:
     """Return the hits of a page from its rows, their scores, and the catalog's entries of them."""
     hits = tuple(
-        replace(_hit(rank, score, entries[row], into, root), words_score=word, probability=probability)
-        for rank, (row, score, word, probability) in enumerate(page.lines(), start=request.offset + 1)
+        replace(
+            _hit(rank, score, entries[row], into, root),
+            words_score=word,
+            probability=probability,
+            copies=() if copies is None else tuple(entries[copy]["item_id"] for copy in copies.tolist()),
+        )
+        for rank, (row, score, word, probability, copies) in enumerate(page.lines(), start=request.offset + 1)
     )
     if query.kind == "composed" and choice.exact:
         choice = replace(choice, reason="no setting was measured for composed queries")

@@ -9,7 +9,6 @@ a sentence of which the captions know "a" and "in" stays with the vectors, and a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,9 @@ from storage.exact_search import score_candidates
 from storage.lexical.inverted_index import InvertedIndex, Matches
 from storage.vectors import VectorTable
 
-from .errors import QueryError, SearchError
+from .errors import SearchError
 from .operating_points import Choice
 from .pages import Ranking
-from .query import MOST_WORDS, QueryPart
-from .request import SearchRequest
 
 # R@10 of vectors, words, reciprocal ranks (k 60) and this, over 2,000 photographs of Flickr8k train with `lite`: a
 # caption as the query and the four others indexed, 21, 76, 58, 78; names and numbers in captions, 13, 100, 99, 100.
@@ -31,22 +28,6 @@ from .request import SearchRequest
 # reports on dev.
 WORDS_WEIGHT = 16.0
 _ALONE = Choice(kind="words", exact=True, reason="words alone are looked up, and no vector is compared")
-
-
-def with_words_of(request: SearchRequest, part: QueryPart) -> SearchRequest:
-    """Return a request whose words are said: for `hybrid` those of its text query.
-
-    Raises:
-        QueryError: The query has no text.
-    """
-    if not request.hybrid:
-        return request
-    parts = part.content if part.kind == "composed" else (part,)
-    texts = [one.content for one in parts if one.kind == "text" and one.weight > 0]
-    if not texts:
-        raise QueryError(f"hybrid looks up the words of a text query, and {part.label[:60]!r} is none; give words")
-    words = " ".join(filter(None, [request.words, *texts]))[:MOST_WORDS]
-    return replace(request, words=words, hybrid=False)
 
 
 def needed_words(index: InvertedIndex | None, location: str) -> InvertedIndex:

@@ -61,6 +61,14 @@ class Ranker:
             scores[low & (ids >= 0)] = -1
         return Ranking(ids, scores, choice)
 
+    def ranking(
+        self, into: Collection, direction: Direction | None, queries: Vectors | None, request: SearchRequest, count: int
+    ) -> Ranking:
+        """Return the best `k` rows of each of `count` queries: by vectors (n, dim), words, or both."""
+        if queries is None or request.words is not None:
+            return self.rank_words(into, direction, queries, request, count)
+        return self.rank(into, direction, queries, request)
+
     def rank_words(
         self, into: Collection, direction: Direction | None, queries: Vectors | None, request: SearchRequest, count: int
     ) -> Ranking:

@@ -20,7 +20,7 @@ from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collectio
 from .compose import MOST_PARTS, check_parts
 from .errors import ParameterError, QueryError
 from .options import Option, option_of
-from .query import QueryPart, image_part, item_part, shown_value, text_part, vector_part, words_part
+from .query import MOST_WORDS, QueryPart, image_part, item_part, shown_value, text_part, vector_part, words_part
 
 MAX_K = 10_000
 DEFAULT_ANN_RECALL = 0.95
@@ -38,6 +38,7 @@ class SearchOptions(TypedDict, total=False):
     diversity: float
     words: str | None
     hybrid: bool
+    collapse: bool
     ann_recall: float | None
     nprobe: int | None
     oversample: int | None
@@ -71,6 +72,9 @@ class SearchRequest:
             rank by BM25, beside a query both count (see `hybrid.WORDS_WEIGHT`). A hit's `score` stays its cosine, so
             that scores need not fall. Nothing in them is syntax.
         hybrid: Use the words of the text query as `words` too.
+        collapse: Show one of each group of copies, which stands for the others: items of the same content, and with an
+            encoder that can tell them (see `collapse.NEAR`) re-saved and resized images, and texts that differ by a
+            full stop. For `offset + k` up to 1,000.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
         nprobe: Lists visited a query (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone unless
@@ -117,6 +121,9 @@ class SearchRequest:
     hybrid: bool = field(
         default=False, metadata=option_of(bool, "Look up the words of the text query in captions and ids too.")
     )
+    collapse: bool = field(
+        default=False, metadata=option_of(bool, "Show one of each group of copies; it says how many it stands for.")
+    )
     ann_recall: float | None = field(
         default=None,
         metadata=option_of(
@@ -160,8 +167,9 @@ class SearchRequest:
             raise ParameterError(
                 f"offset={self.offset} and k={self.k} reach beyond {MAX_K:,} hits; narrow the search by where"
             )
-        if self.diversity and self.offset + self.k > _MOST_DIVERSE:
-            reach = f"diversity={self.diversity:g} is for {_MOST_DIVERSE:,} hits at most"
+        if (self.diversity or self.collapse) and self.offset + self.k > _MOST_DIVERSE:
+            name = f"diversity={self.diversity:g}" if self.diversity else "collapse"
+            reach = f"{name} is for {_MOST_DIVERSE:,} hits at most"
             raise ParameterError(f"{reach}, and offset and k reach to {self.offset + self.k:,}; ask for fewer")
 
     @property
@@ -187,10 +195,26 @@ class SearchRequest:
         """The request as it is ranked: a composed query exactly."""
         return replace(self, exact=True) if self.is_composed else self
 
+    def with_words_of(self, part: QueryPart) -> SearchRequest:
+        """Return the request whose words are said: for `hybrid` those of its text query, `part`.
+
+        Raises:
+            QueryError: The query has no text.
+        """
+        if not self.hybrid:
+            return self
+        parts = part.content if part.kind == "composed" else (part,)
+        texts = [one.content for one in parts if one.kind == "text" and one.weight > 0]
+        if not texts:
+            raise QueryError(f"hybrid looks up the words of a text query, and {part.label[:60]!r} is none; give words")
+        words = " ".join(filter(None, [self.words, *texts]))[:MOST_WORDS]
+        return replace(self, words=words, hybrid=False)
+
     @property
     def selects(self) -> bool:
-        """Whether what is shown is chosen from a ranking: by a page, a floor or diversity."""
-        return bool(self.offset or self.diversity or self.min_score is not None or self.min_probability is not None)
+        """Whether what is shown is chosen from a ranking: by a page, a floor, diversity or collapsing."""
+        floors = (self.min_score, self.min_probability)
+        return bool(self.offset or self.diversity or self.collapse or floors != (None, None))
 
     @property
     def options(self) -> dict[str, Any]:

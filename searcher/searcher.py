@@ -19,13 +19,13 @@ from storage.errors import check_keywords
 from storage.schema import COLLECTIONS, MODALITIES, TARGETS, Collection, Direction, Modality, direction_of
 from storage.store import IndexStore
 
+from .collapse import CONTENT_COLUMNS, MOST_COLLAPSED, first_copies, near_copies
 from .compose import Query, compose
 from .errors import ItemNotFoundError, ParameterError, QueryError, SearchError
 from .hits import OWN_COLUMNS, Hits, hits_of
-from .hybrid import with_words_of
 from .in_flight import InFlight
 from .originals import corpus_root
-from .pages import Page, Ranking, arrays, depth, shown_rows
+from .pages import Page, Ranking, arrays, depth, may_be_fuller, shown_rows
 from .probabilities import Probabilities, own_row
 from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
@@ -130,8 +130,8 @@ class Searcher:
         Args:
             query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
             k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
-            **options: `offset`, `where`, `min_score`, `min_probability`, `diversity`, `words`, `hybrid`, `ann_recall`,
-                `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what they mean.
+            **options: `offset`, `where`, `min_score`, `min_probability`, `diversity`, `words`, `hybrid`, `collapse`,
+                `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what they mean.
 
         Returns:
             `Hits` for one query, a list of `Hits` for several, in their order.
@@ -208,7 +208,7 @@ class Searcher:
         with self._in_flight:
             resolved = iter(self._resolve([part for one in requests for part in one.parts or (one.part,)]))
             queries = [self.composed(one, list(islice(resolved, len(one.parts)))) for one in requests]
-            ranked = [with_words_of(one.ranked, query.part) for one, query in zip(requests, queries, strict=True)]
+            ranked = [one.ranked.with_words_of(query.part) for one, query in zip(requests, queries, strict=True)]
             hits = self._answer_all(ranked, queries)
         return hits[0] if isinstance(request, SearchRequest) else hits
 
@@ -271,11 +271,10 @@ class Searcher:
         self._check_direction(into, direction)
         with self._in_flight:
             queries = unit_rows(vectors, self._encoder.dim)
-            ranking = self._ranking(into, direction, queries, replace(request, k=depth(request), offset=0))
+            ranking, pages = self._ranked(into, direction, queries, request, [()] * len(queries))
             table = self._version.vectors(into)
-            if ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0 and not request.selects:
+            if not request.selects and ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0:
                 return table.item_ids(ranking.row_ids), ranking.scores
-            pages = shown_rows(ranking, request, [()] * len(queries), table.gather)
             if request.min_probability is not None:
                 pages = self._probabilities.judged(into, direction, request, queries, pages, [-1] * len(queries))
             row_ids, scores = arrays(pages, request.k)
@@ -297,11 +296,8 @@ class Searcher:
             modality = queries[0].modality
             direction = None if modality is None else direction_of(modality, into)
             own = [query.rows_in(into) for query in queries]
-            # An item finds itself first, and is dropped again.
-            deeper = replace(request, k=depth(request, own=max(map(len, own))), offset=0)
             vectors = None if queries[0].part.kind == "words" else np.stack([query.vector for query in queries])
-            ranking = self._ranking(into, direction, vectors, deeper, len(queries))
-            pages = shown_rows(ranking, request, own, self._version.vectors(into).gather)
+            ranking, pages = self._ranked(into, direction, vectors, request, own)
             if vectors is not None:
                 others = [own_row(query, into) for query in queries]
                 pages = self._probabilities.judged(into, direction, request, vectors, pages, others)
@@ -373,28 +369,42 @@ class Searcher:
             queries, alone = split_queries(query)
             resolved = self._resolve([query_part(one, modality) for one in queries])
             if request.hybrid:
-                hits = self._answer_all([with_words_of(request, one.part) for one in resolved], resolved)
+                hits = self._answer_all([request.with_words_of(one.part) for one in resolved], resolved)
             else:
                 hits = self.answer(request, resolved)
         return hits[0] if alone else hits
 
-    def _ranking(
+    def _ranked(
         self,
         into: Collection,
         direction: Direction | None,
         vectors: Vectors | None,
         request: SearchRequest,
-        count: int = 0,
-    ) -> Ranking:
+        own: Sequence[Sequence[int]],
+    ) -> tuple[Ranking, list[Page]]:
+        """Return the ranking of queries, None for words alone, and the page of each, full where there are enough."""
         if vectors is not None:
             self._probabilities.check(direction, request)
         elif (request.min_score, request.min_probability) != (None, None):
             name = "min_probability" if request.min_score is None else "min_score"
             raise SearchError(f"{name} is of a cosine, and words alone have none; leave it out, or give a text beside")
-        if request.words is not None:
-            return self._ranker.rank_words(into, direction, vectors, request, count)
-        assert vectors is not None
-        return self._ranker.rank(into, direction, vectors, request)
+        # An item finds itself first, and is dropped again.
+        k = depth(request, own=max(map(len, own), default=0))
+        table = self._version.vectors(into)
+        copies = partial(self._copies, into)
+        while True:
+            deeper = replace(request, k=k, offset=0)
+            ranking = self._ranker.ranking(into, direction, vectors, deeper, len(own))
+            pages = shown_rows(ranking, request, own, table.gather, copies)
+            if not may_be_fuller(ranking, request, pages, k):
+                return ranking, pages
+            k = min(4 * k, MOST_COLLAPSED)
+
+    def _copies(self, into: Collection, rows: NDArray[np.int64], vectors: NDArray[Any]) -> NDArray[np.int64]:
+        spec = None if self.manifest.encoder is None else self.manifest.encoder.spec
+        known = [name for name in CONTENT_COLUMNS if name in dict(self._version.catalog.columns(into))]
+        catalog = self._version.catalog
+        return first_copies(vectors, near_copies(into, spec), lambda at: catalog.rows(into, rows[at], known))
 
     def _resolve(self, parts: Sequence[QueryPart]) -> list[ResolvedQuery]:
         vectors = self._encoder.encode(parts)
@@ -415,7 +425,8 @@ class Searcher:
 
     def _entries(self, into: Collection, pages: Sequence[Page], columns: list[str]) -> dict[int, dict[str, Any]]:
         # `np.unique` would import numpy.ma, a tenth of the time that a search from the command line takes.
-        rows = np.array(sorted({row for page in pages for row in page.row_ids.tolist()}), dtype=np.int64)
+        shown = [rows for page in pages for rows in (page.row_ids, *(() if page.copies is None else page.copies))]
+        rows = np.array(sorted({row for part in shown for row in part.tolist()}), dtype=np.int64)
         return dict(zip(rows.tolist(), self._version.catalog.rows(into, rows, columns), strict=True))
 
     def _metadata_columns(self, into: Collection, request: SearchRequest) -> list[str]:

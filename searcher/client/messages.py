@@ -148,6 +148,7 @@ def _asked_with(request: SearchRequest) -> QueryPart:
 
 def _hit(given: Mapping[str, Any], collection: Any) -> Hit:
     own = {name: value for name, value in given.items() if name in _OWN}
+    copies = own.pop("copies", ())
     metadata = {
         name.removeprefix("metadata.") if name.removeprefix("metadata.") in _OWN else name: value
         for name, value in given.items()
@@ -156,6 +157,7 @@ def _hit(given: Mapping[str, Any], collection: Any) -> Hit:
     score = math.nan if given["score"] is None else float(given["score"])
     return Hit(
         **{**own, "rank": int(given["rank"]), "item_id": str(given["item_id"]), "score": score},
+        copies=tuple(copies),
         metadata=metadata,
         collection=collection,
     )

@@ -19,7 +19,6 @@ from storage.errors import TwinlensError
 from storage.schema import Collection, Direction, direction_of
 
 from ..hits import Hits
-from ..hybrid import with_words_of
 from ..query import QueryPart, ResolvedQuery
 from ..query_encoder import unit_rows
 from ..request import SearchRequest
@@ -231,7 +230,7 @@ class Engine:
         into = request.into or snapshot.collections[0]
         if request.where is not None:
             await self.prepare_filter(snapshot, into, request.where)
-        request = with_words_of(request, query.part)
+        request = request.with_words_of(query.part)
         hits = await self.answer(snapshot, replace(request, parts=(), into=into), query)
         snapshot.remember(hits.collection, hits.item_ids.tolist(), hits.row_ids.tolist())
         return hits

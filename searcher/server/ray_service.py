@@ -137,8 +137,8 @@ class RayEngine(Engine):
         into = request.into or snapshot.collections[0]
         # A page of all indexes together is cut from the first hits of each.
         alone = len(self._replicas) == 1
-        if (request.diversity or request.words is not None) and not alone:
-            name = "diversity" if request.diversity else "words"
+        if (request.diversity or request.collapse or request.words is not None) and not alone:
+            name = "diversity" if request.diversity else "collapse" if request.collapse else "words"
             raise SearchError(f"{name} ranks within one index, and several are served here; leave it out")
         deeper = request if alone else replace(request, k=request.k + request.offset, offset=0)
         offsets = [snapshot.offset(into, position) for position in range(len(self._replicas))]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 from itertools import pairwise
 
 LONGEST_TERM = 64
@@ -28,26 +29,31 @@ _SPACELESS = (
 _MARKS = "\u0900-\u0963\u0966-\u0dff"
 _LETTER = rf"(?:(?![{_SPACELESS}])(?:[^\W_]|[{_MARKS}]))"
 _JOINT = r"(?:[-_'\u2019\u2010\u2011]|(?<=\d)\.(?=\d))"
-_RUNS = re.compile(rf"[{_SPACELESS}]+|{_LETTER}+(?:{_JOINT}{_LETTER}+)*")
 _ASCII_RUNS = re.compile(r"[a-z0-9]+(?:(?:[-_']|(?<=\d)\.(?=\d))[a-z0-9]+)*")
 _PARTS = re.compile(_JOINT)
-_SPLIT = re.compile(rf"[{_SPACELESS}]")
 # Of Latin, Greek and Cyrillic, and the points of Hebrew and Arabic.
-_ACCENTS = re.compile("[\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670]")
+_ACCENTS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u0610-\u061a\u0640\u064b-\u065f\u0670"
+
+
+@cache
+def _patterns() -> tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str]]:
+    """Return what finds accents, runs, and a character of a script without spaces; compiled for texts that need it."""
+    runs = rf"[{_SPACELESS}]+|{_LETTER}+(?:{_JOINT}{_LETTER}+)*"
+    return re.compile(f"[{_ACCENTS}]"), re.compile(runs), re.compile(f"[{_SPACELESS}]")
 
 
 def terms(text: str) -> list[str]:
     """Return the terms of a text in order, as often as they occur; empty for one without letters and digits."""
     if text.isascii():
-        runs = _ASCII_RUNS.findall(text.lower())
-    else:
-        plain = _ACCENTS.sub("", unicodedata.normalize("NFKD", text).casefold())
-        runs = _RUNS.findall(unicodedata.normalize("NFC", plain))
-    found: list[str] = []
-    for run in runs:
-        if run.isalnum() and (run.isascii() or not _SPLIT.match(run)):
-            found.append(run[:LONGEST_TERM])
-        elif _SPLIT.match(run):
+        found: list[str] = []
+        for run in _ASCII_RUNS.findall(text.lower()):
+            found += [run[:LONGEST_TERM]] if run.isalnum() else _joined(run)
+        return found
+    accents, runs, spaceless = _patterns()
+    plain = unicodedata.normalize("NFC", accents.sub("", unicodedata.normalize("NFKD", text).casefold()))
+    found = []
+    for run in runs.findall(plain):
+        if spaceless.match(run):
             found += [*run, *map("".join, pairwise(run))]
         else:
             found += _joined(run)

@@ -60,6 +60,7 @@ GIVEN: dict[str, Any] = {
     "diversity": 0.5,
     "words": "square",
     "hybrid": None,
+    "collapse": None,
 }
 
 
