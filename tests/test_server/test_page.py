@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from served_index import Served
+from colour import ColourEncoder
+from served_index import Served, colour_index, serving
 
 from searcher import Query, Searcher
 
@@ -295,6 +296,39 @@ def test_nothing_but_unwanted_parts_is_an_error_that_can_be_mended(visit: Visit)
     page.get_by_role("link", name="Unwanted; make wanted: red").click()
     assert page.get_by_role("alert").count() == 0
     assert "red" in captions(page)[0]
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server of enough pairs to tell what fits."""
+    with serving(colour_index(tmp_path_factory.mktemp("fitted"), 64), encoder=ColourEncoder()) as server:
+        yield server
+
+
+def test_what_fits_less_likely_than_not_is_below_a_line(browser: Any, fitted: Served) -> None:
+    visit = Visit(browser, fitted.url)
+    page = visit.page
+    hits = fitted.ask(text="a red square", k=24)["hits"]
+    fitting = [hit["probability"] >= 0.5 for hit in hits]
+    assert 0 < sum(fitting) < 24
+    page.goto("/?q=a+red+square")
+    page.wait_for_load_state("networkidle")
+    assert page.locator(".images li").nth(sum(fitting)).inner_text() == "Less likely than not to fit:"
+    assert page.locator(".images li.weak").count() == 24 - sum(fitting)
+    assert page.locator(".images .foot span[title='how likely it fits']").first.inner_text().endswith("%")
+    page.get_by_role("link", name="Show more").click()
+    page.wait_for_url("**k=48*")
+    assert page.locator(".below").count() == 1
+    assert page.locator("h2").first.inner_text().startswith("48 images")
+    assert [one for one in page.evaluate(CONTRAST) if one[0] < 4.5] == []
+    page.goto("/?q=a+red+square&min_probability=0.5")
+    assert len(captions(page)) == sum(fitting)
+    page.goto("/?q=something+quite+else&min_probability=0.9")
+    assert page.locator(".empty").inner_text().startswith("Nothing in this index fits.")
+    page.get_by_role("link", name="Show the nearest all the same").click()
+    assert page.locator(".images li").first.inner_text().startswith("Nothing in this index seems to fit")
+    assert visit.complaints == []
+    visit.context.close()
 
 
 def test_varied_results_are_switched_on_and_off(visit: Visit, direct: Searcher) -> None:

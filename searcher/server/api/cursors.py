@@ -21,7 +21,9 @@ _LAYOUT = struct.Struct(">8s8sI")
 
 
 def next_cursor(snapshot: Snapshot, search: SearchRequest, shown: int, most: int) -> str | None:
-    """Return the cursor of the page after one; None where this one was not full, or the next reaches beyond `most`.
+    """Return the cursor of the page after one; None where this one was the last, or the next reaches beyond `most`.
+
+    Of a search with a floor of probability a page may have fewer hits than `k`, and the next one some all the same.
 
     Args:
         snapshot: The index that was searched.
@@ -30,7 +32,8 @@ def next_cursor(snapshot: Snapshot, search: SearchRequest, shown: int, most: int
         most: How deep the server lets a search reach.
     """
     offset = search.offset + search.k
-    if shown < search.k or offset + search.k > most:
+    is_last = shown == 0 if search.min_probability is not None else shown < search.k
+    if is_last or offset + search.k > most:
         return None
     packed = _LAYOUT.pack(snapshot.identity[:8], _digest(search), offset)
     return urlsafe_b64encode(packed).rstrip(b"=").decode("ascii")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -20,6 +20,7 @@ _NARROWEST, _WIDEST = 0.5, 2.6
 _UNKNOWN_RATIO = 4 / 3
 _EXAMPLE = 40
 _LABEL = 60
+_EVEN = 0.5
 _LAST = frozenset({"row_id", "sha256", "file_bytes", "mtime_ns"})
 
 
@@ -39,6 +40,8 @@ class Card:
     mark: str
     score: str = ""
     rank: int = 0
+    fit: str = ""
+    weak: bool = False
     facts: Sequence[tuple[str, str]] = ()
 
 
@@ -55,7 +58,8 @@ class Section:
         more: Where the next page is; empty where there is none.
         longer: Where this page and the next are one; empty where that would be too long.
         filtered: Whether a filter left items out.
-        min_score: The floor below which hits were left out.
+        nothing_fits: Whether a floor was asked for that no hit reaches.
+        line: How many cards come before those that fit less likely than not; None where none do, or it is not known.
     """
 
     title: str
@@ -66,7 +70,8 @@ class Section:
     more: str = ""
     longer: str = ""
     filtered: bool = False
-    min_score: float | None = None
+    nothing_fits: bool = False
+    line: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,8 @@ def hit_section(snapshot: Snapshot, hits: Hits, title: str, query: PageQuery, **
         cards=cards,
         about=about(hits).partition(", ")[2],  # the page has said how many
         filtered=bool(hits.where),
-        min_score=hits.min_score,
+        nothing_fits=hits.nothing_fits,
+        line=_line(cards),
         **links,
     )
 
@@ -197,7 +203,15 @@ def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQ
     entry = {"row_id": f"-{hit.rank}", "item_id": hit.item_id, "caption": hit.caption, **hit.metadata}
     card = entry_card(snapshot, collection, entry)
     link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None, offset=None)
-    return Card(**{**vars(card), "link": link, "rank": hit.rank, "score": shown_score(hit.score)})
+    fit = "" if hit.probability is None else f"{hit.probability:.0%}"
+    weak = hit.probability is not None and hit.probability < _EVEN
+    return replace(card, link=link, rank=hit.rank, score=shown_score(hit.score), fit=fit, weak=weak)
+
+
+def _line(cards: Sequence[Card]) -> int | None:
+    """Return the position after the last card that fits; None where that is the end."""
+    last = max((position for position, card in enumerate(cards, start=1) if not card.weak), default=0)
+    return last if last < len(cards) else None
 
 
 def _ratio(width: Any, height: Any) -> float:

@@ -256,7 +256,8 @@ def _page_links(query: PageQuery, request: SearchRequest, shown: int, most: int)
     if query.k == _BESIDE:
         return {}
     end = request.offset + request.k
-    is_last = shown < request.k or end + request.k > most
+    # With a floor of probability a page may have fewer hits, and the next one some all the same.
+    is_last = (shown < request.k and request.min_probability is None) or not shown or end + request.k > most
     return {
         "before": query.link(offset=max(0, request.offset - request.k) or None) if request.offset else "",
         "more": "" if is_last else query.link(offset=end),

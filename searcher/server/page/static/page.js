@@ -87,16 +87,17 @@
     const page = new DOMParser().parseFromString(text, "text/html");
     const next = page.querySelector(`section[aria-labelledby="${heading}"]`);
     const shown = new Set([...list.children].map((one) => one.dataset.item));
-    const fresh = [...next.querySelectorAll("ol:not(.facts ol) > li")].filter((one) => !shown.has(one.dataset.item));
+    const fresh = [...next.querySelectorAll("ol:not(.facts ol) > li")].filter((one) => one.dataset.item ? !shown.has(one.dataset.item) : !list.querySelector(".below"));
     list.append(...fresh);
     for (const one of fresh) if (one.dataset.ratio) one.style.setProperty("--r", one.dataset.ratio);
     if (link.dataset.longer) history.replaceState(null, "", link.dataset.longer);
     const title = section.querySelector("h2");
-    title.textContent = title.textContent.replace(/^\d+/, list.children.length);
+    title.textContent = title.textContent.replace(/^\d+/, list.querySelectorAll("[data-item]").length);
     const following = next.querySelector(".more .next");
     if (following) link.replaceWith(following); else link.remove();
-    say(`${fresh.length} more`);
-    fresh[0]?.querySelector("a").focus();
+    const items = fresh.filter((one) => one.dataset.item);
+    say(`${items.length} more`);
+    items[0]?.querySelector("a").focus();
   };
   document.addEventListener("click", async (event) => {
     const link = event.target.closest?.(".more .next");
