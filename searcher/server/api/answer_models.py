@@ -53,6 +53,7 @@ class HitAnswer(BaseModel):
     )
     words_score: float = Field(default=0.0, description="BM25 of the words that were looked up, where any were.")
     caption: str | None
+    copies: list[str] = Field(default=[], description="Item ids that it stands for, where copies were collapsed.")
 
 
 class AnnAnswer(_Exact):

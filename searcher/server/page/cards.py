@@ -42,6 +42,7 @@ class Card:
     rank: int = 0
     fit: str = ""
     weak: bool = False
+    copies: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
 
 
@@ -205,7 +206,7 @@ def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQ
     link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None, offset=None)
     fit = "" if hit.probability is None else f"{hit.probability:.0%}"
     weak = hit.probability is not None and hit.probability < _EVEN
-    return replace(card, link=link, rank=hit.rank, score=shown_score(hit.score), fit=fit, weak=weak)
+    return replace(card, link=link, rank=hit.rank, score=shown_score(hit.score), fit=fit, weak=weak, copies=hit.copies)
 
 
 def _line(cards: Sequence[Card]) -> int | None:
