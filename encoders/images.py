@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from storage.arguments import check_arguments
+from storage.arguments import check_arguments, check_fields, exits_as_typed_wrong
 from storage.schema import ImageInfo
 
 from .decode_cost import check_cost, check_pieces, timed
@@ -129,8 +129,9 @@ class DecodeLimits:
     max_seconds: float = 4.0
     formats: tuple[str, ...] = FORMATS
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(DecodeLimits, vars(self), EncoderError)
+        check_fields(self, EncoderError)
 
 
 Pixels = TypeVar("Pixels")

@@ -12,7 +12,7 @@ import numpy as np
 
 from encoders import DecodeLimits
 from storage import Manifest
-from storage.arguments import check_arguments
+from storage.arguments import check_fields, exits_as_typed_wrong
 from storage.schema import AnnKind
 
 from .corpus import SourceOptions
@@ -103,8 +103,9 @@ class BuildConfig:
     portable: bool = False
     words_columns: tuple[str, ...] = ()
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(BuildConfig, vars(self), BuildError)
+        check_fields(self, BuildError)
         object.__setattr__(self, "words_columns", tuple(self.words_columns))
         for name in POSITIVE_INTEGERS:
             value = getattr(self, name)

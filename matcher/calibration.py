@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.arguments import check_arguments
+from storage.arguments import check_fields, exits_as_typed_wrong
 from storage.logistic import fit_logistic, sigmoid
 
 from .errors import CalibrationError
@@ -51,13 +51,14 @@ class Calibration:
     fingerprint: str | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
         """Refuse what is no calibration.
 
         Raises:
             CalibrationError: A value is not in its range; the message says which.
         """
-        check_arguments(Calibration, vars(self), CalibrationError)
+        check_fields(self, CalibrationError)
         check_threshold(self.threshold)
         values = np.array([self.slope, self.intercept, *(value for knot in self.knots for value in knot)])
         if not np.isfinite(values).all():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.arguments import check_arguments
+from storage.arguments import check_fields, exits_as_typed_wrong
 
 from .errors import CalibrationError
 
@@ -31,13 +31,14 @@ class Sampling:
     most: int = 10_000
     seed: int = 0
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
         """Refuse what cannot be drawn.
 
         Raises:
             CalibrationError: A value is out of range.
         """
-        check_arguments(Sampling, vars(self), CalibrationError)
+        check_fields(self, CalibrationError)
         if not 0 < self.hard_share <= 1:
             raise CalibrationError(f"hard_share={self.hard_share!r} is no share; give a number above 0, at most 1")
         if self.most < 1:

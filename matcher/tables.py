@@ -22,7 +22,7 @@ from indexer.corpus.item import is_visible
 from indexer.corpus.tables.cells import ImageCell, image_cells
 from indexer.corpus.tables.column_types import to_values
 from indexer.corpus.tables.table import read_columns
-from storage.arguments import check_arguments
+from storage.arguments import check_fields, exits_as_typed_wrong
 
 from .errors import DataError, MatcherError
 
@@ -386,13 +386,14 @@ class Roles:
     root: str | Path | None = None
     quoting: str = "auto"
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
         """Refuse roles that contradict each other.
 
         Raises:
             MatcherError: A name or a kind cannot be used; the message says which.
         """
-        check_arguments(Roles, vars(self), MatcherError)
+        check_fields(self, MatcherError)
         named = {"query": self.query, "response": self.response, "label": self.label}
         for role, name in named.items():
             if name == "":

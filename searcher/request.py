@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.arguments import check_arguments
+from storage.arguments import check_fields
 from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collection, Modality
 
 from .compose import MOST_PARTS, check_parts
@@ -153,7 +153,7 @@ class SearchRequest:
             value = getattr(self, name)
             if value is not default:
                 option.check(name, value)
-        check_arguments(SearchRequest, vars(self), ParameterError)
+        check_fields(self, ParameterError)
         if self.words is not None:
             alone = words_part(self.words)
             object.__setattr__(self, "parts", self.parts or (alone,))

@@ -7,13 +7,17 @@ import functools
 import os
 import reprlib
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 import numpy as np
+
+from .errors import TwinlensError
 
 _BUILT_IN = (str, bytes, int, float, list, tuple, dict, set, NoneType)
 _SHOWN = reprlib.Repr()
@@ -39,6 +43,29 @@ def check_arguments(of: Callable[..., Any], given: Mapping[str, Any], error: Cal
             raise error(f"{name} is {shown}{typed}; {'choose' if kind.types else 'give'} {kind.words}")
 
 
+def check_fields(options: Any, error: Callable[[str], Exception]) -> None:
+    """Check the fields of a frozen dataclass by `check_arguments`, from its `__post_init__`; paths become a `Path`."""
+    kind: Callable[..., Any] = type(options)
+    check_arguments(kind, vars(options), error)
+    for name in _path_fields(kind):
+        if isinstance(given := getattr(options, name), str | os.PathLike):
+            object.__setattr__(options, name, Path(given))
+
+
+def exits_as_typed_wrong(check: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Give whatever error a `__post_init__` raises the exit code 2: options that cannot be were typed wrong."""
+
+    @functools.wraps(check)
+    def checked(options: Any) -> None:
+        try:
+            check(options)
+        except TwinlensError as error:
+            error.exit_code = 2
+            raise
+
+    return checked
+
+
 @dataclass(frozen=True)
 class _Kind:
     """What is expected, as a test and in words; `types` are those of the choices, where there are any."""
@@ -50,14 +77,23 @@ class _Kind:
 
 @functools.cache
 def _kinds(of: Callable[..., Any]) -> dict[str, _Kind]:
-    owners = [one for one in reversed(of.__mro__) if one is not object] if isinstance(of, type) else [of]
     kinds: dict[str, _Kind] = {}
-    for owner in owners:
+    for owner in _owners(of):
         names = vars(sys.modules[owner.__module__])
         for name, text in getattr(owner, "__annotations__", {}).items():
             kinds[name] = _kind(str(text), names)
     kinds.pop("return", None)
     return kinds
+
+
+def _owners(of: Callable[..., Any]) -> list[Any]:
+    return [one for one in reversed(of.__mro__) if one is not object] if isinstance(of, type) else [of]
+
+
+@functools.cache
+def _path_fields(kind: Callable[..., Any]) -> tuple[str, ...]:
+    annotations = ChainMap(*(vars(one).get("__annotations__", {}) for one in _owners(kind)))
+    return tuple(name for name, text in annotations.items() if {*str(text).split(" | ")} <= {"Path", "None"})
 
 
 def _kind(text: str, names: Mapping[str, Any]) -> _Kind:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from storage.arguments import check_arguments
+from storage.arguments import check_fields, exits_as_typed_wrong
 
 from .errors import TrainingError
 
@@ -97,8 +97,9 @@ class FitConfig:
     precision: str = "auto"
     seed: int = 0
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(type(self), vars(self), TrainingError)
+        check_fields(self, TrainingError)
         for name in _AT_LEAST_ONE:
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -20,7 +20,7 @@ from indexer.corpus.item import Item, LazyBytes, Rejection
 from indexer.corpus.remote.fetch import FETCHES, WebImage
 from indexer.corpus.tables.columns import IMAGE_NAMES, TEXT_NAMES, first_of
 from indexer.corpus.tables.table import open_records, table_suffix
-from storage.arguments import check_arguments
+from storage.arguments import check_arguments, check_fields, exits_as_typed_wrong
 from storage.errors import DuplicateItemError
 
 from .errors import ExamplesError
@@ -60,13 +60,14 @@ class CaptionedImages:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=(), compare=False)
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
         if isinstance(self.captions, list | tuple):
             # Before the check of types, which cannot say which image it is.
             for row, texts in enumerate(self.captions):
                 if isinstance(texts, str | list | tuple):
                     _check_captions(row, texts)
-        check_arguments(CaptionedImages, vars(self), ExamplesError)
+        check_fields(self, ExamplesError)
         if len(self.images) != len(self.captions):
             counts = f"{len(self.images)} images and {len(self.captions)} lists of captions"
             raise ExamplesError(f"{counts} do not go together; give one list of captions for each image")
@@ -99,8 +100,9 @@ class PairSet:
     left_kind: Kind = "text"
     right_kind: Kind = "image"
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(PairSet, vars(self), ExamplesError)
+        check_fields(self, ExamplesError)
         labels = self.labels if self.labels is not None else [1] * len(self.left)
         if not len(self.left) == len(self.right) == len(labels):
             counts = f"{len(self.left)} left, {len(self.right)} right and {len(labels)} labels"

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from storage.arguments import check_arguments
+from storage.arguments import check_fields, exits_as_typed_wrong
 from storage.schema import Collection
 
 from ..errors import SourceError
@@ -299,5 +299,6 @@ class SourceOptions:
     allow_urls: bool = False
     allow_private: bool = False
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(SourceOptions, vars(self), SourceError)
+        check_fields(self, SourceError)

@@ -11,7 +11,7 @@ from typing import Any
 from evaluation import Bootstrap, HubCorrection, Protocol, evaluate_embeddings
 from evaluation.evaluate import evaluate_folds
 from evaluation.protocol import ProtocolName, check_dialect, in_dialect, needed_depths
-from storage.arguments import check_arguments
+from storage.arguments import check_arguments, check_fields, exits_as_typed_wrong
 from storage.schema import COLLECTIONS
 from storage.store import IndexStore
 from storage.version import IndexVersion
@@ -53,6 +53,7 @@ class EvaluateOptions:
     version: int | None = None
     ann_recall: float | None = None
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
         """Refuse what no index can do.
 
@@ -60,7 +61,7 @@ class EvaluateOptions:
             EvaluationError: A value is outside its range; the message names both.
             SearchError: `ann_recall` is no share.
         """
-        check_arguments(EvaluateOptions, vars(self), EvaluationError)
+        check_fields(self, EvaluationError)
         if not self.k:
             raise EvaluationError("k is empty; give at least one depth, such as 1,5,10")
         for depth in self.k:

@@ -129,6 +129,13 @@ def test_numbers_of_numpy_lists_and_paths_are_taken(tmp_path: Path) -> None:
     _example(number=3)
 
 
+def test_a_path_given_as_a_text_becomes_a_path() -> None:
+    assert SourceOptions(root="photos").root == Path("photos")  # type: ignore[arg-type]
+    assert SourceOptions().root is None
+    files = EmbeddingFiles(vectors="a.npy", ids="b.txt")  # type: ignore[arg-type]
+    assert (files.vectors, files.ids, files.table) == (Path("a.npy"), Path("b.txt"), None)
+
+
 @pytest.mark.parametrize(
     ("given", "told"),
     [
@@ -149,3 +156,20 @@ def test_the_error_names_value_type_and_what_is_expected(given: dict[str, Any], 
 def test_a_large_value_is_shown_in_part() -> None:
     with pytest.raises(ValueError, match=r"^count is .{1,200}, of type ndarray; give a whole number$"):
         _example(count=np.zeros((1000, 1000)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: BuildConfig(seed=-1),
+        lambda: EvaluateOptions(k=()),
+        lambda: FitConfig(epochs=0),
+        lambda: HremConfig(dim=0),
+        lambda: Sampling(hard_share=2),
+        lambda: SearchRequest(k=0),
+    ],
+)
+def test_options_that_cannot_be_end_a_command_as_typed_wrong(make: Callable[[], Any]) -> None:
+    with pytest.raises(TwinlensError) as caught:
+        make()
+    assert caught.value.exit_code == 2

@@ -125,6 +125,17 @@ def test_a_picture_of_a_table_is_found_under_the_spelling_that_it_has_there(buck
     assert (counts.images, counts.texts, counts.pairs, counts.rejected) == (3, 5, 5, 0)
 
 
+def test_a_name_with_the_sign_that_parts_names_is_one_image(bucket: Any, tmp_path: Path) -> None:
+    for name in ("two; one.png", "a;b;c.png", "d.png"):
+        bucket.pipe(f"/shop/photos/{name}", paint(tmp_path / "one.png", "red").read_bytes())
+    cells = ["photos/two; one.png", "photos/d.png;photos/a;b;c.png;photos/red.png"]
+    lines = [json.dumps({"image": cell, "text": f"text {number}"}) for number, cell in enumerate(cells)]
+    bucket.pipe("/shop/named.jsonl", "\n".join(lines).encode())
+    report = build_index("memory://shop/named.jsonl", tmp_path / "out", encoder=ColourEncoder())
+    counts = report.manifest.counts
+    assert (counts.images, counts.texts, counts.rejected) == (4, 2, 0)
+
+
 def test_a_picture_that_is_not_there_is_rejected_and_counted(bucket: Any, tmp_path: Path) -> None:
     bucket.rm("/shop/photos/blue.png")
     report = build_index("memory://shop/products.jsonl", tmp_path / "out", encoder=ColourEncoder())

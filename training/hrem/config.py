@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from storage.arguments import check_arguments
+from storage.arguments import check_fields, exits_as_typed_wrong
 
 from ..errors import TrainingError
 
@@ -123,8 +123,9 @@ class HremConfig:
     precision: str = "auto"
     seed: int = 0
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(HremConfig, vars(self), TrainingError)
+        check_fields(self, TrainingError)
         if self.precision not in _PRECISIONS:
             raise TrainingError(f"precision is {self.precision!r}; choose one of {', '.join(_PRECISIONS)}")
         for names, least, greatest in _RANGES:

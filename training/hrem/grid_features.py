@@ -23,7 +23,7 @@ from encoders.device import Placement, choose_device
 from encoders.lite import ConseTrunk
 from encoders.preprocess import Preprocess
 from indexer.corpus import SourceOptions
-from storage.arguments import check_arguments
+from storage.arguments import check_arguments, check_fields, exits_as_typed_wrong
 
 from ..checkpoint import new_folder, publish_folder
 from ..errors import ExamplesError, TrainingError
@@ -166,8 +166,9 @@ class RegionsConfig:
     device: str = "auto"
     precision: str = "auto"
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(RegionsConfig, vars(self), TrainingError)
+        check_fields(self, TrainingError)
         if self.grid is not None and self.grid < 1:
             raise TrainingError(f"grid is {self.grid!r}; give 1 or more")
         if self.dtype not in DTYPES:

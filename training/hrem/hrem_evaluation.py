@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from encoders import load_encoder
 from evaluation import evaluate_embeddings
 from evaluation.evaluate import evaluate_folds
-from storage.arguments import check_arguments
+from storage.arguments import check_arguments, check_fields, exits_as_typed_wrong
 
 from ..errors import TrainingError
 from ..report import new_figure, write_figure
@@ -157,8 +157,9 @@ class EvaluateHremOptions:
     precision: str = "fp32"
     similarities: Path | None = None
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(EvaluateHremOptions, vars(self), TrainingError)
+        check_fields(self, TrainingError)
 
 
 DEFAULTS = EvaluateHremOptions()

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from storage.arguments import check_arguments
+from storage.arguments import check_arguments, check_fields, exits_as_typed_wrong
 from storage.schema import COLLECTIONS, Collection
 
 from ...errors import SourceError
@@ -48,8 +48,9 @@ class EmbeddingFiles:
     table: Path | None = None
     text_column: str | None = None
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(EmbeddingFiles, vars(self), SourceError)
+        check_fields(self, SourceError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +74,9 @@ class EmbeddingOptions:
     normalize: bool = False
     chunk_rows: int = CHUNK_ROWS
 
+    @exits_as_typed_wrong
     def __post_init__(self) -> None:
-        check_arguments(EmbeddingOptions, vars(self), SourceError)
+        check_fields(self, SourceError)
         if self.chunk_rows < 1:
             raise SourceError(f"chunk_rows is {self.chunk_rows}; give 1 or more, or leave it out")
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import combinations, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,8 +23,8 @@ from storage.files.lock import IndexLock
 from ...errors import SourceError
 from ...progress import Progress
 from ..detect_layout import open_source
-from ..image_paths import spellings
-from ..item import SourceOptions, is_utf8, one_line, printable
+from ..image_paths import MAX_PARTS, SEPARATOR, spellings
+from ..item import Item, SourceOptions, is_utf8, one_line, printable
 from ..layouts.folder import TABLE_SUFFIXES, TEXT_SUFFIX
 from ..webdataset.shard import TAR_SUFFIX
 from .url import without_credentials
@@ -238,14 +238,27 @@ class Mirror:
 
 def _named(path: Path, options: SourceOptions, mirror: Mirror) -> Iterator[RemoteFile]:
     """The images that a table here names and that lie beside it over there."""
-    names = set()
+    rows: dict[str, list[str]] = {}
     for item in open_source(path, options).items():
-        content = getattr(item, "content", None)
-        if isinstance(content, Path) and content.is_relative_to(mirror.files):
-            names.add(content.relative_to(mirror.files).as_posix())
+        if isinstance(item, Item) and isinstance(item.content, Path) and item.content.is_relative_to(mirror.files):
+            rows.setdefault(item.location, []).append(item.content.relative_to(mirror.files).as_posix())
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        files = [file for file in pool.map(mirror.named, sorted(names)) if file is not None]
-    yield from {file.name: file for file in files}.values()
+
+        def there(names: Iterable[str]) -> dict[str, RemoteFile | None]:
+            asked = sorted(set(names))
+            return dict(zip(asked, pool.map(mirror.named, asked), strict=True))
+
+        files = there(name for names in rows.values() for name in names)
+        # What the table's reader has parted may be one name: it knows only the files that are here.
+        files |= there(
+            parted.join(names[start:end])
+            for names in rows.values()
+            if 1 < len(names) <= MAX_PARTS and any(files[name] is None for name in names)
+            for start, end in combinations(range(len(names) + 1), 2)
+            if end > start + 1
+            for parted in (SEPARATOR, f"{SEPARATOR} ")
+        )
+    yield from {file.name: file for file in files.values() if file is not None}.values()
 
 
 @contextmanager
