@@ -53,6 +53,7 @@ class Hit:
         root: The folder that `uri` is relative to; None where that is not known.
         words_score: BM25 of the words that were looked up, 0 for none of them; None where none were.
         copies: Ids of the items that it stands for, of those that the search ranked, where copies were collapsed.
+        rerank_score: What a function of the caller's own gave it; None without one.
     """
 
     rank: int
@@ -66,6 +67,7 @@ class Hit:
     root: Path | None = field(default=None, repr=False)
     words_score: float | None = None
     copies: tuple[str, ...] = ()
+    rerank_score: float | None = None
 
     @property
     def path(self) -> Path | None:
@@ -95,6 +97,7 @@ class Hit:
         flat: dict[str, Any] = {"rank": self.rank, "item_id": self.item_id, "score": self.score}
         flat |= {} if self.probability is None else {"probability": self.probability}
         flat |= {} if self.words_score is None else {"words_score": self.words_score}
+        flat |= {} if self.rerank_score is None else {"rerank_score": self.rerank_score}
         flat |= {"copies": self.copies} if self.copies else {}
         flat["uri"] = self.uri
         if self.collection == "images" and self.root is not None:

@@ -74,6 +74,11 @@ class Page(NamedTuple):
         return zip(self.row_ids.tolist(), self.scores.tolist(), *further, strict=True)
 
 
+def page_depth(needed: int) -> int:
+    """Return the depth of the ranking that pages which reach so deep are cut from."""
+    return next(one for one in _DEPTHS if one >= needed)
+
+
 def depth(request: SearchRequest, *, own: int = 0) -> int:
     """Return how many hits are ranked for a page; the pages after the first are cut from rankings of few depths."""
     needed = min(request.offset + request.k + own, MAX_K)
@@ -82,7 +87,7 @@ def depth(request: SearchRequest, *, own: int = 0) -> int:
         return min(max(_POOL, _POOL_SHARE * needed), most)
     if request.words is not None:
         return next((one for one in _DEPTHS if one >= _POOL_SHARE * needed), MAX_K)
-    return next(one for one in _DEPTHS if one >= needed) if request.offset else needed
+    return page_depth(needed) if request.offset else needed
 
 
 def shown_rows(

@@ -46,6 +46,12 @@ class SearchOptions(TypedDict, total=False):
     columns: Sequence[str] | None
 
 
+class MethodOptions(SearchOptions, total=False):
+    """The same with `rerank`, which is a function and so for Python alone; see `rerank.reranked`."""
+
+    rerank: Callable[[Any, Any], Any] | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchRequest:
     """One search.

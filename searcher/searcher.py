@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -30,7 +30,8 @@ from .probabilities import Probabilities, own_row
 from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .ranker import Ranker
-from .request import SearchOptions, SearchRequest
+from .request import MethodOptions, SearchOptions, SearchRequest
+from .rerank import Rerank, candidates_of, check_rerank, reranked
 
 if TYPE_CHECKING:
     from encoders import Encoder
@@ -43,6 +44,7 @@ ImageQuery = str | Path | bytes | Image.Image
 Many = list[Any] | tuple[Any, ...]
 
 SEARCH_KEYWORDS = ("query", "k", *SearchOptions.__annotations__)
+METHOD_KEYWORDS = (*SEARCH_KEYWORDS, "rerank")
 
 
 class Searcher:
@@ -119,12 +121,12 @@ class Searcher:
         return tuple(name for name in COLLECTIONS if name in self.manifest.collections)
 
     @overload
-    def text_to_image(self, query: str, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    def text_to_image(self, query: str, k: int = ..., **options: Unpack[MethodOptions]) -> Hits: ...
     @overload
-    def text_to_image(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    def text_to_image(self, query: Many, k: int = ..., **options: Unpack[MethodOptions]) -> list[Hits]: ...
     @overload
-    def text_to_image(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def text_to_image(self, query: str | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+    def text_to_image(self, query: Vector, k: int = ..., **options: Unpack[MethodOptions]) -> Any: ...
+    def text_to_image(self, query: str | Vector | Many, k: int = 10, **options: Unpack[MethodOptions]) -> Any:
         """Return the images that a text describes best.
 
         Args:
@@ -132,6 +134,7 @@ class Searcher:
             k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
             **options: `offset`, `where`, `min_score`, `min_probability`, `diversity`, `words`, `hybrid`, `collapse`,
                 `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what they mean.
+                And `rerank`, a function of the query and its hits that gives each a new score: see `rerank.reranked`.
 
         Returns:
             `Hits` for one query, a list of `Hits` for several, in their order.
@@ -139,51 +142,58 @@ class Searcher:
         Raises:
             SearchError: The query, an option or the filter cannot be used; the message says why.
         """
-        check_keywords("Searcher.text_to_image", options, SEARCH_KEYWORDS)
-        return self._search_with(query, "text", SearchRequest(into="images", k=k, **options))
+        check_keywords("Searcher.text_to_image", options, METHOD_KEYWORDS)
+        return self._search_with(query, "text", "images", k, options)
 
     @overload
-    def image_to_text(self, query: ImageQuery, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    def image_to_text(self, query: ImageQuery, k: int = ..., **options: Unpack[MethodOptions]) -> Hits: ...
     @overload
-    def image_to_text(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    def image_to_text(self, query: Many, k: int = ..., **options: Unpack[MethodOptions]) -> list[Hits]: ...
     @overload
-    def image_to_text(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def image_to_text(self, query: ImageQuery | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+    def image_to_text(self, query: Vector, k: int = ..., **options: Unpack[MethodOptions]) -> Any: ...
+    def image_to_text(self, query: ImageQuery | Vector | Many, k: int = 10, **options: Unpack[MethodOptions]) -> Any:
         """Return the texts that describe an image best; see `text_to_image`.
 
         A query is a path, the bytes of a file, a PIL image or a vector; a `str` is a path, and nothing is fetched.
         """
-        check_keywords("Searcher.image_to_text", options, SEARCH_KEYWORDS)
-        return self._search_with(query, "image", SearchRequest(into="texts", k=k, **options))
+        check_keywords("Searcher.image_to_text", options, METHOD_KEYWORDS)
+        return self._search_with(query, "image", "texts", k, options)
 
     @overload
-    def image_to_image(self, query: ImageQuery, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    def image_to_image(self, query: ImageQuery, k: int = ..., **options: Unpack[MethodOptions]) -> Hits: ...
     @overload
-    def image_to_image(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    def image_to_image(self, query: Many, k: int = ..., **options: Unpack[MethodOptions]) -> list[Hits]: ...
     @overload
-    def image_to_image(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def image_to_image(self, query: ImageQuery | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+    def image_to_image(self, query: Vector, k: int = ..., **options: Unpack[MethodOptions]) -> Any: ...
+    def image_to_image(self, query: ImageQuery | Vector | Many, k: int = 10, **options: Unpack[MethodOptions]) -> Any:
         """Return the images most like an image; queries as in `image_to_text`, the rest as in `text_to_image`."""
-        check_keywords("Searcher.image_to_image", options, SEARCH_KEYWORDS)
-        return self._search_with(query, "image", SearchRequest(into="images", k=k, **options))
+        check_keywords("Searcher.image_to_image", options, METHOD_KEYWORDS)
+        return self._search_with(query, "image", "images", k, options)
 
     @overload
-    def text_to_text(self, query: str, k: int = ..., **options: Unpack[SearchOptions]) -> Hits: ...
+    def text_to_text(self, query: str, k: int = ..., **options: Unpack[MethodOptions]) -> Hits: ...
     @overload
-    def text_to_text(self, query: Many, k: int = ..., **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    def text_to_text(self, query: Many, k: int = ..., **options: Unpack[MethodOptions]) -> list[Hits]: ...
     @overload
-    def text_to_text(self, query: Vector, k: int = ..., **options: Unpack[SearchOptions]) -> Any: ...
-    def text_to_text(self, query: str | Vector | Many, k: int = 10, **options: Unpack[SearchOptions]) -> Any:
+    def text_to_text(self, query: Vector, k: int = ..., **options: Unpack[MethodOptions]) -> Any: ...
+    def text_to_text(self, query: str | Vector | Many, k: int = 10, **options: Unpack[MethodOptions]) -> Any:
         """Return the texts nearest in meaning to a text; see `text_to_image`."""
-        check_keywords("Searcher.text_to_text", options, SEARCH_KEYWORDS)
-        return self._search_with(query, "text", SearchRequest(into="texts", k=k, **options))
+        check_keywords("Searcher.text_to_text", options, METHOD_KEYWORDS)
+        return self._search_with(query, "text", "texts", k, options)
 
     @overload
-    def search(self, request: SearchRequest | Query, k: int = ..., **options: Any) -> Hits: ...
-    @overload
-    def search(self, request: Sequence[SearchRequest]) -> list[Hits]: ...
     def search(
-        self, request: SearchRequest | Query | Sequence[SearchRequest], k: int = 10, **options: Any
+        self, request: SearchRequest | Query, k: int = ..., *, rerank: Rerank | None = ..., **options: Any
+    ) -> Hits: ...
+    @overload
+    def search(self, request: Sequence[SearchRequest], *, rerank: Rerank | None = ...) -> list[Hits]: ...
+    def search(
+        self,
+        request: SearchRequest | Query | Sequence[SearchRequest],
+        k: int = 10,
+        *,
+        rerank: Rerank | None = None,
+        **options: Any,
     ) -> Hits | list[Hits]:
         """Return the hits of one request, or of each of several, which are encoded and ranked together.
 
@@ -191,6 +201,7 @@ class Searcher:
             request: A request; a `Query`, with `k`, `into` and the options of `text_to_image` beside it; or a list of
                 requests. An item of the index is no hit of its own.
             k: Hits wanted for a `Query`.
+            rerank: As of `text_to_image`.
             **options: Of a `Query`.
 
         Raises:
@@ -209,11 +220,17 @@ class Searcher:
             resolved = iter(self._resolve([part for one in requests for part in one.parts or (one.part,)]))
             queries = [self.composed(one, list(islice(resolved, len(one.parts)))) for one in requests]
             ranked = [one.ranked.with_words_of(query.part) for one, query in zip(requests, queries, strict=True)]
-            hits = self._answer_all(ranked, queries)
+            hits = self._answer_all(ranked, queries, rerank)
         return hits[0] if isinstance(request, SearchRequest) else hits
 
-    def _answer_all(self, requests: Sequence[SearchRequest], queries: Sequence[ResolvedQuery]) -> list[Hits]:
+    def _answer_all(
+        self, requests: Sequence[SearchRequest], queries: Sequence[ResolvedQuery], rerank: Rerank | None = None
+    ) -> list[Hits]:
         """Answer requests in their order, those with the same options and modality together."""
+        if rerank is not None:
+            check_rerank(rerank)
+            found = self._answer_all([candidates_of(one) for one in requests], queries)
+            return [reranked(hits, one, rerank) for hits, one in zip(found, requests, strict=True)]
         groups: dict[Any, list[int]] = {}
         for position, (request, query) in enumerate(zip(requests, queries, strict=True)):
             columns = None if request.columns is None else tuple(request.columns)
@@ -362,14 +379,18 @@ class Searcher:
     ) -> None:
         self.close()
 
-    def _search_with(self, query: Any, modality: Modality, request: SearchRequest) -> Hits | list[Hits]:
-        """Answer one query or several of a modality by the options of one request."""
+    def _search_with(
+        self, query: Any, modality: Modality, into: Collection, k: int, options: Mapping[str, Any]
+    ) -> Hits | list[Hits]:
+        """Answer one query or several of a modality by the same options."""
+        rerank = options.get("rerank")
+        request = SearchRequest(into=into, k=k, **{name: options[name] for name in options if name != "rerank"})
         with self._in_flight:
-            self._metadata_columns(request.into or self.collections[0], request)
+            self._metadata_columns(into, request)
             queries, alone = split_queries(query)
             resolved = self._resolve([query_part(one, modality) for one in queries])
-            if request.hybrid:
-                hits = self._answer_all([request.with_words_of(one.part) for one in resolved], resolved)
+            if request.hybrid or rerank is not None:
+                hits = self._answer_all([request.with_words_of(one.part) for one in resolved], resolved, rerank)
             else:
                 hits = self.answer(request, resolved)
         return hits[0] if alone else hits
