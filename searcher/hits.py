@@ -31,10 +31,27 @@ if TYPE_CHECKING:
 
     from .pages import Page
 
+# Fields of a hit that not every answer has: no column is taken for one of them.
+_SOMETIMES = frozenset({"probability", "words_score", "copies", "explanation"})
 # Kept out of `Hit.metadata`, since they have fields of their own.
 OWN_COLUMNS = tuple(ITEM_COLUMNS)
 _IN_NOTEBOOK = 24
 _CARD_PIXELS = 180
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why an image was found: of its captions the one nearest to the query.
+
+    Attributes:
+        item_id: Of the caption, among the texts.
+        caption: Its words.
+        score: Exact cosine of query and caption.
+    """
+
+    item_id: str
+    caption: str
+    score: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +69,7 @@ class Hit:
         collection: The half of the index that it is in.
         root: The folder that `uri` is relative to; None where that is not known.
         words_score: BM25 of the words that were looked up, 0 for none of them; None where none were.
+        explanation: The nearest of an image's captions; None where none was asked for, or it has no captions.
         copies: Ids of the items that it stands for, of those that the search ranked, where copies were collapsed.
         rerank_score: What a function of the caller's own gave it; None without one.
     """
@@ -66,6 +84,7 @@ class Hit:
     collection: Collection = "images"
     root: Path | None = field(default=None, repr=False)
     words_score: float | None = None
+    explanation: Explanation | None = None
     copies: tuple[str, ...] = ()
     rerank_score: float | None = None
 
@@ -89,7 +108,8 @@ class Hit:
         """Return one flat JSON object: `rank`, `item_id`, `score`, `probability`, `uri`, `path`, `caption`, metadata.
 
         A metadata column named like one of these is called `metadata.NAME`. `probability` is left out where it is not
-        known, `path` for a text and where the folder of the corpus is not known.
+        known, `path` for a text and where the folder of the corpus is not known; `words_score`, `copies` and
+        `explanation` are there where they were asked for.
         """
         return {name: plain(value) for name, value in self._fields().items()}
 
@@ -103,7 +123,9 @@ class Hit:
         if self.collection == "images" and self.root is not None:
             flat["path"] = None if (path := self.path) is None else str(path)
         flat["caption"] = self.caption
-        return flat | {f"metadata.{name}" if name in flat else name: value for name, value in self.metadata.items()}
+        flat |= {} if self.explanation is None else {"explanation": vars(self.explanation)}
+        own = flat.keys() | _SOMETIMES
+        return flat | {f"metadata.{name}" if name in own else name: value for name, value in self.metadata.items()}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -387,6 +409,8 @@ def _path(hit: Hit) -> str:
 
 
 def _words(hit: Hit) -> str:
+    if hit.explanation is not None:
+        return f"{shown_score(hit.explanation.score)} {cut(hit.explanation.caption, _CAPTION_WIDTH)}"
     location = hit.uri if hit.uri != hit.item_id and hit.path is None else None
     return cut(hit.caption or location or "", _CAPTION_WIDTH)
 

@@ -39,6 +39,7 @@ class SearchOptions(TypedDict, total=False):
     words: str | None
     hybrid: bool
     collapse: bool
+    explain: bool
     ann_recall: float | None
     nprobe: int | None
     oversample: int | None
@@ -81,6 +82,7 @@ class SearchRequest:
         collapse: Show one of each group of copies, which stands for the others: items of the same content, and with an
             encoder that can tell them (see `collapse.NEAR`) re-saved and resized images, and texts that differ by a
             full stop. For `offset + k` up to 1,000.
+        explain: Say for each image which of its captions is nearest to the query; hits of texts are left as they are.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
         nprobe: Lists visited a query (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone unless
@@ -129,6 +131,9 @@ class SearchRequest:
     )
     collapse: bool = field(
         default=False, metadata=option_of(bool, "Show one of each group of copies; it says how many it stands for.")
+    )
+    explain: bool = field(
+        default=False, metadata=option_of(bool, "Say for each image which of its captions is nearest to the query.")
     )
     ann_recall: float | None = field(
         default=None,

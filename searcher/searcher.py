@@ -22,6 +22,7 @@ from storage.store import IndexStore
 from .collapse import CONTENT_COLUMNS, MOST_COLLAPSED, first_copies, near_copies
 from .compose import Query, compose
 from .errors import ItemNotFoundError, ParameterError, QueryError, SearchError
+from .explain import Explainer
 from .hits import OWN_COLUMNS, Hits, hits_of
 from .in_flight import InFlight
 from .originals import corpus_root
@@ -64,6 +65,7 @@ class Searcher:
         self._in_flight = InFlight(location)
         self._ranker = Ranker(version, location)
         self._probabilities = Probabilities(version, location)
+        self._explainer = Explainer(version)
 
     @classmethod
     def open(
@@ -319,10 +321,11 @@ class Searcher:
                 others = [own_row(query, into) for query in queries]
                 pages = self._probabilities.judged(into, direction, request, vectors, pages, others)
             entries = self._entries(into, pages, columns)
-            return [
+            results = [
                 hits_of(request, query.part, page, entries, into, ranking.choice, self._root)
                 for query, page in zip(queries, pages, strict=True)
             ]
+            return self._explainer.explained(results, vectors) if request.explain and vectors is not None else results
 
     def find_item(self, item_id: str, collection: Collection | None = None) -> tuple[Collection, int]:
         """Return collection and row of an item: among the images first, where no collection is named.

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ..compose import composed_label
 from ..errors import SearchError
-from ..hits import Hit, Hits
+from ..hits import Explanation, Hit, Hits
 from ..operating_points import Choice
 from ..query import QueryPart
 from ..request import OPTIONS, SearchRequest
@@ -148,7 +148,7 @@ def _asked_with(request: SearchRequest) -> QueryPart:
 
 def _hit(given: Mapping[str, Any], collection: Any) -> Hit:
     own = {name: value for name, value in given.items() if name in _OWN}
-    copies = own.pop("copies", ())
+    copies, explanation = own.pop("copies", ()), own.pop("explanation", None)
     metadata = {
         name.removeprefix("metadata.") if name.removeprefix("metadata.") in _OWN else name: value
         for name, value in given.items()
@@ -158,6 +158,7 @@ def _hit(given: Mapping[str, Any], collection: Any) -> Hit:
     return Hit(
         **{**own, "rank": int(given["rank"]), "item_id": str(given["item_id"]), "score": score},
         copies=tuple(copies),
+        explanation=None if explanation is None else Explanation(**explanation),
         metadata=metadata,
         collection=collection,
     )

@@ -61,6 +61,7 @@ GIVEN: dict[str, Any] = {
     "words": "square",
     "hybrid": None,
     "collapse": None,
+    "explain": None,
 }
 
 

@@ -181,6 +181,7 @@ ANSWERS = [
     ("post", {"query": [{"text": "red"}, {"item": "blue/0002.png", "weight": -0.5}], "where": "width > 1"}),
     ("post", {"queries": ["red", {"item": "blue/0002.png"}], "min_score": 0.1, "exact": True}),
     ("post", {"vector": [1.0] * 48, "min_score": 1}),
+    ("post", {"text": "red", "explain": True, "collapse": True, "words": "square"}),
     ("post", {"text": ""}),
     ("post", {"nothing": 1}),
     ("get", "/search?item=blue/0002.png&into=texts&nprobe=2&oversample=4"),

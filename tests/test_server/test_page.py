@@ -341,11 +341,13 @@ def test_varied_results_are_switched_on_and_off(visit: Visit, direct: Searcher) 
     assert captions(page) == [hit.caption for hit in expected]
     page.get_by_label("Varied results").uncheck()
     page.get_by_label("Without copies").check()
+    page.get_by_label("Say why").check()
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_url(lambda url: "diversity" not in url and "collapse=1" in url)
     copies = [len(hit.copies) for hit in direct.text_to_image("red", k=24, collapse=True)]
     shown = page.locator(".images .foot").all_inner_texts()
     assert sum(copies) > 0
+    assert page.locator(".images .why").first.inner_text().startswith("Nearest caption: ")
     assert [f"+ {count} cop" in text for count, text in zip(copies, shown, strict=True)] == [one > 0 for one in copies]
 
 

@@ -41,6 +41,14 @@ class ComposedQuery(_Exact):
     parts: list[WeightedPart]
 
 
+class ExplanationAnswer(_Exact):
+    """The caption of an image that is nearest to the query."""
+
+    item_id: str
+    caption: str
+    score: float
+
+
 class HitAnswer(BaseModel):
     """One hit; further fields are columns of the catalog, one that is named like a field here as `metadata.NAME`."""
 
@@ -54,6 +62,7 @@ class HitAnswer(BaseModel):
     words_score: float = Field(default=0.0, description="BM25 of the words that were looked up, where any were.")
     caption: str | None
     copies: list[str] = Field(default=[], description="Item ids that it stands for, where copies were collapsed.")
+    explanation: ExplanationAnswer | None = Field(None, description="Of an image with captions, by `explain`.")
 
 
 class AnnAnswer(_Exact):

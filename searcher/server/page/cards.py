@@ -43,6 +43,7 @@ class Card:
     fit: str = ""
     weak: bool = False
     copies: Sequence[str] = ()
+    why: str = ""
     facts: Sequence[tuple[str, str]] = ()
 
 
@@ -206,7 +207,10 @@ def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQ
     link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None, offset=None)
     fit = "" if hit.probability is None else f"{hit.probability:.0%}"
     weak = hit.probability is not None and hit.probability < _EVEN
-    return replace(card, link=link, rank=hit.rank, score=shown_score(hit.score), fit=fit, weak=weak, copies=hit.copies)
+    why = "" if hit.explanation is None else f"{hit.explanation.caption} ({shown_score(hit.explanation.score)})"
+    return replace(
+        card, why=why, link=link, rank=hit.rank, score=shown_score(hit.score), fit=fit, weak=weak, copies=hit.copies
+    )
 
 
 def _line(cards: Sequence[Card]) -> int | None:
