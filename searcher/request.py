@@ -7,6 +7,7 @@ the schema of the API and the fields of the page derive.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypedDict
@@ -253,7 +254,7 @@ PARTS: Mapping[str, Option] = {
     ),
 }
 PARAMETERS: Mapping[str, Option] = {**PARTS, **OPTIONS}
-_PART_NAMES = ("text", "item", "vector")
+_PART_NAMES = ("text", "item", "image", "vector")
 _QUERY_SCHEMA = {
     "type": "array",
     "minItems": 1,
@@ -263,14 +264,15 @@ _QUERY_SCHEMA = {
         "properties": {
             "text": {"type": "string"},
             "item": {"type": "string"},
+            "image": {"type": "string", "contentEncoding": "base64"},
             "vector": {"type": "array", "items": {"type": "number"}},
             "collection": {"enum": list(COLLECTIONS)},
             "modality": {"enum": list(MODALITIES.values())},
             "weight": {"type": "number", "default": 1},
         },
     },
-    "description": "Search with several parts as one query: each has one of text, item and vector, and a weight, which "
-    "is negative for what is unwanted.",
+    "description": "Search with several parts as one query: each has text, item, image or vector, and a weight, "
+    "which is negative for what is unwanted.",
 }
 _VECTOR_SCHEMA = {
     "type": "array",
@@ -368,9 +370,20 @@ def query_part(number: int, value: Any) -> QueryPart:
         part = text_part(value["text"])
     elif kinds[0] == "item":
         part = item_part(PARTS["item"].parse(f"query[{number}].item", value["item"]), collection)
+    elif kinds[0] == "image":
+        part = image_part(_bytes(number, value["image"]))
     else:
         part = vector_part(_vector(value["vector"]), modality or "text")
     return replace(part, weight=value.get("weight", 1.0))
+
+
+def _bytes(number: int, value: Any) -> bytes:
+    try:
+        if data := b64decode(value, validate=True) if isinstance(value, str) else b"":
+            return data
+    except ValueError:
+        pass
+    raise ParameterError(f"query[{number}].image={shown_value(value)} must be the bytes of an image file in base64")
 
 
 def _vector(value: Any) -> NDArray[np.float64]:

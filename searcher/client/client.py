@@ -63,7 +63,7 @@ class Client:
     def search_many(self, queries: Sequence[Asked], k: int = 10, **options: Any) -> list[Hits]:
         """Return the hits of each of several queries, which the server encodes and ranks together.
 
-        Queries by an image alone are asked one by one.
+        Queries with an image are asked one by one, since a body of JSON may have 4 MB.
 
         Raises:
             SearchError: As by `search`; an error of one names its position.

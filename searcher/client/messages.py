@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -39,10 +40,10 @@ class Message:
 
 
 def search_message(request: SearchRequest, cursor: str | None = None) -> Message:
-    """Return what asks for one search; an image alone is the body, since JSON has no images.
+    """Return what asks for one search; an image alone is the body, which may be larger than one in JSON.
 
     Raises:
-        SearchError: An image cannot be read, or is one of several parts.
+        SearchError: An image cannot be read.
     """
     given = _given(request) | ({} if cursor is None else {"cursor": cursor})
     if not request.is_composed and request.part.kind == "image":
@@ -53,10 +54,10 @@ def search_message(request: SearchRequest, cursor: str | None = None) -> Message
 
 
 def many_message(requests: Sequence[SearchRequest]) -> Message:
-    """Return what asks for several searches, none of them by an image.
+    """Return what asks for several searches.
 
     Raises:
-        SearchError: One is by an image.
+        SearchError: An image cannot be read.
     """
     return _posted({"queries": [{**_query(one), **_given(one)} for one in requests]})
 
@@ -113,7 +114,7 @@ def _part(part: QueryPart) -> dict[str, Any]:
         modality = {} if part.modality is None else {"modality": part.modality}
         return {"vector": np.asarray(part.content, dtype=np.float64).tolist(), **modality, **weight}
     if part.kind == "image":
-        raise SearchError(f"a server takes an image alone, and {part.label!r} is one of several parts of a query")
+        return {"image": b64encode(_image_bytes(part)).decode("ascii"), **weight}
     collection = {} if part.collection is None else {"collection": part.collection}
     return {part.kind: part.content, **collection, **weight}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import b64encode, urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,27 @@ def test_weights_that_are_no_numbers_are_refused(server: Served, weight: str) ->
     answer = server.post("/search", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     assert weight.strip("-") in answer.json()["error"] or "weight=inf" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("image", "status", "said"),
+    [
+        ("", 422, "query[0].image='' must be the bytes of an image file in base64"),
+        ("not base64", 422, "must be the bytes of an image file in base64"),
+        ("é", 422, "in base64"),
+        (5, 422, "in base64"),
+        ("bm8gaW1hZ2U=", 415, "not_an_image"),
+    ],
+)
+def test_a_part_that_is_no_image_is_refused(server: Served, image: Any, status: int, said: str) -> None:
+    assert said in refused(server, {"query": [{"image": image}, {"text": "red"}]}, status)
+
+
+def test_many_queries_of_images_are_answered(server: Served, folder: Path) -> None:
+    files = sorted((folder / "photos").rglob("*.png"))
+    parts = [{"image": b64encode(file.read_bytes()).decode()} for file in files]
+    body = {"queries": [{"query": [one, other]} for one, other in zip(parts, reversed(parts), strict=True)], "k": 1}
+    assert len(server.post("/search", json=body).json()["answers"]) == 40
 
 
 def test_fifty_parts_and_deep_parts_are_refused(server: Served) -> None:

@@ -21,6 +21,7 @@ T = TypeVar("T")
 
 # A new filter may take seconds, and the server remembers no more than a dozen.
 MOST_FILTERS = 8
+_IMAGES_AT_ONCE = 4
 
 
 async def search_all(
@@ -40,11 +41,12 @@ async def search_all(
 
 
 async def _resolved(engine: Engine, snapshot: Snapshot, requests: Sequence[SearchRequest]) -> list[ResolvedQuery]:
-    """Return the one vector of each request; items are looked up in one call, as a lane takes few at once."""
+    """Return the one vector of each request; lanes are narrow, so items go in one call, images few at once."""
     parts = [(number, part) for number, one in enumerate(requests) for part in one.parts]
     items = [part for _, part in parts if part.kind == "item"]
     looked_up = iter(await engine.run("look-up", _look_up, snapshot, items) if items else [])
-    others = (engine.resolve(snapshot, part) for _, part in parts if part.kind != "item")
+    turns = asyncio.Semaphore(_IMAGES_AT_ONCE)
+    others = (_in_turn(engine, snapshot, part, turns) for _, part in parts if part.kind != "item")
     encoded = iter(await asyncio.gather(*others, return_exceptions=True))
     found = [(number, next(looked_up if part.kind == "item" else encoded)) for number, part in parts]
     queries = iter(_checked(found))
@@ -52,6 +54,13 @@ async def _resolved(engine: Engine, snapshot: Snapshot, requests: Sequence[Searc
     if not any(one.is_composed for one in requests):
         return [group[0] for group in groups]
     return _checked(enumerate(await engine.run("look-up", _composed, snapshot, requests, groups)))
+
+
+async def _in_turn(engine: Engine, snapshot: Snapshot, part: QueryPart, turns: asyncio.Semaphore) -> ResolvedQuery:
+    if part.kind != "image":
+        return await engine.resolve(snapshot, part)
+    async with turns:
+        return await engine.resolve(snapshot, part)
 
 
 async def _prepare_filters(engine: Engine, snapshot: Snapshot, requests: Sequence[SearchRequest]) -> None:
