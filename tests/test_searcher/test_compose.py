@@ -138,7 +138,7 @@ def test_parts_that_cancel_are_refused(wide: Searcher) -> None:
         ({"query": "red"}, "query='red' must be a list of 1 to 32 parts"),
         ({"query": []}, "must be a list of 1 to 32 parts"),
         ({"query": [{"text": "red"}] * 33}, "must be a list of 1 to 32 parts"),
-        ({"query": ["red"]}, r"query\[0\]='red' must be an object with one of text, item, vector"),
+        ({"query": ["red"]}, r"query\[0\]='red' must be an object with one of text, item, image, vector"),
         ({"query": [{"text": "red", "item": "a"}]}, r"query\[0\]=.*must be an object with one of"),
         ({"query": [{"text": "red", "wieght": 2}]}, r"query\[0\]=.*must be an object with one of"),
         ({"query": [{"text": "red"}, {"text": 5}]}, "a query is of type int"),
