@@ -18,19 +18,24 @@ from record import Figure, record
 
 ENCODERS = ("lite", "ViT-B-32", "ViT-B-16-SigLIP2")
 MASKS = ("", "AVX512_CORE_VNNI", "AVX2")
+MASKED = ("lite", "ViT-B-32")  # without 16-bit instructions the third takes a quarter of an hour a mask
 BATCHES = 3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS))
+    parser.add_argument("--masks", nargs="*", default=list(MASKS), metavar="ISA", help="For oneDNN; '' for none.")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         print(json.dumps(measured(arguments.encoders[0])))
         return
-    figures = [figure for name in arguments.encoders for mask in MASKS for figure in in_process(name, mask)]
-    record("cpu_backends", figures, NOTES)
+    figures: list[Figure] = []
+    for name in arguments.encoders:
+        for mask in arguments.masks if name in MASKED else [""]:
+            figures += in_process(name, mask)
+            record("cpu_backends", figures, NOTES)  # each time, so that a run that is stopped leaves what it has
 
 
 NOTES = (

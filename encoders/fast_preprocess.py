@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import torch
 from PIL import Image
 from torch.nn import functional
+from torch.utils.dlpack import from_dlpack
 
 from .preprocess import Preprocess
 
@@ -58,6 +60,16 @@ class FastPreprocess:
 
 def _resized(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> Image.Image:
     # A view of rows of pixels as channels-last planes: torch's fast path for bytes.
-    planes = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+    planes = _pixels(image).permute(2, 0, 1)[None]
     small = functional.interpolate(planes, size=size[::-1], mode=_FILTERS[resampling], antialias=True)
-    return Image.fromarray(small[0].permute(1, 2, 0).contiguous().numpy())
+    return Image.fromarray(small[0, :3].permute(1, 2, 0).contiguous().numpy())
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """Return an RGB image as (H, W, 3 or 4) bytes, uncopied where it lies in one block: then with a fourth channel."""
+    try:
+        flat = pa.array(image).values
+    except ValueError:  # it has more bytes than a block of Pillow's
+        return torch.from_numpy(np.array(image))
+    pixels: torch.Tensor = from_dlpack(flat).reshape(image.height, image.width, 4)
+    return pixels
