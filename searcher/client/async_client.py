@@ -10,10 +10,13 @@ from typing import Any, Self, TypeVar
 
 from storage.schema import Collection
 
+from ..errors import SearchError
 from ..hits import Hits
 from .client import Asked, Client
 
 T = TypeVar("T")
+
+_MOST_CONNECTIONS = 1_000
 
 
 class AsyncClient:
@@ -36,8 +39,10 @@ class AsyncClient:
             connections: Requests under way at once; further ones wait. A server takes 128 unless told otherwise.
 
         Raises:
-            SearchError: It is no address.
+            SearchError: It is no address, or a number is out of range.
         """
+        if not 1 <= connections <= _MOST_CONNECTIONS:
+            raise SearchError(f"connections={connections!r} must be from 1 to {_MOST_CONNECTIONS}")
         self._client = Client(url, token=token, timeout=timeout, retries=retries)
         self._pool = ThreadPoolExecutor(connections, thread_name_prefix="twinlens-client")
 

@@ -153,6 +153,12 @@ def test_limits_that_are_none_are_refused(given: dict[str, Any]) -> None:
         twinlens.Client("http://127.0.0.1:1/", **given)
 
 
+@pytest.mark.parametrize("connections", [0, -1, 10**9])
+def test_connections_that_are_none_are_refused(connections: int) -> None:
+    with pytest.raises(SearchError, match="must be from 1 to 1000"):
+        twinlens.AsyncClient("http://127.0.0.1:1/", connections=connections)
+
+
 @contextmanager
 def full(times: int, status: int = 503, after: str | None = "0") -> Iterator[tuple[str, list[float]]]:
     """A server that is full so many times, and then answers."""
