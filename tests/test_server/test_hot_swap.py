@@ -109,9 +109,14 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one_in_front(own_folder:
 def test_going_back_to_an_older_version_is_followed_too(own_folder: Path) -> None:
     colour_index(own_folder, 24)
     with serving(own_folder / "photos.index", QUICK, ColourEncoder()) as server:
+        cursor = server.ask(text="red", k=10)["cursor"]
         IndexStore.open(own_folder / "photos.index").rollback()
         until_version(server, 1)
         assert len(server.ask(text="red", k=500)["hits"]) == 16
+        # A page of the version before would not fit to one of this.
+        gone = server.get("/search", params={"text": "red", "k": 10, "cursor": cursor})
+        assert gone.status_code == 410
+        assert "'photos.index' is at version 1; search again without it" in gone.json()["error"]
 
 
 def test_thumbnails_are_those_of_the_version_in_front(own_folder: Path) -> None:
