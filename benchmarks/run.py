@@ -22,6 +22,7 @@ COMMANDS = (
     ("encode",),
     ("start",),
     ("queries",),
+    ("nothing_fits",),
     ("text_query",),
     ("kill_resume",),
     ("text_to_text",),

@@ -7,7 +7,7 @@ partners are most like the query: the nearest 5, 20 and 50 % of a sample.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ _MOST_QUERIES = 500
 _SAMPLE = 5_000
 _KIND_SHARES = (0.05, 0.2, 0.5)
 _RIDGE = 1e-4
+_HITS = 10
+_ROUNDS = 4
 _FITTED: Mapping[Direction, Collection] = {"text_to_image": "images", "image_to_text": "texts"}
 
 Rows = NDArray[np.int64]
@@ -40,11 +42,11 @@ Values = NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Example:
-    """The best hit of a query: its row and cosine, whether it fits, and how much it counts."""
+    """The first hits of a query, rows and cosines (k,), whether one of them fits, and how much the query counts."""
 
     query: int
-    row: int
-    score: float
+    rows: Rows
+    scores: Values
     fits: bool
     weight: float
 
@@ -87,47 +89,37 @@ def _fit(
         *_present_and_absent(tables[target], queries, asked, partners[source]),
         *_absent_kinds(judged, queries, rng),
     ]
-    if all(one.fits for one in examples):
-        return None
     background = judged.background()
-    signals = np.concatenate(
-        [
-            judged.signals(
-                queries[one.query],
-                np.array([one.row]),
-                np.array([one.score], dtype=np.float32),
-                background,
-                own=int(asked[one.query]),
-            )
-            for one in examples
-        ]
-    )
-    plain = _curve(signals[:, : len(PLAIN_SIGNALS)], examples)
+    signals = [
+        judged.signals(queries[one.query], one.rows, one.scores, background, own=int(asked[one.query]))
+        for one in examples
+    ]
+    plain = _curve([one[:, : len(PLAIN_SIGNALS)] for one in signals], examples)
+    if plain is None:
+        return None
     # A hit that has the query for its only partner has none left, which is no way to see what partners say.
-    own = _first_partners(partners[source], asked)
-    companions = partners[target].counts()[own] > 1
-    usable = np.array([bool(companions[one.query]) for one in examples]) & np.isfinite(signals[:, -1])
-    enough = companions.sum() >= FEWEST_QUERIES and len({ones.fits for ones in _picked(examples, usable)}) == 2
-    paired = _curve(signals[usable], list(_picked(examples, usable))) if enough else None
-    return HitCalibration(queries=len(asked), plain=plain, with_partners=paired)
+    companions = partners[target].counts()[_first_partners(partners[source], asked)] > 1
+    usable = [place for place, one in enumerate(examples) if companions[one.query]]
+    paired = _curve([signals[place] for place in usable], [examples[place] for place in usable])
+    enough = companions.sum() >= FEWEST_QUERIES
+    return HitCalibration(queries=len(asked), plain=plain, with_partners=paired if enough else None)
 
 
 def _present_and_absent(table: VectorTable, queries: Values, asked: Rows, partners: Partners) -> Iterator[_Example]:
-    """The best hit of each query, and the best one but for its partners."""
-    ids, scores = exact_search(table, queries, min(table.rows, 17))
+    """The first hits of each query, and those but for its partners."""
+    ids, scores = exact_search(table, queries, min(table.rows, _HITS + 16))
     share = 1 / (1 + len(_KIND_SHARES))
     positions, rows = partners.among(asked)
     for query in range(len(queries)):
-        yield _Example(query=query, row=int(ids[query, 0]), score=float(scores[query, 0]), fits=True, weight=1.0)
-        others = np.flatnonzero(~np.isin(ids[query], rows[positions == query]))
+        yield _Example(query=query, rows=ids[query, :_HITS], scores=scores[query, :_HITS], fits=True, weight=1.0)
+        others = np.flatnonzero(~np.isin(ids[query], rows[positions == query]))[:_HITS]
         if len(others):
-            best = int(others[0])
-            found = int(ids[query, best]), float(scores[query, best])
-            yield _Example(query=query, row=found[0], score=found[1], fits=False, weight=share)
+            found, reached = ids[query, others], scores[query, others]
+            yield _Example(query=query, rows=found, scores=reached, fits=False, weight=share)
 
 
 def _absent_kinds(judged: Judged, queries: Values, rng: np.random.Generator) -> Iterator[_Example]:
-    """The best hit of each query in a sample without those whose partners are most like the query."""
+    """The first hits of each query in a sample without those whose partners are most like the query."""
     assert judged.partners is not None
     assert judged.others is not None
     rows = np.flatnonzero(judged.partners.counts())
@@ -142,8 +134,8 @@ def _absent_kinds(judged: Judged, queries: Values, rng: np.random.Generator) -> 
         for kind in _KIND_SHARES:
             left = nearest[max(1, round(kind * len(rows))) :]
             if len(left):
-                best = int(left[np.argmax(cosines[left])])
-                yield _Example(query=number, row=int(rows[best]), score=float(cosines[best]), fits=False, weight=share)
+                best = left[np.argsort(-cosines[left], kind="stable")[:_HITS]]
+                yield _Example(query=number, rows=rows[best], scores=cosines[best], fits=False, weight=share)
 
 
 def _first_partners(partners: Partners, rows: Rows) -> Rows:
@@ -151,14 +143,22 @@ def _first_partners(partners: Partners, rows: Rows) -> Rows:
     return others[np.flatnonzero(np.diff(positions, prepend=-1))]
 
 
-def _picked(examples: list[_Example], usable: NDArray[np.bool_]) -> Iterator[_Example]:
-    return (one for one, kept in zip(examples, usable.tolist(), strict=True) if kept)
+def _curve(signals: Sequence[Values], examples: Sequence[_Example]) -> HitCurve | None:
+    """Fit a curve to the most probable hit of each query, which is the first one until there is a curve.
 
-
-def _curve(signals: Values, examples: list[_Example]) -> HitCurve:
-    fits = np.array([one.fits for one in examples])
-    weights = np.array([one.weight for one in examples])
+    None where the hits that have all signals are of one kind only.
+    """
+    known = [place for place, one in enumerate(signals) if np.isfinite(one[:, -1]).any()]
+    able = [signals[place][np.isfinite(signals[place][:, -1])] for place in known]
+    fits = np.array([examples[place].fits for place in known], dtype=np.bool_)
+    weights = np.array([examples[place].weight for place in known])
+    if len(set(fits.tolist())) < 2:
+        return None
     # As many that fit as that do not, whatever was left out on the way.
     weights[fits] *= weights[~fits].sum() / weights[fits].sum()
-    slopes, intercept = fit_logistic(signals, fits.astype(np.float64), weights, ridge=_RIDGE)
-    return HitCurve(weights=tuple(round(float(one), 6) for one in slopes), intercept=round(intercept, 6))
+    chosen = np.stack([one[0] for one in able])
+    for _ in range(_ROUNDS):
+        slopes, intercept = fit_logistic(chosen, fits.astype(np.float64), weights, ridge=_RIDGE)
+        curve = HitCurve(weights=tuple(round(float(one), 6) for one in slopes), intercept=round(float(intercept), 6))
+        chosen = np.stack([one[int(np.argmax(curve.probability(one)))] for one in able])
+    return curve

@@ -6,10 +6,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from storage.hit_calibration import Judged, other_collection
+from storage.hit_calibration import Background, Judged, other_collection
 from storage.partners import Partners
 from storage.schema import Collection, Direction
 
@@ -31,7 +28,7 @@ class Probabilities:
         self._version = version
         self._location = location
         self._lock = threading.Lock()
-        self._known: dict[Collection, tuple[Judged, NDArray[np.float32]]] = {}
+        self._known: dict[Collection, tuple[Judged, Background]] = {}
 
     def check(self, direction: Direction | None, request: SearchRequest) -> None:
         """Refuse a floor of probability where nothing tells how probable a hit is.
@@ -87,7 +84,7 @@ class Probabilities:
             found.append(likely if request.min_probability is None else likely.above(request.min_probability))
         return found
 
-    def _judge(self, into: Collection) -> tuple[Judged, NDArray[np.float32]]:
+    def _judge(self, into: Collection) -> tuple[Judged, Background]:
         with self._lock:
             if into not in self._known:
                 table, other = self._version.vectors(into), other_collection(into)

@@ -1,13 +1,14 @@
 """Calibration of hits: how probable it is that a hit fits its query, from what the index knows of both.
 
-A cosine alone says little: for one query 0.28 is the best there is, for another it is what any image gets. Four signals
+A cosine alone says little: for one query 0.28 is the best there is, for another it is what any image gets. Five signals
 of a query and a hit are weighed by a logistic regression, which is fitted on the index's own pairs:
 
 - `cosine`: of query and hit;
 - `standing`: how many standard deviations the cosine is above those of the query with the collection at large;
 - `lead`: the cosine less the mean one of the hit with its own partners, an image's captions or a text's images: a query
   that fits comes near to what they reach;
-- `partner`: the largest cosine of the query with a partner of the hit.
+- `partner`: the largest cosine of the query with a partner of the hit;
+- `partner_standing`: how many standard deviations that is above the query's cosines with all that could be partners.
 
 A hit without partners is judged by the first two.
 """
@@ -29,7 +30,7 @@ from .schema import Collection, Direction
 Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
 PLAIN_SIGNALS = ("cosine", "standing")
-PARTNER_SIGNALS = (*PLAIN_SIGNALS, "lead", "partner")
+PARTNER_SIGNALS = (*PLAIN_SIGNALS, "lead", "partner", "partner_standing")
 # Rows of a collection that stand for all of it: the standing is then exact to some hundredths.
 _BACKGROUND_ROWS = 512
 _HITS_AT_ONCE = 256
@@ -75,7 +76,7 @@ class HitCalibration:
                 raise ValueError(f"a calibration has {len(curve.weights)} weights for the signals {signals}")
 
     def probability(self, signals: Values) -> Values:
-        """Return the probability (n,) float32 that each hit fits, from its signals (n, 4)."""
+        """Return the probability (n,) float32 that each hit fits, from its signals (n, 5)."""
         probabilities = self.plain.probability(signals[:, : len(PLAIN_SIGNALS)])
         known = np.isfinite(signals[:, -1])
         if self.with_partners is not None and known.any():
@@ -97,6 +98,13 @@ class Gatherable(Protocol):
         """Vectors of these rows, in this order, `row_ids.shape + (dim,)`."""
 
 
+class Background(NamedTuple):
+    """Rows (n, dim) that stand for the collection that is searched, and for the other one; None without partners."""
+
+    hits: Values
+    others: Values | None
+
+
 class Judged(NamedTuple):
     """What hits are judged by: the vectors of both collections, and who belongs to whom.
 
@@ -110,13 +118,13 @@ class Judged(NamedTuple):
     others: Gatherable | None
     partners: Partners | None
 
-    def background(self) -> Values:
-        """Return the rows that stand for the whole collection, (n, dim), evenly spaced."""
-        step = max(1, -(-self.hits.rows // _BACKGROUND_ROWS))
-        return to_float32(self.hits.gather(np.arange(0, self.hits.rows, step, dtype=np.int64)))
+    def background(self) -> Background:
+        """Return what the standings are reckoned from."""
+        others = None if self.others is None or self.partners is None else _evenly(self.others)
+        return Background(_evenly(self.hits), others)
 
-    def signals(self, query: Values, rows: Rows, scores: Values, background: Values, own: int = -1) -> Values:
-        """Return the signals of the hits of one query, (k, 4); `lead` and `partner` are NaN for hits without partners.
+    def signals(self, query: Values, rows: Rows, scores: Values, background: Background, own: int = -1) -> Values:
+        """Return the signals of the hits of one query, (k, 5); those of partners are NaN for hits without any.
 
         Args:
             query: (dim,), unit length.
@@ -125,13 +133,13 @@ class Judged(NamedTuple):
             background: From `background`.
             own: A row of the other collection that is left out of the partners: the query itself.
         """
-        cosines = background @ query
-        spread = max(float(cosines.std()), 1e-6)
         signals = np.full((len(rows), len(PARTNER_SIGNALS)), np.nan, dtype=np.float32)
         signals[:, 0] = scores
-        signals[:, 1] = (scores - cosines.mean()) / spread
+        signals[:, 1] = _standings(scores, background.hits @ query)
         for part in _parts(len(rows)):
             self._add_partners(signals[part], query, rows[part], own)
+        if background.others is not None:
+            signals[:, 4] = _standings(signals[:, 3], background.others @ query)
         return signals
 
     def _add_partners(self, signals: Values, query: Values, rows: Rows, own: int) -> None:
@@ -151,6 +159,18 @@ class Judged(NamedTuple):
         known = positions[starts]
         signals[known, 2] = signals[known, 0] - np.add.reduceat(own_cosines, starts) / counts
         signals[known, 3] = np.maximum.reduceat(vectors @ query, starts)
+
+
+def _evenly(table: Gatherable) -> Values:
+    """Return rows that stand for a whole collection, (n, dim), evenly spaced."""
+    step = max(1, -(-table.rows // _BACKGROUND_ROWS))
+    return to_float32(table.gather(np.arange(0, table.rows, step, dtype=np.int64)))
+
+
+def _standings(cosines: Values, at_large: Values) -> Values:
+    """Return how many standard deviations cosines (k,) are above the mean of those at large."""
+    standings: Values = (cosines - at_large.mean()) / max(float(at_large.std()), 1e-6)
+    return standings
 
 
 def _parts(count: int) -> Iterator[slice]:

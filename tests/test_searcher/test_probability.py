@@ -150,7 +150,10 @@ def test_partners_are_those_of_the_pairs_sixteen_at_most() -> None:
 
 
 def test_a_hit_without_partners_is_judged_by_the_plain_curve() -> None:
-    plain, paired = HitCurve(weights=(1.0, 0.0), intercept=0.0), HitCurve(weights=(0.0, 0.0, 0.0, 2.0), intercept=0.0)
+    plain, paired = (
+        HitCurve(weights=(1.0, 0.0), intercept=0.0),
+        HitCurve(weights=(0.0, 0.0, 0.0, 2.0, 0.0), intercept=0.0),
+    )
     calibration = HitCalibration(queries=50, plain=plain, with_partners=paired)
-    signals = np.array([[0.0, 1, np.nan, np.nan], [1, 1, 0, 0.5]], dtype=np.float32)
+    signals = np.array([[0.0, 1, np.nan, np.nan, np.nan], [1, 1, 0, 0.5, 9]], dtype=np.float32)
     assert calibration.probability(signals).tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-1))])
