@@ -16,7 +16,7 @@ from searcher.request import OPTIONS
 
 SURE = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 JSON = {"Content-Type": "application/json"}
-NAMES = ["text", "item", "vector", "collection", "direction", "image", *OPTIONS]
+NAMES = ["text", "item", "vector", "collection", "direction", "image", "query", "queries", "cursor", *OPTIONS]
 VECTOR = json.dumps([1.0] * 48)
 
 
@@ -150,6 +150,18 @@ NESTED = st.integers(min_value=1, max_value=30_000).map(lambda depth: "[" * dept
 def test_no_json_of_the_schemas_names_is_a_fault(server: Served, body: str) -> None:
     answer = posted(server, body)
     assert answer.status_code == 200 or clear(answer)
+
+
+PARTS = objects(SCALARS, st.sampled_from(["text", "item", "image", "vector", "weight", "collection", "modality"]))
+QUERIES = st.lists(PARTS, max_size=4).map(lambda texts: joined(texts, "[]"))
+
+
+@settings(SURE, max_examples=20)
+@given(query=QUERIES, other=QUERIES, cursor=SCALARS)
+def test_no_parts_or_queries_are_a_fault(server: Served, query: str, other: str, cursor: str) -> None:
+    for body in (f'{{"query":{query},"cursor":{cursor}}}', f'{{"queries":[{{"query":{query}}},{{"query":{other}}}]}}'):
+        answer = posted(server, body)
+        assert answer.status_code == 200 or clear(answer)
 
 
 @st.composite
