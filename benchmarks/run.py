@@ -23,6 +23,7 @@ COMMANDS = (
     ("start",),
     ("queries",),
     ("nothing_fits",),
+    ("hybrid",),
     ("text_query",),
     ("kill_resume",),
     ("text_to_text",),

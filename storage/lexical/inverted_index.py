@@ -108,9 +108,7 @@ class InvertedIndex:
         Raises:
             CorruptIndexError: The file does not hold what it should.
         """
-        entries = [self._entries(position) for position in self._chosen(words)]
-        few = sum(len(rows) for rows, _ in entries) < self.rows // 8
-        matches = _summed(entries, self.rows) if few else self._dense(entries)
+        matches = _summed([self._entries(position) for position in self._chosen(words)], self.rows)
         if among is None:
             return matches
         return matches.at(_is_among(matches.rows, among))
@@ -139,14 +137,6 @@ class InvertedIndex:
         else:
             return
         raise CorruptIndexError(f"{self.path} is no lexical index ({wrong}); build again")
-
-    def _dense(self, entries: Sequence[Entries]) -> Matches:
-        sums = np.zeros((2, self.rows), dtype=np.float32)
-        for rows, shares in entries:
-            sums[0, rows] += shares
-            sums[1, rows] += idf(len(rows), self.rows)
-        found = np.flatnonzero(sums[0])
-        return Matches(found, sums[0, found], sums[1, found])
 
     def _chosen(self, words: str) -> list[int]:
         """Positions of the terms that count, the rarest first."""
@@ -179,7 +169,7 @@ class InvertedIndex:
 
 
 def _summed(entries: Sequence[Entries], count: int) -> Matches:
-    """Return the sums of each row, for entries that are few beside the rows of the index."""
+    """Return the sums of each row that has an entry; `count` rows are in the index."""
     rows = np.concatenate([np.empty(0, dtype=np.uint32), *(rows for rows, _ in entries)])
     shares = np.concatenate([np.empty(0, dtype=np.float16), *(shares for _, shares in entries)]).astype(np.float32)
     lengths = np.array([len(rows) for rows, _ in entries], dtype=np.int64)

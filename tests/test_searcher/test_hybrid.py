@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from damage import flip
 
 from searcher import Query, Searcher, SearchError, SearchRequest
 from searcher.request import parse_request
+from storage import IndexStore
+from storage.errors import CorruptIndexError
 from twinlens.commands.search import search
 
 
@@ -101,6 +106,19 @@ def test_what_words_cannot_do_is_refused(searcher: Searcher, wide: Searcher) -> 
     for request in (SearchRequest(words="v7"), SearchRequest(parts=Query.item("v7").parts, words="v7")):
         with pytest.raises(SearchError, match=r"has no lexical index.*run build-index with --update on its corpus"):
             wide.search(request)
+
+
+def test_a_damaged_lexical_index_is_refused_by_name(corpus: Any, tmp_path: Path) -> None:
+    index = Path(shutil.copytree(corpus.index, tmp_path / "x.index"))
+    path = index / "versions" / "00000001" / "images" / "words.safetensors"
+    flip(path)
+    with pytest.raises(CorruptIndexError, match=r"images/words.safetensors has SHA-256"):
+        Searcher.open(index)
+    names = [rule.name for rule in IndexStore.open(index).verify().structure if rule.outcome == "not checked"]
+    assert names == ["images: terms and rows of the lexical index"]
+    path.unlink()
+    with pytest.raises(CorruptIndexError, match=r"images/words.safetensors is missing"):
+        Searcher.open(index, verify="size")
 
 
 def test_the_command_looks_words_up(corpus: Any, encoder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
