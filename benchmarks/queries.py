@@ -2,7 +2,7 @@
 
 Pairs of things that captions name. An image counts as showing a thing if one of its five captions has a word for it, so
 that what nobody mentioned counts as absent. Train photographs of Flickr8k chose how much an unwanted part takes away
-(`searcher.compose.UNWANTED`); the dev photographs report. Also how long a composed query takes beside a plain one.
+(`searcher.compose.UNWANTED`); the dev photographs report. What composed queries take is in `hybrid.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import functools
 import json
 import re
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,7 +82,7 @@ def main() -> None:
         corpus.write_text("image\n" + "".join(f"{data / row['image']}\n" for row in rows), encoding="utf-8")
         build_index(corpus, Path(scratch) / "index", encoder="lite")
         with Searcher.open(Path(scratch) / "index") as searcher:
-            figures = measured(searcher, rows) + latency(searcher)
+            figures = measured(searcher, rows)
     record(
         "queries",
         figures,
@@ -152,28 +151,6 @@ def _lite() -> Encoder:
 def encoded(text: str) -> np.ndarray:
     vector: np.ndarray = _lite().encode_texts([text])[0]
     return vector
-
-
-def latency(searcher: Searcher) -> list[Figure]:
-    """Median milliseconds of queries whose texts are known already, so that encoding plays no part."""
-
-    def median(search: Callable[[], Any]) -> float:
-        search()
-        seconds = []
-        for _ in range(200):
-            started = time.perf_counter()
-            search()
-            seconds.append(time.perf_counter() - started)
-        return float(np.median(seconds)) * 1e3
-
-    plain = median(lambda: searcher.text_to_image("a dog", K))
-    composed = median(lambda: searcher.search(Query.text("a dog") - Query.text("snow"), k=K, into="images"))
-    diverse = median(lambda: searcher.text_to_image("a dog", K, diversity=0.3))
-    return [
-        Figure("a plain query, text known", round(plain, 3), unit="ms"),
-        Figure("a composed query over it", round(composed / plain, 2), "<= 2"),
-        Figure("a diverse query, longer by", round(diverse - plain, 3), "<= 1", "ms"),
-    ]
 
 
 if __name__ == "__main__":
