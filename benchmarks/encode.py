@@ -26,6 +26,7 @@ from record import Figure, need_data, record
 
 from encoders import Encoder, decode_image, load_encoder
 from encoders.checkpoints import load_towers
+from encoders.cpu_backends import fastest
 from encoders.images import open_image, pixels_for
 from encoders.preprocess import Preprocess
 
@@ -39,22 +40,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--encoders", nargs="+", default=["lite", "ViT-B-32"])
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--raced", action="store_true", help="Encode by the backend that a build takes by itself.")
+    parser.add_argument("--only", action="store_true", help="Leave out the comparison of vectors.")
     parser.add_argument("--name", default="encode", help="of the result")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         sets = photographs(Path(scratch))
-        figures = []
+        figures: list[Figure] = []
         for name in arguments.encoders:
             encoder = opened(name, Path(scratch), arguments.precision)
+            if arguments.raced:
+                encoder, race = fastest(encoder, remember=False)  # type: ignore[arg-type]
+                figures.append(Figure(f"{name}: taken by a build", race.winner.name))
             for kind, paths in sets.items():
                 count = COUNTS[name][SETS.index(kind)]
                 figures += speed(f"{name}, {kind}", encoder, repeated(paths, count, Path(scratch)))
+            if arguments.only:
+                continue
             checked = 100 if name == "lite" else 24
             figures += [
                 one for kind, paths in sets.items() for one in parity(f"{name}, {kind}", encoder, paths[:checked])
             ]
-        figures += [overlap(sets[SETS[1]], Path(scratch))]
-    record(arguments.name, figures, f"{os.cpu_count()} decode threads; {arguments.precision}. {NOTES}")
+        figures += [] if arguments.only else [overlap(sets[SETS[1]], Path(scratch))]
+    precision = "the backend that is fastest here" if arguments.raced else arguments.precision
+    record(arguments.name, figures, f"{os.cpu_count()} decode threads; {precision}. {NOTES}")
 
 
 NOTES = (

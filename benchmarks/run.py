@@ -20,6 +20,7 @@ COMMANDS = (
     ("metrics", "--large"),
     ("fine_tune",),
     ("encode",),
+    ("encode", "--raced", "--only", "--name", "encode_raced"),
     ("start",),
     ("queries",),
     ("nothing_fits",),
