@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from own_cache import with_towers
 from PIL import Image
 
 from encoders import EncoderError, cpu_backends
@@ -18,7 +19,7 @@ from storage import IndexStore
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TWINLENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINLENS_CACHE", with_towers(tmp_path / "cache"))
 
 
 @pytest.fixture

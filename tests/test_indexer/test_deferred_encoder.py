@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from colour import paint
+from own_cache import with_towers
 from tiny_clip import write_folder
 
 from encoders import Encoder, cpu_backends, load_encoder
@@ -193,7 +194,7 @@ class OnGpu:
 def test_lists_are_looked_for_on_the_gpu_that_encoded_the_vectors(
     shop: Shop, kind: str, torch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TWINLENS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TWINLENS_CACHE", with_towers(tmp_path / "cache"))
     encoder: Any = OnGpu(load_encoder(shop.encoder, "cpu"))
     build_index(shop.table, tmp_path / "out", encoder=encoder, ann=kind)
     another_order(shop)
