@@ -22,9 +22,9 @@ class Partners:
 
     def __init__(self, own: Ids, other: Ids, rows: int) -> None:
         """Take pairs as two columns (p,): rows of this collection, which has `rows` of them, and of the other."""
-        order = np.argsort(own, kind="stable")
-        self._others = np.asarray(other[order], dtype=np.int64)
-        self._starts = np.searchsorted(own[order], np.arange(rows + 1))
+        in_order = bool((own[1:] >= own[:-1]).all())  # of the images as a build writes them
+        self._others = np.asarray(other if in_order else other[np.argsort(own, kind="stable")], dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(np.bincount(own, minlength=rows))])
 
     @classmethod
     def of(cls, pairs: pa.Table, collection: Collection, rows: int) -> Self:

@@ -47,7 +47,9 @@ def built(corpus: Path, out: Path, **settings: Any) -> tuple[ColourEncoder, list
 def current(out: Path) -> tuple[bytes, Any]:
     with IndexStore.open(out).open_version() as version:
         assert version.manifest.counts.images == ROWS
-        return (version.path / "images/ann.faiss").read_bytes(), version.manifest.collections
+        assert version.manifest.calibrations  # of how likely a hit fits, fitted anew on the same pairs
+        kept = version.manifest.collections, version.manifest.calibrations
+        return (version.path / "images/ann.faiss").read_bytes(), kept
 
 
 def test_a_changed_column_keeps_the_index_and_what_was_measured(table: Callable[..., Path], tmp_path: Path) -> None:
