@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from storage.schema import Collection, Modality
 
-from .errors import ParameterError, QueryError
-from .query import QueryPart, ResolvedQuery, image_part, item_part, shown_value, text_part, vector_part
+from .errors import QueryError
+from .query import QueryPart, ResolvedQuery, image_part, item_part, text_part, vector_part
 
-MOST_PARTS = 32
-_LARGEST_WEIGHT = 1000.0
 _SMALLEST = 1e-6
 
 # How much of a wanted part one unwanted part takes away. "A without B" over 49 pairs of things in 2,000 captioned
@@ -72,26 +70,6 @@ class Query:
 
     def __neg__(self) -> Query:
         return self * -1
-
-
-def check_parts(parts: Sequence[QueryPart]) -> None:
-    """Refuse parts that make no query.
-
-    Raises:
-        ParameterError: A weight is no number, 0 or huge, or there are too many parts.
-        QueryError: None of them is wanted.
-    """
-    for part in parts:
-        weight = part.weight
-        if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 < abs(float(weight)) <= _LARGEST_WEIGHT:
-            raise ParameterError(
-                f"weight={shown_value(weight)} of {part.label[:60]!r} must be a number up to {_LARGEST_WEIGHT:g}, "
-                "above 0 for what is wanted and below it for what is not"
-            )
-    if len(parts) > MOST_PARTS:
-        raise ParameterError(f"the query has {len(parts)} parts; give {MOST_PARTS} at most")
-    if parts and not any(part.weight > 0 for part in parts):
-        raise QueryError(f"{parts[0].label[:60]!r} is unwanted and nothing is wanted; name what to look for too")
 
 
 def composed_label(parts: Sequence[QueryPart]) -> str:

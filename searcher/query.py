@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -21,6 +22,8 @@ from .errors import ParameterError, QueryError
 
 _MAX_TEXT = 100_000
 MOST_WORDS = 10_000
+MOST_PARTS = 32
+_LARGEST_WEIGHT = 1000.0
 _MAX_ITEM = 10_000
 _URL = re.compile(r"^(https?|ftp|s3|gs|data|file):", re.IGNORECASE)
 _SHOWN = 60
@@ -144,6 +147,26 @@ def words_part(words: str) -> QueryPart:
     if not terms(words):
         raise ParameterError(f"words={shown_value(words)} has no letter and no digit; give words to look up")
     return QueryPart(kind="words", label=words, content=words)
+
+
+def check_parts(parts: Sequence[QueryPart]) -> None:
+    """Refuse parts that make no query.
+
+    Raises:
+        ParameterError: A weight is no number, 0 or huge, or there are too many parts.
+        QueryError: None of them is wanted.
+    """
+    for part in parts:
+        weight = part.weight
+        if not isinstance(weight, Real) or isinstance(weight, bool) or not 0 < abs(float(weight)) <= _LARGEST_WEIGHT:
+            raise ParameterError(
+                f"weight={shown_value(weight)} of {part.label[:60]!r} must be a number up to {_LARGEST_WEIGHT:g}, "
+                "above 0 for what is wanted and below it for what is not"
+            )
+    if len(parts) > MOST_PARTS:
+        raise ParameterError(f"the query has {len(parts)} parts; give {MOST_PARTS} at most")
+    if parts and not any(part.weight > 0 for part in parts):
+        raise QueryError(f"{parts[0].label[:60]!r} is unwanted and nothing is wanted; name what to look for too")
 
 
 def split_queries(query: Any) -> tuple[list[Any], bool]:

@@ -18,10 +18,20 @@ from numpy.typing import NDArray
 from storage.arguments import check_fields
 from storage.schema import COLLECTIONS, DIRECTIONS, MODALITIES, SIDES, Collection, Modality
 
-from .compose import MOST_PARTS, check_parts
 from .errors import ParameterError, QueryError
 from .options import Option, option_of
-from .query import MOST_WORDS, QueryPart, image_part, item_part, shown_value, text_part, vector_part, words_part
+from .query import (
+    MOST_PARTS,
+    MOST_WORDS,
+    QueryPart,
+    check_parts,
+    image_part,
+    item_part,
+    shown_value,
+    text_part,
+    vector_part,
+    words_part,
+)
 
 MAX_K = 10_000
 DEFAULT_ANN_RECALL = 0.95

@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from searcher import Query, Searcher, SearchError, SearchRequest
-from searcher.compose import MOST_PARTS, UNWANTED, composed_label
+from searcher.compose import UNWANTED, composed_label
 from searcher.errors import ParameterError
-from searcher.query import text_part
+from searcher.query import MOST_PARTS, text_part
 from searcher.request import parse_request
 from twinlens.commands.search import search
 

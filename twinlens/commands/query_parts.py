@@ -12,9 +12,8 @@ from typing import Any
 
 import click
 
-from searcher.compose import MOST_PARTS
 from searcher.errors import SearchError
-from searcher.query import QueryPart, image_part, item_part, text_part
+from searcher.query import MOST_PARTS, QueryPart, image_part, item_part, text_part
 from searcher.request import query_part
 
 _ORDER = "twinlens.order"

@@ -20,8 +20,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from storage.errors import TwinlensError
 from storage.schema import Collection
 
-from ...compose import MOST_PARTS
-from ...query import ResolvedQuery, image_part, item_part, text_part
+from ...query import MOST_PARTS, ResolvedQuery, image_part, item_part, text_part
 from ...request import SearchRequest
 from ..api.answers import has_already, image_answer, status_of
 from ..api.request_bodies import read_form
