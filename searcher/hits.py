@@ -372,8 +372,9 @@ def table(results: Sequence[Hits]) -> str:
 def _section(hits: Hits) -> str:
     heading = f"{cut(hits.query.label, _LABEL_WIDTH)}  ({about(hits)})"
     rows = [("rank", "score", "probability", "item_id", "path", "caption")]
+    floor = hits.min_probability is not None  # who asks for none has no use for the figure
     rows += [
-        (str(hit.rank), shown_score(hit.score), _share(hit.probability), clean(hit.item_id), _path(hit), _words(hit))
+        (str(hit.rank), shown_score(hit.score), _share(hit, floor), clean(hit.item_id), _path(hit), _words(hit))
         for hit in hits
     ]
     # A column that says nothing of any hit is left out.
@@ -395,8 +396,8 @@ def nothing(hits: Hits) -> str:
     return "nothing passes" if hits.min_score is None else f"nothing scores {hits.min_score:g} or more"
 
 
-def _share(probability: float | None) -> str:
-    return "" if probability is None else f"{probability:.2f}"
+def _share(hit: Hit, shown: bool) -> str:
+    return f"{hit.probability:.2f}" if shown and hit.probability is not None else ""
 
 
 def _path(hit: Hit) -> str:

@@ -407,6 +407,7 @@ class Searcher:
         own: Sequence[Sequence[int]],
     ) -> tuple[Ranking, list[Page]]:
         """Return the ranking of queries, None for words alone, and the page of each, full where there are enough."""
+        self._ranker.info(into)
         if vectors is not None:
             self._probabilities.check(direction, request)
         elif (request.min_score, request.min_probability) != (None, None):

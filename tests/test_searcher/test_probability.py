@@ -136,6 +136,8 @@ def test_nothing_fits_is_an_answer_of_the_command(index: Path, tmp_path: Path) -
     shown = CliRunner().invoke(search, line)
     assert shown.exit_code == 0
     assert "nothing in this index fits: no hit has a probability of 1 or more" in shown.stdout
+    assert "probability" not in CliRunner().invoke(search, line[:-2]).stdout
+    assert "rank  score  probability" in CliRunner().invoke(search, [*line[:-1], "0"]).stdout
     told = json.loads(CliRunner().invoke(search, [*line, "--output", "json"]).stdout)
     assert (told["nothing_fits"], told["hits"], told["min_probability"]) == (True, [], 1.0)
 

@@ -315,7 +315,8 @@ def test_what_is_unlikely_to_fit_is_below_a_line(browser: Any, fitted: Served) -
     page.wait_for_load_state("networkidle")
     assert page.locator(".images li").nth(sum(fitting)).inner_text() == "Unlikely to fit:"
     assert page.locator(".images li.weak").count() == 24 - sum(fitting)
-    assert page.locator(".images .foot span[title='how likely it fits']").first.inner_text().endswith("%")
+    told = page.locator(".images details.facts").first.text_content()
+    assert f"likely to fit{hits[0]['probability']:.0%}" in told
     page.get_by_role("link", name="Show more").click()
     page.wait_for_url("**k=48*")
     assert page.locator(".below").count() == 1

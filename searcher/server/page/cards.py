@@ -64,7 +64,7 @@ class Section:
         longer: Where this page and the next are one; empty where that would be too long.
         filtered: Whether a filter left items out.
         nothing_fits: Whether a floor was asked for that no hit reaches.
-        line: How many cards come before those that fit less likely than not; None where none do, or it is not known.
+        line: How many cards come before those that are unlikely to fit; None where none are, or it is not known.
     """
 
     title: str
