@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,16 @@ def wait_for(process: subprocess.Popen[str], word: str) -> None:
     raise AssertionError(f"the run ended before it said {word!r}")
 
 
+def interrupt(process: subprocess.Popen[str]) -> str:
+    """Press Ctrl-C, once more where the first came to a place in which Python ignores it, and return the output."""
+    for _ in range(2):
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=90)[0]
+    process.kill()
+    raise AssertionError("the run does not end")
+
+
 def test_a_killed_command_leaves_a_checkpoint_and_ctrl_c_an_encoder(table: Path, tmp_path: Path) -> None:
     out = tmp_path / "encoder"
     killed = start(table, out)
@@ -167,8 +178,7 @@ def test_a_killed_command_leaves_a_checkpoint_and_ctrl_c_an_encoder(table: Path,
     step = json.loads((tmp_path / "encoder.fit" / "state.json").read_text("utf-8"))["step"]
     interrupted = start(table, out)
     wait_for(interrupted, "loss")
-    interrupted.send_signal(signal.SIGINT)
-    stdout, _ = interrupted.communicate(timeout=120)
+    stdout = interrupt(interrupted)
     assert interrupted.returncode == 130
     assert "stopped by: interrupted" in stdout
     report = json.loads((out / "training.json").read_text("utf-8"))
