@@ -25,6 +25,7 @@ from storage.schema import ImageInfo
 
 from .decode_cost import check_cost, check_pieces, timed
 from .errors import EncoderError, ImageError
+from .perceptual_hash import perceptual_hash
 from .pixel_modes import quiet_pillow, samples_of, scaled_pnm, to_rgb, turned, upright, without_metadata
 from .tiff import refused_tiff
 
@@ -191,7 +192,14 @@ def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Ima
 
 
 def _decoded(pixels: Image.Image, size: tuple[int, int], sha256: str, file_bytes: int) -> DecodedImage[Image.Image]:
-    info = ImageInfo(width=size[0], height=size[1], sha256=sha256, file_bytes=file_bytes, mtime_ns=None)
+    info = ImageInfo(
+        width=size[0],
+        height=size[1],
+        sha256=sha256,
+        file_bytes=file_bytes,
+        mtime_ns=None,
+        perceptual_hash=perceptual_hash(pixels),
+    )
     return DecodedImage(pixels=pixels, info=info)
 
 

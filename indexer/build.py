@@ -177,7 +177,7 @@ class Builder:
 
     def _from_source(self, source: Source, options: SourceOptions | None, parent: IndexVersion | None) -> BuildReport:
         corpus = survey(source)
-        if parent is not None and _up_to_date(parent.manifest, source, corpus, self.config):
+        if parent is not None and _up_to_date(parent, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)
         check_columns(self.config.words_columns, source.metadata_schema.names)
         guard = ShrinkGuard(before=parent.manifest if parent else self._current(), config=self.config)
@@ -450,12 +450,13 @@ def _root(source: Source) -> str:
     return printable(str(source.root.resolve()))
 
 
-def _up_to_date(manifest: Manifest, source: Source, corpus: Corpus, config: BuildConfig) -> bool:
+def _up_to_date(version: IndexVersion, source: Source, corpus: Corpus, config: BuildConfig) -> bool:
     """Whether an update would give the version that is there already; told without loading the encoder."""
+    manifest = version.manifest
     known = manifest.corpus
     if known is None or (known.root, known.digest) != (_root(source), corpus.digest):
         return False
-    if _changed_since(manifest, corpus) or not manifest.has_words:
+    if _changed_since(manifest, corpus) or not manifest.has_words or version.catalog.missing_columns:
         return False
     if manifest.counts.rejected > config.rejection_limit(corpus.items):
         return False

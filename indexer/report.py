@@ -127,7 +127,8 @@ class Changes:
 def changes_since(before: IndexVersion, catalog: Path) -> dict[Collection, Changes]:
     """Return what the catalog of a draft changes of an open version."""
     with Catalog.open(catalog) as after:
-        return {name: _changes(before.catalog.row_hashes(name), after.row_hashes(name)) for name in COLLECTIONS}
+        added = before.catalog.missing_columns  # what they say follows from the content
+        return {name: _changes(before.catalog.row_hashes(name), after.row_hashes(name, added)) for name in COLLECTIONS}
 
 
 def _changes(old: Mapping[str, NDArray[np.uint64]], new: Mapping[str, NDArray[np.uint64]]) -> Changes:

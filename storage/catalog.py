@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
@@ -133,6 +133,11 @@ class Catalog:
         """Return name and SQL type of each column of a collection, in order, the user's metadata last."""
         return list(self._columns[collection])
 
+    @property
+    def missing_columns(self) -> frozenset[str]:
+        """The columns of images that there were not yet when it was written."""
+        return LATER_COLUMNS - {name for name, _ in self._columns["images"]}
+
     def rows(
         self, collection: Collection, row_ids: Sequence[int] | NDArray[np.int64], columns: Sequence[str] | None = None
     ) -> list[dict[str, Any]]:
@@ -224,13 +229,14 @@ class Catalog:
         with self._cursor() as cursor:
             return parse_predicate(cursor, where)
 
-    def row_hashes(self, collection: Collection) -> dict[str, NDArray[np.uint64]]:
+    def row_hashes(self, collection: Collection, without: Set[str] = frozenset()) -> dict[str, NDArray[np.uint64]]:
         """Return 64-bit hashes of each row, in no order, by which two catalogs are compared: four arrays (n,).
 
         `id` of the item id, `content` of the checksum, `place` of the uri, and `row` of all columns that say
-        something of the item, metadata included.
+        something of the item, metadata included, but those in `without`.
         """
-        names = [quoted(name) for name, _ in self._columns[collection] if name not in ("row_id", "mtime_ns")]
+        silent = {"row_id", "mtime_ns", *without}
+        names = [quoted(name) for name, _ in self._columns[collection] if name not in silent]
         sql = (
             "SELECT hash(item_id) AS id, hash(sha256) AS content, hash(uri) AS place, "
             f"hash({', '.join(names)}) AS row FROM {collection}"

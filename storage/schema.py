@@ -59,6 +59,9 @@ class ImageInfo:
         file_bytes: Length of the file; 0 where there is no file, None where it is not known.
         mtime_ns: When the file was last modified; None where it is not known, or outside of the years 1678 to 2261,
             which 64 bits of nanoseconds reach.
+        perceptual_hash: 64 bits of what it looks like, of which copies differ in few, as a signed number; None where
+            there are no pixels, where they have no contrast, and where the image was indexed before there were such
+            hashes.
     """
 
     width: Annotated[int | None, "int32"]
@@ -66,6 +69,7 @@ class ImageInfo:
     sha256: Annotated[str, "string"]
     file_bytes: Annotated[int | None, "int64"]
     mtime_ns: Annotated[int | None, "int64"]
+    perceptual_hash: Annotated[int | None, "int64"] = None
 
     def __post_init__(self) -> None:
         if self.mtime_ns is not None and not -(2**63) <= self.mtime_ns < 2**63:

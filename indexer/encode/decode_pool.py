@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders import DecodeLimits, Encoder, ImageError
+from encoders import DecodeLimits, Encoder, ImageError, decode_image
 from encoders.images import open_image, pixels_for
 from storage.schema import ImageInfo
 
@@ -64,7 +64,7 @@ class ImageReader:
             return content
         known = self.reuse.unchanged(item) or self.reuse.by_content(item, self.limits, content)
         if known is not None and _within(known.info, self.limits):
-            return self._known(known)
+            return self._known(self._completed(item, known))
         try:
             image = open_image(self.encoder, self._read(item) if content is None else content, self.limits)
         except (ImageError, ContentError) as error:
@@ -80,6 +80,18 @@ class ImageReader:
         if isinstance(item.content, LazyBytes):
             return item.content.read(self.limits.max_bytes)
         return item.content if isinstance(item.content, bytes | Path) else Path(item.content)
+
+    def _completed(self, item: Item, known: KnownItem) -> KnownItem:
+        """Read an image again for what an older version did not keep of it; one of the web is not fetched for that."""
+        if not known.missing or isinstance(item.content, WebImage):
+            return known
+        try:
+            read = decode_image(self._read(item), self.limits).info
+        except (ImageError, ContentError):
+            return known  # what is known of it stays
+        if read.sha256 != known.info.sha256:
+            return known
+        return replace(known, info=replace(known.info, **{name: getattr(read, name) for name in known.missing}))
 
     def _known(self, known: KnownItem) -> Prepared:
         return Prepared(known.info, vector=self.reuse.vector("images", known.row_id))

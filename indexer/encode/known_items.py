@@ -14,18 +14,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage import IndexVersion
-from storage.schema import IMAGE_INFO_COLUMNS, Collection, ImageInfo
+from storage.schema import IMAGE_INFO_COLUMNS, LATER_COLUMNS, Collection, ImageInfo
 
 _BATCH = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class KnownItem:
-    """One item of the current version; of a text only the checksum in `info` is known."""
+    """One item of the current version; of a text only the checksum in `info` is known.
+
+    Attributes:
+        row_id: Its row.
+        uri: Where it came from.
+        info: What the version knows of it.
+        missing: The fields of `info` that the version has no columns for, since it was written before there were any.
+    """
 
     row_id: int
     uri: str | None
     info: ImageInfo
+    missing: frozenset[str] = frozenset()
 
 
 class KnownItems:
@@ -36,6 +44,7 @@ class KnownItems:
         names = ["item_id", "uri", *(name for name in IMAGE_INFO_COLUMNS if name in present)]
         table = version.catalog.table(collection, names)
         self._columns = {name: _whole(table.column(name)) for name in names}
+        self._missing = LATER_COLUMNS - present if collection == "images" else frozenset()
         self._by_id = _TextIndex(self._columns["item_id"])
         self._by_sha256 = _TextIndex(self._columns["sha256"])
         sizes = self._columns.get("file_bytes", pa.array([], pa.int64()))
@@ -62,7 +71,7 @@ class KnownItems:
         info: dict[str, Any] = {
             name: self._columns[name][row].as_py() if name in self._columns else None for name in IMAGE_INFO_COLUMNS
         }
-        return KnownItem(row, self._columns["uri"][row].as_py(), ImageInfo(**info))
+        return KnownItem(row, self._columns["uri"][row].as_py(), ImageInfo(**info), self._missing)
 
 
 class _TextIndex:

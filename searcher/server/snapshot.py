@@ -28,7 +28,7 @@ from .encoding import Encoding
 # Where an item's file lies is nobody's business outside: neither shown nor to be found out by a filter.
 HIDDEN_COLUMNS = frozenset({"uri"})
 # Of use to filters; for people to read they only hide the rest.
-DULL_COLUMNS = frozenset({"row_id", "item_id", "caption", "sha256", "file_bytes", "mtime_ns"})
+DULL_COLUMNS = frozenset({"row_id", "item_id", "caption", "sha256", "file_bytes", "mtime_ns", "perceptual_hash"})
 _KEPT_ROWS = 8_192
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]

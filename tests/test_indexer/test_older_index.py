@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import duckdb
 import pytest
 from colour import ColourEncoder
 
@@ -14,6 +15,7 @@ from searcher import Searcher
 from storage import IndexStore
 from storage.files.canonical_json import canonical
 from storage.files.layout import sha256_of
+from storage.schema import LATER_COLUMNS
 
 PROMPT = "a photo of {}"
 
@@ -30,9 +32,20 @@ def write_as_before(index: Path) -> None:
         del plain["files"][name]
         (path.parent / name).unlink()
     plain = {name: value for name, value in plain.items() if name != "checksum"} | {"reader_features": []}
+    drop_later_columns(path.parent / "catalog.duckdb")
+    plain["files"]["catalog.duckdb"] = {
+        "bytes": (path.parent / "catalog.duckdb").stat().st_size,
+        "sha256": sha256_of((path.parent / "catalog.duckdb").read_bytes()),
+    }
     data = canonical({**plain, "checksum": sha256_of(canonical(plain))})
     path.write_bytes(data)
     (index / "CURRENT").write_text(f"{path.parent.name} {sha256_of(data)}\n")
+
+
+def drop_later_columns(catalog: Path) -> None:
+    with duckdb.connect(str(catalog)) as connection:
+        for name in LATER_COLUMNS:
+            connection.execute(f"ALTER TABLE images DROP COLUMN {name}")
 
 
 @pytest.fixture
@@ -72,6 +85,20 @@ def test_an_update_without_changes_adds_the_lexical_index_once_and_encodes_nothi
     assert report.manifest.has_words
     assert (encoder.images_encoded, encoder.texts_encoded) == (0, 0)
     assert not build_index(photos, older, encoder=ColourEncoder(), update=True).published
+
+
+def test_an_update_reads_files_again_for_columns_that_came_later(older: Path, photos: Path, tmp_path: Path) -> None:
+    encoder = ColourEncoder()
+    changes = build_index(photos, older, encoder=encoder, update=True).manifest.build["changes"]
+    assert encoder.images_encoded == 0
+    assert changes["images"]["kept"]
+    assert not changes["images"]["relabelled"]
+    build_index(photos, tmp_path / "new.index", encoder=ColourEncoder(), prompt=PROMPT)
+    tables = []
+    for index in (older, tmp_path / "new.index"):
+        with IndexStore.open(index).open_version() as version:
+            tables.append(version.catalog.table("images"))
+    assert tables[0].equals(tables[1])
 
 
 def test_an_update_encodes_what_changed_alone_and_writes_the_new_form(older: Path, photos: Path) -> None:
