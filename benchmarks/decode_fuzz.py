@@ -20,6 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"))
 
 import numpy as np
+import phone_files
 from PIL import Image
 from record import Figure, record
 from slow_images import BOUNDED, REFUSED
@@ -45,6 +46,7 @@ _VARIETIES: dict[str, tuple[str, dict[str, object]]] = {
     "AVIF": ("RGB", {}),
     "BMP": ("RGB", {}),
     "PPM": ("RGB", {}),
+    **phone_files.varieties(),
 }
 
 

@@ -132,7 +132,12 @@ def _leb128(units: bytes, offset: int) -> tuple[int, int]:
     return value, offset
 
 
-def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+def boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield kind and content of each box, one after the other.
+
+    Raises:
+        ValueError: A box has no possible size, or there are too many; `struct.error` where one ends early.
+    """
     offset = 0
     for _ in range(_MOST_BOXES):
         if offset + 8 > len(view):
@@ -151,18 +156,18 @@ def _boxes(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
 
 def _coded_images(view: memoryview) -> Iterator[bytes]:
     """Yield the AV1 units of each image item, and of the first sample of each track."""
-    for kind, body in _boxes(view):
+    for kind, body in boxes(view):
         if kind == b"meta":
-            yield from _items(view, dict(_boxes(body[4:])))
+            yield from _items(view, dict(boxes(body[4:])))
         elif kind == b"moov":
             for table in _sample_tables(body):
                 yield _first_sample(view, table)
 
 
 def _sample_tables(view: memoryview) -> Iterator[dict[bytes, memoryview]]:
-    for kind, body in _boxes(view):
+    for kind, body in boxes(view):
         if kind == b"stbl":
-            yield dict(_boxes(body))
+            yield dict(boxes(body))
         elif kind in _HOLDERS:
             yield from _sample_tables(body)
 
@@ -191,7 +196,7 @@ def _items(view: memoryview, meta: dict[bytes, memoryview]) -> Iterator[bytes]:
 def _coded_items(info: memoryview) -> set[int]:
     """Return the numbers of the items that are AV1."""
     coded = set()
-    for kind, body in _boxes(info[4 + (2 if len(info) and info[0] == 0 else 4) :]):
+    for kind, body in boxes(info[4 + (2 if len(info) and info[0] == 0 else 4) :]):
         if kind == b"infe" and len(body) >= 12:
             wide = body[0] >= 3
             (number,) = struct.unpack_from(">I" if wide else ">H", body, 4)

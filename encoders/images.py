@@ -25,8 +25,10 @@ from storage.schema import ImageInfo
 
 from .decode_cost import check_cost, check_pieces, timed
 from .errors import EncoderError, ImageError
+from .formats.process import PACKAGES, decode_elsewhere
+from .formats.raw_preview import RAW, is_raw, raw_preview
 from .perceptual_hash import perceptual_hash
-from .pixel_modes import quiet_pillow, samples_of, scaled_pnm, to_rgb, turned, upright, without_metadata
+from .pixel_modes import quiet_pillow, samples_of, scaled_pnm, states_turn, to_rgb, turned, upright, without_metadata
 from .tiff import refused_tiff
 
 
@@ -50,8 +52,10 @@ class ImageFormat:
 
 _CONVERT = "convert it to JPEG or PNG"
 _RENDER = "it holds drawings, so render it to PNG"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
-# The only list of image formats. A format becomes readable here: where its `refused` is empty, Pillow is given it.
+# The only list of image formats. A format becomes readable here: where its `refused` is empty, Pillow is given it, but
+# for those of `formats.process`, which are decoded in a process of their own.
 IMAGE_FORMATS = (
     ImageFormat(name="JPEG", suffixes=(".jpg", ".jpeg", ".jpe", ".jfif"), magic=((0, b"\xff\xd8\xff"),)),
     ImageFormat(name="PNG", suffixes=(".png",), magic=((0, b"\x89PNG"),)),
@@ -59,18 +63,20 @@ IMAGE_FORMATS = (
     ImageFormat(name="GIF", suffixes=(".gif",), magic=((0, b"GIF8"),)),
     ImageFormat(name="BMP", suffixes=(".bmp", ".dib"), magic=((0, b"BM"),)),
     ImageFormat(
+        name=RAW,
+        suffixes=(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"),
+        magic=((8, b"CR\2\0"), (0, b"IIRO"), (0, b"IIRS"), (0, b"IIU\0"), (0, b"FUJIFILMCCD-RAW"), (4, b"ftypcrx ")),
+    ),
+    ImageFormat(
         name="TIFF", suffixes=(".tif", ".tiff"), magic=((0, b"II*\0"), (0, b"MM\0*"), (0, b"II+\0"), (0, b"MM\0+"))
     ),
     ImageFormat(name="AVIF", suffixes=(".avif",), magic=((4, b"ftypavif"), (4, b"ftypavis"))),
     ImageFormat(name="PPM", suffixes=(".ppm", ".pgm", ".pbm")),
     ImageFormat(
-        name="HEIF",
-        suffixes=(".heic", ".heif"),
-        magic=((4, b"ftypheic"), (4, b"ftypheix"), (4, b"ftypmif1")),
-        refused=_CONVERT,
+        name="HEIF", suffixes=(".heic", ".heif", ".hif"), magic=tuple((4, b"ftyp" + brand) for brand in _HEIF_BRANDS)
     ),
+    ImageFormat(name="JXL", suffixes=(".jxl",), magic=((0, b"\xff\x0a"), (0, b"\0\0\0\x0cJXL "))),
     ImageFormat(name="JPEG2000", suffixes=(".jp2",), magic=((4, b"jP  \r\n"), (0, b"\xffO\xffQ")), refused=_CONVERT),
-    ImageFormat(name="JPEG XL", magic=((0, b"\xff\x0a"), (0, b"\0\0\0\x0cJXL ")), refused=_CONVERT),
     ImageFormat(name="PSD", magic=((0, b"8BPS"),), refused=_CONVERT),
     ImageFormat(name="ICO", magic=((0, b"\0\0\1\0"),), refused=_CONVERT),
     ImageFormat(name="EPS", magic=((0, b"%!PS"),), refused=_RENDER),
@@ -176,9 +182,7 @@ def decode_image(
     data = source if isinstance(source, bytes) else _read(_path(source), limits.max_bytes)
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
-        check_pieces(data)
-        image = _open(data, limits)
-        check_cost(image, data, limits.max_pixels, limits.max_seconds)
+        image = _opened(data, limits)
         rgb, size = _finish(image, limits, shrink)
     return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data))
 
@@ -240,6 +244,29 @@ def _check_bytes(size: int, max_bytes: int) -> None:
         raise ImageError("too_large", f"the file has more bytes than the limit: {size} > {max_bytes}")
 
 
+def _opened(data: bytes, limits: DecodeLimits) -> Image.Image:
+    """Return an image that may be decoded, or that was, by a decoder of its own."""
+    if RAW in limits.formats and is_raw(data):
+        preview = raw_preview(data)
+        image = _opened(preview.jpeg, limits)
+        if preview.exif and not states_turn(image.info.get("exif", b"")):
+            image.info["exif"] = preview.exif
+        return image
+    check_pieces(data)
+    likely = sniff(data)
+    if likely is not None and likely.name in PACKAGES and likely.name in limits.formats and not _holds_avif(data):
+        return decode_elsewhere(likely.name, data, limits.max_pixels, limits.max_seconds)
+    image = _open(data, limits)
+    check_cost(image, data, limits.max_pixels, limits.max_seconds)
+    return image
+
+
+def _holds_avif(data: bytes) -> bool:
+    """Return whether a file that starts like HEIF says further on that it is an AVIF."""
+    brands = data[16 : min(int.from_bytes(data[:4], "big"), 256)]
+    return any(brands[place : place + 4] in (b"avif", b"avis") for place in range(0, len(brands), 4))
+
+
 def _open(data: bytes, limits: DecodeLimits) -> Image.Image:
     try:
         return Image.open(timed(data, limits.max_seconds), formats=_available(limits.formats))
@@ -263,7 +290,7 @@ def _unidentified(data: bytes, formats: tuple[str, ...]) -> ImageError:
 def _available(formats: tuple[str, ...]) -> list[str]:
     """Return those of the formats that this build of Pillow has (AVIF and WebP are optional)."""
     Image.init()
-    return [name for name in formats if name in Image.OPEN]
+    return [name for name in formats if name in Image.OPEN and name not in PACKAGES]
 
 
 def _finish(

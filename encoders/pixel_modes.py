@@ -28,6 +28,8 @@ _UNDO = {
     8: Image.Transpose.ROTATE_90,
 }
 _TURNED = (5, 6, 7, 8)
+# They say in a place of their own how they are turned; what EXIF says beside it does not count, by their standards.
+_TURNED_BY_DECODERS = ("HEIF", "JXL")
 _DAMAGED_EXIF = (OSError, SyntaxError, ValueError, LookupError, TypeError, EOFError, struct.error)
 _WHITE_16 = 65535
 # By what a PNG's own samples are multiplied where Pillow gives bytes.
@@ -45,7 +47,18 @@ def turned(image: Image.Image) -> bool:
     return _orientation(image) in _TURNED
 
 
+def states_turn(exif: bytes) -> bool:
+    """Return whether EXIF says how an image is to be turned, if only by nothing."""
+    read = Image.Exif()
+    with suppress(*_DAMAGED_EXIF):
+        read.load(exif)
+        return _ORIENTATION_TAG in read
+    return False
+
+
 def _orientation(image: Image.Image) -> int:
+    if image.format in _TURNED_BY_DECODERS:
+        return 1
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
     except _DAMAGED_EXIF:

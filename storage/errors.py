@@ -19,6 +19,7 @@ TwinlensError                    anything we raise on purpose; the message names
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 
 class TwinlensError(Exception):
@@ -61,6 +62,7 @@ class PublishStateUnknownError(StorageError):
     """The final fsync failed, so nobody can tell whether the version survives a power loss."""
 
 
+@lru_cache(maxsize=8)
 def install_hint(extra: str) -> str:
     """Return the next step for whoever lacks an extra: the command that installs it, and where it is run.
 

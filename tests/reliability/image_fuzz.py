@@ -20,8 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import numpy as np
+import phone_files
 from PIL import Image
 
 from encoders import DecodeLimits, ImageError, decode_image
@@ -54,6 +56,7 @@ _VARIETIES: dict[str, tuple[str, dict[str, object]]] = {
     "WEBP animated": ("RGB", {"frames": 3}),
     "MPO": ("RGB", {"frames": 2}),
     "PNG animated": ("RGB", {"frames": 3}),
+    **phone_files.varieties(),
 }
 
 

@@ -230,9 +230,9 @@ def test_other_files_are_not_images(data: bytes) -> None:
 
 
 def test_a_known_format_outside_the_allow_list_is_named() -> None:
-    with pytest.raises(ImageError, match="unsupported_format: HEIF is not among the formats tried: JPEG, PNG"):
-        decode_image(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
-    with pytest.raises(ImageError, match="AVIF, PPM; convert it to JPEG or PNG"):
+    with pytest.raises(ImageError, match="unsupported_format: PSD is not among the formats tried: JPEG, PNG"):
+        decode_image(b"8BPS\0\1" + bytes(20))
+    with pytest.raises(ImageError, match="AVIF, PPM, HEIF, JXL; convert it to JPEG or PNG"):
         decode_image(b"\0\0\0\x0cjP  \r\n")
     assert reason(file_of(smooth(), "ICO")) == "unsupported_format"
     assert reason(file_of(smooth(), "GIF"), formats=("PNG",)) == "unsupported_format"

@@ -82,9 +82,9 @@ SAME = {
 @pytest.mark.parametrize("where", SAME)
 def test_it_gives_the_same_rows_and_one_process_serves_them_all(catalog: Catalog, where: str) -> None:
     catalog.filter_rows("images", "regexp_matches(item_id, 'x')")
-    (process,) = catalog._processes._idle
+    (process,) = catalog._processes.idle
     assert catalog.filter_rows("images", where).tolist() == SAME[where]
-    assert catalog._processes._idle == [process]
+    assert catalog._processes.idle == [process]
 
 
 COSTLY = {
@@ -109,14 +109,14 @@ def test_what_takes_too_long_or_too_much_ends_soon_and_harms_no_other(catalog: C
 def test_what_a_library_prints_in_the_process_is_no_answer(catalog: Catalog) -> None:
     """DuckDB prints a progress bar once a filter has taken two seconds."""
     assert catalog.filter_rows("images", "regexp_matches(item_id, '-8$')").tolist() == [8]
-    (worker,) = catalog._processes._idle
+    (worker,) = catalog._processes.idle
     assert Path(f"/proc/{worker._process.pid}/fd/1").readlink() == Path(os.devnull)
 
 
 def test_a_process_that_has_ended_is_replaced(catalog: Catalog) -> None:
     for signal in (9, 15):
         catalog.filter_rows("images", "regexp_matches(item_id, 'x')")
-        for worker in catalog._processes._idle:
+        for worker in catalog._processes.idle:
             os.kill(worker._process.pid, signal)
             worker._process.wait()
         assert catalog.filter_rows("images", "regexp_matches(item_id, '-8$')").tolist() == [8]
@@ -131,7 +131,7 @@ def test_many_threads_ask_at_once(catalog: Catalog) -> None:
 
     with ThreadPoolExecutor(6) as pool:
         assert list(pool.map(ask, range(6))) == [[row] for row in range(6)]
-    assert len(catalog._processes._idle) <= 2
+    assert len(catalog._processes.idle) <= 2
 
 
 def test_a_removed_catalog_is_still_filtered_and_closing_ends_the_processes(tmp_path: Path) -> None:
@@ -139,7 +139,7 @@ def test_a_removed_catalog_is_still_filtered_and_closing_ends_the_processes(tmp_
     catalog = Catalog.open(tmp_path / "c")
     (tmp_path / "c").unlink()
     assert catalog.filter_rows("images", "regexp_matches(item_id, '-8$')").tolist() == [8]
-    (worker,) = catalog._processes._idle
+    (worker,) = catalog._processes.idle
     catalog.close()
     assert not worker.is_alive()
 

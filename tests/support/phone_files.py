@@ -1,0 +1,74 @@
+"""Image files and films as phones and cameras write them."""
+
+from __future__ import annotations
+
+import io
+import struct
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from image_writers import tiff
+from PIL import Image
+
+HAS_PHOTOS = find_spec("pillow_heif") is not None and find_spec("pillow_jxl") is not None
+"""Whether the extra `photos` is installed."""
+
+
+def exif_of(turn: int = 1) -> Image.Exif:
+    """EXIF with an orientation, and a place as a phone has it."""
+    tags = Image.Exif()
+    tags[0x0112] = turn
+    tags[0x8825] = {1: "N", 2: (48.0, 12.0, 0.0), 3: "E", 4: (16.0, 22.0, 0.0)}
+    return tags
+
+
+def varieties() -> dict[str, tuple[str, dict[str, object]]]:
+    """What to fuzz, as mode and options by Pillow's name of the format; nothing without the packages."""
+    if not HAS_PHOTOS:
+        return {}
+    import pillow_jxl  # noqa: F401 - registers itself
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    return {
+        "HEIF": ("RGB", {}),
+        "HEIF alpha": ("RGBA", {}),
+        "JXL": ("RGB", {}),
+        "JXL lossless": ("RGBA", {"lossless": True}),
+    }
+
+
+def heic(image: Image.Image, turn: int = 1, **options: object) -> bytes:
+    """A HEIC, stored as it lies: how it is to be turned stands in the boxes, and in EXIF as well."""
+    varieties()
+    file = io.BytesIO()
+    image.save(file, "HEIF", **{"exif": exif_of(turn).tobytes(), "quality": 95, **options})
+    return file.getvalue()
+
+
+def jpeg_xl(image: Image.Image, **options: object) -> bytes:
+    """A JPEG XL of pixels."""
+    varieties()
+    file = io.BytesIO()
+    image.save(file, "JXL", effort=3, **options)
+    return file.getvalue()
+
+
+def jpeg_xl_of_jpeg(image: Image.Image, turn: int, folder: Path) -> bytes:
+    """A JPEG XL from which a JPEG can be made again, with the turn that its EXIF has."""
+    varieties()
+    path, file = folder / "before.jpg", io.BytesIO()
+    image.save(path, exif=exif_of(turn), quality=95)
+    with Image.open(path) as before:
+        before.save(file, "JXL", lossless_jpeg=True)
+    return file.getvalue()
+
+
+def dng(preview: Image.Image, turn: int = 1, *, exif: Image.Exif | None = None) -> bytes:
+    """A RAW file: a thumbnail, a JPEG preview behind the sensor's data, and the turn in its own tags."""
+    file = io.BytesIO()
+    preview.save(file, "JPEG", quality=95, **({"exif": exif} if exif else {}))
+    tags = [(274, 3, [turn]), (50706, 1, [1, 4, 0, 0])]
+    whole = tiff(np.full((6, 8), 90, np.uint32), 8, 32803, tags=tags)
+    return whole + bytes(64) + b"\xff\xd8\xff\xc3\0\x0b\x08" + struct.pack(">HH", 900, 900) + file.getvalue()
