@@ -36,8 +36,11 @@ from .rerank import Rerank, candidates_of, check_rerank, reranked
 
 if TYPE_CHECKING:
     from encoders import Encoder
+    from storage.duplicates.grades import Grade
     from storage.manifest import Manifest
     from storage.version import IndexVersion
+
+    from .duplicates import Duplicates
 
 
 Vector = NDArray[Any]
@@ -354,6 +357,17 @@ class Searcher:
             )
         vector = self._version.vectors(collection).gather(np.array([row]))
         return ResolvedQuery(part, unit_rows(vector, self._encoder.dim)[0], modality, (collection, row))
+
+    def duplicates(self, grade: Grade = "resaved") -> Duplicates:
+        """Return the groups of images that are alike, up to a grade, the largest first; see `find_duplicates`.
+
+        Raises:
+            SearchError: There is no such grade, or there are no images.
+        """
+        from .duplicates import find_duplicates
+
+        with self._in_flight:
+            return find_duplicates(self._version, self._location, grade)
 
     def has_filter(self, into: Collection, where: str) -> bool:
         """Whether the rows of a filter are remembered: a search with it then takes no longer than one without."""

@@ -116,6 +116,7 @@ def align_columns(rows: Sequence[tuple[str, ...]]) -> str:
 
 COMMANDS = {
     "build": "build:build",
+    "duplicates": "duplicates:duplicates",
     "encoders": "encoders:encoders",
     "evaluate": "evaluate:evaluate",
     "evaluate-hrem": "hrem:evaluate_hrem",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -47,7 +47,12 @@ def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None) 
 
 def render_gallery(results: Sequence[Hits], root: Path | None = None) -> str:
     """Return the page that `save_gallery` writes; every text in it is escaped."""
-    return _template().render(sections=[_section(hits, root) for hits in results])
+    return render_sections([_section(hits, root) for hits in results])
+
+
+def render_sections(sections: Sequence[Mapping[str, Any]]) -> str:
+    """Return a page of sections, each with a title and cards, as `gallery.html` takes them; every text is escaped."""
+    return _template().render(sections=sections)
 
 
 @lru_cache(maxsize=1)
@@ -61,7 +66,7 @@ def _section(hits: Hits, root: Path | None) -> dict[str, Any]:
     return {
         "title": cut(hits.query.label, _TITLE),
         "about": about(hits),
-        "query": _shown(query_image) if query_image else None,
+        "query": as_source(query_image) if query_image else None,
         "images": hits.collection == "images",
         "cards": [_card(hit, hits.collection == "images", root) for hit in hits],
     }
@@ -76,11 +81,12 @@ def _card(hit: Hit, image: bool, root: Path | None) -> dict[str, Any]:
         "caption": hit.caption,
         "alt": hit.caption or hit.item_id,
         "facts": ([("uri", hit.uri)] if hit.uri else []) + facts,
-        **(_shown(hit_thumbnail(hit, root, _BOX)) if image else {}),
+        **(as_source(hit_thumbnail(hit, root, _BOX)) if image else {}),
     }
 
 
-def _shown(thumb: Thumbnail) -> dict[str, Any]:
+def as_source(thumb: Thumbnail) -> dict[str, Any]:
+    """Return what a card says of its image: source and size, or the problem."""
     if thumb.image is None:
         return {"source": None, "problem": thumb.problem}
     return {"source": _data_uri(thumb.image), "width": thumb.image.width, "height": thumb.image.height}

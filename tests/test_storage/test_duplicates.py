@@ -1,0 +1,109 @@
+"""Pairs of near hashes are those that comparing all with all finds, and groups have no chains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from storage.duplicates.grades import EXACT, RESAVED, SIMILAR, UNLIKE, copy_rule
+from storage.duplicates.groups import grouped
+from storage.duplicates.near_hashes import bits_apart, cheapest, mirrored, near_between, near_pairs
+from storage.duplicates.pairs import AlikePairs, ImageFacts, candidates
+from storage.schema import EncoderInfo
+
+Found = set[tuple[int, int]]
+
+
+def flipped(value: np.uint64, bits: Iterable[int]) -> np.uint64:
+    return np.bitwise_xor.reduce([value, *(np.uint64(1) << np.uint64(bit) for bit in bits)])
+
+
+def some_hashes(rows: int, distance: int) -> NDArray[np.uint64]:
+    """Random hashes, every fifth of which is up to `distance` + 2 bits away from the one before."""
+    rng = np.random.default_rng(rows + distance)
+    hashes = rng.integers(0, 2**64, rows, dtype=np.uint64)
+    for row in range(5, rows, 5):
+        hashes[row] = flipped(hashes[row - 1], rng.choice(64, rng.integers(1, distance + 3), replace=False))
+    return hashes
+
+
+def compared(hashes: NDArray[np.uint64], distance: int) -> Found:
+    left, right = near_between(hashes, hashes, distance)
+    return {(i, j) for i, j in zip(left.tolist(), right.tolist(), strict=True) if i < j}
+
+
+def pairs_of(parts: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> list[tuple[int, int]]:
+    return [pair for left, right in parts for pair in zip(left.tolist(), right.tolist(), strict=True)]
+
+
+@pytest.mark.parametrize(("rows", "distance"), [(2, 8), (300, 8), (4000, 0), (4000, 3), (4000, 8), (12_000, 8)])
+def test_near_pairs_are_those_of_comparing_all_with_all_each_once(rows: int, distance: int) -> None:
+    hashes = some_hashes(rows, distance)
+    if rows >= 4000:
+        assert cheapest(rows, distance) > 0
+        hashes = hashes[:4000] if distance < 8 else hashes
+    found = pairs_of(near_pairs(hashes, distance))
+    assert len(set(found)) == len(found)
+    assert set(found) == compared(hashes, distance)
+
+
+def test_equal_hashes_are_pairs_and_of_very_many_the_best_are_compared_with_all() -> None:
+    hashes = np.concatenate([np.full(100, 7, np.uint64), np.full(3, 5, np.uint64), some_hashes(50, 8)])
+    found = set(pairs_of(candidates(hashes, 8)))
+    expected = compared(hashes, 8)
+    assert found <= expected
+    assert {pair for pair in expected if pair[0] < 64 or pair[1] >= 100} <= found
+    assert pairs_of(candidates(np.arange(0, 2**63, 2**62, dtype=np.uint64), 0)) == []
+
+
+def test_twice_mirrored_is_as_before() -> None:
+    hashes = some_hashes(10, 8)
+    assert bits_apart(hashes, mirrored(hashes)).tolist() == [32] * 10
+    assert mirrored(mirrored(hashes)).tolist() == hashes.tolist()
+
+
+@pytest.mark.parametrize(
+    ("spec", "apart", "cosine", "shape", "grade"),
+    [
+        ("ViT-B-32/openai", 3, 0.95, True, RESAVED),
+        ("ViT-B-32/openai", 3, 0.95, False, SIMILAR),
+        ("ViT-B-32/openai", 3, 0.5, True, UNLIKE),
+        ("ViT-B-32/openai", 12, 0.95, True, SIMILAR),
+        ("ViT-B-32/openai", 12, 0.85, True, UNLIKE),
+        ("ViT-B-32/openai", 20, 1.0, True, UNLIKE),
+        ("lite", 3, -0.2, True, RESAVED),
+        ("lite", 7, 0.5, True, RESAVED),
+        ("lite", 7, -0.2, True, UNLIKE),
+        ("lite", 11, 0.8, True, SIMILAR),
+    ],
+)
+def test_hash_and_vector_must_agree(spec: str, apart: int, cosine: float, shape: bool, grade: int) -> None:
+    rule = copy_rule(EncoderInfo(spec=spec, dim=2, fingerprint=None))
+    known = (np.array([apart], np.uint8), np.array([cosine], np.float32), np.array([shape]))
+    assert rule.grades(*known, np.array([False])).tolist() == [grade]
+    assert rule.grades(*known, np.array([True])).tolist() == [EXACT]
+
+
+def facts_of(rows: int) -> ImageFacts:
+    plain = np.arange(rows)
+    return ImageFacts(
+        contents=plain, hashes=plain.astype(np.uint64), hashed=plain >= 0, shapes=np.ones(rows), order=plain[::-1]
+    )
+
+
+def test_a_chain_makes_no_group_of_unlike_images() -> None:
+    """The best is 5; 5 and 4, 4 and 3, 3 and 2 are alike, and 0 has the bytes of 4, 1 those of 3."""
+    better, other, grades = [5, 4, 3, 4, 3], [4, 3, 2, 0, 1], [RESAVED, RESAVED, SIMILAR, EXACT, EXACT]
+    pairs = AlikePairs(
+        better=np.array(better),
+        other=np.array(other),
+        grades=np.array(grades, np.uint8),
+        apart=np.arange(5, dtype=np.uint8),
+        cosines=np.full(5, 0.9, np.float32),
+    )
+    groups = grouped(facts_of(6), pairs)
+    told = [(group.best, {member.row: member.grade for member in group.members}, group.grade) for group in groups]
+    assert told == [(5, {4: RESAVED, 0: RESAVED}, RESAVED), (3, {2: SIMILAR, 1: EXACT}, SIMILAR)]
