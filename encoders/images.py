@@ -11,10 +11,11 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from storage.schema import ImageInfo
 
 from .decode_cost import check_cost, check_pieces, timed
 from .errors import EncoderError, ImageError
+from .file_facts.facts import file_facts
 from .formats.process import PACKAGES, decode_elsewhere
 from .formats.raw_preview import RAW, is_raw, raw_preview
 from .perceptual_hash import perceptual_hash
@@ -183,8 +185,9 @@ def decode_image(
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
         image = _opened(data, limits)
+        told = image.info  # which the image may lose, and its file may still add to
         rgb, size = _finish(image, limits, shrink)
-    return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data))
+    return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data), file_facts(told, data))
 
 
 def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Image.Image]:
@@ -195,7 +198,13 @@ def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Ima
     return _decoded(rgb, size, digest.hexdigest(), 0)
 
 
-def _decoded(pixels: Image.Image, size: tuple[int, int], sha256: str, file_bytes: int) -> DecodedImage[Image.Image]:
+def _decoded(
+    pixels: Image.Image,
+    size: tuple[int, int],
+    sha256: str,
+    file_bytes: int,
+    facts: Mapping[str, Any] = MappingProxyType({}),
+) -> DecodedImage[Image.Image]:
     info = ImageInfo(
         width=size[0],
         height=size[1],
@@ -203,6 +212,7 @@ def _decoded(pixels: Image.Image, size: tuple[int, int], sha256: str, file_bytes
         file_bytes=file_bytes,
         mtime_ns=None,
         perceptual_hash=perceptual_hash(pixels),
+        **facts,
     )
     return DecodedImage(pixels=pixels, info=info)
 

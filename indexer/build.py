@@ -23,7 +23,7 @@ from storage.arguments import check_arguments
 from storage.errors import CorruptIndexError, IncompatibleIndexError, check_keywords
 from storage.files.canonical_json import to_plain
 from storage.files.layout import CATALOG
-from storage.schema import COLLECTIONS, Collection, CorpusInfo, EncodingInfo
+from storage.schema import COLLECTIONS, LATER_COLUMNS, Collection, CorpusInfo, EncodingInfo
 from storage.staging import Staging
 
 from .ann.build_ann import build_approximate, carried_over, import_torch, needs_training, say_memory
@@ -34,6 +34,7 @@ from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
 from .encode.build_encoder import Computed, ComputedElsewhereError, DeferredEncoder, computed, deferred, load
+from .encode.known_items import IMAGE_COLUMNS_KEY, columns_to_fill, filled_columns
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
 from .encode.reuse import NoReuse, VersionReuse, read_from_of
 from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
@@ -179,7 +180,7 @@ class Builder:
         corpus = survey(source)
         if parent is not None and _up_to_date(parent, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)
-        check_columns(self.config.words_columns, source.metadata_schema.names)
+        check_columns(self.config.words_columns, [*source.metadata_schema.names, *sorted(LATER_COLUMNS)])
         guard = ShrinkGuard(before=parent.manifest if parent else self._current(), config=self.config)
         guard.check_survey(corpus)
         reading = Reading(source=source, options=options, corpus=corpus, parent=parent, guard=guard)
@@ -204,7 +205,7 @@ class Builder:
             corpus=corpus,
             encoder=encoder,
             staging=staging,
-            reuse=VersionReuse(parent, self.config.prompt) if parent else NoReuse(),
+            reuse=VersionReuse(parent, self.config.prompt, source.metadata_schema.names) if parent else NoReuse(),
             config=self.config,
             metadata=source.metadata_schema,
             progress=self.progress,
@@ -219,6 +220,7 @@ class Builder:
             "source": source.name,
             "source_options": options_json(reading.options or SourceOptions()),
             "encode": {**report.to_json(), **({"backends": race} if race else {})},
+            IMAGE_COLUMNS_KEY: sorted(columns_to_fill(source.metadata_schema.names)),
         }
         shards = _noting_start((staging.read(number) for number in range(report.shards)), build_report)
         encoding = EncodingInfo(
@@ -235,7 +237,8 @@ class Builder:
             encoding=encoding,
             corpus=corpus_info,
         )
-        return self._report(manifest, notes=(*source.notes, *_discarded(staging)), rejected=report.reasons)
+        notes = (*source.notes, *_own_columns(source, corpus))
+        return self._report(manifest, notes=(*notes, *_discarded(staging)), rejected=report.reasons)
 
     def _deferred(self, corpus: Corpus, parent: IndexVersion | None) -> Computed | None:
         """Return the encoder of an update, to be loaded when it is needed; None where it is needed at once."""
@@ -307,7 +310,7 @@ class Builder:
         )
         if self.config.prompt is not None:
             self.progress.note(f"every text is encoded as {self.config.prompt!r}")
-        for note in source.notes:
+        for note in (*source.notes, *_own_columns(source, corpus)):
             self.progress.note(note)
 
     def _publish(
@@ -328,7 +331,9 @@ class Builder:
             self.progress.note("merging")
             counts = merge(tables, draft.path, dim, pairs)
             write_words(draft.path, self.config.words_columns, self.progress)
-            changes = changes_since(parent, draft.path / CATALOG) if parent else None
+            changes = (
+                changes_since(parent, draft.path / CATALOG, set(build_report[IMAGE_COLUMNS_KEY])) if parent else None
+            )
             guard.check_result(counts, draft.path / CATALOG, changes)
             infos = self._index(draft.path, encoder, parent)
             calibrations = fit_calibrations(draft.path, counts, self.config.seed, self.progress)
@@ -456,7 +461,9 @@ def _up_to_date(version: IndexVersion, source: Source, corpus: Corpus, config: B
     known = manifest.corpus
     if known is None or (known.root, known.digest) != (_root(source), corpus.digest):
         return False
-    if _changed_since(manifest, corpus) or not manifest.has_words or version.catalog.missing_columns:
+    if _changed_since(manifest, corpus) or not manifest.has_words:
+        return False
+    if corpus.images and not columns_to_fill(source.metadata_schema.names) <= filled_columns(manifest):
         return False
     if manifest.counts.rejected > config.rejection_limit(corpus.items):
         return False
@@ -470,6 +477,13 @@ def _up_to_date(version: IndexVersion, source: Source, corpus: Corpus, config: B
     if config.encoder not in (None, encoder):
         return False
     return all(before.get(name) == getattr(config, name) for name in settings)
+
+
+def _own_columns(source: Source, corpus: Corpus) -> tuple[str, ...]:
+    """A note where the user's columns stand in place of what image files say."""
+    hidden = sorted(LATER_COLUMNS - columns_to_fill(source.metadata_schema.names)) if corpus.images else []
+    names = ", ".join(hidden)
+    return (f"{names}: the corpus has its own, so what the image files say of that is left out",) if hidden else ()
 
 
 def _noting_start(shards: Iterable[pa.Table], build_report: dict[str, Any]) -> Iterator[pa.Table]:

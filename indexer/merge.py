@@ -15,13 +15,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.catalog import IMAGE_COLUMNS, REJECTED_COLUMNS, TEXT_COLUMNS, write_catalog
+from storage.catalog import IMAGE_COLUMNS, REJECTED_COLUMNS, RESERVED_NAMES, TEXT_COLUMNS, write_catalog
+from storage.metadata_columns import check_names
 from storage.schema import COLLECTIONS, Collection, Counts
 from storage.vectors import VectorWriter
 
 from .corpus import EmbeddingChunk, EmbeddingSource, kept_pairs
 from .corpus.item import shown
-from .encode.shards import ITEM_FIELDS, ITEM_NAMES, text_sha256
+from .encode.shards import ITEM_FIELDS, METADATA, text_sha256
 from .errors import BuildError
 from .progress import Progress
 
@@ -91,8 +92,13 @@ class Merger:
     def _add_rows(self, collection: Collection, rows: pa.Table) -> None:
         if rows.num_rows == 0:
             return
-        metadata = [name for name in rows.column_names if name not in (*ITEM_NAMES, "vector")]
-        self._tables[collection].append(rows.select([*_item_columns(collection).names, *metadata]))
+        metadata = [name for name in rows.column_names if name.startswith(METADATA)]
+        given = {name.removeprefix(METADATA): rows.column(name) for name in metadata}
+        check_names(collection, list(given), RESERVED_NAMES)
+        # What the user says of an image counts for more than what its file says.
+        taken = {name.casefold() for name in given}
+        own = [name for name in _item_columns(collection).names if name not in taken]
+        self._tables[collection].append(pa.table({name: rows.column(name) for name in own} | given))
         if collection == "texts":
             self._links.append(rows.select(["item_id", "image_ids"]))
         if collection not in self._writers:
@@ -217,7 +223,8 @@ def _table(collection: Collection, chunk: EmbeddingChunk, dim: int) -> pa.Table:
     metadata = [_with_nulls(chunk.metadata.column(name), missing) for name in chunk.metadata.column_names]
     flat = np.concatenate([chunk.vectors, np.zeros((missing, dim), np.float16)])
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(flat.reshape(-1)), dim)
-    schema = pa.schema([*ITEM_FIELDS, *chunk.metadata.schema, pa.field("vector", vectors.type)])
+    own = [field.with_name(METADATA + field.name) for field in chunk.metadata.schema]
+    schema = pa.schema([*ITEM_FIELDS, *own, pa.field("vector", vectors.type)])
     return pa.Table.from_arrays([*columns, *metadata, vectors], schema=schema)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from storage.schema import COLLECTIONS, Collection, Counts
 
 from .config import BuildConfig
 from .corpus.item import shown
+from .encode.known_items import filled_columns
 from .encode.shards import Corpus
 from .errors import ShrinkError
 
@@ -124,11 +125,17 @@ class Changes:
     relabelled: int = 0
 
 
-def changes_since(before: IndexVersion, catalog: Path) -> dict[Collection, Changes]:
-    """Return what the catalog of a draft changes of an open version."""
+def changes_since(before: IndexVersion, catalog: Path, filled: Set[str]) -> dict[Collection, Changes]:
+    """Return what the catalog of a draft, whose columns `filled` come from its images, changes of an open version.
+
+    Those columns follow from the contents: an index that has them anew says no more of its items than before.
+    """
+    known = filled_columns(before.manifest)
     with Catalog.open(catalog) as after:
-        added = before.catalog.missing_columns  # what they say follows from the content
-        return {name: _changes(before.catalog.row_hashes(name), after.row_hashes(name, added)) for name in COLLECTIONS}
+        return {
+            name: _changes(before.catalog.row_hashes(name, known), after.row_hashes(name, filled))
+            for name in COLLECTIONS
+        }
 
 
 def _changes(old: Mapping[str, NDArray[np.uint64]], new: Mapping[str, NDArray[np.uint64]]) -> Changes:

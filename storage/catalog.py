@@ -23,14 +23,14 @@ from .filtering.captions import any_caption_sql, names_caption
 from .filtering.cost import is_plain
 from .filtering.process import FilterProcesses, evaluate
 from .metadata_columns import check_names, stored
-from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, Collection
+from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, TOLD_COLUMNS, Collection
 from .where import parse_predicate, predicate_sql, shortened
 
 
 def _image_columns() -> dict[str, pa.DataType]:
     columns: dict[str, pa.DataType] = {}
     for name, kind in {**ITEM_COLUMNS, **IMAGE_INFO_COLUMNS}.items():
-        columns[name] = pa.type_for_alias(kind)
+        columns[name] = pa.list_(pa.string()) if kind == "list<string>" else pa.type_for_alias(kind)
         if name == "sha256":
             columns["split"] = pa.string()
     return columns
@@ -53,7 +53,7 @@ _DISK_ERRORS = (duckdb.IOException, duckdb.TransactionException, duckdb.FatalExc
 _INTERRUPTED = "Query interrupted"
 _INTERRUPTED_INSIDE = "failed: KeyboardInterrupt:"  # it struck while DuckDB read an object of ours
 # Names that a metadata column may not have, in any spelling; `rowid` is DuckDB's own column, by which rows are read.
-RESERVED_NAMES = frozenset({*IMAGE_COLUMNS, *TEXT_COLUMNS, "rowid"})
+RESERVED_NAMES = frozenset({*IMAGE_COLUMNS, *TEXT_COLUMNS, "rowid"} - TOLD_COLUMNS)
 
 
 def quoted(name: str) -> str:
@@ -132,11 +132,6 @@ class Catalog:
     def columns(self, collection: Collection) -> list[tuple[str, str]]:
         """Return name and SQL type of each column of a collection, in order, the user's metadata last."""
         return list(self._columns[collection])
-
-    @property
-    def missing_columns(self) -> frozenset[str]:
-        """The columns of images that there were not yet when it was written."""
-        return LATER_COLUMNS - {name for name, _ in self._columns["images"]}
 
     def rows(
         self, collection: Collection, row_ids: Sequence[int] | NDArray[np.int64], columns: Sequence[str] | None = None
@@ -283,12 +278,8 @@ class Catalog:
             for table, name, kind in cursor.execute(_COLUMNS).fetchall():
                 columns[table].append((name, kind))
         for table in TABLES:
-            present = {name for name, _ in columns[table]}
-            expected = [
-                (name, _SQL_TYPES[kind])
-                for name, kind in TABLES[table].items()
-                if name in present or name not in LATER_COLUMNS
-            ]
+            # Later ones stand behind, where they may be the user's as well, of any type.
+            expected = [(name, _SQL_TYPES[kind]) for name, kind in TABLES[table].items() if name not in LATER_COLUMNS]
             actual = columns[table][: len(expected)]
             if actual != expected:
                 raise CorruptIndexError(
@@ -369,7 +360,12 @@ def _create(path: Path, tables: Mapping[str, pa.Table]) -> None:
 
 def _normalized(name: str, table: pa.Table) -> pa.Table:
     """Return the table with the columns of the format first, each of its type, then metadata that DuckDB can hold."""
-    expected = TABLES[name]
+    kinds = {field.name: field.type for field in table.schema}
+    expected = {
+        column: kind
+        for column, kind in TABLES[name].items()
+        if column not in LATER_COLUMNS or kinds.get(column) == kind
+    }
     missing = [column for column in expected if column not in table.column_names]
     if missing:
         raise StorageError(f"table {name!r} of the catalog lacks the columns {missing}; it has {table.column_names}")

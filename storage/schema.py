@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 Collection = Literal["images", "texts"]
@@ -62,6 +63,21 @@ class ImageInfo:
         perceptual_hash: 64 bits of what it looks like, of which copies differ in few, as a signed number; None where
             there are no pixels, where they have no contrast, and where the image was indexed before there were such
             hashes.
+        taken_at: When it was taken, by the clock where it was taken, as the file's metadata says (EXIF, XMP, IPTC; so
+            all that follow). None where the file does not say; that goes for all of them.
+        taken_at_offset: How many minutes that clock is ahead of UTC.
+        latitude: Degrees north.
+        longitude: Degrees east.
+        altitude: Metres above the sea.
+        camera: Maker and model.
+        lens: As the file calls it.
+        focal_length: Millimetres.
+        f_number: Focal length over aperture.
+        iso: Sensitivity.
+        exposure: Seconds.
+        rating: Stars, 0 to 5; -1 for rejected.
+        keywords: Tags.
+        title: In a few words.
     """
 
     width: Annotated[int | None, "int32"]
@@ -70,6 +86,20 @@ class ImageInfo:
     file_bytes: Annotated[int | None, "int64"]
     mtime_ns: Annotated[int | None, "int64"]
     perceptual_hash: Annotated[int | None, "int64"] = None
+    taken_at: Annotated[datetime | None, "timestamp[us]"] = None
+    taken_at_offset: Annotated[int | None, "int32"] = None
+    latitude: Annotated[float | None, "float64"] = None
+    longitude: Annotated[float | None, "float64"] = None
+    altitude: Annotated[float | None, "float64"] = None
+    camera: Annotated[str | None, "string"] = None
+    lens: Annotated[str | None, "string"] = None
+    focal_length: Annotated[float | None, "float64"] = None
+    f_number: Annotated[float | None, "float64"] = None
+    iso: Annotated[int | None, "int32"] = None
+    exposure: Annotated[float | None, "float64"] = None
+    rating: Annotated[int | None, "int32"] = None
+    keywords: Annotated[tuple[str, ...] | None, "list<string>"] = None
+    title: Annotated[str | None, "string"] = None
 
     def __post_init__(self) -> None:
         if self.mtime_ns is not None and not -(2**63) <= self.mtime_ns < 2**63:
@@ -82,7 +112,9 @@ IMAGE_INFO_COLUMNS: Mapping[str, str] = {one.name: _HINTS[one.name].__metadata__
 ITEM_COLUMNS: Mapping[str, str] = {"row_id": "int64", "item_id": "string", "uri": "string", "caption": "string"}
 """What every item of a catalog has, with its Arrow type: a hit shows these in fields of their own."""
 LATER_COLUMNS = frozenset(one.name for one in fields(ImageInfo) if one.default is not MISSING)
-"""Columns that an older catalog may lack."""
+"""Columns that a catalog may lack: an older one, or one of a user who has a column of that name."""
+TOLD_COLUMNS = LATER_COLUMNS - {"perceptual_hash"}
+"""What image files say of themselves: where the user has a column of that name it counts, and the file's does not."""
 
 
 @dataclass(frozen=True, kw_only=True)

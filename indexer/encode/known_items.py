@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage import IndexVersion
-from storage.schema import IMAGE_INFO_COLUMNS, LATER_COLUMNS, Collection, ImageInfo
+from storage import IndexVersion, Manifest
+from storage.schema import IMAGE_INFO_COLUMNS, LATER_COLUMNS, TOLD_COLUMNS, Collection, ImageInfo
 
 _BATCH = 1 << 16
+IMAGE_COLUMNS_KEY = "image_columns"  # of the build report in a manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class KnownItem:
         row_id: Its row.
         uri: Where it came from.
         info: What the version knows of it.
-        missing: The fields of `info` that the version has no columns for, since it was written before there were any.
+        missing: The fields of `info` that the version has no columns for, and its successor is to have.
     """
 
     row_id: int
@@ -39,12 +40,15 @@ class KnownItem:
 class KnownItems:
     """What a version knows of the items of one collection."""
 
-    def __init__(self, version: IndexVersion, collection: Collection) -> None:
+    def __init__(self, version: IndexVersion, collection: Collection, metadata: Iterable[str] = ()) -> None:
+        """Hold what a version has; `metadata` are the user's columns now, for which no image need be read."""
         present = {name for name, _ in version.catalog.columns(collection)}
+        # Any other that came later is the user's.
+        present -= LATER_COLUMNS - filled_columns(version.manifest)
         names = ["item_id", "uri", *(name for name in IMAGE_INFO_COLUMNS if name in present)]
         table = version.catalog.table(collection, names)
         self._columns = {name: _whole(table.column(name)) for name in names}
-        self._missing = LATER_COLUMNS - present if collection == "images" else frozenset()
+        self._missing = columns_to_fill(metadata) - present if collection == "images" else frozenset()
         self._by_id = _TextIndex(self._columns["item_id"])
         self._by_sha256 = _TextIndex(self._columns["sha256"])
         sizes = self._columns.get("file_bytes", pa.array([], pa.int64()))
@@ -71,7 +75,20 @@ class KnownItems:
         info: dict[str, Any] = {
             name: self._columns[name][row].as_py() if name in self._columns else None for name in IMAGE_INFO_COLUMNS
         }
+        if isinstance(info["keywords"], list):
+            info["keywords"] = tuple(info["keywords"])
         return KnownItem(row, self._columns["uri"][row].as_py(), ImageInfo(**info), self._missing)
+
+
+def filled_columns(manifest: Manifest) -> frozenset[str]:
+    """Return those of the later columns that a version has from its images, and not from its user."""
+    names = manifest.build.get(IMAGE_COLUMNS_KEY)
+    return LATER_COLUMNS.intersection(names) if isinstance(names, list) else frozenset()
+
+
+def columns_to_fill(metadata: Iterable[str]) -> frozenset[str]:
+    """Return those of the later columns that the user has none of the same name for, or may have none."""
+    return LATER_COLUMNS - (TOLD_COLUMNS & {name.casefold() for name in metadata})
 
 
 class _TextIndex:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -59,12 +60,15 @@ class NoReuse:
 class VersionReuse:
     """Takes over from an open version of the index that is being updated."""
 
-    def __init__(self, version: IndexVersion, prompt: str | None = None) -> None:
-        """Hold what the version has; its texts count only where they went through the same `prompt`."""
+    def __init__(self, version: IndexVersion, prompt: str | None = None, metadata: Iterable[str] = ()) -> None:
+        """Hold what the version has; its texts count only where they went through the same `prompt`.
+
+        `metadata` are the columns that the user has now.
+        """
         self._version = version
         same_prompt = version.manifest.encoding.prompt == prompt
         self._known: dict[str, KnownItems] = {
-            collection: KnownItems(version, collection)
+            collection: KnownItems(version, collection, metadata)
             for collection in COLLECTIONS
             if collection == "images" or same_prompt
         }

@@ -141,6 +141,7 @@ def build_fingerprint(source: Source, encoder: Encoder, config: BuildConfig, sha
         shard_cost,
         config.max_pixels,
         config.max_file_bytes,
+        list(IMAGE_INFO_COLUMNS),
     ]
     if config.prompt is not None:
         parts.append(config.prompt)
@@ -257,6 +258,8 @@ ITEM_FIELDS = (
     pa.field("detail", pa.string()),
 )
 ITEM_NAMES = tuple(field.name for field in ITEM_FIELDS)
+# Before the name of each metadata column of a shard, so that it may be called like one of those above.
+METADATA = "metadata."
 
 
 class ShardTable:
@@ -264,8 +267,9 @@ class ShardTable:
 
     def __init__(self, dim: int, metadata: pa.Schema, digest: str, read_from_ns: int = 0) -> None:
         keys = {DIGEST_KEY: digest.encode(), READ_FROM_KEY: str(read_from_ns).encode()}
-        self._schema = pa.schema([*ITEM_FIELDS, *metadata], keys)
-        self._metadata, self._dim = metadata, dim
+        own = [field.with_name(METADATA + field.name) for field in metadata]
+        self._schema = pa.schema([*ITEM_FIELDS, *own], keys)
+        self._dim = dim
         self._rows: list[dict[str, Any]] = []
         self._vectors: dict[int, np.ndarray] = {}
 
@@ -316,13 +320,14 @@ class ShardTable:
         return len(self._rows) - 1
 
     def _column(self, field: pa.Field) -> pa.Array:
-        if field.name in ITEM_NAMES:
-            return pa.array([row.get(field.name) for row in self._rows], field.type)
+        name = field.name.removeprefix(METADATA)
+        if name == field.name:
+            return pa.array([row.get(name) for row in self._rows], field.type)
         try:
-            return pa.array([row["metadata"].get(field.name) for row in self._rows], field.type)
+            return pa.array([row["metadata"].get(name) for row in self._rows], field.type)
         except (pa.ArrowException, OverflowError, TypeError) as error:
             raise BuildError(
-                f"metadata column {field.name!r} holds a value that is not {field.type}: {one_line(error)}; "
+                f"metadata column {name!r} holds a value that is not {field.type}: {one_line(error)}; "
                 "fix the value or leave the column out"
             ) from error
 

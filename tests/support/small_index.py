@@ -30,6 +30,8 @@ def column(name: str, kind: pa.DataType, rows: int) -> pa.Array:
     """A column of made-up values."""
     if name == "row_id":
         return pa.array(range(rows), kind)
+    if kind == pa.list_(pa.string()):
+        return pa.array([[f"{name}-{row}"] for row in range(rows)], kind)
     if kind == pa.string():
         return pa.array([f"{name}-{row}" for row in range(rows)], kind)
     return pa.array([row * 10 for row in range(rows)], kind)

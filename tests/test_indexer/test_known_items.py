@@ -21,7 +21,8 @@ ROWS = 20_000
 def known_items(path: Path, images: pa.Table) -> KnownItems:
     write_catalog(path, **{**tables(0), "images": images})
     with Catalog.open(path) as catalog:
-        return KnownItems(cast(IndexVersion, SimpleNamespace(catalog=catalog)), "images")
+        version = SimpleNamespace(catalog=catalog, manifest=SimpleNamespace(build={}))
+        return KnownItems(cast(IndexVersion, version), "images")
 
 
 def with_column(images: pa.Table, name: str, values: list[Any]) -> pa.Table:

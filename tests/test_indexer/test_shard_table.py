@@ -48,7 +48,7 @@ def test_metadata_has_the_types_that_the_source_declared() -> None:
     table = ShardTable(2, pa.schema([("year", pa.int32()), ("tags", pa.list_(pa.string()))]), "digest")
     table.add_text(item(0, metadata={"year": 1999, "tags": ["a"]}))
     table.add_text(item(1))
-    assert table.finish().column("year").to_pylist() == [1999, None]
+    assert table.finish().column("metadata.year").to_pylist() == [1999, None]
 
 
 def test_metadata_of_another_type_names_the_column() -> None:
