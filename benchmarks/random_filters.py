@@ -38,7 +38,10 @@ _TIMES = (
 _ANY = ("VARCHAR", "BIGINT", "DOUBLE", "DATE", "TIMESTAMP", "BOOLEAN", "VARCHAR[]", "BIGINT[]", "JSON", "INTERVAL")
 _PATTERNS = ("(a+)+$", "(a|b)*c", "dog|beach", "^.*x.*y.*z$", ".", "(.{1,50}){1,20}", "\\d+", "[^a-z]", "(?i)MAN", "")
 _PIECES = ("a", "ab ", "dog ", "é", "日本", "/a.b", "👨\u200d👩", "ﷺ", "a\u0301", "0", "[", '{"a":[', "2020-01-01 ")
-_MOMENTS = ("'2020-02-29 12:34:56.789'", "'1677-09-22 00:00:00'", "taken", "to_timestamp(width)")
+_MOMENTS = (
+    *("'2020-02-29 12:34:56.789'", "'1677-09-22 00:00:00'", "taken", "to_timestamp(width)"),
+    *("current_date", "current_timestamp"),
+)
 # Values for parameters that take certain texts alone, by their names.
 _NAMED: Mapping[str, Sequence[str]] = {
     "part": ("'year'", "'day'", "'millennium'", "'microsecond'", "'week'", "'isoyear'"),
@@ -86,6 +89,10 @@ class Signature:
     gives: str
 
 
+# No function of DuckDB's.
+_WITHIN_KM = Signature("within_km", ("latitude", "longitude", "of", "place", "km"), ("DOUBLE",) * 5, None, "BOOLEAN")
+
+
 def signatures() -> list[Signature]:
     """Return every signature of every function that a filter may use, as DuckDB lists them."""
     columns = "function_name, parameters, parameter_types, varargs, return_type"
@@ -96,7 +103,7 @@ def signatures() -> list[Signature]:
         for name, names, types, further, gives in rows
         if name in ALLOWED_FUNCTIONS
     ]
-    return [_typed(one) for one in found]
+    return [*(_typed(one) for one in found), _WITHIN_KM]
 
 
 def _typed(signature: Signature) -> Signature:

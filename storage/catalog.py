@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Self
 
@@ -21,6 +22,7 @@ from .files.duckdb_file import open_locked, refuse_all_but_tables, written_throu
 from .files.layout import open_regular
 from .filtering.captions import any_caption_sql, names_caption
 from .filtering.cost import is_plain
+from .filtering.own_names import names_own, written_out
 from .filtering.process import FilterProcesses, evaluate
 from .metadata_columns import check_names, stored
 from .schema import COLLECTIONS, IMAGE_INFO_COLUMNS, ITEM_COLUMNS, LATER_COLUMNS, TOLD_COLUMNS, Collection
@@ -205,6 +207,11 @@ class Catalog:
         return rows
 
     def _filter_sql(self, collection: Collection, where: str, tree: dict[str, Any]) -> str:
+        if names_own(tree):
+            columns = [name for name, _ in self._columns[collection]]
+            tree = written_out(tree, columns, self.parse_predicate, datetime.now())
+            with self._cursor() as cursor:
+                where = predicate_sql(cursor, tree)
         if collection == "texts" or not self.counts["pairs"] or not names_caption(tree):
             return f"SELECT row_id FROM (SELECT * FROM {collection}) AS {collection} WHERE (\n{where}\n)"
         columns = [name for name, _ in self._columns[collection]]

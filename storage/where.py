@@ -15,6 +15,7 @@ from typing import Any
 import duckdb
 
 from .errors import SearchParameterError, first_line
+from .filtering.own_names import WITHIN_KM, check_within_km, is_now
 
 # Far above any filter a person or a program writes, far below what makes the parser work hard.
 MAX_LENGTH = 100_000
@@ -115,7 +116,12 @@ _NESTED = (
 
 _OTHERS = "constant_or_null if ifnull nullif typeof"
 
-ALLOWED_FUNCTIONS = frozenset(" ".join((_OPERATORS, _NUMBERS, _TEXT, _TIME, _NESTED, _OTHERS)).split())
+ALLOWED_FUNCTIONS = frozenset(" ".join((_OPERATORS, _NUMBERS, _TEXT, _TIME, _NESTED, _OTHERS, WITHIN_KM)).split())
+# What others call what is allowed here.
+_OTHERWISE = {
+    **dict.fromkeys(("now", "get_current_timestamp", "current_timestamp", "localtimestamp"), "current_timestamp"),
+    **dict.fromkeys(("today", "current_date"), "current_date"),
+}
 
 
 _MAX_PREDICATE = 50_000
@@ -288,8 +294,15 @@ def _check_function(node: Tree, where: str) -> None:
     special = special or len(node["qualified_name"]["path"]) > 1
     if name.lower() not in ALLOWED_FUNCTIONS or special or node.get("order_bys", {}).get("orders"):
         near = [one for one in get_close_matches(name.lower(), ALLOWED_FUNCTIONS, cutoff=0.75) if one != name.lower()]
+        if name.lower() in _OTHERWISE:
+            near = [f"{_OTHERWISE[name.lower()]}, without parentheses"]
         hint = f"do you mean {' or '.join(near)}?" if near else "use plain functions of numbers, texts, times and lists"
         raise SearchParameterError(f"where may not call {name!r}: {shown(where)}; {hint}")
+    if name.lower() == WITHIN_KM:
+        try:
+            check_within_km(node)
+        except SearchParameterError as error:
+            raise SearchParameterError(f"where {shown(where)}: {error}") from error
 
 
 def _check_column(path: Sequence[str], where: str, known: set[str], columns: Sequence[str]) -> None:
@@ -298,7 +311,7 @@ def _check_column(path: Sequence[str], where: str, known: set[str], columns: Seq
         raise SearchParameterError(
             f"where names a column by {len(path)} parts: {shown(where)}; give at most {_MAX_PATH}"
         )
-    if path[0].lower() in known:
+    if path[0].lower() in known or is_now(path):
         return
     near = get_close_matches(path[0].lower(), known, cutoff=0.7)
     hint = f"; do you mean {' or '.join(near)}?" if near else ""

@@ -108,7 +108,13 @@ REFUSED = {
     "rowid = 1": "names no column 'rowid'",
     "images.width > 1": "names no column 'images.width'",
     "main.images.width > 1": "names no column 'main.images.width'",
-    "current_date = '2020-01-01'": "names no column 'current_date'",
+    "today() > '2020-01-01'": "may not call 'today': .*; do you mean current_date, without parentheses",
+    "current_date.x = 1": "names no column 'current_date.x'",
+    "within_km(width, 1, 2)": "within_km takes five values",
+    "within_km(1, 2, 95, 4, 5)": "has 95 for a latitude; give degrees from -90 to 90",
+    "within_km(1, 2, 3, 4, '5')": "has a text for a distance",
+    "within_km(1, 2, 3, 4, if(within_km(1, 2, 3, 4, 5), 1, 2))": "stands within another one",
+    "main.within_km(1, 2, 3, 4, 5)": "may not call 'within_km'",
     "current_user = 'x'": "names no column 'current_user'",
     "width > 'wide'": "cannot be used: Conversion Error",
     "cast(width as nosuchtype) = 1": "cannot be used: Catalog Error",
@@ -243,6 +249,19 @@ def test_a_filter_is_evaluated_once(corpus: Any, searcher: Searcher) -> None:
     for number in range(40):
         searcher._ranker.filters.rows("images", f"width > {number}")
     assert searcher._ranker.filters.rows("images", "width > 60") is not rows
+
+
+def test_a_filter_that_asks_the_clock_is_evaluated_again_in_another_minute(
+    searcher: Searcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filters, where = searcher._ranker.filters, "current_timestamp > TIMESTAMP '2020-01-01'"
+    monkeypatch.setattr("searcher.filters.time.time", lambda: 600.0)
+    rows = filters.rows("images", where)
+    assert filters.rows("images", where) is rows
+    assert ("images", where) in filters
+    monkeypatch.setattr("searcher.filters.time.time", lambda: 660.0)
+    assert ("images", where) not in filters
+    assert filters.rows("images", where) is not rows
 
 
 def test_texts_are_filtered_by_their_own_columns(searcher: Searcher, corpus: Any) -> None:
