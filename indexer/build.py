@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,29 +22,39 @@ from storage.arguments import check_arguments
 from storage.errors import CorruptIndexError, IncompatibleIndexError, check_keywords
 from storage.files.canonical_json import to_plain
 from storage.files.layout import CATALOG
-from storage.schema import COLLECTIONS, LATER_COLUMNS, Collection, CorpusInfo, EncodingInfo
+from storage.hit_calibration import Calibrations
+from storage.schema import COLLECTIONS, LATER_COLUMNS, Collection, CorpusInfo, Counts, EncodingInfo
 from storage.staging import Staging
 
-from .ann.build_ann import build_approximate, carried_over, import_torch, needs_training, say_memory
-from .config import BuildConfig, options_json, recorded_config, recorded_options, with_prompt
+from .ann.build_ann import EncodeTexts, build_approximate, carried_over, import_torch, needs_training, say_memory
+from .config import BuildConfig, options_json, recorded_config, recorded_options
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.embeddings.clip_retrieval import is_clip_retrieval, open_clip_retrieval
 from .corpus.item import LAYOUTS, is_utf8, printable
 from .corpus.remote.mirror import local_copy
 from .corpus.remote.url import is_remote
-from .encode.build_encoder import Computed, ComputedElsewhereError, DeferredEncoder, computed, deferred, load
-from .encode.known_items import IMAGE_COLUMNS_KEY, columns_to_fill, filled_columns
+from .encode.build_encoder import (
+    Computed,
+    ComputedElsewhereError,
+    DeferredEncoder,
+    computed,
+    deferred,
+    load,
+    query_encoder,
+)
+from .encode.known_items import IMAGE_COLUMNS_KEY, columns_to_fill
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
-from .encode.reuse import NoReuse, VersionReuse, read_from_of
+from .encode.reuse import NoReuse, VersionReuse
 from .encode.shards import Corpus, build_fingerprint, cut, read_from, survey
 from .errors import BuildError
-from .fit_calibrations import fit_calibrations
+from .fit_calibrations import fit_calibrations, kept_calibrations
 from .lexical import check_columns, write_words
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .rebuild_command import corpus_of
 from .report import BuildReport, ShrinkGuard, changes_since
 from .tower_export import include_towers, keep_towers
+from .up_to_date import changed_on_disk, image_root, is_up_to_date
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 LOADED_LATER = "as it made the index, loaded once something has to be encoded"
@@ -178,7 +187,7 @@ class Builder:
 
     def _from_source(self, source: Source, options: SourceOptions | None, parent: IndexVersion | None) -> BuildReport:
         corpus = survey(source)
-        if parent is not None and _up_to_date(parent, source, corpus, self.config):
+        if parent is not None and is_up_to_date(parent, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)
         check_columns(self.config.words_columns, [*source.metadata_schema.names, *sorted(LATER_COLUMNS)])
         guard = ShrinkGuard(before=parent.manifest if parent else self._current(), config=self.config)
@@ -226,7 +235,7 @@ class Builder:
         encoding = EncodingInfo(
             prompt=self.config.prompt, backend=report.backend, device=report.device, precision=report.precision
         )
-        corpus_info = CorpusInfo(root=_root(source), digest=corpus.digest, staging=fingerprint)
+        corpus_info = CorpusInfo(root=image_root(source), digest=corpus.digest, staging=fingerprint)
         manifest = self._publish(
             shards,
             encoder.dim,
@@ -276,7 +285,7 @@ class Builder:
             return None  # a new version replaces it
         known = manifest.corpus
         same = known is not None and (known.staging, known.digest) == (fingerprint, corpus.digest)
-        same = same and not _changed_since(manifest, corpus)
+        same = same and not changed_on_disk(manifest, corpus)
         return manifest if same and manifest.build.get("config") == to_plain(asdict(self.config)) else None
 
     def _unchanged(self, manifest: Manifest, source: Source) -> BuildReport:
@@ -335,8 +344,8 @@ class Builder:
                 changes_since(parent, draft.path / CATALOG, set(build_report[IMAGE_COLUMNS_KEY])) if parent else None
             )
             guard.check_result(counts, draft.path / CATALOG, changes)
-            infos = self._index(draft.path, encoder, parent)
-            calibrations = fit_calibrations(draft.path, counts, self.config.seed, self.progress)
+            encode = query_encoder(encoder, self.config.prompt, parent.tower("text_tower") if parent else None)
+            infos, calibrations = self._index(draft.path, counts, encoder, encode, parent)
             if self.config.portable:
                 include_towers(encoder, draft.path, self.progress, parent.path if parent else None)
             self.progress.note("publishing")
@@ -366,22 +375,28 @@ class Builder:
         return manifest
 
     def _index(
-        self, folder: Path, encoder: Encoder | None, parent: IndexVersion | None
-    ) -> dict[Collection, CollectionInfo]:
+        self,
+        folder: Path,
+        counts: Counts,
+        encoder: Encoder | None,
+        encode: EncodeTexts | None,
+        parent: IndexVersion | None,
+    ) -> tuple[dict[Collection, CollectionInfo], Calibrations]:
+        """Return what is measured of a draft: its approximate indexes, and how probable it is that a hit fits."""
         paths = {name: folder / name / "vectors.arrow" for name in COLLECTIONS}
         present = [name for name, path in paths.items() if path.exists()]
-        if (kept := carried_over(parent, folder, present, self.config, self.progress)) is not None:
-            return kept
-        tower = parent.tower("text_tower") if parent else None
-        with ExitStack() as stack:
-            tables = {name: stack.enter_context(closing(VectorTable.open(paths[name]))) for name in present}
-            queries = encoder.encode_texts if encoder else None
-            if isinstance(encoder, DeferredEncoder):
-                queries = partial(encoder.encode_queries, inside=tower)
-                if encoder.device != "cpu" and needs_training(tables, self.config):
+        infos = carried_over(parent, folder, present, self.config, self.progress)
+        calibrations = None if infos is None or parent is None else kept_calibrations(parent, folder, self.progress)
+        if infos is None:
+            with ExitStack() as stack:
+                tables = {name: stack.enter_context(closing(VectorTable.open(paths[name]))) for name in present}
+                not_loaded = isinstance(encoder, DeferredEncoder) and encoder.device != "cpu"
+                if not_loaded and needs_training(tables, self.config):
                     import_torch()  # the GPU that encoded the vectors finds their lists too
-            encode = with_prompt(queries, self.config.prompt) if queries else None
-            return build_approximate(folder, tables, self.config, self.progress, encode)
+                infos = build_approximate(folder, tables, self.config, self.progress, encode)
+        if calibrations is None:
+            calibrations = fit_calibrations(folder, counts, self.config.seed, self.progress, encode)
+        return infos, calibrations
 
     @property
     def _seconds(self) -> float:
@@ -450,35 +465,6 @@ def _discarded(staging: Staging) -> tuple[str, ...]:
     return ()
 
 
-def _root(source: Source) -> str:
-    """The absolute folder of the images: an update of a corpus that has moved is no update without changes."""
-    return printable(str(source.root.resolve()))
-
-
-def _up_to_date(version: IndexVersion, source: Source, corpus: Corpus, config: BuildConfig) -> bool:
-    """Whether an update would give the version that is there already; told without loading the encoder."""
-    manifest = version.manifest
-    known = manifest.corpus
-    if known is None or (known.root, known.digest) != (_root(source), corpus.digest):
-        return False
-    if _changed_since(manifest, corpus) or not manifest.has_words:
-        return False
-    if corpus.images and not columns_to_fill(source.metadata_schema.names) <= filled_columns(manifest):
-        return False
-    if manifest.counts.rejected > config.rejection_limit(corpus.items):
-        return False
-    if manifest.counts.rejected and (manifest.build.get("source_options") or {}).get("allow_urls"):
-        return False  # what could not be fetched then may be there now
-    before = {**(manifest.build.get("config") or {}), "prompt": manifest.encoding.prompt}
-    before.setdefault("portable", False)
-    before["words_columns"] = tuple(before.get("words_columns") or ())
-    settings = ("ann", "prompt", "max_pixels", "max_file_bytes", "portable", "words_columns")
-    encoder = manifest.encoder.spec if manifest.encoder else None
-    if config.encoder not in (None, encoder):
-        return False
-    return all(before.get(name) == getattr(config, name) for name in settings)
-
-
 def _own_columns(source: Source, corpus: Corpus) -> tuple[str, ...]:
     """A note where the user's columns stand in place of what image files say."""
     hidden = sorted(LATER_COLUMNS - columns_to_fill(source.metadata_schema.names)) if corpus.images else []
@@ -491,9 +477,3 @@ def _noting_start(shards: Iterable[pa.Table], build_report: dict[str, Any]) -> I
     for shard in shards:
         build_report["read_from_ns"] = min(build_report.get("read_from_ns", time.time_ns()), read_from(shard))
         yield shard
-
-
-def _changed_since(manifest: Manifest, corpus: Corpus) -> bool:
-    """Whether a file was written, renamed or replaced since, even where no size and no modification time tells it."""
-    known = read_from_of(manifest)
-    return known is not None and corpus.changed_ns >= known

@@ -58,6 +58,7 @@ class Probabilities:
         queries: Vectors,
         pages: Sequence[Page],
         own: Sequence[int | None],
+        texts: Sequence[str | None] | None = None,
     ) -> list[Page]:
         """Return the pages with the probability of each hit, and without the hits below the floor of the request.
 
@@ -69,18 +70,21 @@ class Probabilities:
             pages: Of each query.
             own: For each query the row of the other collection that it is, or -1; None for a query that is composed,
                 whose cosines the calibration knows nothing of.
+            texts: What each query says, None for one that is no text; None where none is.
         """
         calibration = None if direction is None else self._version.manifest.calibrations.get(direction)
         if calibration is None:
             return list(pages)
         judge, background = self._judge(into)
+        index = self._version.words(into) if calibration.with_words is not None else None
         found = []
-        for query, page, row in zip(queries, pages, own, strict=True):
+        for query, page, row, text in zip(queries, pages, own, texts or [None] * len(pages), strict=True):
             if row is None:
                 found.append(page)
                 continue
             signals = judge.signals(query, page.row_ids, page.scores, background, own=row)
-            likely = page._replace(probabilities=calibration.probability(signals))
+            coverage = None if index is None or text is None else index.coverage(text, page.row_ids)
+            likely = page._replace(probabilities=calibration.probability(signals, coverage))
             found.append(likely if request.min_probability is None else likely.above(request.min_probability))
         return found
 

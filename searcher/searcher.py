@@ -322,7 +322,8 @@ class Searcher:
             ranking, pages = self._ranked(into, direction, vectors, request, own)
             if vectors is not None:
                 others = [own_row(query, into) for query in queries]
-                pages = self._probabilities.judged(into, direction, request, vectors, pages, others)
+                texts = [query.part.content if query.part.kind == "text" else None for query in queries]
+                pages = self._probabilities.judged(into, direction, request, vectors, pages, others, texts)
             entries = self._entries(into, pages, columns)
             results = [
                 hits_of(request, query.part, page, entries, into, ranking.choice, self._root)

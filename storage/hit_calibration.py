@@ -1,6 +1,6 @@
 """Calibration of hits: how probable it is that a hit fits its query, from what the index knows of both.
 
-A cosine alone says little: for one query 0.28 is the best there is, for another it is what any image gets. Five signals
+A cosine alone says little: for one query 0.28 is the best there is, for another it is what any image gets. Six signals
 of a query and a hit are weighed by a logistic regression, which is fitted on the index's own pairs:
 
 - `cosine`: of query and hit;
@@ -8,9 +8,10 @@ of a query and a hit are weighed by a logistic regression, which is fitted on th
 - `lead`: the cosine less the mean one of the hit with its own partners, an image's captions or a text's images: a query
   that fits comes near to what they reach;
 - `partner`: the largest cosine of the query with a partner of the hit;
-- `partner_standing`: how many standard deviations that is above the query's cosines with all that could be partners.
+- `partner_standing`: how many standard deviations that is above the query's cosines with all that could be partners;
+- `coverage`: the share of the query's words that the captions of the hit have, a rare word counting more (its idf).
 
-A hit without partners is judged by the first two.
+A hit without partners is judged by the first two, and a query that is no text by the first five.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
 PLAIN_SIGNALS = ("cosine", "standing")
 PARTNER_SIGNALS = (*PLAIN_SIGNALS, "lead", "partner", "partner_standing")
+WORD_SIGNALS = (*PARTNER_SIGNALS, "coverage")
 # Rows of a collection that stand for all of it: the standing is then exact to some hundredths.
 _BACKGROUND_ROWS = 512
 _HITS_AT_ONCE = 256
@@ -41,7 +43,7 @@ class HitCurve:
     """A logistic curve: probability = 1 / (1 + exp(-(weights . signals + intercept))).
 
     Attributes:
-        weights: Of the signals, in the order of `PLAIN_SIGNALS` or `PARTNER_SIGNALS`.
+        weights: Of the signals, in the order of `PLAIN_SIGNALS`, `PARTNER_SIGNALS` or `WORD_SIGNALS`.
         intercept: Of the curve.
     """
 
@@ -63,24 +65,36 @@ class HitCalibration:
         queries: How many items of the index stood in for queries when it was fitted.
         plain: For hits without partners.
         with_partners: For hits with partners; None where too few have two or more, and `plain` is used for all.
+        with_words: For hits with partners of queries whose words are known; None where the encoder was not at hand or
+            captions have too few words in common, and `with_partners` is used.
     """
 
     queries: int
     plain: HitCurve
     with_partners: HitCurve | None
+    with_words: HitCurve | None
 
     def check(self) -> None:
         """Raise ValueError where a curve has another number of weights than there are signals."""
-        for curve, signals in ((self.plain, PLAIN_SIGNALS), (self.with_partners, PARTNER_SIGNALS)):
+        curves = ((self.plain, PLAIN_SIGNALS), (self.with_partners, PARTNER_SIGNALS), (self.with_words, WORD_SIGNALS))
+        for curve, signals in curves:
             if curve is not None and len(curve.weights) != len(signals):
                 raise ValueError(f"a calibration has {len(curve.weights)} weights for the signals {signals}")
 
-    def probability(self, signals: Values) -> Values:
-        """Return the probability (n,) float32 that each hit fits, from its signals (n, 5)."""
+    def probability(self, signals: Values, coverage: Values | None = None) -> Values:
+        """Return the probability (n,) float32 that each hit fits.
+
+        Args:
+            signals: (n, 5), those of partners NaN for a hit without any.
+            coverage: (n,) how much of the query's words each hit has; None where the query has no words.
+        """
         probabilities = self.plain.probability(signals[:, : len(PLAIN_SIGNALS)])
-        known = np.isfinite(signals[:, -1])
-        if self.with_partners is not None and known.any():
-            probabilities[known] = self.with_partners.probability(signals[known])
+        curve = self.with_partners
+        if coverage is not None and self.with_words is not None:
+            curve, signals = self.with_words, np.column_stack([signals, coverage])
+        known = np.isfinite(signals).all(axis=1)
+        if curve is not None and known.any():
+            probabilities[known] = curve.probability(signals[known])
         return probabilities.astype(np.float32)
 
 

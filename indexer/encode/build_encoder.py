@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
@@ -23,7 +24,7 @@ from encoders.text_tower import find_text_tower
 from storage import EncoderInfo, Manifest
 from storage.schema import EncodingInfo
 
-from ..config import BuildConfig
+from ..config import BuildConfig, with_prompt
 from ..errors import BuildError
 from ..progress import Progress
 
@@ -218,6 +219,23 @@ class DeferredEncoder:
             except TowerError:
                 tower = None  # a damaged one is exported again when a search needs it
         return self.encode_texts(texts) if tower is None else tower.encode_texts(texts)
+
+
+def query_encoder(
+    encoder: Encoder | None, prompt: str | None, inside: Path | None
+) -> Callable[[list[str]], np.ndarray] | None:
+    """Return what encodes texts as queries are, (n, dim) unit rows; None for ready-made vectors.
+
+    Args:
+        encoder: Of the build.
+        prompt: The template that every text goes through; None for none.
+        inside: The folder of a text tower in the version before, checked; None for none.
+    """
+    if encoder is None:
+        return None
+    if isinstance(encoder, DeferredEncoder):
+        return with_prompt(partial(encoder.encode_queries, inside=inside), prompt)
+    return with_prompt(encoder.encode_texts, prompt)
 
 
 def loaded(encoder: Encoder) -> Encoder:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -39,6 +39,7 @@ MOST_TERMS = 64
 _MAX_HEADER = 4096
 # A query looks at no more entries than these, the rarest terms first: "a" and "the" of a million captions say little.
 _MOST_ENTRIES = 1 << 18
+_NO_ROWS: NDArray[np.uint32] = np.empty(0, dtype=np.uint32)
 
 
 Entries = tuple[NDArray[np.uint32], NDArray[np.float16]]
@@ -118,6 +119,30 @@ class InvertedIndex:
         found = {term: self._find(term) for term in dict.fromkeys(terms(words))}
         return {term: float(idf(1 if at < 0 else self._frequency(at), self.rows)) for term, at in found.items()}
 
+    def coverage(self, words: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return how much of `words` each of these rows has: its terms' share of the idf of the first 64 terms.
+
+        Args:
+            words: What is looked for.
+            rows: (n,) row ids.
+
+        Returns:
+            (n,) float32 from 0 to 1.
+
+        Raises:
+            CorruptIndexError: The file does not hold what it should.
+        """
+        held, whole = np.zeros(len(rows)), 0.0
+        for term in islice(dict.fromkeys(terms(words)), MOST_TERMS):
+            position = self._find(term)
+            entries = self._rows_of(position) if position >= 0 else _NO_ROWS
+            weight = float(idf(max(len(entries), 1), self.rows))
+            whole += weight
+            if len(entries):
+                at = np.minimum(np.searchsorted(entries, rows.astype(np.uint32)), len(entries) - 1)
+                held[entries[at] == rows] += weight
+        return (held / max(whole, 1e-6)).astype(np.float32)
+
     def check(self) -> None:
         """Check every term and every entry.
 
@@ -160,12 +185,21 @@ class InvertedIndex:
 
     def _entries(self, position: int) -> Entries:
         start, stop = _span(self._row_ends, position)
-        rows, shares = self._rows[start:stop], self._shares[start:stop]
-        if len(rows) != stop - start or not len(rows) or int(rows.max()) >= self.rows or not np.isfinite(shares).all():
-            raise CorruptIndexError(
-                f"{self.path} names rows that are not there for term {position}; verify the index, or build it again"
-            )
+        rows, shares = self._rows_of(position), self._shares[start:stop]
+        if int(rows.max()) >= self.rows or not np.isfinite(shares).all():
+            raise self._wrong_rows(position)
         return rows, shares
+
+    def _rows_of(self, position: int) -> NDArray[np.uint32]:
+        start, stop = _span(self._row_ends, position)
+        if not 0 <= start < stop <= len(self._rows):
+            raise self._wrong_rows(position)
+        return self._rows[start:stop]
+
+    def _wrong_rows(self, position: int) -> CorruptIndexError:
+        return CorruptIndexError(
+            f"{self.path} names rows that are not there for term {position}; verify the index, or build it again"
+        )
 
 
 def _summed(entries: Sequence[Entries], count: int) -> Matches:

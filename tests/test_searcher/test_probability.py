@@ -156,6 +156,9 @@ def test_a_hit_without_partners_is_judged_by_the_plain_curve() -> None:
         HitCurve(weights=(1.0, 0.0), intercept=0.0),
         HitCurve(weights=(0.0, 0.0, 0.0, 2.0, 0.0), intercept=0.0),
     )
-    calibration = HitCalibration(queries=50, plain=plain, with_partners=paired)
+    words = HitCurve(weights=(0.0, 0.0, 0.0, 0.0, 0.0, 3.0), intercept=0.0)
+    calibration = HitCalibration(queries=50, plain=plain, with_partners=paired, with_words=words)
     signals = np.array([[0.0, 1, np.nan, np.nan, np.nan], [1, 1, 0, 0.5, 9]], dtype=np.float32)
     assert calibration.probability(signals).tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-1))])
+    coverage = np.array([1, 0.5], dtype=np.float32)
+    assert calibration.probability(signals, coverage).tolist() == pytest.approx([0.5, 1 / (1 + np.exp(-1.5))])

@@ -111,6 +111,17 @@ def test_the_scores_are_bm25_by_its_formula(index: InvertedIndex) -> None:
     assert index.idf("red zebra")["zebra"] == pytest.approx(idf(1, len(TEXTS)))
 
 
+def test_coverage_is_the_share_of_the_idf_of_all_words(index: InvertedIndex) -> None:
+    rows = np.array([2, 0, 5])
+    weights = index.idf("red zebra")
+    having = {row for row, text in enumerate(TEXTS) if "red" in terms(text)}
+    expected = [weights["red"] / sum(weights.values()) if row in having else 0 for row in rows]
+    assert index.coverage("red ZEBRA red", rows).tolist() == pytest.approx(expected, rel=1e-5)
+    assert index.coverage(TEXTS[2], rows)[0] == pytest.approx(1)
+    assert index.coverage("", rows).tolist() == index.coverage("zebra", rows).tolist() == [0, 0, 0]
+    assert index.coverage("red", rows[:0]).tolist() == []
+
+
 def test_rows_that_may_count_are_those_of_a_filter(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     vocabulary = [f"w{number}" for number in range(200)]
@@ -202,3 +213,5 @@ def test_entries_that_lie_are_refused_when_they_are_read(tmp_path: Path, tensor:
             index.search(words)
     with suppress(CorruptIndexError):
         assert index.search(words).rows.max(initial=0) < len(TEXTS)
+    with suppress(CorruptIndexError):
+        assert 0 <= index.coverage(words, np.arange(len(TEXTS))).max() <= 1

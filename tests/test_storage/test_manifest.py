@@ -155,7 +155,7 @@ def test_calibrations_are_read_back_under_their_feature() -> None:
 CURVE = {"weights": [-1.5, 2.0], "intercept": -3.25}
 CALIBRATED: dict[Direction, HitCalibration] = {
     "text_to_image": HitCalibration(
-        queries=99, plain=HitCurve(weights=(-1.5, 2.0), intercept=-3.25), with_partners=None
+        queries=99, plain=HitCurve(weights=(-1.5, 2.0), intercept=-3.25), with_partners=None, with_words=None
     )
 }
 
@@ -164,7 +164,7 @@ def calibrated(
     direction: str = "text_to_image", features: tuple[str, ...] = (PROVENANCE, CALIBRATIONS), **curve: Any
 ) -> Any:
     """Keys of a manifest with a calibration, changed."""
-    calibration = {"queries": 99, "plain": {**CURVE, **curve}, "with_partners": None}
+    calibration = {"queries": 99, "plain": {**CURVE, **curve}, "with_partners": None, "with_words": None}
     return {"reader_features": list(features), "calibrations": {direction: calibration}}
 
 
