@@ -25,6 +25,7 @@ COMMANDS = (
     ("queries",),
     ("nothing_fits",),
     ("hybrid",),
+    ("duplicates",),
     ("text_query",),
     ("kill_resume",),
     ("text_to_text",),

@@ -22,6 +22,7 @@ from ..request import SearchRequest
 from ..searcher import Searcher
 from .ann_trial import through_index
 from .ground_truth import GroundTruth
+from .leaks import Leaks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +98,10 @@ def evaluate_index(path: str | Path, options: EvaluateOptions | None = None) -> 
         from the stored vectors by exact search; `ann_recall@10` of both directions (null without searches through the
         index); `ann` with the protocol and, for each direction, the recall of searches, their cost and the operating
         points (absent where exact search was requested); `figures` and `ann_figures`, the same under the keys of
-        another protocol; `hub_corrected` where requested. `index` says which version of what was measured.
+        another protocol; `leaks`, null unless a split is measured: of `images` and `texts` `count` items (`of` so many)
+        that stand in other `splits` too, with `examples`, `hashed` images, and the exact figures `without` them (null
+        in folds, and where nothing is left); `hub_corrected` where requested. `index` says which version of what was
+        measured.
 
     Raises:
         EvaluationError: The index cannot be scored: a collection, a split or its pairs are missing, a k is
@@ -137,6 +141,7 @@ class _Evaluation:
             result["figures"] = in_dialect(protocol.name, figures)
         if not self.options.exact and folded is None:
             result |= self._through_index(protocol)
+        result["leaks"] = self._leaks(protocol)
         if self.options.hub_split is not None:
             result["hub_corrected"] = self._hub_corrected(protocol.k, self.options.hub_split)
         return result
@@ -179,6 +184,21 @@ class _Evaluation:
                 return evaluate_embeddings(*known, bootstrap=bootstrap), None
             folded = evaluate_folds(*known, folds=protocol.folds, bootstrap=bootstrap)
             return (evaluate_embeddings(*known) if protocol.name == "eccv" else {}), folded
+
+    def _leaks(self, protocol: Protocol) -> dict[str, Any] | None:
+        """What the split shares with the rest of the index, and the exact figures without that."""
+        leaks = Leaks.find(self.version, self.truth, self.location)
+        if leaks is None:
+            return None
+        images, texts, pairs = leaks.kept(self.truth)
+        depths = tuple(k for k in protocol.k if k <= min(len(images), len(texts)))
+        without = None
+        if len(pairs) and depths and protocol.folds == 1:
+            left = [self.truth.vectors(self.version, name) for name in COLLECTIONS]
+            with self._explained():
+                figures = evaluate_embeddings(left[0][images], left[1][texts], pairs, depths)
+            without = {"images": len(images), "texts": len(texts), **figures}
+        return {**leaks.to_json(self.version), "without": without}
 
     def _hub_corrected(self, k: tuple[int, ...], split: str) -> dict[str, Any]:
         """The same figures with what hubs score too high taken off, as learnt from another split."""

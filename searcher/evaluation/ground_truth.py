@@ -80,7 +80,7 @@ def _gallery(
     total = version.vectors(collection).rows
     if split is None:
         return np.arange(total, dtype=np.int64), None
-    column = _split_column(version, collection, location, split)
+    column = split_column(version, collection, location, split)
     condition = f"{column} = '{split.replace(chr(39), 2 * chr(39))}'"
     row_ids = version.catalog.filter_rows(collection, condition)
     if not len(row_ids):
@@ -90,7 +90,12 @@ def _gallery(
     return row_ids, None if len(row_ids) == total else condition
 
 
-def _split_column(version: IndexVersion, collection: Collection, location: str, split: str) -> str:
+def split_column(version: IndexVersion, collection: Collection, location: str, split: str) -> str:
+    """Return the column with the splits of a collection.
+
+    Raises:
+        EvaluationError: There is none.
+    """
     columns = {name for name, _ in version.catalog.columns(collection)}
     for name in _SPLIT_COLUMNS:
         if name in columns and len(version.catalog.filter_rows(collection, f"{name} IS NOT NULL")):

@@ -9,6 +9,8 @@ from typing import Any
 from evaluation.protocol import Protocol
 from evaluation.published import MARKS, PublishedRow
 
+from .leaks import sentence as told_leaks
+
 DIRECTIONS = {"text_to_image": "text to image", "image_to_text": "image to text"}
 _SHORT = {"text_to_image": "t2i", "image_to_text": "i2t"}
 _COUNTS = ("queries", "left_out")
@@ -29,7 +31,7 @@ def scorecard(result: Mapping[str, Any], dataset: str | None = None, rows: Seque
         dataset: The data set that the published rows are of; None to show none.
         rows: Published rows to show beside it.
     """
-    parts = [Protocol.from_json(result["protocol"]).sentence(), _figures(result), *_through(result)]
+    parts = [Protocol.from_json(result["protocol"]).sentence(), _figures(result), *_leaks(result), *_through(result)]
     if "hub_corrected" in result:
         parts.append(_hub_corrected(result))
     if dataset is not None:
@@ -108,6 +110,24 @@ def _through(result: Mapping[str, Any]) -> Iterator[str]:
     for name, words in DIRECTIONS.items():
         approximate = result["ann"][name]
         yield f"{words[0].upper()}{words[1:]} through the index: {_went(approximate)}{_curve(approximate)}"
+
+
+def _leaks(result: Mapping[str, Any]) -> Iterator[str]:
+    leaks = result["leaks"]
+    if leaks is None:
+        return
+    yield told_leaks(leaks, result["protocol"]["split"])
+    without = leaks["without"]
+    if without is None or not any(leaks[name]["count"] for name in ("images", "texts")):
+        return
+    keys = [key for key in without["text_to_image"] if key.startswith("R@")]
+    groups = ["", *(words for words in DIRECTIONS.values() for _ in range(2))]
+    heads = ["", *["all", "without"] * 2]
+    sides = [side[name] for name in DIRECTIONS for side in (result, without)]
+    lines = [[key, *(percent(side.get(key)) for side in sides)] for key in keys]
+    rest = f"Without them, {without['images']:,} images and {without['texts']:,} texts, exact, percent"
+    rsum = f"rsum {without['rsum']:.1f}, of all {result['rsum']:.1f}"
+    yield f"{rest}.\n{aligned([heads, *lines], groups)}\n{rsum}"
 
 
 def _went(approximate: Mapping[str, Any]) -> str:

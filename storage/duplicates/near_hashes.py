@@ -22,6 +22,7 @@ BITS = 64
 _SORT, _RUN = 40.0, 3.0
 _MOST_BLOCKS = 16
 _BLOCK = 1 << 22  # comparisons at a time
+_MOST_PRODUCTS = 1 << 32  # which take 20 s
 
 
 def unsigned(hashes: NDArray[np.int64]) -> Hashes:
@@ -59,15 +60,31 @@ def near_pairs(hashes: Hashes, distance: int) -> Iterator[Pairs]:
 def near_between(left: Hashes, right: Hashes, distance: int) -> Pairs:
     """Return the pairs (position in `left`, position in `right`) that differ in at most `distance` bits.
 
-    All are compared with all: 0.3 s for a thousand with a million.
+    Of equal hashes in `right` the first stands for all. A few are compared with all, a thousand with a million in 5 s;
+    many are found by `near_pairs` of both sides.
     """
-    found: list[Pairs] = []
-    size = max(1, _BLOCK // max(1, len(right)))
+    if not (len(left) and len(right)):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    values, group, sizes = np.unique(left, return_inverse=True, return_counts=True)
+    others, first = np.unique(right, return_index=True)
+    i, j = _joined([*_between(values, others, distance)])
+    starts = np.cumsum(sizes) - sizes
+    members = np.argsort(group, kind="stable")
+    within = np.arange(sizes[i].sum()) - np.repeat(np.cumsum(sizes[i]) - sizes[i], sizes[i])
+    return members[np.repeat(starts[i], sizes[i]) + within], np.repeat(first[j], sizes[i])
+
+
+def _between(left: Hashes, right: Hashes, distance: int) -> Iterator[Pairs]:
+    """Yield the near pairs of two sides, neither of which has equal hashes."""
+    if len(left) * len(right) > _MOST_PRODUCTS:
+        for i, j in near_pairs(np.concatenate([left, right]), distance):
+            across = (i < len(left)) & (j >= len(left))
+            yield i[across], j[across] - len(left)
+        return
+    size = max(1, _BLOCK // len(right))
     for start in range(0, len(left), size):
-        apart = np.bitwise_count(left[start : start + size, None] ^ right[None])
-        rows, columns = np.nonzero(apart <= distance)
-        found.append((rows + start, columns))
-    return _joined(found)
+        rows, columns = np.nonzero(np.bitwise_count(left[start : start + size, None] ^ right[None]) <= distance)
+        yield rows + start, columns
 
 
 def bits_apart(left: Hashes, right: Hashes) -> NDArray[np.uint8]:

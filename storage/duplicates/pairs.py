@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ..exact_search import to_float32
 from ..version import IndexVersion
 from .grades import EXACT, RESAVED, SIMILAR, CopyRule, copy_rule, same_shape, shapes
-from .near_hashes import Hashes, bits_apart, mirrored, near_pairs, unsigned
+from .near_hashes import Hashes, bits_apart, mirrored, near_between, near_pairs, unsigned
 
 Rows = NDArray[np.int64]
 # Up to so many images every pair is looked at for `similar`, which takes 12 s; beyond, those whose hashes differ in no
@@ -107,6 +107,37 @@ def alike_pairs(version: IndexVersion, facts: ImageFacts, loosest: int) -> Alike
         apart=np.concatenate([one.apart for one in found]),
         cosines=np.concatenate([one.cosines for one in found]),
     )
+
+
+def copies_between(version: IndexVersion, facts: ImageFacts, left: Rows, right: Rows) -> tuple[Rows, Rows]:
+    """Return the pairs of an image of `left` and a copy of it in `right`, exact or resaved, as row ids.
+
+    Args:
+        version: An open version.
+        facts: Those of its images.
+        left: Row ids.
+        right: Row ids, none of them in `left`.
+    """
+    rule = copy_rule(version.manifest.encoder)
+    sides = [rows[facts.hashed[rows]] for rows in (left, right)]
+    i, j = near_between(facts.hashes[sides[0]], facts.hashes[sides[1]], rule.bits)
+    one, other = sides[0][i], sides[1][j]
+    apart = bits_apart(facts.hashes[one], facts.hashes[other])
+    same = same_shape(facts.shapes[one], facts.shapes[other])
+    grades = rule.grades(apart, cosines_between(version, one, other), same, np.zeros(len(one), dtype=np.bool_))
+    copied = grades <= RESAVED
+    i, j = equal_between(facts.contents[left], facts.contents[right])
+    return np.concatenate([left[i], one[copied]]), np.concatenate([right[j], other[copied]])
+
+
+def equal_between(left: Rows, right: Rows) -> tuple[Rows, Rows]:
+    """Return the positions of values of `left` that `right` has, and where each first stands there."""
+    values, first = np.unique(right, return_index=True)
+    if not len(values):
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    at = np.minimum(np.searchsorted(values, left), len(values) - 1)
+    found = np.flatnonzero(values[at] == left)
+    return found, first[at[found]]
 
 
 def cosines_between(version: IndexVersion, left: Rows, right: Rows) -> NDArray[np.float32]:

@@ -31,7 +31,7 @@ def some_hashes(rows: int, distance: int) -> NDArray[np.uint64]:
 
 
 def compared(hashes: NDArray[np.uint64], distance: int) -> Found:
-    left, right = near_between(hashes, hashes, distance)
+    left, right = np.nonzero(np.bitwise_count(hashes[:, None] ^ hashes[None]) <= distance)
     return {(i, j) for i, j in zip(left.tolist(), right.tolist(), strict=True) if i < j}
 
 
@@ -39,15 +39,24 @@ def pairs_of(parts: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]) -> li
     return [pair for left, right in parts for pair in zip(left.tolist(), right.tolist(), strict=True)]
 
 
-@pytest.mark.parametrize(("rows", "distance"), [(2, 8), (300, 8), (4000, 0), (4000, 3), (4000, 8), (12_000, 8)])
+@pytest.mark.parametrize(("rows", "distance"), [(2, 8), (300, 8), (4000, 0), (4000, 3), (6000, 8)])
 def test_near_pairs_are_those_of_comparing_all_with_all_each_once(rows: int, distance: int) -> None:
     hashes = some_hashes(rows, distance)
-    if rows >= 4000:
-        assert cheapest(rows, distance) > 0
-        hashes = hashes[:4000] if distance < 8 else hashes
+    assert (cheapest(rows, distance) > 0) is (rows > 1000)
     found = pairs_of(near_pairs(hashes, distance))
     assert len(set(found)) == len(found)
     assert set(found) == compared(hashes, distance)
+
+
+@pytest.mark.parametrize("most", [0, 1 << 32])
+def test_near_hashes_of_two_sides_are_found_either_way(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.duplicates.near_hashes._MOST_PRODUCTS", most)
+    hashes = some_hashes(1500, 8)
+    left, right = np.concatenate([hashes[:700], hashes[:3]]), np.concatenate([hashes[700:], hashes[700:710]])
+    found = set(pairs_of([near_between(left, right, 8)]))
+    i, j = np.nonzero(np.bitwise_count(left[:, None] ^ right[None]) <= 8)
+    assert found == {pair for pair in zip(i.tolist(), j.tolist(), strict=True) if pair[1] < 800}
+    assert not pairs_of([near_between(left, right[:0], 8)])
 
 
 def test_equal_hashes_are_pairs_and_of_very_many_the_best_are_compared_with_all() -> None:
