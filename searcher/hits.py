@@ -130,7 +130,7 @@ class Hit:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Hits(Sequence[Hit]):
-    """The hits of one query, best first; equal scores in the order of the index.
+    """The hits of one query, best first unless they were sorted; equal scores in the order of the index.
 
     Attributes:
         query: What was searched with.
@@ -143,6 +143,7 @@ class Hits(Sequence[Hit]):
         min_probability: The floor of probability below which they were, or None.
         words: The words that were looked up, or None.
         offset: How many hits were left out before the first.
+        sort: The column whose order they are in, as it was asked for, or None.
     """
 
     query: QueryPart
@@ -155,6 +156,7 @@ class Hits(Sequence[Hit]):
     min_probability: float | None = None
     offset: int = 0
     words: str | None = None
+    sort: str | None = None
     hits: tuple[Hit, ...] = field(repr=False)
 
     @property
@@ -177,8 +179,8 @@ class Hits(Sequence[Hit]):
     def to_json(self) -> dict[str, Any]:
         """Return `{"query", "hits", "ann"}` in JSON's own types, and what was asked for.
 
-        `where`, `min_score`, `min_probability`, `words` and `offset` are there where they were given, with a floor also
-        `nothing_fits`.
+        `where`, `min_score`, `min_probability`, `words`, `sort` and `offset` are there where they were given, with a
+        floor also `nothing_fits`.
         """
         filtered: dict[str, Any] = {} if self.where is None else {"where": self.where}
         filtered |= {} if self.min_score is None else {"min_score": self.min_score}
@@ -186,6 +188,7 @@ class Hits(Sequence[Hit]):
         if filtered.keys() & {"min_score", "min_probability"}:
             filtered["nothing_fits"] = self.nothing_fits
         filtered |= {} if self.words is None else {"words": self.words}
+        filtered |= {} if self.sort is None else {"sort": self.sort}
         filtered |= {"offset": self.offset} if self.offset else {}
         return {"query": self.query.label, **filtered, "hits": [hit.to_json() for hit in self.hits], "ann": self.ann}
 
@@ -355,6 +358,8 @@ def about(hits: Hits) -> str:
     filtered += "" if hits.min_probability is None else f", probability at least {hits.min_probability:g}"
     if hits.words is not None and hits.words != hits.query.label:
         filtered += f", and by the words {cut(hits.words, 40)!r}"
+    if hits.sort is not None:
+        filtered += f", by {clean(hits.sort.removeprefix('-'))}{' from the largest' if hits.sort[:1] == '-' else ''}"
     choice = hits.choice
     if choice.kind == "words":
         return f"{count}{filtered}, by words alone"

@@ -51,6 +51,7 @@ class SearchOptions(TypedDict, total=False):
     hybrid: bool
     collapse: bool
     explain: bool
+    sort: str | None
     ann_recall: float | None
     nprobe: int | None
     oversample: int | None
@@ -94,6 +95,9 @@ class SearchRequest:
             encoder that can tell them (see `collapse.NEAR`) re-saved and resized images, and texts that differ by a
             full stop. For `offset + k` up to 1,000.
         explain: Say for each image which of its captions is nearest to the query; hits of texts are left as they are.
+        sort: Show the hits in the order of a column: `taken_at` from the oldest on, `-taken_at` from the newest on. The
+            `k` best are found as ever and then put in that order, those without a value last; `rank` says how well each
+            fits. Each page is sorted by itself.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
         nprobe: Lists visited a query (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone unless
@@ -145,6 +149,12 @@ class SearchRequest:
     )
     explain: bool = field(
         default=False, metadata=option_of(bool, "Say for each image which of its captions is nearest to the query.")
+    )
+    sort: str | None = field(
+        default=None,
+        metadata=option_of(
+            str, "Show the k best hits in the order of a column: taken_at, oldest first, or -taken_at, newest first."
+        ),
     )
     ann_recall: float | None = field(
         default=None,

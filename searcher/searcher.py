@@ -33,6 +33,7 @@ from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .ranker import Ranker
 from .request import MethodOptions, SearchOptions, SearchRequest
 from .rerank import Rerank, candidates_of, check_rerank, reranked
+from .sorting import check_sort, in_order
 
 if TYPE_CHECKING:
     from encoders import Encoder
@@ -138,8 +139,9 @@ class Searcher:
             query: A text or a ready vector (dim,); or several: a list of them, or an array (n, dim).
             k: Hits wanted, 1 to 10,000; fewer come back where there are fewer.
             **options: `offset`, `where`, `min_score`, `min_probability`, `diversity`, `words`, `hybrid`, `collapse`,
-                `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what they mean.
-                And `rerank`, a function of the query and its hits that gives each a new score: see `rerank.reranked`.
+                `explain`, `sort`, `ann_recall`, `nprobe`, `oversample`, `exact`, `columns`; `SearchRequest` says what
+                they mean. And `rerank`, a function of the query and its hits that gives each a new score: see
+                `rerank.reranked`.
 
         Returns:
             `Hits` for one query, a list of `Hits` for several, in their order.
@@ -235,7 +237,8 @@ class Searcher:
         if rerank is not None:
             check_rerank(rerank)
             found = self._answer_all([candidates_of(one) for one in requests], queries)
-            return [reranked(hits, one, rerank) for hits, one in zip(found, requests, strict=True)]
+            pages = [reranked(hits, one, rerank) for hits, one in zip(found, requests, strict=True)]
+            return [in_order(page, one.sort) for page, one in zip(pages, requests, strict=True)]
         groups: dict[Any, list[int]] = {}
         for position, (request, query) in enumerate(zip(requests, queries, strict=True)):
             columns = None if request.columns is None else tuple(request.columns)
@@ -291,6 +294,8 @@ class Searcher:
         check_keywords("Searcher.search_vectors", options, SEARCH_KEYWORDS)
         request = SearchRequest(k=k, **options)
         self._check_direction(into, direction)
+        if request.sort is not None:
+            raise ParameterError(f"sort={request.sort!r} is for hits, which search returns; leave it out here")
         with self._in_flight:
             queries = unit_rows(vectors, self._encoder.dim)
             ranking, pages = self._ranked(into, direction, queries, request, [()] * len(queries))
@@ -329,6 +334,7 @@ class Searcher:
                 hits_of(request, query.part, page, entries, into, ranking.choice, self._root)
                 for query, page in zip(queries, pages, strict=True)
             ]
+            results = [in_order(hits, request.sort) for hits in results]
             return self._explainer.explained(results, vectors) if request.explain and vectors is not None else results
 
     def find_item(self, item_id: str, collection: Collection | None = None) -> tuple[Collection, int]:
@@ -477,7 +483,8 @@ class Searcher:
         if unknown:
             raise SearchError(f"columns names no column {unknown[0]!r}; {into} have {', '.join(known)}")
         needed = [name for name in OWN_COLUMNS if name in known]
-        return list(dict.fromkeys([*needed, *requested]))
+        by = check_sort(request.sort, known, into)
+        return list(dict.fromkeys([*needed, *requested, *([] if by is None else [by])]))
 
     def _check_direction(self, into: Collection, direction: Direction | None) -> None:
         if into not in COLLECTIONS:

@@ -230,6 +230,8 @@ class Engine:
         into = request.into or snapshot.collections[0]
         if request.where is not None:
             await self.prepare_filter(snapshot, into, request.where)
+        if request.sort is not None and into in snapshot.collections:
+            snapshot.check_sort(into, request.sort)
         request = request.with_words_of(query.part)
         hits = await self.answer(snapshot, replace(request, parts=(), into=into), query)
         snapshot.remember(hits.collection, hits.item_ids.tolist(), hits.row_ids.tolist())

@@ -28,6 +28,7 @@ from ..hits import Hits
 from ..query import ResolvedQuery
 from ..request import SearchRequest
 from ..searcher import Searcher
+from ..sorting import in_order
 from .app import create_app
 from .engine import Engine
 from .errors import RefusedError
@@ -196,13 +197,14 @@ def merge(results: Sequence[Hits], request: SearchRequest, names: Sequence[str],
     ]
     merged.sort(key=lambda one: one[:2])
     best = merged[request.offset : request.offset + request.k]
-    return replace(
+    found = replace(
         results[0],
         row_ids=np.array([row for _, _, row, _ in best], dtype=np.int64),
         scores=np.array([-score for score, _, _, _ in best], dtype=np.float32),
         offset=request.offset,
         hits=tuple(replace(hit, rank=rank) for rank, (_, _, _, hit) in enumerate(best, start=request.offset + 1)),
     )
+    return in_order(found, request.sort)
 
 
 class Front:

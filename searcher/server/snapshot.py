@@ -23,6 +23,7 @@ from ..originals import corpus_root, image_source
 from ..query import QueryPart, ResolvedQuery
 from ..query_encoder import QueryEncoder
 from ..searcher import Searcher
+from ..sorting import check_sort
 from .encoding import Encoding
 
 # Where an item's file lies is nobody's business outside: neither shown nor to be found out by a filter.
@@ -30,6 +31,7 @@ HIDDEN_COLUMNS = frozenset({"uri"})
 # Of use to filters; for people to read they only hide the rest.
 DULL_COLUMNS = frozenset({"row_id", "item_id", "caption", "sha256", "file_bytes", "mtime_ns", "perceptual_hash"})
 _KEPT_ROWS = 8_192
+_IS_DATED = "taken_at IS NOT NULL"
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -64,6 +66,16 @@ class OpenVersion:
     def columns(self, collection: Collection) -> list[tuple[str, str]]:
         """Return name and SQL type of the columns that a caller may see and filter by."""
         return [(name, kind) for name, kind in self._version.catalog.columns(collection) if name not in HIDDEN_COLUMNS]
+
+    @cached_property
+    def dated(self) -> frozenset[Collection]:
+        """The collections of which any item says when it was taken."""
+        catalog = self._version.catalog
+        return frozenset(
+            name
+            for name in self.searcher.collections
+            if ("taken_at", "TIMESTAMP") in catalog.columns(name) and len(catalog.filter_rows(name, _IS_DATED))
+        )
 
     def has_path_ids(self) -> bool:
         """Whether an item id is an absolute path, as tables of absolute paths without ids of their own make them."""
@@ -102,6 +114,7 @@ class OpenVersion:
             if into in self.searcher.collections:
                 getattr(self.searcher, direction)(vector, 1)
                 self._version.vectors(into).find([""])
+        _ = self.dated
 
 
 def _sorted_pairs(version: IndexVersion) -> dict[Collection, Pairs]:
@@ -171,6 +184,10 @@ class Snapshot:
         """Return name and SQL type of the columns that a caller may see and filter by."""
         return self.versions[0].columns(collection)
 
+    def is_dated(self, collection: Collection) -> bool:
+        """Whether any item of a collection says when it was taken."""
+        return any(collection in version.dated for version in self.versions)
+
     def has_path_ids(self) -> bool:
         """Whether an item id is an absolute path."""
         return any(version.has_path_ids() for version in self.versions)
@@ -186,6 +203,14 @@ class Snapshot:
             SearchError: It is no condition on columns that callers may see, or cannot be evaluated.
         """
         self.searcher.prepare_filter(collection, where, hidden=HIDDEN_COLUMNS)
+
+    def check_sort(self, collection: Collection, sort: str | None) -> None:
+        """Check that a caller may sort by a column.
+
+        Raises:
+            SearchError: There is no such column that callers may see.
+        """
+        check_sort(sort, [name for name, _ in self.columns(collection)], collection)
 
     def check_filter(self, collection: Collection, where: str) -> None:
         """Check that a caller may use a filter that is evaluated elsewhere.

@@ -62,6 +62,7 @@ GIVEN: dict[str, Any] = {
     "hybrid": None,
     "collapse": None,
     "explain": None,
+    "sort": "-item_id",
 }
 
 

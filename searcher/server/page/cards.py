@@ -123,10 +123,11 @@ class View:
 
 def hit_section(snapshot: Snapshot, hits: Hits, title: str, query: PageQuery, **links: str) -> Section:
     """Return a section of search results; `links` are those of `Section`."""
-    line = _line(hits)
+    line = None if hits.sort else _line(hits)  # sorted hits are greyed one by one
+    weak = [_is_unlikely(hit) if hits.sort else line is not None and at >= line for at, hit in enumerate(hits)]
     cards = [
-        replace(_hit_card(snapshot, hits.collection, hit, query), weak=line is not None and position >= line)
-        for position, hit in enumerate(hits)
+        replace(_hit_card(snapshot, hits.collection, hit, query), weak=is_weak)
+        for hit, is_weak in zip(hits, weak, strict=True)
     ]
     return Section(
         title=title,
@@ -219,9 +220,12 @@ def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQ
 
 def _line(hits: Hits) -> int | None:
     """Return the position after the last hit that may fit; None where that is the end."""
-    likely = [hit.probability is None or hit.probability >= _UNLIKELY for hit in hits]
-    last = max((position for position, fits in enumerate(likely, start=1) if fits), default=0)
-    return last if last < len(likely) else None
+    last = max((position for position, hit in enumerate(hits, start=1) if not _is_unlikely(hit)), default=0)
+    return last if last < len(hits) else None
+
+
+def _is_unlikely(hit: Hit) -> bool:
+    return hit.probability is not None and hit.probability < _UNLIKELY
 
 
 def _ratio(width: Any, height: Any) -> float:

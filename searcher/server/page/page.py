@@ -30,7 +30,7 @@ from ..errors import RefusedError
 from ..image_cache import QueryImage
 from ..snapshot import Snapshot
 from .cards import Chip, Section, Subject, View, chips, columns_of, entry_card, hit_section, sample_section
-from .page_query import MOST_K, PagePart, PageQuery, added, page_query, view_of
+from .page_query import MOST_K, NEWEST, PagePart, PageQuery, added, page_query, view_of
 
 _KINDS = {
     "page.css": "text/css; charset=utf-8",
@@ -238,7 +238,10 @@ async def _section(
     service: Service, snapshot: Snapshot, query: PageQuery, resolved: ResolvedQuery, into: Collection
 ) -> Section:
     limit = min(MOST_K, service.settings.max_k)
-    request = SearchRequest(**{**query.options, "into": into, "k": min(query.k, limit)})
+    options = {**query.options, "into": into, "k": min(query.k, limit)}
+    if into != (query.into or snapshot.collections[0]):
+        options.pop("sort", None)  # what is shown beside has other columns
+    request = SearchRequest(**options)
     if query.offset + request.k > service.settings.max_k:
         most = service.settings.max_k
         raise RefusedError(400, f"offset={query.offset} reaches beyond this server's limit of {most} hits")
@@ -292,6 +295,7 @@ def _rendered(
         "collections": snapshot.collections,
         "counts": {name: snapshot.count(name) for name in snapshot.collections},
         "columns": {name: columns_of(snapshot, name) for name in snapshot.collections},
+        "switches": [one for one in query.switches if one[1] != NEWEST or one[3] or snapshot.is_dated(into)],
         "can_encode": snapshot.encoding.state in ("loading", "ready"),
     }
     headers = {"Content-Security-Policy": _POLICY.format(nonce=nonce), "Cache-Control": "private, no-cache"}

@@ -20,11 +20,13 @@ USUAL_K = 24
 MOST_K = 384
 _NAMES = ("q", "item", "of", "image")
 _LONGEST_NAME = 100
+NEWEST = "Newest first"
 # Options that are switched on and off beside the search box, with the value that on stands for.
 SWITCHES: Mapping[str, tuple[str, Any]] = {
     "diversity": ("Varied results", 0.4),
     "collapse": ("Without copies", True),
     "explain": ("Say why", True),
+    "sort": (NEWEST, "-taken_at"),
 }
 _ON_PAGE = ("into", "where", "k", "offset", *SWITCHES)
 
