@@ -27,6 +27,7 @@ from storage.schema import ImageInfo
 from .decode_cost import check_cost, check_pieces, timed
 from .errors import EncoderError, ImageError
 from .file_facts.facts import file_facts
+from .formats.films import film_of, frame_bytes
 from .formats.process import PACKAGES, decode_elsewhere
 from .formats.raw_preview import RAW, is_raw, raw_preview
 from .perceptual_hash import perceptual_hash
@@ -181,7 +182,7 @@ def decode_image(
     check_arguments(decode_image, {"limits": limits, "shrink": shrink}, EncoderError)
     if isinstance(source, Image.Image):
         return _decode_pillow(source, limits)
-    data = source if isinstance(source, bytes) else _read(_path(source), limits.max_bytes)
+    data = source if isinstance(source, bytes) else _read(_path(source), limits)
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
         image = _opened(data, limits)
@@ -227,7 +228,11 @@ def _path(source: Any) -> Path:
     raise ImageError("not_an_image", f"an image is of type {kind}; {remedy}")
 
 
-def _read(path: Path, max_bytes: int) -> bytes:
+def _read(path: Path, limits: DecodeLimits) -> bytes:
+    max_bytes = limits.max_bytes
+    film = film_of(str(path))
+    if film is not None and not path.exists():
+        return frame_bytes(Path(film[0]), film[1], max_bytes, limits.max_pixels, limits.max_seconds)
     try:
         status = path.stat()
         # A fifo or a device would block or never end.
@@ -244,7 +249,7 @@ def _read(path: Path, max_bytes: int) -> bytes:
 
 def read_image_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     """Return the bytes of an image file, not decoded; raises `ImageError` where it cannot be read or is too large."""
-    return _read(path, limits.max_bytes)
+    return _read(path, limits)
 
 
 def _check_bytes(size: int, max_bytes: int) -> None:

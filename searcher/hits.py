@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.formats.films import file_behind
 from storage.schema import ITEM_COLUMNS, Collection
 
 from .errors import SearchError
@@ -90,9 +91,10 @@ class Hit:
 
     @property
     def path(self) -> Path | None:
-        """The image file, looked for now; None for a text, and where there is no such file, e.g. in a tar shard."""
+        """The image file, of a frame its film, looked for now; None for a text and without one, e.g. in a tar shard."""
         path = resolve_uri(self.uri, self.root) if self.collection == "images" and self.root is not None else None
-        return path if path is not None and path.is_file() else None
+        file = None if path is None else file_behind(path)
+        return file if file is not None and file.is_file() else None
 
     def open(self) -> Image.Image:
         """Return the image itself, upright and in RGB, read from its file or tar shard.

@@ -1,4 +1,4 @@
-"""The originals of hits: the image files that an index was made of, below the corpus or in tar shards."""
+"""The originals of hits: the files that an index was made of, images and films, below the corpus or in tar shards."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from encoders.formats.films import file_behind
 from storage.schema import CorpusInfo
 
 from .errors import SearchError
@@ -70,9 +71,12 @@ def resolve_uri(uri: str | None, root: Path | None) -> Path | None:
 
 
 def image_source(uri: str | None, root: Path | None) -> Path | bytes | None:
-    """Return what `decode_image` takes for the image that `uri` names: its file, or its bytes out of a tar shard."""
+    """Return what `decode_image` takes for the image that `uri` names: its file, or its bytes out of a tar shard.
+
+    A frame of a film is named as `film.mp4#t=12.5`, which `decode_image` knows.
+    """
     path = resolve_uri(uri, root)
-    if path is None or path.exists():
+    if path is None or file_behind(path).exists():
         return path
     return member_bytes(path, _MAX_BYTES) or path
 

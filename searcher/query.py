@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoders.base import plain_array
+from encoders.formats.films import file_behind
 from storage.lexical.terms import terms
 from storage.schema import MODALITIES, Collection, Modality
 
@@ -197,7 +198,7 @@ def _check_file(name: str) -> None:
     if _URL.match(name):
         raise QueryError(f"the query {name[:80]!r} is a URL, and nothing is fetched; save the image and give its path")
     try:
-        is_file = bool(name) and "\0" not in name and Path(name).is_file()
+        is_file = bool(name) and "\0" not in name and file_behind(Path(name)).is_file()
     except OSError as error:
         raise QueryError(f"the query image {name[:80]!r} cannot be read: {error.strerror}; give a path") from error
     if not is_file:

@@ -67,6 +67,7 @@ def open_source(corpus: Path, options: SourceOptions | None = None) -> Source:
     source = _open_folder(corpus, chosen) if corpus.is_dir() else _open_file(corpus, chosen)
     _check_urls(source, chosen)
     _check_exclude(source, chosen)
+    _check_frames(source, chosen)
     return source
 
 
@@ -86,7 +87,7 @@ def _open_folder(corpus: Path, options: SourceOptions) -> Source:
     if options.layout not in ("auto", "folder"):
         raise SourceError(f"folder {str(corpus)!r} holds no files of layout {options.layout!r}; name the file itself")
     _refuse(options, ("splits", *COLUMN_OPTIONS, "root"), "a folder of images", corpus)
-    return FolderSource(corpus, options.exclude)
+    return FolderSource(corpus, options.exclude, options.frames)
 
 
 def _layouts_to_try(corpus: Path, options: SourceOptions) -> list[str]:
@@ -219,6 +220,13 @@ def _check_exclude(source: Source, options: SourceOptions) -> None:
         raise SourceError(
             f"--exclude {options.exclude[0]!r} leaves out files of a folder that is walked, and {source.name} says "
             "itself which images it has; leave it out"
+        )
+
+
+def _check_frames(source: Source, options: SourceOptions) -> None:
+    if options.frames is not None and not isinstance(source, FolderSource):
+        raise SourceError(
+            f"--frames {options.frames} is for films in a folder, and {source.name} is none; leave it out"
         )
 
 

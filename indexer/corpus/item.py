@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from encoders.formats.films import SCENES, file_behind, step_of
 from storage.arguments import check_fields, exits_as_typed_wrong
 from storage.schema import Collection
 
@@ -240,9 +241,11 @@ ROW_MARK = "#"
 
 
 def file_of(path: Path) -> Path:
-    """Return the file that holds an item: the path itself, or of `FILE.npy#ROW` the part before the mark."""
+    """Return the file that holds an item: the path itself, or of `FILE.npy#ROW` and `FILM#t=SECONDS` what is before."""
     file, mark, row = path.name.rpartition(ROW_MARK)
-    return path.with_name(file) if mark and row.isdigit() and file.endswith(".npy") else path
+    if mark and row.isdigit() and file.endswith(".npy"):
+        return path.with_name(file)
+    return file_behind(path) if mark else path
 
 
 def registered_layouts() -> tuple[str, ...]:
@@ -283,6 +286,8 @@ class SourceOptions:
             others, `auto` looks whether they would swallow rows.
         exclude: Patterns of files and folders that are left out where a folder is walked: `*` `?` `[ab]`, of a name
             or of a whole relative path.
+        frames: Which frames of the films in a folder are images: `2s` one every two seconds, `scenes` the first of each
+            scene. None passes films over.
     """
 
     layout: str = "auto"
@@ -298,7 +303,12 @@ class SourceOptions:
     exclude: tuple[str, ...] = ()
     allow_urls: bool = False
     allow_private: bool = False
+    frames: str | None = None
 
     @exits_as_typed_wrong
     def __post_init__(self) -> None:
         check_fields(self, SourceError)
+        try:
+            step_of(self.frames or SCENES)
+        except ValueError as error:
+            raise SourceError(f"{error}; write --frames 2s or --frames scenes") from error

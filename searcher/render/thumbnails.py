@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from encoders.errors import ImageError
+from encoders.formats.films import file_behind
 from encoders.images import decode_image
 
 from ..hits import Hit, Hits
@@ -20,7 +21,7 @@ def missing_images(results: Iterable[Hits], root: Path | None) -> list[str]:
     """Return the `uri` of each image hit whose file is not where it was, each once, in order."""
     uris = (hit.uri for hits in results if hits.collection == "images" for hit in hits if hit.uri)
     sources = {uri: image_source(uri, root) for uri in uris}
-    return [uri for uri, source in sources.items() if isinstance(source, Path) and not source.exists()]
+    return [uri for uri, source in sources.items() if isinstance(source, Path) and not file_behind(source).exists()]
 
 
 _LARGEST_ENLARGEMENT = 4.0

@@ -22,6 +22,7 @@ from storage.errors import TwinlensError
 
 from .api.answers import error_answer, one_line, status_of
 from .api.api_routes import item_routes, search_routes, state_routes
+from .api.films import film_routes
 from .engine import Engine, Service
 from .errors import RefusedError
 from .live_index import LiveIndex
@@ -74,7 +75,7 @@ def create_app(
         lifespan=_lifespan(service),
         redirect_slashes=False,
     )
-    for routes in (search_routes, item_routes, state_routes, page_routes):
+    for routes in (search_routes, item_routes, film_routes, state_routes, page_routes):
         app.include_router(routes(service))
     _add_errors(app, service)
     return Middleware(app, settings, service.metrics)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from PIL import Image
 
 from encoders import DecodeLimits, decode_image
 from encoders.errors import ImageError
+from encoders.formats.films import film_of
 from encoders.images import DecodedImage
 from storage.lru import Lru
 
@@ -26,6 +28,7 @@ Size = Literal["small", "large"]
 BOXES: dict[Size, tuple[int, int]] = {"small": (480, 360), "large": (1280, 960)}
 _QUALITY = 82
 _KEPT_BYTES = 64 * 1024 * 1024
+_KEPT_FILMS = 4096
 # A photograph is decoded at the size that is still twice what is shown.
 _MARGIN = 2.0
 
@@ -43,6 +46,7 @@ class Thumbnails:
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
+        self._films: dict[tuple[int, int], Path] = {}
         self._made: Lru[tuple[int, int, Size], Jpeg] = Lru(_KEPT_BYTES, lambda jpeg: len(jpeg.data))
 
     def known(self, snapshot: Snapshot, item_id: str, size: Size) -> Jpeg | None:
@@ -66,6 +70,28 @@ class Thumbnails:
             self._made.put(key, jpeg)
         return jpeg
 
+    def film_of(self, snapshot: Snapshot, item_id: str) -> Path:
+        """Return the film that an image item is a frame of.
+
+        Raises:
+            RefusedError: 404, it is none, or the film is not the one that was indexed.
+        """
+        _, row = snapshot.find(item_id, "images")
+        if (snapshot.number, row) in self._films:
+            return self._films[snapshot.number, row]
+        (entry,) = snapshot.entries("images", [row])
+        source = snapshot.image_source(row, entry["uri"])
+        film = film_of(str(source)) if isinstance(source, Path) and not source.exists() else None
+        name = f"the film of {item_id[:200]!r} cannot be shown"
+        if source is None or film is None:
+            raise RefusedError(404, f"{name}: that image is no frame of a film")
+        if not snapshot.may_show(row, entry["uri"]):
+            self._check_same(self._decoded(source, "small", name, 404), entry, name)
+        if len(self._films) >= _KEPT_FILMS:
+            self._films.clear()
+        self._films[snapshot.number, row] = Path(film[0])
+        return self._films[snapshot.number, row]
+
     def of_query(self, data: bytes) -> Jpeg:
         """Return the thumbnail of a query image.
 
@@ -82,10 +108,14 @@ class Thumbnails:
         if source is None:
             raise RefusedError(404, f"{name}: the index names no file for it")
         decoded = self._decoded(source, size, name, 404)
-        # Who sends an index could name any file of this machine, but cannot know the checksum of one that he lacks.
-        if not snapshot.may_show(row, entry["uri"]) and decoded.info.sha256 != entry["sha256"]:
-            raise RefusedError(404, f"{name}: its file is not the one that was indexed; {_OTHER_FILE}")
+        if not snapshot.may_show(row, entry["uri"]):
+            self._check_same(decoded, entry, name)
         return _jpeg(_small(decoded.pixels, size, name, 404))
+
+    def _check_same(self, decoded: DecodedImage[Image.Image], entry: Mapping[str, Any], name: str) -> None:
+        """Check a checksum: who sends an index could name any file, but not know the checksum of one that he lacks."""
+        if decoded.info.sha256 != entry["sha256"]:
+            raise RefusedError(404, f"{name}: its file is not the one that was indexed; {_OTHER_FILE}")
 
     def _decoded(self, source: Path | bytes, size: Size, name: str, status: int) -> DecodedImage[Image.Image]:
         box = BOXES[size]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -72,3 +73,34 @@ def dng(preview: Image.Image, turn: int = 1, *, exif: Image.Exif | None = None) 
     tags = [(274, 3, [turn]), (50706, 1, [1, 4, 0, 0])]
     whole = tiff(np.full((6, 8), 90, np.uint32), 8, 32803, tags=tags)
     return whole + bytes(64) + b"\xff\xd8\xff\xc3\0\x0b\x08" + struct.pack(">HH", 900, 900) + file.getvalue()
+
+
+def film(
+    path: Path,
+    shown: list[tuple[float, Image.Image]],
+    *,
+    seconds: float,
+    fps: int = 10,
+    turn: int = 0,
+    keys: int = 20,
+    variable: bool = False,
+) -> Path:
+    """A film that shows each image from its time on; with `variable` each is one frame that stays."""
+    import av
+
+    base = Fraction(1, 1000)
+    times = [time for time, _ in shown] + [seconds] if variable else [n / fps for n in range(int(seconds * fps))]
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=fps)
+        stream.width, stream.height = shown[0][1].size
+        stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", base, base
+        stream.options = {"g": str(keys), "preset": "ultrafast", "sc_threshold": "0"}
+        if turn:
+            stream.set_display_rotation(turn)
+        for time in times:
+            image = [image for start, image in shown if start <= time + 1e-9][-1]
+            frame = av.VideoFrame.from_image(image)
+            frame.pts, frame.time_base = round(time * 1000), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -149,6 +149,11 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     multiple=True,
     help="Leave out files and folders of a folder by name or path, e.g. '*_thumb.jpg'; may be repeated.",
 )
+@click.option(
+    "--frames",
+    metavar="SECONDS|scenes",
+    help="Index frames of the films in a folder: one every so many seconds, as 2s, or the first of each scene.",
+)
 @click.option("--cache", metavar="DIR", help="Folder for the copy of a remote CORPUS. [default: INDEX.corpus]")
 @click.option("--image-embeddings", type=FILE, help="Ready-made image vectors: .npy or Parquet.")
 @click.option("--text-embeddings", type=FILE, help="Ready-made text vectors: .npy or Parquet.")
@@ -287,7 +292,8 @@ def _split(arguments: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         _refuse(VECTOR_NAMES, "goes with ready-made embeddings, not with a corpus")
         return corpus, _source_options(arguments), settings
     _refuse(
-        (*COLUMN_NAMES, "metadata", "split", "exclude", "cache"), "goes with a corpus, not with ready-made embeddings"
+        (*COLUMN_NAMES, "metadata", "split", "exclude", "frames", "cache"),
+        "goes with a corpus, not with ready-made embeddings",
     )
     for side, vectors in (("image", images), ("text", texts)):
         if vectors is None:
@@ -318,6 +324,7 @@ def _source_options(arguments: dict[str, Any]) -> Any:
         metadata=arguments["metadata"] or None,
         splits=arguments["split"],
         exclude=arguments["exclude"],
+        frames=arguments["frames"],
     )
     return None if options == SourceOptions() else options
 

@@ -9,12 +9,12 @@ from itertools import count
 from pathlib import Path, PurePosixPath
 from unicodedata import normalize
 
-import pyarrow as pa
-
+from encoders.formats.films import VIDEO_SUFFIXES
 from encoders.images import IMAGE_SUFFIXES
 
 from ...errors import SourceError
 from ..item import Item, Rejection, is_utf8, one_line, printable, text_item
+from .film_frames import Films
 from .lines import read_lines
 from .walk import Walk, leads_out, walk
 
@@ -31,6 +31,8 @@ _DOCUMENT = re.compile(
 class FolderSource:
     """Every image below a folder, sorted by relative path, each followed by the captions of its sidecar files.
 
+    With `frames`, frames of its films are images too, `film.mp4#t=12.5`: see `film_frames`.
+
     An image's id is its relative path; its captions are `PATH#0`, `PATH#1`, ... A `.txt` file with no image of its
     name gives texts `PATH#0`, ... that describe no image, where no image lies in its folder and it is no README.
 
@@ -38,11 +40,12 @@ class FolderSource:
         SourceError: `path` is no folder, cannot be read, or holds neither images nor texts.
     """
 
-    def __init__(self, path: Path, exclude: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, exclude: Sequence[str] = (), frames: str | None = None) -> None:
         self.root = path
         self.name = f"folder {printable(str(path))}"
-        self.metadata_schema = pa.schema([])
         walked = walk(path, exclude)
+        self._films = Films(path, walked.files, frames)
+        self.metadata_schema = self._films.metadata_schema
         self._images = [name for name in walked.files if _suffix(name) in IMAGE_SUFFIXES]
         texts = [name for name in walked.files if _suffix(name) == TEXT_SUFFIX]
         self._sidecars, unpaired = _paired(self._images, texts)
@@ -50,15 +53,23 @@ class FolderSource:
         self._outside = frozenset(leads_out(path, (name for name in texts if name in walked.linked)))
         self._rejected = walked.rejected
         others = Counter(_suffix(name) or "(no suffix)" for name in walked.files)
-        for suffix in (*IMAGE_SUFFIXES, TEXT_SUFFIX):
+        for suffix in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES, TEXT_SUFFIX):
             others.pop(suffix, None)
-        self.notes = (*walked.notes, *_ignored(others), *_unpaired(stray, self._lonely if self._images else ()))
-        if not self._images and not self._lonely:
-            raise SourceError(_nothing_found(path, walked, others))
+        self.notes = (
+            *walked.notes,
+            *self._films.notes,
+            *_ignored(others),
+            *_unpaired(stray, self._lonely if self._images else ()),
+        )
+        if not self._images and not self._lonely and not self._films.names:
+            raise SourceError(_nothing_found(path, walked, others, self._films.notes))
 
     def items(self) -> Iterator[Item | Rejection]:
-        """Images in path order, each before its captions; the texts that have no image; folders that are not read."""
-        for name in self._images:
+        """Images and films in path order, each image before its captions; texts without one; what cannot be read."""
+        for name in sorted((*self._images, *self._films.names)):
+            if name in self._films.names:
+                yield from self._films.items(name)
+                continue
             yield from self._image(name)
             yield from self._captions(self._sidecars.get(name, ()), name, (name,))
         for name in self._lonely:
@@ -173,10 +184,10 @@ def _unpaired(stray: Sequence[str], lonely: Sequence[str]) -> Iterator[str]:
         yield f"{len(lonely)} .txt files are texts of their own, of no image, first {printable(lonely[0])!r}"
 
 
-def _nothing_found(path: Path, walked: Walk, others: Counter[str]) -> str:
+def _nothing_found(path: Path, walked: Walk, others: Counter[str], notes: Sequence[str]) -> str:
     kinds = ", ".join(f"{count} {printable(suffix)}" for suffix, count in others.most_common(5))
     seen = f"{len(walked.files)} other files ({kinds})" if walked.files else "no files at all"
-    also = "".join(f"; {note}" for note in (*walked.notes, *(one.detail for one in walked.rejected[:1])))
+    also = "".join(f"; {note}" for note in (*walked.notes, *notes, *(one.detail for one in walked.rejected[:1])))
     return (
         f"folder {str(path)!r} holds nothing to index: looked for images (.jpg, .png, .webp, ...) and .txt files, "
         f"recursively and without hidden ones, and saw {seen}{also}; name a folder of images or a table file"

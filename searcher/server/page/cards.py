@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from encoders.formats.films import film_of
 from storage.schema import Collection
 
 from ...errors import ItemNotFoundError
@@ -29,7 +30,7 @@ _LAST = frozenset({"row_id", "sha256", "file_bytes", "mtime_ns", "perceptual_has
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """One item as the page shows it."""
+    """One item as the page shows it; of a frame `film` is where its film is, and `second` when it is shown there."""
 
     key: str
     item_id: str
@@ -48,6 +49,8 @@ class Card:
     copies: Sequence[str] = ()
     why: str = ""
     facts: Sequence[tuple[str, str]] = ()
+    film: str = ""
+    second: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,6 +188,7 @@ def entry_card(snapshot: Snapshot, collection: Collection, entry: Mapping[str, A
     facts = [(name, str(plain(value))) for name, value in entry.items() if name not in hidden and value is not None]
     width, height = entry.get("width"), entry.get("height")
     item_id, caption = entry["item_id"], entry["caption"]
+    film = film_of(entry.get("uri") or "")
     shown = {"id": item_id, "v": snapshot.number} | ({} if size == "small" else {"size": size})
     return Card(
         key=f"{collection[0]}{entry['row_id']}",
@@ -198,7 +202,16 @@ def entry_card(snapshot: Snapshot, collection: Collection, entry: Mapping[str, A
         ratio=_ratio(width, height),
         mark=str(PagePart(kind=collection, value=item_id)),
         facts=facts,
+        film=f"films?{urlencode({'id': item_id}, errors='replace')}#t={film[1]:g}" if film else "",
+        second=_clock(film[1]) if film else "",
     )
+
+
+def _clock(seconds: float) -> str:
+    """Return a time in a film as players show it, `1:02:03` or `0:12.5`."""
+    whole, rest = int(seconds), f"{seconds % 1:.3f}".strip("0").rstrip(".")
+    hours = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else str(whole // 60)
+    return f"{hours}:{whole % 60:02}{rest}"
 
 
 def columns_of(snapshot: Snapshot, collection: Collection) -> list[tuple[str, str, str]]:
@@ -210,7 +223,8 @@ def columns_of(snapshot: Snapshot, collection: Collection) -> list[tuple[str, st
 
 
 def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQuery) -> Card:
-    entry = {"row_id": f"-{hit.rank}", "item_id": hit.item_id, "caption": hit.caption, **hit.metadata}
+    entry = {"row_id": f"-{hit.rank}", "item_id": hit.item_id, "caption": hit.caption, "uri": hit.uri}
+    entry |= hit.metadata
     card = entry_card(snapshot, collection, entry)
     link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None, offset=None)
     fit = "" if hit.probability is None else f"{hit.probability:.0%}"

@@ -83,8 +83,8 @@ _SAMPLE = 24
 _BESIDE = 8
 _CAPTIONS = 10
 _POLICY = (
-    "default-src 'none'; connect-src 'self'; img-src 'self'; style-src 'self' 'nonce-{nonce}'; script-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+    "default-src 'none'; connect-src 'self'; img-src 'self'; media-src 'self'; "
+    "style-src 'self' 'nonce-{nonce}'; script-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 _TITLES = {"images": "More like this", "texts": "Matching texts"}
 _GONE = "this server does not remember that image any more; drop or choose it again"
