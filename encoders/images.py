@@ -27,7 +27,7 @@ from storage.schema import ImageInfo
 from .decode_cost import check_cost, check_pieces, timed
 from .errors import EncoderError, ImageError
 from .file_facts.facts import file_facts
-from .formats.films import film_of, frame_bytes
+from .formats.films import FilmFrame, film_of, read_frame
 from .formats.process import PACKAGES, decode_elsewhere
 from .formats.raw_preview import RAW, is_raw, raw_preview
 from .perceptual_hash import perceptual_hash
@@ -182,13 +182,15 @@ def decode_image(
     check_arguments(decode_image, {"limits": limits, "shrink": shrink}, EncoderError)
     if isinstance(source, Image.Image):
         return _decode_pillow(source, limits)
-    data = source if isinstance(source, bytes) else _read(_path(source), limits)
+    frame = None if isinstance(source, bytes) else _frame(_path(source), limits)
+    data = source if isinstance(source, bytes) else frame.data if frame else _read(_path(source), limits.max_bytes)
     _check_bytes(len(data), limits.max_bytes)
     with quiet_pillow(), _damage_as_error():
         image = _opened(data, limits)
         told = image.info  # which the image may lose, and its file may still add to
         rgb, size = _finish(image, limits, shrink)
-    return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data), file_facts(told, data))
+    facts = file_facts(told, data) if frame is None else frame.facts
+    return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data), facts)
 
 
 def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Image.Image]:
@@ -228,11 +230,15 @@ def _path(source: Any) -> Path:
     raise ImageError("not_an_image", f"an image is of type {kind}; {remedy}")
 
 
-def _read(path: Path, limits: DecodeLimits) -> bytes:
-    max_bytes = limits.max_bytes
+def _frame(path: Path, limits: DecodeLimits) -> FilmFrame | None:
+    """Return the frame of a film that a path such as `film.mp4#t=12.5` names; None for any other."""
     film = film_of(str(path))
-    if film is not None and not path.exists():
-        return frame_bytes(Path(film[0]), film[1], max_bytes, limits.max_pixels, limits.max_seconds)
+    if film is None or path.exists():
+        return None
+    return read_frame(Path(film[0]), film[1], limits.max_bytes, limits.max_pixels, limits.max_seconds)
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
         status = path.stat()
         # A fifo or a device would block or never end.
@@ -249,7 +255,7 @@ def _read(path: Path, limits: DecodeLimits) -> bytes:
 
 def read_image_file(path: Path, limits: DecodeLimits = DEFAULT_LIMITS) -> bytes:
     """Return the bytes of an image file, not decoded; raises `ImageError` where it cannot be read or is too large."""
-    return _read(path, limits)
+    return _read(path, limits.max_bytes)
 
 
 def _check_bytes(size: int, max_bytes: int) -> None:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from storage.child_process import data_bytes, own_output, serve
 
 from ..errors import ImageError
+from ..file_facts.film import FILM_KEYS
 from .scenes import Scenes
 
 # Containers that hold their film themselves; a playlist would have further files and addresses opened.
@@ -31,6 +32,7 @@ CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,fl
 MOST_PACKETS = 5_000_000
 """Of one film: 55 hours at 25 frames a second."""
 _ROUNDING = 0.0005
+_MOST_TOLD = 1000
 _MOST_ERRORS = 200
 _MOST_BYTES = 3 << 30
 _STEP_SECONDS = 5.0
@@ -70,6 +72,12 @@ class Film:
         """Close the file."""
         self._container.close()
         self._file.close()
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the container says of when, where and with what the film was taken."""
+        told = self._container.metadata
+        return {key: str(told[key])[:_MOST_TOLD] for key in FILM_KEYS if key in told}
 
     @property
     def duration(self) -> float | None:
@@ -250,7 +258,7 @@ class _Answers:
                 self._forget()
             return {**step, "duration": duration}, b""
         pixels = film.pixels_of(film.frame_at(request["seconds"]), request["max_bytes"])
-        return {"size": [pixels.shape[1], pixels.shape[0]]}, pixels.tobytes()
+        return {"size": [pixels.shape[1], pixels.shape[0]], "told": film.told}, pixels.tobytes()
 
     def _opened(self, request: dict[str, Any]) -> Film:
         state = Path(request["path"]).stat()

@@ -22,6 +22,7 @@ from storage.child_process import ChildProcess, ProcessEndedError, ProcessPool
 from storage.errors import install_hint
 
 from ..errors import ImageError, ImageReason
+from ..file_facts.film import film_facts
 from ..remembered import read_cached, write_cached
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mts", ".m2ts", ".mpg", ".mpeg", ".3gp", ".wmv")
@@ -118,8 +119,16 @@ def plan_frames(path: Path, frames: str, max_pixels: int) -> FilmPlan:
     return plan
 
 
-def frame_bytes(path: Path, seconds: float, max_bytes: int, max_pixels: int, limit: float) -> bytes:
-    """Return the frame that a film shows at a time, upright, as the bytes of a PPM of at most `max_bytes`.
+@dataclass(frozen=True)
+class FilmFrame:
+    """A frame, upright, as the bytes of a PPM, and what is known of when, where and with what it was taken."""
+
+    data: bytes
+    facts: Mapping[str, Any]
+
+
+def read_frame(path: Path, seconds: float, max_bytes: int, max_pixels: int, limit: float) -> FilmFrame:
+    """Return the frame that a film shows at a time, in at most `max_bytes`.
 
     Raises:
         ImageError: It cannot be decoded, or takes longer than 15 times `limit` seconds of one core.
@@ -129,7 +138,7 @@ def frame_bytes(path: Path, seconds: float, max_bytes: int, max_pixels: int, lim
     with _lock_of(str(path)):  # two threads would decode the same frames twice
         told, pixels = _ask(path, max_pixels, _FRAME * limit, want="frame", seconds=seconds, max_bytes=most)
     width, height = told["size"]
-    return b"P6\n%d %d\n255\n" % (width, height) + pixels
+    return FilmFrame(b"P6\n%d %d\n255\n" % (width, height) + pixels, film_facts(told["told"], seconds))
 
 
 def _every(path: Path, step: float, max_pixels: int) -> FilmPlan:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Mapping
 from fractions import Fraction
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +18,10 @@ HAS_PHOTOS = find_spec("pillow_heif") is not None and find_spec("pillow_jxl") is
 
 
 def exif_of(turn: int = 1) -> Image.Exif:
-    """EXIF with an orientation, and a place as a phone has it."""
+    """EXIF with an orientation, a date and a place as a phone has them."""
     tags = Image.Exif()
     tags[0x0112] = turn
+    tags[0x8769] = {0x9003: "2024:07:01 12:30:45", 0x9011: "+02:00"}
     tags[0x8825] = {1: "N", 2: (48.0, 12.0, 0.0), 3: "E", 4: (16.0, 22.0, 0.0)}
     return tags
 
@@ -84,13 +86,16 @@ def film(
     turn: int = 0,
     keys: int = 20,
     variable: bool = False,
+    told: Mapping[str, str] | None = None,
 ) -> Path:
     """A film that shows each image from its time on; with `variable` each is one frame that stays."""
     import av
 
     base = Fraction(1, 1000)
     times = [time for time, _ in shown] + [seconds] if variable else [n / fps for n in range(int(seconds * fps))]
-    with av.open(path, "w") as container:
+    options = {"movflags": "use_metadata_tags"} if told else {}
+    with av.open(path, "w", options=options) as container:
+        container.metadata.update(told or {})
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height = shown[0][1].size
         stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", base, base

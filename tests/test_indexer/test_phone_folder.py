@@ -52,7 +52,11 @@ def phone(tmp_path: Path) -> Path:
     # The film of a live photo, of a motion photo, and one by itself, which was held upright.
     film(folder / "IMG_0001.MOV", [(0, photograph())], seconds=1)
     (folder / "MVIMG_1.jpg").write_bytes(motion + (folder / "IMG_0001.MOV").read_bytes())
-    film(folder / "IMG_0030.MOV", [(0, lying(6))], seconds=3, turn=-90)
+    told = {
+        "com.apple.quicktime.creationdate": "2024-07-01T12:30:43+0200",
+        "com.apple.quicktime.location.ISO6709": "+48.2000+016.3667+171.3/",
+    }
+    film(folder / "IMG_0030.MOV", [(0, lying(6))], seconds=3, turn=-90, told=told)
     return folder
 
 
@@ -74,6 +78,13 @@ def test_nothing_of_a_phone_is_rejected_and_all_of_it_is_upright(phone: Path, tm
             for image in (hit.open(), small):
                 assert image is not None
                 assert np.abs(np.asarray(image, dtype=int) - expected).mean() < 8, hit.item_id
+        where = (
+            "taken_at BETWEEN TIMESTAMP '2024-07-01 12:30:43' AND TIMESTAMP '2024-07-01 12:30:45' "
+            "AND taken_at_offset = 120 AND within_km(latitude, longitude, 48.2, 16.3667, 0.1)"
+        )
+        dated = {hit.item_id for hit in searcher.image_to_image(str(phone / "IMG_0006.HEIC"), k=20, where=where)}
+        # A screenshot knows neither; the RAW file of this test has its turn alone.
+        assert {hit.item_id for hit in hits} - dated == {"IMG_0021.PNG", "IMG_0020.DNG"}
 
 
 def catalog(index: Path) -> list[dict[str, object]]:
