@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from .errors import ExamplesError
-from .examples import CaptionedImages, Content, Kind, PairSet, content_keys
+from .examples import CaptionedImages, Content, ContentKey, Kind, PairSet, content_keys
 
 # Two to tell apart on each side.
 FEWEST_TO_SPLIT = 4
@@ -19,11 +19,12 @@ Sides = tuple[tuple[Kind, Sequence[Content]], tuple[Kind, Sequence[Content]]]
 
 @dataclass(frozen=True, kw_only=True)
 class Items:
-    """Distinct contents of one kind; `keys` are equal exactly where contents are."""
+    """Distinct contents of one kind; `keys` are equal exactly where contents are, `hashes` of images are perceptual."""
 
     kind: Kind
     contents: Sequence[Content]
     keys: Sequence[str]
+    hashes: Sequence[int | None]
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -31,7 +32,8 @@ class Items:
     def take(self, rows: np.ndarray) -> Items:
         """Return some of the items."""
         chosen = rows.tolist()
-        return replace(self, contents=[self.contents[i] for i in chosen], keys=[self.keys[i] for i in chosen])
+        contents, keys, hashes = ([values[i] for i in chosen] for values in (self.contents, self.keys, self.hashes))
+        return Items(kind=self.kind, contents=contents, keys=keys, hashes=hashes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,17 +184,18 @@ class _Pool:
     def __init__(self, kind: Kind) -> None:
         self.kind: Kind = kind
         self.contents: list[Content] = []
-        self.numbers: dict[str, int] = {}
+        self.numbers: dict[ContentKey, int] = {}
 
-    def number(self, key: str | None, content: Content) -> int:
+    def number(self, key: ContentKey | None, content: Content) -> int:
         """Return the number of a content, which is new or known."""
-        number = self.numbers.setdefault(str(key), len(self.contents))
+        number = self.numbers.setdefault(key or ContentKey(""), len(self.contents))
         if number == len(self.contents):
             self.contents.append(content)
         return number
 
     def items(self) -> Items:
-        return Items(kind=self.kind, contents=self.contents, keys=list(self.numbers))
+        keys, hashes = zip(*self.numbers, strict=True)
+        return Items(kind=self.kind, contents=self.contents, keys=keys, hashes=hashes)
 
 
 def _both_ways(rows: np.ndarray) -> np.ndarray:

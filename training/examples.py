@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -289,14 +289,21 @@ def _bytes_or_reason(image: WebImage) -> bytes | str:
         return error.detail
 
 
-def content_keys(kind: Kind, contents: Sequence[Content], role: str) -> tuple[list[str | None], list[str]]:
+class ContentKey(NamedTuple):
+    """A key, equal exactly where contents are, and the perceptual hash of an image that has one."""
+
+    key: str
+    perceptual_hash: int | None = None
+
+
+def content_keys(kind: Kind, contents: Sequence[Content], role: str) -> tuple[list[ContentKey | None], list[str]]:
     """Return a key for each content, equal exactly where contents are, None where it cannot be read; and the reasons.
 
     Raises:
         ExamplesError: More than 5 % of the images, or all, cannot be read; the first three are named.
     """
     if kind == "text":
-        return [str(content) for content in contents], []
+        return [ContentKey(str(content)) for content in contents], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(_image_key, contents))
     keys = [None if isinstance(result, ImageError) else result for result in results]
@@ -312,8 +319,9 @@ def first_few(problems: Sequence[str]) -> str:
     return "; ".join(problems[:_NAMED]) + more
 
 
-def _image_key(content: Content) -> str | ImageError:
+def _image_key(content: Content) -> ContentKey | ImageError:
     try:
-        return decode(content).info.sha256
+        info = decode(content).info
+        return ContentKey(info.sha256, info.perceptual_hash)
     except ImageError as error:
         return error

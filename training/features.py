@@ -202,11 +202,13 @@ class ImageFeed:
         return self._preprocess(image)
 
 
-def embed(feed: Feed, batch: int) -> np.ndarray:
-    """Return (n, dim) float32 unit rows of all items as they are searched with, in their order."""
-    rows: Sequence[np.ndarray] = np.array_split(feed.order(np.arange(len(feed))), max(1, -(-len(feed) // batch)))
+def embed(feed: Feed, batch: int, some: np.ndarray | None = None) -> np.ndarray:
+    """Return (n, dim) float32 unit rows of all items, or of some rows, as they are searched with, in their order."""
+    chosen = np.arange(len(feed)) if some is None else some
+    rows: Sequence[np.ndarray] = np.array_split(feed.order(chosen), max(1, -(-len(chosen) // batch)))
     with torch.no_grad():
-        parts = [feed.part.features(*feed.fetch(part, np.zeros(len(part), np.int64))).cpu().numpy() for part in rows]
+        fetched = (feed.fetch(chosen[part], np.zeros(len(part), np.int64)) for part in rows)
+        parts = [feed.part.features(*one).cpu().numpy() for one in fetched]
     ordered = np.concatenate(parts)
     vectors = np.empty_like(ordered)
     vectors[np.concatenate(rows)] = ordered

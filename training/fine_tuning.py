@@ -6,17 +6,31 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from encoders.preprocess import Preprocess
 from encoders.two_towers import TwoTowers
+from storage.duplicates.grades import copy_rule
+from storage.schema import EncoderInfo
 
 from .batches import Items, Pairing, Sampler
 from .checkpoint import RunState, Weights
 from .examples import Kind
-from .features import FEATURE_SHARE, FeatureSeconds, Feed, ImageFeed, TextFeed, affordable_share, sampled, seconds_each
+from .features import (
+    FEATURE_SHARE,
+    FeatureSeconds,
+    Feed,
+    ImageFeed,
+    TextFeed,
+    affordable_share,
+    embed,
+    sampled,
+    seconds_each,
+)
+from .leaks import Leaks, leaked
 from .learner import Learner
 from .loop import FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
 from .report import FitReport
@@ -110,13 +124,15 @@ class FineTuning:
         self._standardise(feeds)
         seconds = {"features": clock.seconds - began}
         before = self._recall(val_feeds)
+        leaks = self._leaks(feeds, val_feeds)
         began = clock.seconds
         stopped_by = self._loop(feeds, val_feeds, state).run()
         seconds["training"] = clock.seconds - began
         choice = self._choose(state, before, val_feeds)
         self.learner.load(choice.weights if choice else self.learner.start)
         after = self._recall(val_feeds) if choice else before
-        return self._report(state, stopped_by=stopped_by, seconds=seconds, before=before, after=after, choice=choice)
+        report = self._report(state, stopped_by=stopped_by, seconds=seconds, before=before, after=after, choice=choice)
+        return replace(report, leaks=replace(leaks, without=self._recall_without(leaks, val_feeds)))
 
     def _digest(self) -> str:
         """Return a hash of all that the result depends on, the time limit left aside."""
@@ -200,6 +216,27 @@ class FineTuning:
     def _recall(self, feeds: Feeds) -> Recall:
         self.learner.training_mode(False)
         return measure(self.val, feeds, FEATURE_BATCH[self.context.placement.kind])
+
+    def _leaks(self, feeds: Feeds, val_feeds: Feeds) -> Leaks:
+        """Return the validation items that are among the training items, as the untrained model tells copies."""
+        towers, batch = self.towers, FEATURE_BATCH[self.context.placement.kind]
+        rule = copy_rule(EncoderInfo(spec=towers.spec, dim=0, fingerprint=None, details=towers.details))
+        both = [(self.train.left, self.val.left), (self.train.right, self.val.right)]
+        found = []
+        for side, (train, val) in enumerate(both[: 1 if self.val.families is not None else 2]):
+            embeds = partial(embed, feeds[side], batch), partial(embed, val_feeds[side], batch)
+            found.append(leaked(rule, train, val, embeds))
+        sides = self.val.left, self.val.right
+        return Leaks(
+            left=found[0], right=found[-1], of=(len(sides[0]), len(sides[1])), kinds=(sides[0].kind, sides[1].kind)
+        )
+
+    def _recall_without(self, leaks: Leaks, val_feeds: Feeds) -> Recall | None:
+        kept = leaks.kept(self.val) if leaks.any else None
+        if kept is None:
+            return None
+        self.learner.training_mode(False)
+        return measure(kept[2], val_feeds, FEATURE_BATCH[self.context.placement.kind], kept[:2])
 
     def _choose(self, state: RunState, before: Recall, feeds: Feeds) -> Choice | None:
         """Return the weights to keep; None where nothing was trained."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from storage.errors import install_hint
 
 from .errors import TrainingError
 from .examples import Kind, first_few
+from .leaks import Leaks
 from .selection import Recall
 
 REPORT_FILE = "training.json"
@@ -36,6 +37,8 @@ class FitReport:
         unreadable: Images and captions that were left out, a line each.
         share: Share of the examples that were used: less than 1 where the features of all would have taken most of the
             time limit.
+        leaks: Validation items that are among the training items too, and recall without them; None where nothing was
+            measured.
     """
 
     encoder: str
@@ -52,16 +55,20 @@ class FitReport:
     settings: dict[str, Any]
     unreadable: tuple[str, ...] = ()
     share: float = 1.0
+    leaks: Leaks | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""
         recalls = {name: recall and recall.to_json() for name, recall in self._recalls().items()}
-        return {**asdict(self), **recalls}
+        return {**asdict(replace(self, leaks=None)), **recalls, "leaks": self.leaks and self.leaks.to_json()}
 
     def to_text(self) -> str:
         """Return a few lines for people."""
         recalls = self._recalls().items()
         lines = [f"{name:<7} {self._line(recall)}" for name, recall in recalls if recall is not None]
+        if self.leaks is not None and self.leaks.any:
+            without = "" if self.leaks.without is None else f"; without them {self._line(self.leaks.without)}"
+            lines.append(f"leaks   {self.leaks.to_text()}{without}")
         kept = "the untrained encoder" if not self.averaged else f"steps {', '.join(map(str, self.averaged))}"
         share = f", {self.alpha:.2f} of it with the untrained weights" if 0 < self.alpha < 1 else ""
         lines.append(f"kept    {kept}{share}; stopped by: {self.stopped_by}; {self.seconds['all']:.0f} s")

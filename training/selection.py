@@ -102,12 +102,18 @@ class Recall:
         return {**asdict(self), "mean": self.mean}
 
 
-def measure(pairing: Pairing, feeds: tuple[Feed, Feed], batch: int) -> Recall:
-    """Return the recall of a model on pairs: exact search of each side's items in the other side's distinct items."""
-    left = embed(feeds[0], batch)
+def measure(
+    pairing: Pairing, feeds: tuple[Feed, Feed], batch: int, rows: tuple[np.ndarray, np.ndarray] | None = None
+) -> Recall:
+    """Return the recall of a model on pairs: exact search of each side's items in the other side's distinct items.
+
+    `rows` say which rows of the feeds the items of the pairing are, where they are not all.
+    """
+    chosen = (None, None) if rows is None else rows
+    left = embed(feeds[0], batch, chosen[0])
     if pairing.families is not None:
         return _within(left, pairing)
-    right = embed(feeds[1], batch)
+    right = embed(feeds[1], batch, chosen[1])
     depths = tuple(k for k in CUTOFFS if k <= min(len(left), len(right)))
     metrics = evaluate_embeddings(left, right, pairing.positives, depths)
     names = [f"R@{k}" for k in depths]
