@@ -193,13 +193,9 @@ def build_cost(folder: Path) -> list[Figure]:
     each = (time.process_time() - started) / 20 / len(images)
     return [
         Figure("CPU time of the hash of a decoded photograph of 640 x 480", 1000 * each, unit="ms"),
-        Figure(
-            "the same as a share of the CPU time that a build takes for one", 100 * each * 912 / without, "<= 3", "%"
-        ),
+        Figure("that as a share of the CPU time of a build", 100 * each * 912 / without, "<= 3", "%"),
         Figure("CPU seconds of a build with `lite` of 912 photographs of 640 x 480, with and without the hash", told),
-        Figure(
-            "build slower by, as measured under the load of the machine", 100 * (with_hash / without - 1), "<= 3", "%"
-        ),
+        Figure("build slower by, under the load of the machine", 100 * (with_hash / without - 1), "<= 3", "%"),
     ]
 
 

@@ -91,9 +91,9 @@ class SearchRequest:
             rank by BM25, beside a query both count (see `hybrid.WORDS_WEIGHT`). A hit's `score` stays its cosine, so
             that scores need not fall. Nothing in them is syntax.
         hybrid: Use the words of the text query as `words` too.
-        collapse: Show one of each group of copies, which stands for the others: items of the same content, and with an
-            encoder that can tell them (see `collapse.NEAR`) re-saved and resized images, and texts that differ by a
-            full stop. For `offset + k` up to 1,000.
+        collapse: Show one of each group of copies, which stands for the others: items of the same content,
+            images that were saved or resized again (see `storage.duplicates.grades`), and texts that differ by a full
+            stop. For `offset + k` up to 1,000.
         explain: Say for each image which of its captions is nearest to the query; hits of texts are left as they are.
         sort: Show the hits in the order of a column: `taken_at` from the oldest on, `-taken_at` from the newest on. The
             `k` best are found as ever and then put in that order, those without a value last; `rank` says how well each

@@ -19,7 +19,7 @@ from storage.errors import check_keywords
 from storage.schema import COLLECTIONS, MODALITIES, TARGETS, Collection, Direction, Modality, direction_of
 from storage.store import IndexStore
 
-from .collapse import CONTENT_COLUMNS, MOST_COLLAPSED, first_copies, near_copies
+from .collapse import CONTENT_COLUMNS, MOST_COLLAPSED, first_copies, rule_of
 from .compose import Query, compose
 from .errors import ItemNotFoundError, ParameterError, QueryError, SearchError
 from .explain import Explainer
@@ -447,10 +447,11 @@ class Searcher:
             k = min(4 * k, MOST_COLLAPSED)
 
     def _copies(self, into: Collection, rows: NDArray[np.int64], vectors: NDArray[Any]) -> NDArray[np.int64]:
-        spec = None if self.manifest.encoder is None else self.manifest.encoder.spec
         known = [name for name in CONTENT_COLUMNS if name in dict(self._version.catalog.columns(into))]
         catalog = self._version.catalog
-        return first_copies(vectors, near_copies(into, spec), lambda at: catalog.rows(into, rows[at], known))
+        return first_copies(
+            vectors, rule_of(into, self.manifest.encoder), lambda at: catalog.rows(into, rows[at], known)
+        )
 
     def _resolve(self, parts: Sequence[QueryPart]) -> list[ResolvedQuery]:
         vectors = self._encoder.encode(parts)

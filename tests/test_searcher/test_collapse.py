@@ -10,8 +10,15 @@ import pytest
 from click.testing import CliRunner
 
 from searcher import Searcher, SearchError, SearchRequest
-from searcher.collapse import NEAR, first_copies, near_copies
+from searcher.collapse import first_copies, rule_of
+from storage.duplicates.grades import CopyRule
+from storage.schema import EncoderInfo
 from twinlens.commands.search import search
+
+
+def by_vector(cosine: float) -> CopyRule:
+    """Vectors alone, as of images without a hash."""
+    return CopyRule(sure_bits=-1, bits=-1, cosine=1.0, scene_bits=-1, scene_cosine=1.0, alone=cosine)
 
 
 def one_by_one(cosines: np.ndarray, near: float, facts: list[dict[str, Any]]) -> list[int]:
@@ -37,7 +44,7 @@ def test_the_first_copy_of_each_is_that_of_the_rule(near: float) -> None:
     wide = groups[rng.integers(30, size=200)] + 0.02 * rng.standard_normal((200, 64)) * rng.integers(0, 30, (200, 1))
     vectors = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float16)
     facts = [{"sha256": str(rng.integers(5)), "width": 100, "height": int(rng.choice([100, 102, 150]))} for _ in wide]
-    found = first_copies(vectors, near, lambda at: [facts[one] for one in at])
+    found = first_copies(vectors, by_vector(near), lambda at: [facts[one] for one in at])
     cosines = vectors.astype(np.float32) @ vectors.astype(np.float32).T
     assert found.tolist() == one_by_one(cosines, near, facts)
     assert len(set(found.tolist())) < 200
@@ -47,13 +54,18 @@ def test_unlike_items_ask_the_catalog_nothing() -> None:
     def never(at: Any) -> Any:
         raise AssertionError(at)
 
-    assert first_copies(np.eye(5, dtype=np.float16), 0.97, never).tolist() == [0, 1, 2, 3, 4]
+    assert first_copies(np.eye(5, dtype=np.float16), by_vector(0.97), never).tolist() == [0, 1, 2, 3, 4]
 
 
-def test_an_encoder_whose_images_are_mixtures_of_names_tells_no_copies() -> None:
-    assert near_copies("images", "lite") is None
-    assert near_copies("texts", "lite") == NEAR["texts"]
-    assert near_copies("images", "ViT-B-32/laion2b_s34b_b79k") == near_copies("images", None) == NEAR["images"]
+def test_hash_and_vector_tell_copies_as_the_encoder_allows() -> None:
+    """A copy 3 bits away, another image 30 bits away with the same vector, and one 7 bits away with another vector."""
+    vectors = np.array([[1, 0], [0.9, 0.44], [1, 0], [0.5, -0.87]], dtype=np.float16)
+    hashes = [0, 0b111, 2**30 - 1, 0b1111111]
+    facts = [{"sha256": str(row), "width": 4, "height": 3, "perceptual_hash": one} for row, one in enumerate(hashes)]
+    specs = ("ViT-B-32/laion2b_s34b_b79k", "lite")
+    rules = [rule_of("images", EncoderInfo(spec=spec, dim=2, fingerprint=None)) for spec in specs]
+    found = [first_copies(vectors, rule, lambda at: [facts[one] for one in at]).tolist() for rule in rules]
+    assert found == [[0, 0, 2, 3], [0, 0, 2, 0]]
 
 
 def test_hits_stand_for_their_copies_and_pages_stay_full(searcher: Searcher, corpus: Any) -> None:
@@ -67,7 +79,7 @@ def test_hits_stand_for_their_copies_and_pages_stay_full(searcher: Searcher, cor
     for hit in hits:
         row = int(hit.item_id[4:])
         others = [int(copy[4:]) for copy in hit.copies]
-        assert all(vectors[other] @ vectors[row] >= NEAR["images"] for other in others)
+        assert all(vectors[other] @ vectors[row] >= 0.97 for other in others)
     pages = [searcher.text_to_image("a red door", 10, offset=start, collapse=True) for start in (0, 10)]
     assert [hit.item_id for page in pages for hit in page] == hits.item_ids.tolist()
     assert "copies" not in plain[0].to_json()
