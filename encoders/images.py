@@ -127,9 +127,10 @@ class DecodeLimits:
         max_pixels: Width times height. A decoded pixel takes 3-4 bytes in each decode worker; the default (Pillow's own
             warning line, 89 megapixels) is above nearly every camera. Above twice the default Pillow itself refuses.
         max_seconds: What one core may compute for it. A photograph of 12 megapixels takes 0.1 s, one of the most pixels
-            0.4 as JPEG and 2 as PNG. Raise it on a slow machine where the reason `too_slow` meets honest images. A
-            WebP, an AVIF and a compressed TIFF are decoded by one call that no clock ends: what they cost is bounded by
-            `max_pixels` alone, and 88 megapixels take them 1.6 s at most.
+            0.4 as JPEG and 2 as PNG. Raise it on a slow machine where the reason `too_slow` meets honest images. HEIC
+            and JPEG XL may take three times as long, a frame of a film 15 times. A WebP, an AVIF and a compressed TIFF
+            are decoded by one call that no clock ends: what they cost is bounded by `max_pixels` alone, and 88
+            megapixels take them 1.6 s at most.
         formats: Pillow's names of the formats that may be tried; each further one is a further parser for hostile
             bytes.
     """
