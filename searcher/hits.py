@@ -361,7 +361,7 @@ def about(hits: Hits) -> str:
     if hits.words is not None and hits.words != hits.query.label:
         filtered += f", and by the words {cut(hits.words, 40)!r}"
     if hits.sort is not None:
-        filtered += f", by {clean(hits.sort.removeprefix('-'))}{' from the largest' if hits.sort[:1] == '-' else ''}"
+        filtered += f", sorted by {clean(hits.sort.removeprefix('-'))}{', descending' if hits.sort[:1] == '-' else ''}"
     choice = hits.choice
     if choice.kind == "words":
         return f"{count}{filtered}, by words alone"
@@ -378,14 +378,23 @@ def table(results: Sequence[Hits]) -> str:
 
 def _section(hits: Hits) -> str:
     heading = f"{cut(hits.query.label, _LABEL_WIDTH)}  ({about(hits)})"
-    rows = [("rank", "score", "probability", "item_id", "path", "caption")]
+    by = (hits.sort or "").removeprefix("-")
+    rows = [("rank", "score", "probability", "item_id", by, "path", "caption")]
     floor = hits.min_probability is not None  # who asks for none has no use for the figure
     rows += [
-        (str(hit.rank), shown_score(hit.score), _share(hit, floor), clean(hit.item_id), _path(hit), _words(hit))
+        (
+            str(hit.rank),
+            shown_score(hit.score),
+            _share(hit, floor),
+            clean(hit.item_id),
+            _sorted_by(hit, by),
+            _path(hit),
+            _words(hit),
+        )
         for hit in hits
     ]
     # A column that says nothing of any hit is left out.
-    kept = [column for column in range(6) if column not in (2, 4) or any(row[column] for row in rows[1:])]
+    kept = [column for column in range(7) if column not in (2, 4, 5) or any(row[column] for row in rows[1:])]
     wide = {column: max(len(row[column]) for row in rows) for column in kept}
     lines = [
         "  ".join(row[one].rjust(wide[one]) if one < 3 else row[one].ljust(wide[one]) for one in kept).rstrip()
@@ -405,6 +414,11 @@ def nothing(hits: Hits) -> str:
 
 def _share(hit: Hit, shown: bool) -> str:
     return f"{hit.probability:.2f}" if shown and hit.probability is not None else ""
+
+
+def _sorted_by(hit: Hit, column: str) -> str:
+    value = next((value for name, value in hit.metadata.items() if name.casefold() == column.casefold()), None)
+    return "" if value is None else cut(str(plain(value)), _CAPTION_WIDTH)
 
 
 def _path(hit: Hit) -> str:

@@ -75,7 +75,7 @@ class ImageInfo:
         f_number: Focal length over aperture.
         iso: Sensitivity.
         exposure: Seconds.
-        rating: Stars, 0 to 5; -1 for rejected.
+        rating: Stars, 1 to 5; -1 for rejected.
         keywords: Tags.
         title: In a few words.
     """

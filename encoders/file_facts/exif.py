@@ -148,7 +148,7 @@ def exif_facts(fields: Fields) -> Fields:
         "f_number": plausible.positive(_first(fields, "f_number"), 1_000),
         "iso": _iso(fields),
         "exposure": plausible.positive(_first(fields, "exposure"), 86_400),
-        "rating": plausible.whole(_first(fields, "rating"), 0, 5),
+        "rating": plausible.whole(_first(fields, "rating"), 1, 5),
         "title": plausible.text(_wide(fields, "xp_title")),
         "keywords": plausible.keywords((_wide(fields, "xp_keywords") or "").split(";")),
     }

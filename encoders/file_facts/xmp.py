@@ -138,7 +138,7 @@ def xmp_facts(properties: Properties) -> dict[str, Any]:
         "f_number": plausible.positive(_ratio(first.get("exif:FNumber")), 1_000),
         "iso": plausible.whole(_ratio(sensitivity), 1, 100_000_000),
         "exposure": plausible.positive(_ratio(first.get("exif:ExposureTime")), 86_400),
-        "rating": plausible.whole(_ratio(first.get("xmp:Rating")), -1, 5),
+        "rating": plausible.whole(_ratio(first.get("xmp:Rating")), -1, 5) or None,  # 0 is unrated
         "title": plausible.text(first.get("dc:title")),
         "keywords": plausible.keywords(properties.get("dc:subject", ())),
     }

@@ -15,6 +15,7 @@ from ...errors import ItemNotFoundError
 from ...hits import Hit, Hits, about, plain, shown_score
 from ..snapshot import DULL_COLUMNS, HIDDEN_COLUMNS, Snapshot
 from .page_query import PagePart, PageQuery
+from .photo_facts import Fact, photo_facts
 
 # A banner or a tower may not take a row for itself; inside its frame it keeps its shape.
 _NARROWEST, _WIDEST = 0.5, 2.6
@@ -48,7 +49,7 @@ class Card:
     weak: bool = False
     copies: Sequence[str] = ()
     why: str = ""
-    facts: Sequence[tuple[str, str]] = ()
+    facts: Sequence[Fact] = ()
     film: str = ""
     second: str = ""
 
@@ -184,8 +185,10 @@ def sample_section(snapshot: Snapshot, count: int) -> Section:
 
 def entry_card(snapshot: Snapshot, collection: Collection, entry: Mapping[str, Any], size: str = "small") -> Card:
     """Return the card of a catalog entry."""
-    hidden = {*HIDDEN_COLUMNS, *DULL_COLUMNS, "rank", "score"}
-    facts = [(name, str(plain(value))) for name, value in entry.items() if name not in hidden and value is not None]
+    facts, said = photo_facts(entry)
+    hidden = {*HIDDEN_COLUMNS, *DULL_COLUMNS, *said, "rank", "score"}
+    rest = ((name, value) for name, value in entry.items() if name not in hidden and value is not None)
+    facts += [Fact(name, str(plain(value))) for name, value in rest]
     width, height = entry.get("width"), entry.get("height")
     item_id, caption = entry["item_id"], entry["caption"]
     film = film_of(entry.get("uri") or "")

@@ -283,6 +283,7 @@ def _rendered(
     service: Service, snapshot: Snapshot, query: PageQuery, view: View, status: int, message: str
 ) -> Response:
     into = query.into if query.into in snapshot.collections else snapshot.collections[0]
+    dated = snapshot.is_dated(into)
     nonce = secrets.token_urlsafe(12)
     context: dict[str, Any] = {
         "name": service.live.name,
@@ -295,7 +296,8 @@ def _rendered(
         "collections": snapshot.collections,
         "counts": {name: snapshot.count(name) for name in snapshot.collections},
         "columns": {name: columns_of(snapshot, name) for name in snapshot.collections},
-        "switches": [one for one in query.switches if one[1] != NEWEST or one[3] or snapshot.is_dated(into)],
+        "switches": [one for one in query.switches if one[1] != NEWEST or one[3] or dated],
+        "dated": dated,
         "can_encode": snapshot.encoding.state in ("loading", "ready"),
     }
     headers = {"Content-Security-Policy": _POLICY.format(nonce=nonce), "Cache-Control": "private, no-cache"}
