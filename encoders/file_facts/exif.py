@@ -29,6 +29,7 @@ _TYPES = {
     10: (8, "i"),
     13: (4, "I"),
 }
+_ORDERS = {b"II": "<", b"MM": ">"}
 _BYTES = (2, 7)  # ASCII and undefined
 _RATIOS = (5, 10)
 
@@ -71,11 +72,11 @@ def exif_fields(data: bytes) -> Fields:
 
     Numbers come as tuples, texts and the rest as bytes. What is damaged is not there.
     """
-    start = 6 if data[:6] == b"Exif\0\0" else 0
-    order = {b"II": "<", b"MM": ">"}.get(data[start : start + 2])
-    if order is None or len(data) < start + 8:
+    # Before it stand `Exif` and two zeros, four bytes, both or nothing, by format and by who wrote it.
+    start = next((at for at in (0, 4, 6, 10) if data[at : at + 2] in _ORDERS), None)
+    if start is None or len(data) < start + 8:
         return {}
-    block = _Block(data, start, order)
+    block = _Block(data, start, _ORDERS[data[start : start + 2]])
     fields = dict(block.directory(block.number(4, "I"), _MAIN))
     for pointer, wanted in (("exif_at", _EXIF), ("gps_at", _GPS)):
         at = fields.pop(pointer, None)

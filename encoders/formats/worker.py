@@ -56,8 +56,7 @@ def read_jpeg_xl(data: bytes, max_pixels: int) -> Image.Image:
     for box in further:
         name = {"Exif": "exif", "xml ": "xmp"}.get(_name(box))
         if name is not None:
-            # Before EXIF stands by how many bytes its header is further on.
-            image.info[name] = bytes(box.data)[4 if name == "exif" else 0 :]
+            image.info[name] = bytes(box.data)
     return image
 
 

@@ -46,6 +46,12 @@ def test_every_format_that_holds_exif_tells_when_where_and_how(format: str) -> N
     }
 
 
+def test_exif_is_found_behind_what_formats_put_before_it() -> None:
+    block = exif().tobytes().removeprefix(b"Exif\0\0")
+    for before in (b"", b"Exif\0\0", bytes(4), bytes(4) + b"Exif\0\0"):
+        assert file_facts({"exif": before + block})["taken_at"] == TAKEN
+
+
 def test_xmp_tells_what_people_wrote_in_attributes_and_lists() -> None:
     subject = (
         "<dc:subject><rdf:Bag><rdf:li>dog</rdf:li><rdf:li> snow </rdf:li><rdf:li>dog</rdf:li></rdf:Bag></dc:subject>"
