@@ -58,6 +58,8 @@ class Film:
         if not films:
             raise ImageError("not_an_image", "the file holds no film")
         self._stream = films[0]
+        if self._stream.codec_context is None:
+            raise ImageError("unsupported_format", "FFmpeg has no decoder for this film; convert it to H.264")
         self._check(self._stream.codec_context)
         self._stream.thread_type, self._stream.codec_context.thread_count = "AUTO", _THREADS
         self._base = float(self._stream.time_base or 1)

@@ -11,6 +11,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from PIL import Image
+
 from ..avif import boxes
 from ..errors import ImageError
 
@@ -18,6 +20,8 @@ RAW = "RAW"
 # Olympus, Panasonic, Fujifilm and Canon; all others are TIFF, whose tags tell.
 _STARTS = (b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FUJIFILMCCD-RAW")
 _CR3 = b"ftypcrx "
+# By the tag that points to them in EXIF, the directories of the photograph and of the place.
+_CANON = {0x8769: b"CMT2", 0x8825: b"CMT4"}
 _TIFF = (b"II*\0", b"MM\0*")
 _SUB_DIRECTORIES, _PHOTOMETRIC, _DNG_VERSION = 330, 262, 50706
 # Samples of a colour filter array, and such as were made linear.
@@ -97,13 +101,27 @@ def _exif(data: bytes) -> bytes:
 
 
 def _canon_tags(data: bytes) -> bytes:
-    """Return the first directory of a CR3, which lies in a box of its own."""
+    """Return the directories of a CR3 as one, of which each lies in a box of its own; what is damaged is not there."""
     try:
         (movie,) = (body for kind, body in boxes(memoryview(data)) if kind == b"moov")
         makers = next(body for kind, body in boxes(movie) if kind == b"uuid")
-        return next((bytes(body) for kind, body in boxes(makers[16:]) if kind == b"CMT1"), b"")
+        lying = {kind: bytes(body) for kind, body in boxes(makers[16:])}
     except (struct.error, ValueError, StopIteration):
         return b""
+    first = lying.get(b"CMT1", b"")
+    try:
+        whole = _directory(first)
+        for pointer, box in _CANON.items():
+            whole.get_ifd(pointer).update(_directory(lying.get(box, b"")))
+        return whole.tobytes().removeprefix(b"Exif\0\0")
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, AttributeError, EOFError, struct.error):
+        return first
+
+
+def _directory(data: bytes) -> Image.Exif:
+    read = Image.Exif()
+    read.load(data)
+    return read
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, int]]:

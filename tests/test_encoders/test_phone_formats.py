@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -152,10 +153,19 @@ def test_a_canon_raw_file_is_turned_by_its_own_tags() -> None:
     def box(kind: bytes, body: bytes) -> bytes:
         return (len(body) + 8).to_bytes(4, "big") + kind + body
 
-    tags = exif_of(6).tobytes().removeprefix(b"Exif\0\0")
-    maker = box(b"uuid", bytes(16) + box(b"CNCV", b"x" * 8) + box(b"CMT1", tags))
-    data = box(b"ftyp", b"crx \0\0\0\1crx isom") + box(b"moov", maker) + box(b"mdat", jpeg(picture()))
-    assert_same(decode_image(data).pixels, turned(6))
+    turn = Image.Exif()
+    turn[0x0112] = 6
+    tags = turn.tobytes().removeprefix(b"Exif\0\0")
+    taken = Image.Exif()
+    taken[0x9003] = "2023:05:06 07:08:09"
+    place = Image.Exif()
+    place.update({1: "N", 2: (48.0, 12.0, 0.0), 3: "E", 4: (16.0, 22.0, 0.0)})
+    directories = {b"CMT1": tags, b"CMT2": taken.tobytes()[6:], b"CMT4": place.tobytes()[6:]}
+    maker = b"".join(box(kind, body) for kind, body in directories.items())
+    movie = box(b"moov", box(b"uuid", bytes(16) + box(b"CNCV", b"x" * 8) + maker))
+    decoded = decode_image(box(b"ftyp", b"crx \0\0\0\1crx isom") + movie + box(b"mdat", jpeg(picture())))
+    assert_same(decoded.pixels, turned(6))
+    assert (decoded.info.taken_at, decoded.info.latitude) == (datetime(2023, 5, 6, 7, 8, 9), 48.2)
 
 
 def test_the_film_behind_a_photograph_does_not_count() -> None:
