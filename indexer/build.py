@@ -186,6 +186,8 @@ class Builder:
         return self._report(manifest, notes=source.notes, rejected=dict(limit.reasons))
 
     def _from_source(self, source: Source, options: SourceOptions | None, parent: IndexVersion | None) -> BuildReport:
+        if options is not None and options.frames is not None:
+            self.progress.note(f"looking through the films for frames ({options.frames})")
         corpus = survey(source)
         if parent is not None and is_up_to_date(parent, source, corpus, self.config):
             return self._unchanged(parent.manifest, source)

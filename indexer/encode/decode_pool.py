@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders import DecodeLimits, Encoder, ImageError, decode_image
+from encoders.formats.films import film_of
 from encoders.images import open_image, pixels_for
 from storage.schema import ImageInfo
 
@@ -63,7 +64,7 @@ class ImageReader:
         if isinstance(content, Rejection):
             return content
         known = self.reuse.unchanged(item) or self.reuse.by_content(item, self.limits, content)
-        if known is not None and _within(known.info, self.limits):
+        if known is not None and _within(item, known.info, self.limits):
             return self._known(self._completed(item, known))
         try:
             image = open_image(self.encoder, self._read(item) if content is None else content, self.limits)
@@ -97,10 +98,11 @@ class ImageReader:
         return Prepared(known.info, vector=self.reuse.vector("images", known.row_id))
 
 
-def _within(info: ImageInfo, limits: DecodeLimits) -> bool:
-    """Whether an image that is known keeps limits that may be narrower than they were."""
-    pixels = (info.width or 0) * (info.height or 0)
-    return pixels <= limits.max_pixels and (info.file_bytes or 0) <= limits.max_bytes
+def _within(item: Item, info: ImageInfo, limits: DecodeLimits) -> bool:
+    """Whether an image that is known keeps limits that may be narrower than they were; no film is read whole."""
+    pixels, content = (info.width or 0) * (info.height or 0), item.content
+    file_bytes = 0 if isinstance(content, Path) and film_of(content.name) else info.file_bytes or 0
+    return pixels <= limits.max_pixels and file_bytes <= limits.max_bytes
 
 
 def _state(item: Item) -> tuple[int | None, int | None] | None:

@@ -11,6 +11,7 @@ from colour import ColourEncoder
 from phone_files import HAS_PHOTOS, dng, exif_of, film, heic
 from PIL import Image
 
+from encoders import images
 from indexer import build_index
 from indexer.corpus import SourceError, SourceOptions, open_source
 from searcher import Searcher
@@ -134,6 +135,24 @@ def test_an_update_decodes_only_the_frames_of_films_that_changed(cinema: Path, t
     assert [row["item_id"] for row in catalog(tmp_path / "f.index")] == ["a.png", "b.mp4#t=0", "b.mp4#t=4", "c.mkv#t=0"]
     encoder, _ = build_frames(cinema, tmp_path, update=True, options=SourceOptions(frames="1s"))
     assert len(catalog(tmp_path / "f.index")) == 1 + 8 + 3
+
+
+def test_a_film_larger_than_an_image_may_be_is_decoded_once(
+    cinema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = [Image.effect_noise((64, 48), 80).convert("RGB") for _ in range(8)]
+    size = film(cinema / "d.mp4", list(enumerate(noise)), seconds=8, keys=1).stat().st_size
+    limit = 3 * 64 * 48 + 100
+    assert size > 3 * limit
+    decoded: list[str] = []
+    read = images.read_frame
+    monkeypatch.setattr(images, "read_frame", lambda path, *rest: (decoded.append(path.name), read(path, *rest))[1])
+    build_frames(cinema, tmp_path, options=SourceOptions(frames="2s"), max_file_bytes=limit)
+    assert decoded.count("d.mp4") == 4
+    Image.new("RGB", (64, 48), "green").save(cinema / "e.png")
+    decoded.clear()
+    build_frames(cinema, tmp_path, update=True, max_file_bytes=limit)
+    assert decoded == []
 
 
 def test_a_damaged_film_costs_one_rejection_and_keeps_its_frames(cinema: Path, tmp_path: Path) -> None:
