@@ -30,6 +30,7 @@ _TYPES = {
     13: (4, "I"),
 }
 _ORDERS = {b"II": "<", b"MM": ">"}
+_ENTRIES = {order: struct.Struct(order + "HHI4s") for order in "<>"}
 _BYTES = (2, 7)  # ASCII and undefined
 _RATIOS = (5, 10)
 
@@ -97,20 +98,17 @@ class _Block:
         return value
 
     def directory(self, at: int, wanted: Mapping[int, str]) -> Iterator[tuple[str, Any]]:
-        """Yield the wanted fields of the directory at an offset, each the first time that it stands there."""
+        """Yield the wanted fields of the directory at an offset."""
         if not 8 <= at <= self._length - 2:
             return
         entries = min(self.number(at, "H"), (self._length - at - 2) // 12, _MOST_ENTRIES)
-        seen: set[int] = set()
-        layout = struct.Struct(self._order + "HHI4s")
-        for tag, kind, count, inline in layout.iter_unpack(
-            self._data[self._start + at + 2 : self._start + at + 2 + 12 * entries]
-        ):
-            if tag in wanted and tag not in seen:
-                seen.add(tag)
-                value = self._value(kind, count, inline, _MOST_BYTES if wanted[tag] in _BLOBS else _TEXT_BYTES)
+        first = self._start + at + 2
+        for tag, kind, count, inline in _ENTRIES[self._order].iter_unpack(self._data[first : first + 12 * entries]):
+            name = wanted.get(tag)
+            if name is not None:
+                value = self._value(kind, count, inline, _MOST_BYTES if name in _BLOBS else _TEXT_BYTES)
                 if value:
-                    yield wanted[tag], value
+                    yield name, value
 
     def _value(self, kind: int, count: int, inline: bytes, most_bytes: int) -> tuple[Any, ...] | bytes | None:
         if kind in _BYTES or (kind == 1 and count > _MOST_NUMBERS):

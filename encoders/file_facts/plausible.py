@@ -115,6 +115,8 @@ def text(value: object) -> str | None:
         value = _decoded(value[: 4 * _MOST_CHARACTERS].split(b"\0", 1)[0])
     if not isinstance(value, str):
         return None
+    if len(value) <= _MOST_CHARACTERS and value.isascii() and value.isprintable():
+        return " ".join(value.split()) or None
     words = value[: 4 * _MOST_CHARACTERS].split("\0", 1)[0].split()
     line = "".join(sign for sign in " ".join(words) if unicodedata.category(sign)[0] != "C")
     return line[:_MOST_CHARACTERS].strip() or None

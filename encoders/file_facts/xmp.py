@@ -18,39 +18,24 @@ _MOST_DEPTH = 50
 _MOST_VALUES = 1_000
 _MOST_CHARACTERS = 2_000
 
+# Of each namespace the prefix that it usually has, and the properties that are wanted.
 _SPACES = {
-    "http://ns.adobe.com/exif/1.0/": "exif",
-    "http://cipa.jp/exif/1.0/": "exifEX",
-    "http://ns.adobe.com/exif/1.0/aux/": "aux",
-    "http://ns.adobe.com/tiff/1.0/": "tiff",
-    "http://ns.adobe.com/xap/1.0/": "xmp",
-    "http://ns.adobe.com/photoshop/1.0/": "photoshop",
-    "http://purl.org/dc/elements/1.1/": "dc",
+    "http://ns.adobe.com/exif/1.0/": (
+        "exif",
+        "DateTimeOriginal DateTimeDigitized GPSLatitude GPSLongitude GPSAltitude GPSAltitudeRef ExposureTime FNumber"
+        " FocalLength ISOSpeedRatings",
+    ),
+    "http://cipa.jp/exif/1.0/": ("exifEX", "PhotographicSensitivity LensModel"),
+    "http://ns.adobe.com/exif/1.0/aux/": ("aux", "Lens"),
+    "http://ns.adobe.com/tiff/1.0/": ("tiff", "Make Model"),
+    "http://ns.adobe.com/xap/1.0/": ("xmp", "Rating CreateDate"),
+    "http://ns.adobe.com/photoshop/1.0/": ("photoshop", "DateCreated"),
+    "http://purl.org/dc/elements/1.1/": ("dc", "title subject"),
 }
-_WANTED = frozenset(
-    [
-        "exif:DateTimeOriginal",
-        "exif:DateTimeDigitized",
-        "exif:GPSLatitude",
-        "exif:GPSLongitude",
-        "exif:GPSAltitude",
-        "exif:GPSAltitudeRef",
-        "exif:ExposureTime",
-        "exif:FNumber",
-        "exif:FocalLength",
-        "exif:ISOSpeedRatings",
-        "exifEX:PhotographicSensitivity",
-        "exifEX:LensModel",
-        "aux:Lens",
-        "tiff:Make",
-        "tiff:Model",
-        "xmp:Rating",
-        "xmp:CreateDate",
-        "photoshop:DateCreated",
-        "dc:title",
-        "dc:subject",
-    ]
-)
+# By the names that the parser gives.
+_WANTED = {
+    f"{space} {name}": f"{prefix}:{name}" for space, (prefix, names) in _SPACES.items() for name in names.split()
+}
 
 Properties = dict[str, list[str]]
 
@@ -64,31 +49,31 @@ class _Reader:
 
     def __init__(self) -> None:
         self.found: Properties = {}
-        self._elements = 0
-        self._path: list[str] = []
+        self._elements = self._depth = 0
         self._text: list[str] = []
-        self._within = ""
+        self._within, self._from = "", 0
 
-    def start(self, name: str, attributes: dict[str, str]) -> None:
+    def start(self, name: str, attributes: list[str]) -> None:
         self._elements += 1
-        if self._elements > _MOST_ELEMENTS or len(self._path) >= _MOST_DEPTH:
+        self._depth += 1
+        if self._elements > _MOST_ELEMENTS or self._depth > _MOST_DEPTH:
             raise _EndOfReadingError
-        short = _short(name)
-        self._path.append(short)
-        self._text.clear()
-        if not self._within and short in _WANTED:
-            self._within = short
-        for key, value in attributes.items():
-            if (attribute := _short(key)) in _WANTED:
-                self._add(attribute, value)
+        if self._within:
+            self._text.clear()
+        elif name in _WANTED:
+            self._within, self._from = _WANTED[name], self._depth
+            self._text.clear()
+        for position in range(0, len(attributes), 2):
+            if attributes[position] in _WANTED:
+                self._add(_WANTED[attributes[position]], attributes[position + 1])
 
     def end(self, _: str) -> None:
-        short = self._path.pop()
         if self._within:
             self._add(self._within, "".join(self._text))
             self._text.clear()
-        if short == self._within:
-            self._within = ""
+            if self._depth == self._from:
+                self._within = ""
+        self._depth -= 1
 
     def text(self, data: str) -> None:
         if self._within and len(self._text) < _MOST_VALUES:
@@ -104,7 +89,7 @@ def xmp_properties(data: bytes) -> Properties:
     """Return the values of the wanted properties of an XMP packet, by prefix and name; of a damaged one the first."""
     reader = _Reader()
     parser = expat.ParserCreate(namespace_separator=" ")
-    parser.buffer_text = True
+    parser.buffer_text = parser.ordered_attributes = True
     parser.StartElementHandler, parser.EndElementHandler = reader.start, reader.end
     parser.CharacterDataHandler = reader.text
     parser.StartDoctypeDeclHandler = _refuse
@@ -118,11 +103,6 @@ def xmp_properties(data: bytes) -> Properties:
 
 def _refuse(*_: object) -> int:
     raise _EndOfReadingError
-
-
-def _short(name: str) -> str:
-    space, _, local = name.rpartition(" ")
-    return f"{_SPACES.get(space, '')}:{local}"
 
 
 def xmp_facts(properties: Properties) -> dict[str, Any]:
