@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "support"
 
 import numpy as np
 import phone_files
+import stamped
 from PIL import Image
 from record import Figure, record
 from slow_images import BOUNDED, REFUSED
@@ -47,6 +48,7 @@ _VARIETIES: dict[str, tuple[str, dict[str, object]]] = {
     "BMP": ("RGB", {}),
     "PPM": ("RGB", {}),
     **phone_files.varieties(),
+    **stamped.varieties(),
 }
 
 

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import numpy as np
 import phone_files
+import stamped
 from PIL import Image
 
 from encoders import DecodeLimits, ImageError, decode_image
@@ -57,6 +58,7 @@ _VARIETIES: dict[str, tuple[str, dict[str, object]]] = {
     "MPO": ("RGB", {"frames": 2}),
     "PNG animated": ("RGB", {"frames": 3}),
     **phone_files.varieties(),
+    **stamped.varieties(),
 }
 
 

@@ -76,6 +76,15 @@ def xmp(attributes: str = "", elements: str = "") -> bytes:
     return XMP.format(attributes=attributes, elements=elements).encode()
 
 
+def varieties() -> dict[str, tuple[str, dict[str, object]]]:
+    """Files full of metadata for fuzzing: mode and options by a name that begins with the format."""
+    words = xmp(
+        'xmp:Rating="4"', "<dc:subject><rdf:Bag><rdf:li>dog</rdf:li><rdf:li>snow</rdf:li></rdf:Bag></dc:subject>"
+    )
+    told = {"exif": exif().tobytes(), "xmp": words}
+    return {f"{format} with metadata": ("RGB", dict(told)) for format in ("JPEG", "WEBP")}
+
+
 def iptc(*fields: tuple[int, bytes]) -> bytes:
     """An IPTC block of these fields of record 2."""
     return b"".join(struct.pack(">BBBH", 0x1C, 2, number, len(value)) + value for number, value in fields)

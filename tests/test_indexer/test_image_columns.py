@@ -7,6 +7,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,6 +15,7 @@ from colour import ColourEncoder
 from stamped import TAKEN, exif, saved, xmp
 
 from indexer import build_index
+from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource
 from storage import IndexStore
 from storage.files.canonical_json import canonical
 from storage.files.layout import sha256_of
@@ -110,6 +112,28 @@ def test_an_update_of_an_older_index_fills_them_once_and_encodes_nothing(album: 
     assert (changes["kept"], changes["relabelled"]) == (2, 0)
     assert images(tmp_path / "i") == before
     assert not build_index(album, tmp_path / "i", encoder=encoder, update=True).published
+
+
+def test_ready_made_vectors_take_places_and_dates_from_their_table(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.eye(3, 4, dtype=np.float32))
+    (tmp_path / "t.csv").write_text(
+        "uri,title,latitude,longitude,taken_at\n"
+        "a.jpg,one,48.2,16.4,2024-06-02\nb.jpg,two,-33.9,151.2,2024-07-01\nc.jpg,three,,,\n"
+    )
+    files = EmbeddingFiles(vectors=tmp_path / "v.npy", table=tmp_path / "t.csv")
+    build_index(EmbeddingSource(EmbeddingOptions(images=files)), tmp_path / "i")
+    with IndexStore.open(tmp_path / "i").open_version() as version:
+        where = "taken_at >= DATE '2024-06-01' AND within_km(latitude, longitude, 48.2, 16.4, 5)"
+        assert version.catalog.filter_rows("images", where).tolist() == [0]
+        assert [row["title"] for row in version.catalog.table("images").to_pylist()] == ["one", "two", "three"]
+
+
+def test_keywords_are_words_that_images_are_found_by(album: Path, tmp_path: Path) -> None:
+    build_index(album, tmp_path / "i", encoder=ColourEncoder(), words_columns=("keywords", "camera"))
+    with IndexStore.open(tmp_path / "i").open_version() as version:
+        words = version.words("images")
+        assert words is not None
+        assert [words.search(text).rows.tolist() for text in ("snow", "D750", "beach")] == [[0], [0], []]
 
 
 def test_an_update_takes_what_is_known_of_unchanged_images(album: Path, tmp_path: Path) -> None:
