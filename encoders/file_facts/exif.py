@@ -205,5 +205,5 @@ def _wide(fields: Fields, name: str) -> str | None:
     """What Windows writes: UTF-16, little-endian whatever the block is."""
     value = fields.get(name)
     if isinstance(value, tuple):  # so short that it looks like numbers
-        value = bytes(one for one in value if isinstance(one, int))
+        value = bytes(one for one in value if isinstance(one, int) and 0 <= one < 256)
     return value.decode("utf-16-le", "replace").split("\0", 1)[0] if isinstance(value, bytes) else None

@@ -10,7 +10,9 @@ What cannot be true is passed over, so that the next block counts. Nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from .exif import exif_facts, exif_fields
@@ -32,20 +34,28 @@ def file_facts(info: Mapping[Any, Any], data: bytes = b"") -> dict[str, Any]:
         info: What Pillow keeps of an opened and loaded file: `exif`, `xmp` and `photoshop` are looked at.
         data: The bytes of the file, which are looked at where it is a TIFF, as many RAW files are.
     """
-    fields = exif_fields(_bytes(info.get("exif"))) | (exif_fields(data) if data.startswith(_TIFF) else {})
+    fields = _read(exif_fields, _bytes(info.get("exif")))
+    if data.startswith(_TIFF):
+        fields |= _read(exif_fields, data)
     resources = info.get("photoshop")
     packet = _bytes(info.get("xmp")) or _bytes(fields.get("xmp"))
     block = _bytes(resources.get(_PHOTOSHOP_IPTC)) if isinstance(resources, dict) else b""
-    block = block or _bytes(fields.get("iptc"))
-    exif = exif_facts(fields) if fields else {}
-    xmp = xmp_facts(xmp_properties(packet)) if packet else {}
-    iptc = iptc_facts(block) if block else {}
+    exif, iptc = _read(exif_facts, fields), _read(iptc_facts, block or _bytes(fields.get("iptc")))
+    xmp = _read(xmp_facts, _read(xmp_properties, packet))
     by_camera: dict[str, Any] = {}
     for facts in (exif, xmp, iptc):
         taken = {name for group in _TOGETHER if group[0] in by_camera for name in group}
         by_camera |= {name: value for name, value in facts.items() if name not in by_camera and name not in taken}
     by_people = {name: facts[name] for facts in (exif, iptc, xmp) for name in _BY_PEOPLE if name in facts}
     return by_camera | by_people
+
+
+def _read(reader: Callable[[Any], dict[str, Any]], block: Any) -> dict[str, Any]:
+    """Return what a reader makes of a block: nothing where there is none, or where its damage is of an unknown kind."""
+    if block:
+        with suppress(ValueError, LookupError, TypeError, ArithmeticError, struct.error):
+            return reader(block)
+    return {}
 
 
 def _bytes(value: object) -> bytes:

@@ -79,6 +79,7 @@ def written_out(tree: Tree, columns: Collection[str], parse: Callable[[str], Tre
         SearchParameterError: `within_km` has not five values.
     """
     known = {name.lower() for name in columns}
+    formula = parse(_HAVERSINE)
 
     def replaced(node: Tree) -> Tree | None:
         if _is_now(node) and node["column_names"][0].lower() not in known:
@@ -86,8 +87,8 @@ def written_out(tree: Tree, columns: Collection[str], parse: Callable[[str], Tre
         if _is_within_km(node):
             check_within_km(node)
             given = {f"p{number}": _mapped(one["expression"], replaced) for number, one in enumerate(node["arguments"])}
-            formula: Tree = _mapped(parse(_HAVERSINE), lambda part: given.get(_only_name(part)))
-            return formula
+            distance: Tree = _mapped(formula, lambda part: given.get(_only_name(part)))
+            return distance
         return None
 
     whole: Tree = _mapped(tree, replaced)
