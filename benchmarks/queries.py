@@ -60,6 +60,7 @@ _FEWEST, _SHARE = 10, 0.15
 Way = Callable[[Searcher, str, str], Any]
 WITH: Mapping[str, Way] = {
     "sentence": lambda searcher, a, b: searcher.text_to_image(f"{a} with {b}", K),
+    "A, B": lambda searcher, a, b: searcher.text_to_image(f"{a}, {b}", K),
     "A + B": lambda searcher, a, b: searcher.search(Query.text(a) + Query.text(b), k=K, into="images"),
 }
 WITHOUT: Mapping[str, Way] = {

@@ -25,6 +25,7 @@ COMMANDS = (
     ("queries",),
     ("nothing_fits",),
     ("hybrid",),
+    ("relevance_map",),
     ("duplicates",),
     ("text_query",),
     ("kill_resume",),

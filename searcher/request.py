@@ -95,6 +95,7 @@ class SearchRequest:
             images that were saved or resized again (see `storage.duplicates.grades`), and texts that differ by a full
             stop. For `offset + k` up to 1,000.
         explain: Say for each image which of its captions is nearest to the query; hits of texts are left as they are.
+            Page and gallery also show which parts of an image match (see `relevance_map`).
         sort: Show the hits in the order of a column: `taken_at` from the oldest on, `-taken_at` from the newest on. The
             `k` best are found as ever and then put in that order, those without a value last; `rank` says how well each
             fits. Each page is sorted by itself.
@@ -148,7 +149,10 @@ class SearchRequest:
         default=False, metadata=option_of(bool, "Show one of each group of copies; it says how many it stands for.")
     )
     explain: bool = field(
-        default=False, metadata=option_of(bool, "Say for each image which of its captions is nearest to the query.")
+        default=False,
+        metadata=option_of(
+            bool, "Say for each image which of its captions is nearest to the query, in a gallery also where."
+        ),
     )
     sort: str | None = field(
         default=None,

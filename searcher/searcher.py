@@ -31,6 +31,7 @@ from .probabilities import Probabilities, own_row
 from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .ranker import Ranker
+from .relevance_map import relevance_map
 from .request import MethodOptions, SearchOptions, SearchRequest
 from .rerank import Rerank, candidates_of, check_rerank, reranked
 from .sorting import check_sort, in_order
@@ -364,6 +365,10 @@ class Searcher:
             )
         vector = self._version.vectors(collection).gather(np.array([row]))
         return ResolvedQuery(part, unit_rows(vector, self._encoder.dim)[0], modality, (collection, row))
+
+    def relevance_map(self, query: str | Vector, image: ImageQuery) -> NDArray[np.float32]:
+        """Return how near each part of an image is to a text or a vector by itself, (8, 8) cosines from the top."""
+        return relevance_map(self._encoder, query, image)
 
     def duplicates(self, grade: Grade = "resaved") -> Duplicates:
         """Return the groups of images that are alike, up to a grade, the largest first; see `find_duplicates`.

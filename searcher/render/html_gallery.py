@@ -10,12 +10,18 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined, Template
+from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import SearchError
 from ..hits import Hit, Hits, about, cut, plain, shown_score
+from ..relevance_map import shaded
 from .thumbnails import Thumbnail, hit_thumbnail, thumbnail
+
+Map = NDArray[np.float32]
+Maps = Sequence[Sequence[Map | None]] | None
 
 MAX_HITS = 2_000
 _BOX = (480, 360)
@@ -24,13 +30,15 @@ _QUALITY = 82
 _TITLE = 1_000
 
 
-def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None) -> None:
+def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None, maps: Maps = None) -> None:
     """Write a self-contained page with the hits of one or more queries.
 
     Args:
         path: The file to write; an existing one is replaced.
         results: The hits of each query.
         root: The folder that the images' `uri` are relative to.
+        maps: For each query the maps of its hits, which parts of each match, as of `Searcher.relevance_map`; None for a
+            hit without one.
 
     Raises:
         SearchError: More than 2,000 hits, or the file cannot be written.
@@ -38,16 +46,18 @@ def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None) 
     total = sum(len(hits) for hits in results)
     if total > MAX_HITS:
         raise SearchError(f"{total} hits do not fit in a gallery; ask for {MAX_HITS} or fewer in all with k (-k)")
-    page = render_gallery(results, root)
+    page = render_gallery(results, root, maps)
     try:
         path.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise SearchError(f"cannot write the gallery {str(path)!r}: {error.strerror or error}") from error
 
 
-def render_gallery(results: Sequence[Hits], root: Path | None = None) -> str:
+def render_gallery(results: Sequence[Hits], root: Path | None = None, maps: Maps = None) -> str:
     """Return the page that `save_gallery` writes; every text in it is escaped."""
-    return render_sections([_section(hits, root) for hits in results])
+    of_hits = maps or [[None] * len(hits) for hits in results]
+    sections = [_section(hits, root, own) for hits, own in zip(results, of_hits, strict=True)]
+    return _template().render(sections=sections)
 
 
 def render_sections(sections: Sequence[Mapping[str, Any]]) -> str:
@@ -61,20 +71,25 @@ def _template() -> Template:
     return environment.from_string(files("searcher.render").joinpath("gallery.html").read_text(encoding="utf-8"))
 
 
-def _section(hits: Hits, root: Path | None) -> dict[str, Any]:
+def _section(hits: Hits, root: Path | None, maps: Sequence[Map | None]) -> dict[str, Any]:
     query_image = thumbnail(hits.query.content, _QUERY_BOX) if hits.query.kind == "image" else None
     return {
         "title": cut(hits.query.label, _TITLE),
         "about": about(hits),
         "query": as_source(query_image) if query_image else None,
         "images": hits.collection == "images",
-        "cards": [_card(hit, hits.collection == "images", root) for hit in hits],
+        "cards": [_card(hit, hits.collection == "images", root, own) for hit, own in zip(hits, maps, strict=True)],
     }
 
 
-def _card(hit: Hit, image: bool, root: Path | None) -> dict[str, Any]:
+def _card(hit: Hit, image: bool, root: Path | None, relevance: Map | None) -> dict[str, Any]:
     facts = [(name, str(plain(value))) for name, value in hit.metadata.items() if value is not None]
+    thumb = hit_thumbnail(hit, root, _BOX) if image else None
+    where = None if relevance is None or thumb is None or thumb.image is None else shaded(thumb.image, relevance)
+    why = None if hit.explanation is None else hit.explanation.caption
     return {
+        "why": why,
+        "where": None if where is None else _data_uri(where),
         "rank": hit.rank,
         "item_id": hit.item_id,
         "score": shown_score(hit.score),

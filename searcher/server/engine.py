@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from encoders import DecodeLimits
 from encoders.errors import ImageError
@@ -21,6 +22,7 @@ from storage.schema import Collection, Direction, direction_of
 from ..hits import Hits
 from ..query import QueryPart, ResolvedQuery
 from ..query_encoder import unit_rows
+from ..relevance_map import map_of, windows
 from ..request import SearchRequest
 from .encoding import Encoding
 from .errors import RefusedError
@@ -237,6 +239,16 @@ class Engine:
         snapshot.remember(hits.collection, hits.item_ids.tolist(), hits.row_ids.tolist())
         return hits
 
+    async def relevance_map(self, snapshot: Snapshot, image: Image.Image, query: Vector) -> Vector:
+        """Return how near each part of an image is to a query (dim,), (8, 8).
+
+        Raises:
+            TwinlensError: This version has no encoder, or too many images wait already.
+        """
+        pixels = await self.run("thumbnail", _window_pixels, snapshot, image)
+        vectors = await asyncio.gather(*(self._image_batches.submit((snapshot, one)) for one in pixels))
+        return map_of(np.stack(vectors) @ query)
+
     async def run(self, lane: str, work: Callable[..., T], *arguments: Any) -> T:
         """Return what `work` gives in one of the engine's threads: `look-up`, `filter`, `image`, `thumbnail`.
 
@@ -283,6 +295,11 @@ def _decode(snapshot: Snapshot, data: bytes, limits: DecodeLimits) -> NDArray[An
     except ImageError as error:
         status = _STATUS_OF_IMAGE.get(error.reason, 400)
         raise RefusedError(status, f"the query image cannot be used: {error}") from error
+
+
+def _window_pixels(snapshot: Snapshot, image: Image.Image) -> list[NDArray[Any]]:
+    encoder = snapshot.encoding.image_encoder()
+    return [pixels_for(encoder, window) for window in windows(image)]
 
 
 def _encode_texts(batch: Sequence[tuple[Snapshot, QueryPart]]) -> list[Vector | BaseException]:

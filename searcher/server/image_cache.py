@@ -20,6 +20,7 @@ from encoders.formats.films import film_of
 from encoders.images import DecodedImage
 from storage.lru import Lru
 
+from ..relevance_map import shaded
 from ..render.thumbnails import thumbnail
 from .errors import RefusedError
 from .snapshot import Snapshot
@@ -66,7 +67,7 @@ class Thumbnails:
         key = (snapshot.number, row, size)
         jpeg = self._made.get(key)
         if jpeg is None:
-            jpeg = self._make(snapshot, item_id, row, size)
+            jpeg = jpeg_of(self._small(snapshot, item_id, row, size))
             self._made.put(key, jpeg)
         return jpeg
 
@@ -99,9 +100,20 @@ class Thumbnails:
             RefusedError: 415, it cannot be shown.
         """
         name = "the query image cannot be shown"
-        return _jpeg(_small(self._decoded(data, "small", name, 415).pixels, "small", name, 415))
+        return jpeg_of(_small(self._decoded(data, "small", name, 415).pixels, "small", name, 415))
 
-    def _make(self, snapshot: Snapshot, item_id: str, row: int, size: Size) -> Jpeg:
+    def image_of(self, snapshot: Snapshot, item_id: str, size: Size) -> Image.Image:
+        """Return an image item as large as its thumbnail of a size is.
+
+        Raises:
+            RefusedError: As of `of_item`.
+        """
+        if "images" not in snapshot.collections:
+            raise RefusedError(404, "this index has no images, so there are no thumbnails")
+        _, row = snapshot.find(item_id, "images")
+        return self._small(snapshot, item_id, row, size)
+
+    def _small(self, snapshot: Snapshot, item_id: str, row: int, size: Size) -> Image.Image:
         (entry,) = snapshot.entries("images", [row])
         source = snapshot.image_source(row, entry["uri"])
         name = f"the image {item_id[:200]!r} cannot be shown"
@@ -110,7 +122,7 @@ class Thumbnails:
         decoded = self._decoded(source, size, name, 404)
         if not snapshot.may_show(row, entry["uri"]):
             self._check_same(decoded, entry, name)
-        return _jpeg(_small(decoded.pixels, size, name, 404))
+        return _small(decoded.pixels, size, name, 404)
 
     def _check_same(self, decoded: DecodedImage[Image.Image], entry: Mapping[str, Any], name: str) -> None:
         """Check a checksum: who sends an index could name any file, but not know the checksum of one that he lacks."""
@@ -156,11 +168,19 @@ def _shrink(width: int, height: int, box: tuple[int, int]) -> float:
     return max(1.0, max(width / box[0], height / box[1]) / _MARGIN)
 
 
-def _jpeg(image: Image.Image) -> Jpeg:
+def jpeg_of(image: Image.Image) -> Jpeg:
+    """Return an image as the JPEG that a page shows."""
     file = io.BytesIO()
     image.save(file, format="JPEG", quality=_QUALITY)
     data = file.getvalue()
     return Jpeg(data, f'"{sha256(data).hexdigest()[:32]}"')
+
+
+def shaded_jpeg(image: Image.Image, relevance: NDArray[np.float32]) -> Jpeg:
+    """Return an image as small as a page shows it, dark where a map (n, n) of it is low."""
+    small = image.copy()
+    small.thumbnail(BOXES["small"])
+    return jpeg_of(shaded(small, relevance))
 
 
 _KEPT_QUERIES = 512

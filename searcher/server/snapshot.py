@@ -184,6 +184,11 @@ class Snapshot:
         """Return name and SQL type of the columns that a caller may see and filter by."""
         return self.versions[0].columns(collection)
 
+    @property
+    def has_words(self) -> bool:
+        """Whether words can be looked up in every version."""
+        return all(version.searcher.manifest.has_words for version in self.versions)
+
     def is_dated(self, collection: Collection) -> bool:
         """Whether any item of a collection says when it was taken."""
         return any(collection in version.dated for version in self.versions)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from searcher import Hit, Searcher, SearchError
+from searcher.hits import Explanation
 from searcher.render.html_gallery import render_gallery, save_gallery
 
 NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7 * 7 }} &amp;"
@@ -46,6 +47,16 @@ def test_a_gallery_shows_every_hit_with_an_alternative_text(searcher: Searcher, 
     for picture in pictures:
         data = base64.b64decode((picture["src"] or "").removeprefix("data:image/jpeg;base64,"))
         assert Image.open(io.BytesIO(data)).size == (int(picture["width"] or 0), int(picture["height"] or 0))
+
+
+def test_a_gallery_shows_why_and_where_an_image_matches_by_explain(searcher: Searcher, corpus: Any) -> None:
+    found = searcher.text_to_image("a red door", 2)
+    told = Explanation(item_id="t", caption="a <red> door", score=0.5)
+    hits = replace(found, hits=(replace(found[0], explanation=told), found[1]))
+    text = render_gallery([hits], corpus.root, [[searcher.relevance_map("a red door", found[0].open()), None]])
+    assert re.findall(r"Nearest caption: ([^\n]*)</p>", text) == ["a &lt;red&gt; door"]
+    shown = [picture for picture in Tags(text).named("img") if picture.get("class") == "where"]
+    assert [picture["alt"] for picture in shown] == [f"what matches in {hits[0].item_id}, the rest in the dark"]
 
 
 def test_a_gallery_needs_no_other_file_and_no_network(searcher: Searcher, corpus: Any) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -17,6 +18,12 @@ from searcher.request import OPTIONS, SearchRequest
 
 from ..console import TOKEN, emit, emit_line
 from .query_parts import OrderedCommand, has_parts, part_options, query_lines, typed_parts
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from searcher import Searcher
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,10 +144,24 @@ def _searched(index: Path, requests: Iterator[SearchRequest], options: dict[str,
     opening = {name: options[name] for name in ("version", "encoder", "device", "precision", "verify", "root")}
     with Searcher.open(index, **opening) as searcher:
         while batch := list(islice(requests, _TOGETHER)):
-            yield from searcher.search(batch)
+            for hits in searcher.search(batch):
+                if options["gallery"] and options["explain"]:
+                    options.setdefault("maps", []).append(_maps(searcher, hits))
+                yield hits
         note = searcher.encoder_note
     if note is not None:
         click.echo(f"note: {note}", err=True)
+
+
+def _maps(searcher: Searcher, hits: Hits) -> list[NDArray[np.float32] | None]:
+    """Return which parts of each image hit of a text match; None for other hits, and images that cannot be shown."""
+    maps: list[NDArray[np.float32] | None] = [None] * len(hits)
+    if hits.collection != "images" or hits.query.kind != "text":
+        return maps
+    for position, hit in enumerate(hits):
+        with suppress(SearchError):
+            maps[position] = searcher.relevance_map(hits.query.content, hit.open())
+    return maps
 
 
 def _asked(requests: Iterator[SearchRequest], options: dict[str, Any]) -> Iterator[Hits]:
@@ -212,4 +233,4 @@ def _draw(results: list[Hits], options: dict[str, Any]) -> None:
     if options["gallery"]:
         from searcher.render.html_gallery import save_gallery
 
-        save_gallery(options["gallery"], results, root)
+        save_gallery(options["gallery"], results, root, options.get("maps"))

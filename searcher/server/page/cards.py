@@ -49,6 +49,7 @@ class Card:
     weak: bool = False
     copies: Sequence[str] = ()
     why: str = ""
+    map: str = ""
     facts: Sequence[Fact] = ()
     film: str = ""
     second: str = ""
@@ -232,6 +233,9 @@ def _hit_card(snapshot: Snapshot, collection: Collection, hit: Hit, query: PageQ
     link = PageQuery(item=hit.item_id, of=collection, options=query.options).link(k=None, offset=None)
     fit = "" if hit.probability is None else f"{hit.probability:.0%}"
     why = "" if hit.explanation is None else f"{hit.explanation.caption} ({shown_score(hit.explanation.score)})"
+    if collection == "images" and query.options.get("explain") and snapshot.encoding.key:
+        asked = query.link(k=None, offset=None, explain=None).removeprefix("./").removeprefix("?")
+        card = replace(card, map=f"maps?{asked}&{urlencode({'show': hit.item_id, 'v': snapshot.number})}")
     return replace(card, why=why, link=link, rank=hit.rank, score=shown_score(hit.score), fit=fit, copies=hit.copies)
 
 

@@ -27,10 +27,10 @@ from ..api.request_bodies import read_form
 from ..callers import LINKED
 from ..engine import Service
 from ..errors import RefusedError
-from ..image_cache import QueryImage
+from ..image_cache import QueryImage, shaded_jpeg
 from ..snapshot import Snapshot
 from .cards import Chip, Section, Subject, View, chips, columns_of, entry_card, hit_section, sample_section
-from .page_query import MOST_K, NEWEST, PagePart, PageQuery, added, page_query, view_of
+from .page_query import MOST_K, NEWEST, WORDS, PagePart, PageQuery, added, page_query, view_of
 
 _KINDS = {
     "page.css": "text/css; charset=utf-8",
@@ -109,6 +109,10 @@ def page_routes(service: Service) -> APIRouter:
             raise RefusedError(404, _GONE)
         return image_answer(request, image.thumbnail, lasting=True)
 
+    @router.get("/maps")
+    async def relevance_map(request: Request, show: str, v: int | None = None) -> Response:
+        return await _relevance_map(service, request, show, v)
+
     router.include_router(asset_routes())
     return router
 
@@ -144,6 +148,20 @@ async def _page(service: Service, request: Request) -> Response:
             status, message, _ = status_of(error)
         view = replace(view, seconds=time.perf_counter() - started)
         return _rendered(service, snapshot, query, view, status, message)
+
+
+async def _relevance_map(service: Service, request: Request, item_id: str, version: int | None) -> Response:
+    """Return an image shaded by how near its parts are to what the address searches with."""
+    given = {name: value for name, value in request.query_params.items() if name not in ("show", "v")}
+    with service.live.acquire() as snapshot:
+        query = page_query(given, request.query_params.getlist("part"))
+        if query.kind == "nothing":
+            raise RefusedError(400, "there is nothing to compare the image with; give words by q")
+        resolved, _ = await _resolve(service, snapshot, query)
+        image = await service.engine.run("thumbnail", service.thumbnails.image_of, snapshot, item_id, "large")
+        relevance = await service.engine.relevance_map(snapshot, image, resolved.vector)
+        jpeg = await service.engine.run("thumbnail", shaded_jpeg, image, relevance)
+        return image_answer(request, jpeg, lasting=version == snapshot.number)
 
 
 async def _remember(service: Service, request: Request) -> Response:
@@ -241,6 +259,8 @@ async def _section(
     options = {**query.options, "into": into, "k": min(query.k, limit)}
     if into != (query.into or snapshot.collections[0]):
         options.pop("sort", None)  # what is shown beside has other columns
+    if not query.has_words or not snapshot.has_words:
+        options.pop("hybrid", None)  # the switch stays on for the next search that has words
     request = SearchRequest(**options)
     if query.offset + request.k > service.settings.max_k:
         most = service.settings.max_k
@@ -285,6 +305,7 @@ def _rendered(
     into = query.into if query.into in snapshot.collections else snapshot.collections[0]
     dated = snapshot.is_dated(into)
     nonce = secrets.token_urlsafe(12)
+    offers = {NEWEST: dated, WORDS: snapshot.has_words}
     context: dict[str, Any] = {
         "name": service.live.name,
         "version": snapshot.number,
@@ -296,7 +317,7 @@ def _rendered(
         "collections": snapshot.collections,
         "counts": {name: snapshot.count(name) for name in snapshot.collections},
         "columns": {name: columns_of(snapshot, name) for name in snapshot.collections},
-        "switches": [one for one in query.switches if one[1] != NEWEST or one[3] or dated],
+        "switches": [one for one in query.switches if one[3] or offers.get(one[1], True)],
         "dated": dated,
         "can_encode": snapshot.encoding.state in ("loading", "ready"),
     }

@@ -21,10 +21,12 @@ MOST_K = 384
 _NAMES = ("q", "item", "of", "image")
 _LONGEST_NAME = 100
 NEWEST = "Newest first"
+WORDS = "Words count too"
 # Options that are switched on and off beside the search box, with the value that on stands for.
 SWITCHES: Mapping[str, tuple[str, Any]] = {
     "diversity": ("Varied results", 0.4),
     "collapse": ("Without copies", True),
+    "hybrid": (WORDS, True),
     "explain": ("Say why", True),
     "sort": (NEWEST, "-taken_at"),
 }
@@ -120,6 +122,11 @@ class PageQuery:
         if self.q:
             return "text"
         return "item" if self.item else "image" if self.image else "nothing"
+
+    @property
+    def has_words(self) -> bool:
+        """Whether words are among what is searched with, as wanted ones."""
+        return bool(self.q) or any(part.kind == "text" and part.weight > 0 for part in self.parts)
 
     @property
     def into(self) -> Collection | None:
