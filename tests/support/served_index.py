@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 import time
@@ -86,9 +87,14 @@ class SlowEncoder(ColourEncoder):
         return super().encode_texts(texts)
 
 
-def colour_index(folder: Path, count: int = 40) -> Path:
-    """Build an index of painted pictures with captions, and return its path; again for a further version."""
-    paint_folder(folder / "photos", count)
+def colour_index(folder: Path, count: int = 40, *, copied: bool = False) -> Path:
+    """Build an index of painted pictures with captions, and return its path; again for a further version.
+
+    With `copied` the second red one is a copy of the first.
+    """
+    red = paint_folder(folder / "photos", count) / "red"
+    if copied:
+        shutil.copyfile(red / "0000.png", red / "0008.png")
     build_index(
         folder / "photos", folder / "photos.index", encoder=ColourEncoder(), update=(folder / "photos.index").exists()
     )

@@ -22,7 +22,7 @@ from searcher import Searcher
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the pictures and the index lie: no answer may name it."""
     folder = tmp_path_factory.mktemp("served")
-    colour_index(folder)
+    colour_index(folder, copied=True)
     return folder
 
 
