@@ -18,6 +18,7 @@ from PIL import Image
 from ..errors import SearchError
 from ..hits import Hit, Hits, about, cut, plain, shown_score
 from ..relevance_map import shaded
+from .photo_facts import photo_facts
 from .thumbnails import Thumbnail, hit_thumbnail, thumbnail
 
 Map = NDArray[np.float32]
@@ -83,7 +84,9 @@ def _section(hits: Hits, root: Path | None, maps: Sequence[Map | None]) -> dict[
 
 
 def _card(hit: Hit, image: bool, root: Path | None, relevance: Map | None) -> dict[str, Any]:
-    facts = [(name, str(plain(value))) for name, value in hit.metadata.items() if value is not None]
+    known, said = photo_facts(hit.metadata)
+    rest = ((name, value) for name, value in hit.metadata.items() if name not in said and value is not None)
+    facts = [*((fact.name, fact.value) for fact in known), *((name, str(plain(value))) for name, value in rest)]
     thumb = hit_thumbnail(hit, root, _BOX) if image else None
     where = None if relevance is None or thumb is None or thumb.image is None else shaded(thumb.image, relevance)
     why = None if hit.explanation is None else hit.explanation.caption

@@ -275,6 +275,13 @@ def test_the_best_of_each_are_the_best_of_all(answers: list[list[float]], k: int
         assert (row, hit.metadata["index"]) == (8 * int(part) + int(number), f"index {part}")
 
 
+def test_the_best_of_all_are_sorted_together() -> None:
+    every = [some_hits(0, [0.9, 0.1, 0.5]), some_hits(1, [0.2, 0.8])]
+    merged = merge(every, SearchRequest(k=4, sort="-item_id"), ["a", "b"], [0, 8])
+    assert [(hit.item_id, hit.rank) for hit in merged] == [("1-1", 2), ("1-0", 4), ("0-2", 3), ("0-0", 1)]
+    assert merged.row_ids.tolist() == [9, 8, 2, 0]
+
+
 RUN = "from twinlens.console import run; from twinlens.commands.serve_ray import serve_ray; run(serve_ray)"
 
 

@@ -13,7 +13,7 @@ from served_index import Served, serving
 from stamped import exif, saved, xmp
 
 from indexer import build_index
-from searcher.server.page.photo_facts import Fact, photo_facts
+from searcher.render.photo_facts import Fact, photo_facts
 
 DAYS = {"a": datetime(2024, 6, 15, 14, 30), "b": datetime(2023, 1, 2, 3, 4), "c": datetime(2025, 7, 8, 9, 10)}
 

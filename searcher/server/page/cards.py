@@ -13,9 +13,9 @@ from storage.schema import Collection
 
 from ...errors import ItemNotFoundError
 from ...hits import Hit, Hits, about, plain, shown_score
+from ...render.photo_facts import Fact, photo_facts
 from ..snapshot import DULL_COLUMNS, HIDDEN_COLUMNS, Snapshot
 from .page_query import PagePart, PageQuery
-from .photo_facts import Fact, photo_facts
 
 # A banner or a tower may not take a row for itself; inside its frame it keeps its shape.
 _NARROWEST, _WIDEST = 0.5, 2.6
