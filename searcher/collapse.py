@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.duplicates.grades import RESAVED, CopyRule, copy_rule, same_shape
+from storage.duplicates.grades import RESAVED, CopyRule, Sizes, copy_rule
 from storage.duplicates.near_hashes import Hashes, bits_apart, unsigned
 from storage.exact_search import to_float32
 from storage.schema import Collection, EncoderInfo
 
 # Captions encoded by `lite`: a missing full stop leaves 0.997 (0.988 at the worst of a hundred), and 1.3 % of captions
 # have another photograph's at 0.98, which differs by a word.
-_TEXTS = CopyRule(sure_bits=-1, bits=-1, cosine=1.0, scene_bits=-1, scene_cosine=1.0, alone=0.98)
+_TEXTS = CopyRule(sure_bits=-1, same_size_bits=-1, bits=-1, cosine=1.0, scene_bits=-1, scene_cosine=1.0, alone=0.98)
 # The same bytes have the same vector, but for the rounding of batches.
 _SAME = 0.999
 MOST_COLLAPSED = 2_000
@@ -71,7 +71,8 @@ class _Known:
     """What is known of some of `count` items: content, hash and shape."""
 
     def __init__(self, positions: NDArray[np.int64], facts: Sequence[Mapping[str, Any]], count: int) -> None:
-        self._contents, self._shapes = -1 - np.arange(count), np.full(count, np.nan)
+        self._contents = -1 - np.arange(count)
+        self._sizes = Sizes(widths=np.full(count, np.nan), heights=np.full(count, np.nan))
         self._hashes: Hashes = np.zeros(count, dtype=np.uint64)
         self._hashed = np.zeros(count, dtype=np.bool_)
         numbers: dict[str, int] = {}
@@ -79,7 +80,7 @@ class _Known:
             if fact["sha256"] is not None:
                 self._contents[position] = numbers.setdefault(fact["sha256"], len(numbers))
             if fact.get("width") and fact.get("height"):
-                self._shapes[position] = fact["width"] / fact["height"]
+                self._sizes.widths[position], self._sizes.heights[position] = fact["width"], fact["height"]
             if fact.get("perceptual_hash") is not None:
                 self._hashes[position] = unsigned(np.array([fact["perceptual_hash"]]))[0]
                 self._hashed[position] = True
@@ -88,11 +89,11 @@ class _Known:
         self, one: int, late: NDArray[np.int64], cosines: NDArray[np.float32], rule: CopyRule
     ) -> NDArray[np.bool_]:
         """Return which of the items at `late` are copies of the one at `one`, (m,)."""
-        shapes = same_shape(self._shapes[late], self._shapes[[one]])
+        shape = self._sizes.take(late).beside(self._sizes.take(np.full(len(late), one)))
         both = self._hashed[late] & self._hashed[one]
         apart = np.where(both, bits_apart(self._hashes[late], self._hashes[[one]]), np.uint8(64))
         same = self._contents[late] == self._contents[one]
-        copied: NDArray[np.bool_] = rule.grades(apart, cosines, shapes, same) <= RESAVED
+        copied: NDArray[np.bool_] = rule.grades(apart, cosines, shape, same) <= RESAVED
         if rule.alone is not None:
-            copied |= ~both & shapes & (cosines >= rule.alone)
+            copied |= ~both & shape.same_shape & (cosines >= rule.alone)
         return copied

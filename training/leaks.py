@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from storage.duplicates.grades import RESAVED, CopyRule
+from storage.duplicates.grades import RESAVED, CopyRule, SameShape
 from storage.duplicates.near_hashes import bits_apart, near_between, unsigned
 from storage.duplicates.texts import repeated
 
@@ -100,8 +100,8 @@ def leaked(rule: CopyRule, train: Items, val: Items, embed: tuple[Embed, Embed])
     if not len(i):
         return same
     cosines = np.vecdot(_of_pairs(embed[1], val_rows[i]), _of_pairs(embed[0], train_rows[j]))
-    apart, every = bits_apart(val_hashes[i], train_hashes[j]), np.ones(len(i), dtype=np.bool_)
-    copied = rule.grades(apart, cosines, every, ~every) <= RESAVED
+    apart, unknown = bits_apart(val_hashes[i], train_hashes[j]), SameShape.unknown(len(i))
+    copied = rule.grades(apart, cosines, unknown, np.zeros(len(i), dtype=np.bool_)) <= RESAVED
     return np.union1d(same, val_rows[i[copied]])
 
 

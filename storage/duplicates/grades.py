@@ -29,7 +29,10 @@ class CopyRule:
 
     Attributes:
         sure_bits: Bits up to which hashes alone tell a copy; -1 where vectors must agree in any case.
-        bits: Bits in which the hashes of an image and of its copy, saved again or resized, differ at most.
+        same_size_bits: Bits in which the hashes of an image and of its copy of the same width and height differ at
+            most. Saving again changes few; different screenshots, or pages of text, have one size and lie closer than
+            photographs do.
+        bits: Bits for a copy that was resized.
         cosine: What vectors must have at least for a copy.
         scene_bits: Bits for a crop, a mirrored image, one with a watermark, a picture taken a moment later.
         scene_cosine: Cosine for these.
@@ -37,6 +40,7 @@ class CopyRule:
     """
 
     sure_bits: int
+    same_size_bits: int
     bits: int
     cosine: float
     scene_bits: int
@@ -48,34 +52,32 @@ class CopyRule:
         return self.scene_bits if loosest == SIMILAR else self.bits
 
     def grades(
-        self,
-        apart: NDArray[np.uint8],
-        cosines: NDArray[np.float32],
-        same_shape: NDArray[np.bool_],
-        same_content: NDArray[np.bool_],
+        self, apart: NDArray[np.uint8], cosines: NDArray[np.float32], shape: SameShape, same_content: NDArray[np.bool_]
     ) -> NDArray[np.uint8]:
         """Return the grade of each of n pairs, (n,) uint8: EXACT, RESAVED, SIMILAR or UNLIKE.
 
         Args:
             apart: (n,) bits in which the hashes differ.
             cosines: (n,) cosines of the vectors.
-            same_shape: (n,) whether the shapes agree, which those of copies do.
+            shape: Whether shapes and sizes agree.
             same_content: (n,) whether the bytes are the same.
         """
-        copies = (apart <= self.sure_bits) | ((apart <= self.bits) & (cosines >= self.cosine))
+        near = apart <= np.where(shape.same_size, self.same_size_bits, self.bits)
+        copies = near & shape.same_shape & ((apart <= self.sure_bits) | (cosines >= self.cosine))
         scenes = (apart <= self.scene_bits) & (cosines >= self.scene_cosine)
         grades = np.full(len(apart), UNLIKE, dtype=np.uint8)
-        grades[copies | scenes] = SIMILAR
-        grades[copies & same_shape] = RESAVED
+        reshaped = (apart <= self.bits) & ((apart <= self.sure_bits) | (cosines >= self.cosine))
+        grades[scenes | reshaped] = SIMILAR
+        grades[copies] = RESAVED
         grades[same_content] = EXACT
         return grades
 
 
 # CLIP ViT-B/32: of 600 different photographs 0.3 % have another one at 0.97, 1.2 % at 0.95.
-_TELLING = CopyRule(sure_bits=-1, bits=8, cosine=0.8, scene_bits=16, scene_cosine=0.9, alone=0.97)
+_TELLING = CopyRule(sure_bits=-1, same_size_bits=4, bits=8, cosine=0.8, scene_bits=16, scene_cosine=0.9, alone=0.97)
 # The images of `lite` are mixtures of class names: two different swings have 0.9999, and a photograph resized to 0.3
 # has 0.68 (median) to itself, so that the hash decides, and the vector where the hash is in doubt.
-_BLIND = CopyRule(sure_bits=4, bits=8, cosine=0.0, scene_bits=12, scene_cosine=0.7, alone=None)
+_BLIND = CopyRule(sure_bits=4, same_size_bits=4, bits=8, cosine=0.0, scene_bits=12, scene_cosine=0.7, alone=None)
 
 
 def copy_rule(encoder: EncoderInfo | None) -> CopyRule:
@@ -84,15 +86,39 @@ def copy_rule(encoder: EncoderInfo | None) -> CopyRule:
     return _BLIND if blind else _TELLING
 
 
-def shapes(widths: NDArray[np.float64], heights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return width over height, NaN where one of them is not known or is 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratios: NDArray[np.float64] = np.where((widths > 0) & (heights > 0), widths / heights, np.nan)
-    return ratios
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sizes:
+    """Width and height of n images, NaN where they are not known."""
+
+    widths: NDArray[np.float64]
+    heights: NDArray[np.float64]
+
+    def take(self, rows: NDArray[np.int64]) -> Sizes:
+        """Return those of some images."""
+        return Sizes(widths=self.widths[rows], heights=self.heights[rows])
+
+    def beside(self, other: Sizes) -> SameShape:
+        """Return whether they agree with those of other images, element by element."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            apart = np.abs(self.widths * other.heights / (self.heights * other.widths) - 1)
+        return SameShape(
+            same_shape=~(apart > SHAPE), same_size=(self.widths == other.widths) & (self.heights == other.heights)
+        )
 
 
-def same_shape(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Return whether shapes agree, element by element; what is not known agrees with everything."""
-    with np.errstate(invalid="ignore"):
-        other: NDArray[np.bool_] = np.abs(left / right - 1) > SHAPE
-    return ~other
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SameShape:
+    """How n pairs of images agree.
+
+    Attributes:
+        same_shape: (n,) whether width over height is nearly the same, or not known.
+        same_size: (n,) whether width and height are known and the same.
+    """
+
+    same_shape: NDArray[np.bool_]
+    same_size: NDArray[np.bool_]
+
+    @classmethod
+    def unknown(cls, count: int) -> SameShape:
+        """Return what holds of images of which no size is known."""
+        return cls(same_shape=np.ones(count, dtype=np.bool_), same_size=np.zeros(count, dtype=np.bool_))

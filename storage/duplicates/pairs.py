@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..exact_search import to_float32
 from ..version import IndexVersion
-from .grades import EXACT, RESAVED, SIMILAR, CopyRule, copy_rule, same_shape, shapes
+from .grades import EXACT, RESAVED, SIMILAR, CopyRule, Sizes, copy_rule
 from .near_hashes import Hashes, bits_apart, mirrored, near_between, near_pairs, unsigned
 
 Rows = NDArray[np.int64]
@@ -36,14 +36,14 @@ class ImageFacts:
         contents: (n,) a number for the content, equal for equal bytes.
         hashes: (n,) perceptual hashes; 0 where there is none.
         hashed: (n,) whether there is one.
-        shapes: (n,) width over height, or NaN.
+        sizes: Widths and heights.
         order: (n,) rows from the best: most pixels, then most bytes, then the oldest file, then the first row.
     """
 
     contents: Rows
     hashes: Hashes
     hashed: NDArray[np.bool_]
-    shapes: NDArray[np.float64]
+    sizes: Sizes
     order: Rows
 
     @classmethod
@@ -64,7 +64,7 @@ class ImageFacts:
             contents=_numbered(table.column("sha256")),
             hashes=unsigned(np.asarray(pc.fill_null(column, 0))),
             hashed=np.asarray(pc.is_valid(column)),
-            shapes=shapes(widths, heights),
+            sizes=Sizes(widths=widths, heights=heights),
             order=np.lexsort(keys),
         )
 
@@ -123,8 +123,8 @@ def copies_between(version: IndexVersion, facts: ImageFacts, left: Rows, right: 
     i, j = near_between(facts.hashes[sides[0]], facts.hashes[sides[1]], rule.bits)
     one, other = sides[0][i], sides[1][j]
     apart = bits_apart(facts.hashes[one], facts.hashes[other])
-    same = same_shape(facts.shapes[one], facts.shapes[other])
-    grades = rule.grades(apart, cosines_between(version, one, other), same, np.zeros(len(one), dtype=np.bool_))
+    shape = facts.sizes.take(one).beside(facts.sizes.take(other))
+    grades = rule.grades(apart, cosines_between(version, one, other), shape, np.zeros(len(one), dtype=np.bool_))
     copied = grades <= RESAVED
     i, j = equal_between(facts.contents[left], facts.contents[right])
     return np.concatenate([left[i], one[copied]]), np.concatenate([right[j], other[copied]])
@@ -241,8 +241,10 @@ class _Comparison:
     def _graded(self, i: Rows, j: Rows, apart: NDArray[np.uint8], *, turned: bool = False) -> AlikePairs:
         better, other = self.rows[i], self.rows[j]
         cosines = cosines_between(self.version, better, other)
-        same = same_shape(self.facts.shapes[better], self.facts.shapes[other])
-        grades = self.rule.grades(apart, cosines, same & (not turned), np.zeros(len(i), dtype=np.bool_))
+        shape = self.facts.sizes.take(better).beside(self.facts.sizes.take(other))
+        grades = self.rule.grades(apart, cosines, shape, np.zeros(len(i), dtype=np.bool_))
+        if turned:
+            grades = np.maximum(grades, SIMILAR)
         kept = grades <= self.loosest
         return AlikePairs(
             better=better[kept], other=other[kept], grades=grades[kept], apart=apart[kept], cosines=cosines[kept]

@@ -18,7 +18,7 @@ from twinlens.commands.search import search
 
 def by_vector(cosine: float) -> CopyRule:
     """Vectors alone, as of images without a hash."""
-    return CopyRule(sure_bits=-1, bits=-1, cosine=1.0, scene_bits=-1, scene_cosine=1.0, alone=cosine)
+    return CopyRule(sure_bits=-1, same_size_bits=-1, bits=-1, cosine=1.0, scene_bits=-1, scene_cosine=1.0, alone=cosine)
 
 
 def one_by_one(cosines: np.ndarray, near: float, facts: list[dict[str, Any]]) -> list[int]:
@@ -61,7 +61,10 @@ def test_hash_and_vector_tell_copies_as_the_encoder_allows() -> None:
     """A copy 3 bits away, another image 30 bits away with the same vector, and one 7 bits away with another vector."""
     vectors = np.array([[1, 0], [0.9, 0.44], [1, 0], [0.5, -0.87]], dtype=np.float16)
     hashes = [0, 0b111, 2**30 - 1, 0b1111111]
-    facts = [{"sha256": str(row), "width": 4, "height": 3, "perceptual_hash": one} for row, one in enumerate(hashes)]
+    facts = [
+        {"sha256": str(row), "width": 40 + 4 * row, "height": 30 + 3 * row, "perceptual_hash": one}
+        for row, one in enumerate(hashes)
+    ]
     specs = ("ViT-B-32/laion2b_s34b_b79k", "lite")
     rules = [rule_of("images", EncoderInfo(spec=spec, dim=2, fingerprint=None)) for spec in specs]
     found = [first_copies(vectors, rule, lambda at: [facts[one] for one in at]).tolist() for rule in rules]

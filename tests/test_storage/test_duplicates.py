@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storage.duplicates.grades import EXACT, RESAVED, SIMILAR, UNLIKE, copy_rule
+from storage.duplicates.grades import EXACT, RESAVED, SIMILAR, UNLIKE, Sizes, copy_rule
 from storage.duplicates.groups import grouped
 from storage.duplicates.near_hashes import bits_apart, cheapest, mirrored, near_between, near_pairs
 from storage.duplicates.pairs import AlikePairs, ImageFacts, candidates
@@ -74,33 +74,49 @@ def test_twice_mirrored_is_as_before() -> None:
     assert mirrored(mirrored(hashes)).tolist() == hashes.tolist()
 
 
+SAME, HALF, CUT = (400, 300), (200, 150), (400, 250)
+
+
 @pytest.mark.parametrize(
-    ("spec", "apart", "cosine", "shape", "grade"),
+    ("spec", "apart", "cosine", "size", "grade"),
     [
-        ("ViT-B-32/openai", 3, 0.95, True, RESAVED),
-        ("ViT-B-32/openai", 3, 0.95, False, SIMILAR),
-        ("ViT-B-32/openai", 3, 0.5, True, UNLIKE),
-        ("ViT-B-32/openai", 12, 0.95, True, SIMILAR),
-        ("ViT-B-32/openai", 12, 0.85, True, UNLIKE),
-        ("ViT-B-32/openai", 20, 1.0, True, UNLIKE),
-        ("lite", 3, -0.2, True, RESAVED),
-        ("lite", 7, 0.5, True, RESAVED),
-        ("lite", 7, -0.2, True, UNLIKE),
-        ("lite", 11, 0.8, True, SIMILAR),
+        ("ViT-B-32/openai", 3, 0.95, SAME, RESAVED),
+        ("ViT-B-32/openai", 3, 0.95, CUT, SIMILAR),
+        ("ViT-B-32/openai", 3, 0.5, SAME, UNLIKE),
+        ("ViT-B-32/openai", 7, 0.85, HALF, RESAVED),
+        ("ViT-B-32/openai", 7, 0.85, SAME, SIMILAR),
+        ("ViT-B-32/openai", 12, 0.95, HALF, SIMILAR),
+        ("ViT-B-32/openai", 12, 0.85, HALF, UNLIKE),
+        ("ViT-B-32/openai", 20, 1.0, SAME, UNLIKE),
+        ("lite", 3, -0.2, SAME, RESAVED),
+        ("lite", 7, 0.5, HALF, RESAVED),
+        ("lite", 7, -0.2, HALF, UNLIKE),
+        ("lite", 11, 0.8, SAME, SIMILAR),
     ],
 )
-def test_hash_and_vector_must_agree(spec: str, apart: int, cosine: float, shape: bool, grade: int) -> None:
+def test_hash_vector_and_size_must_agree(
+    spec: str, apart: int, cosine: float, size: tuple[int, int], grade: int
+) -> None:
     rule = copy_rule(EncoderInfo(spec=spec, dim=2, fingerprint=None))
-    known = (np.array([apart], np.uint8), np.array([cosine], np.float32), np.array([shape]))
+    shape = sizes(SAME).beside(sizes(size))
+    known = (np.array([apart], np.uint8), np.array([cosine], np.float32), shape)
     assert rule.grades(*known, np.array([False])).tolist() == [grade]
     assert rule.grades(*known, np.array([True])).tolist() == [EXACT]
 
 
+def sizes(*each: tuple[float, float]) -> Sizes:
+    return Sizes(widths=np.array([size[0] for size in each]), heights=np.array([size[1] for size in each]))
+
+
+def test_sizes_that_are_not_known_agree_in_shape_alone() -> None:
+    shape = sizes((400, 300), (np.nan, np.nan)).beside(sizes((np.nan, 300), (np.nan, np.nan)))
+    assert (shape.same_shape.tolist(), shape.same_size.tolist()) == ([True, True], [False, False])
+
+
 def facts_of(rows: int) -> ImageFacts:
-    plain = np.arange(rows)
-    return ImageFacts(
-        contents=plain, hashes=plain.astype(np.uint64), hashed=plain >= 0, shapes=np.ones(rows), order=plain[::-1]
-    )
+    plain, side = np.arange(rows), np.ones(rows)
+    known = Sizes(widths=side, heights=side)
+    return ImageFacts(contents=plain, hashes=plain.astype(np.uint64), hashed=plain >= 0, sizes=known, order=plain[::-1])
 
 
 def test_a_chain_makes_no_group_of_unlike_images() -> None:
