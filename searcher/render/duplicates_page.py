@@ -53,6 +53,8 @@ def _card(number: int, item: DuplicateItem, root: Path | None) -> dict[str, Any]
         "rank": "best" if item.grade is None else number,
         "item_id": item.item_id,
         "score": item.grade or "",
+        "why": None,
+        "where": None,
         "caption": item.about(),
         "alt": item.item_id,
         "facts": [(name, str(value)) for name, value in facts if value is not None],

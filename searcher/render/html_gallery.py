@@ -99,7 +99,7 @@ def _card(hit: Hit, image: bool, root: Path | None, relevance: Map | None) -> di
         "caption": hit.caption,
         "alt": hit.caption or hit.item_id,
         "facts": ([("uri", hit.uri)] if hit.uri else []) + facts,
-        **(as_source(hit_thumbnail(hit, root, _BOX)) if image else {}),
+        **({} if thumb is None else as_source(thumb)),
     }
 
 
