@@ -49,8 +49,13 @@ class Film:
         Raises:
             ImageError: It cannot be opened, holds no film, or its frames are too large.
         """
-        self._max_pixels = max_pixels
-        self._file = Path(path).open("rb")  # noqa: SIM115 - stays open
+        self._path, self._max_pixels = path, max_pixels
+        self._seeks = True
+        self._scan: Iterator[dict[str, Any]] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._file = Path(self._path).open("rb")  # noqa: SIM115 - stays open
         # A file that is read by us, so that FFmpeg opens nothing by a name.
         self._container: Any = av.open(self._file, options={"format_whitelist": CONTAINERS}, metadata_errors="replace")
         pictures = av.stream.Disposition.attached_pic
@@ -64,11 +69,14 @@ class Film:
         self._stream.thread_type, self._stream.codec_context.thread_count = "AUTO", _THREADS
         self._base = float(self._stream.time_base or 1)
         self._start = self._stream.start_time or 0
-        self._frames: Iterator[Any] | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        """Decode from where the file stands."""
         self._shown: Any = None
         self._next: Any = None
         self._broken = False
-        self._scan: Iterator[dict[str, Any]] | None = None
+        self._frames = self._decoded()
 
     def close(self) -> None:
         """Close the file."""
@@ -111,11 +119,13 @@ class Film:
             ImageError: It cannot be decoded.
         """
         target = self._start + math.floor((seconds + _ROUNDING) / self._base)
-        if self._frames is None or self._is_ahead(target):
+        if self._is_ahead(target):
             self._seek(target)
         self._decode_to(target)
-        if self._shown is None and self._next is not None and target > self._start:
-            self._seek(self._start)  # sought too far
+        if self._shown is None and target > self._start and self._seeks:
+            # Some containers find what comes after it, or nothing: such a film is read from its start on.
+            self._seeks = False
+            self._seek(target)
             self._decode_to(target)
         shown = self._shown or self._next
         if shown is None or self._broken:
@@ -123,28 +133,29 @@ class Film:
         return shown
 
     def _is_ahead(self, target: int) -> bool:
-        """Whether it is quicker to seek than to decode on to a frame."""
-        if self._shown is None:
-            return True
-        here = _stamp(self._shown)
+        """Whether it is quicker to seek than to decode on to a frame, or there is no other way."""
+        here = self._start if self._shown is None else _stamp(self._shown)
         if target < here:
             return True
+        if not self._seeks:
+            return False
         entries = self._stream.index_entries
         place = entries.search_timestamp(target, backward=True) if len(entries) else -1
         if place >= 0:
             nearest: int = entries[place].timestamp
-            return nearest > _stamp(self._next or self._shown)
+            return nearest > (here if self._next is None else _stamp(self._next))
         return (target - here) * self._base > _SKIP_SECONDS
 
     def _seek(self, target: int) -> None:
-        self._shown = self._next = None
-        self._broken = False
+        if not self._seeks:
+            self.close()
+            self._open()
+            return
         with contextlib.suppress(av.FFmpegError):  # what cannot be sought is read from where it stands
             self._container.seek(target, stream=self._stream, backward=True)
-        self._frames = self._decoded()
+        self._begin()
 
     def _decode_to(self, target: int) -> None:
-        assert self._frames is not None
         while self._next is None or _stamp(self._next) <= target:
             if self._next is not None:
                 self._shown, self._next, self._broken = self._next, None, False
@@ -176,7 +187,6 @@ class Film:
     def scan(self) -> dict[str, Any]:
         """Go on looking for scenes for some seconds: the times that were found, and whether that was all."""
         if self._scan is None:
-            self._seek(self._start)
             self._scan = self._steps()
         return next(self._scan)
 
@@ -282,7 +292,9 @@ def main() -> None:
     """Answer requests on standard input."""
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     answers = own_output()
-    av.logging.set_level(av.logging.PANIC)
+    # FFmpeg's words go nowhere. With any level its threads would wait for Python's lock to say them, for ever where
+    # Python waits for those threads meanwhile.
+    av.logging.set_level(None)
     most, kept = data_bytes() + _MOST_BYTES, _Answers()
     resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
 

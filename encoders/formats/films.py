@@ -36,7 +36,7 @@ _STEP = re.compile(r"(\d+(?:\.\d+)?)s")
 _MARK = re.compile(r"(?P<film>.+)#t=(?P<seconds>\d+(?:\.\d+)?)", re.DOTALL)
 # Seconds of one core: for reading through a file, for one look for scenes, and how often that of an image for a frame.
 _READ, _LOOK, _FRAME = 600.0, 90.0, 15.0
-_WAITS, _STRIKES = 10.0, 3
+_WAITS, _STRIKES = 4.0, 3
 _CACHE = "films"
 _ROUNDING = 0.0005
 # A film that is cut short says in its head how long it was.

@@ -99,7 +99,7 @@ def film(
         stream = container.add_stream("libx264", rate=fps)
         stream.width, stream.height = shown[0][1].size
         stream.pix_fmt, stream.time_base, stream.codec_context.time_base = "yuv420p", base, base
-        stream.options = {"g": str(keys), "preset": "ultrafast", "sc_threshold": "0"}
+        stream.options = {"g": str(keys), "preset": "ultrafast", "bf": "2", "sc_threshold": "0"}
         if turn:
             stream.set_display_rotation(turn)
         for time in times:

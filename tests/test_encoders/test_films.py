@@ -71,6 +71,15 @@ def test_a_frame_is_the_same_in_whatever_order_frames_are_asked_for(path: Path) 
     assert colour_at(path, 99) == 3
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".avi", ".mts", ".mov"])
+def test_frames_are_found_in_every_container(folder: Path, suffix: str) -> None:
+    path = film(folder / f"found{suffix}", SCENES, seconds=12)
+    assert plan_frames(path, "4s", MOST).times == (0, 4, 8)
+    # Far apart, back and forth: some containers find no frame by its time.
+    for seconds in (11.5, 0, 8, 3.5, 7.5, 1):
+        assert colour_at(path, seconds) == max(n for n in range(4) if STARTS[n] <= seconds), seconds
+
+
 def test_frames_of_varying_length_stand_once_and_at_their_time(folder: Path) -> None:
     path = film(folder / "slides.mkv", [(0, shown(0)), (7.3, shown(1)), (41.5, shown(2))], seconds=60, variable=True)
     assert plan_frames(path, "2s", MOST).times == (0, 8, 42, 60)
