@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from encoders import DecodeLimits, decode_image
 from encoders.errors import ImageError
 from encoders.formats.films import film_of
 from encoders.images import DecodedImage
+from encoders.remembered import FileState
 from storage.lru import Lru
 
 from ..relevance_map import shaded
@@ -42,12 +43,19 @@ class Jpeg:
     etag: str
 
 
+class _Film(NamedTuple):
+    """A film that may be shown as long as its file stays as it is."""
+
+    film: Path
+    state: FileState
+
+
 class Thumbnails:
     """Makes thumbnails, and keeps the last ones: 64 MiB of them. Safe from many threads."""
 
     def __init__(self, limits: DecodeLimits) -> None:
         self._limits = limits
-        self._films: dict[tuple[int, int], Path] = {}
+        self._films: dict[tuple[int, int], _Film] = {}
         self._made: Lru[tuple[int, int, Size], Jpeg] = Lru(_KEPT_BYTES, lambda jpeg: len(jpeg.data))
 
     def known(self, snapshot: Snapshot, item_id: str, size: Size) -> Jpeg | None:
@@ -78,20 +86,22 @@ class Thumbnails:
             RefusedError: 404, it is none, or the film is not the one that was indexed.
         """
         _, row = snapshot.find(item_id, "images")
-        if (snapshot.number, row) in self._films:
-            return self._films[snapshot.number, row]
+        known = self._films.get((snapshot.number, row))
+        if known is not None and FileState.of(known.film) == known.state:
+            return known.film
         (entry,) = snapshot.entries("images", [row])
         source = snapshot.image_source(row, entry["uri"])
         film = film_of(str(source)) if isinstance(source, Path) and not source.exists() else None
         name = f"the film of {item_id[:200]!r} cannot be shown"
         if source is None or film is None:
             raise RefusedError(404, f"{name}: that image is no frame of a film")
+        state = FileState.of(Path(film[0]))
         if not snapshot.may_show(row, entry["uri"]):
             self._check_same(self._decoded(source, "small", name, 404), entry, name)
         if len(self._films) >= _KEPT_FILMS:
             self._films.clear()
-        self._films[snapshot.number, row] = Path(film[0])
-        return self._films[snapshot.number, row]
+        self._films[snapshot.number, row] = _Film(Path(film[0]), state)
+        return Path(film[0])
 
     def of_query(self, data: bytes) -> Jpeg:
         """Return the thumbnail of a query image.
