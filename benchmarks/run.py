@@ -27,6 +27,7 @@ COMMANDS = (
     ("hybrid",),
     ("relevance_map",),
     ("duplicates",),
+    ("photo_columns",),
     ("text_query",),
     ("kill_resume",),
     ("text_to_text",),

@@ -42,6 +42,8 @@ def file_facts(info: Mapping[Any, Any], data: bytes = b"") -> dict[str, Any]:
     block = _bytes(resources.get(_PHOTOSHOP_IPTC)) if isinstance(resources, dict) else b""
     exif, iptc = _read(exif_facts, fields), _read(iptc_facts, block or _bytes(fields.get("iptc")))
     xmp = _read(xmp_facts, _read(xmp_properties, packet))
+    if not xmp and not iptc:
+        return exif
     by_camera: dict[str, Any] = {}
     for facts in (exif, xmp, iptc):
         taken = {name for group in _TOGETHER if group[0] in by_camera for name in group}
