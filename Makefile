@@ -44,7 +44,7 @@ bench-gpu: $(READY)  ## Measure what a GPU adds: encoding, training of the index
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,openvino,plot,demo,server,ray,lance,milvus,photos,qdrant,test,video]"
+	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,openvino,watch,plot,demo,server,ray,lance,milvus,photos,qdrant,test,video]"
 	touch $@
 
 $(LOWEST)/ready: pyproject.toml

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -18,7 +19,11 @@ from indexer.corpus.item import LAYOUTS, printable, registered_layouts
 from indexer.corpus.remote.url import is_remote
 from storage.schema import ANN_KINDS
 
-from ..console import F, emit, output_option, run
+from ..console import F, emit, emit_line, output_option, run
+
+if TYPE_CHECKING:
+    from indexer.progress import Progress
+    from indexer.report import BuildReport
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -136,6 +141,11 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 )
 @click.option("--update", is_flag=True, help="Encode only what was added or changed, drop what is gone.")
 @click.option(
+    "--watch",
+    is_flag=True,
+    help="With --update: stay, and publish a version whenever CORPUS has changed and settled, until Ctrl-C.",
+)
+@click.option(
     "--allow-shrink",
     is_flag=True,
     help="Publish although no image could be read, or more than half of what INDEX holds would go.",
@@ -202,7 +212,7 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 @click.option("--workers", "ray_workers", type=int, help="With --executor ray: encoders. [default: one a GPU or node]")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @output_option
-def build(output: str, quiet: bool, **arguments: Any) -> None:
+def build(output: str, quiet: bool, watch: bool, **arguments: Any) -> None:
     """Build an index of CORPUS: a folder of images, a table, a dataset, or ready-made embeddings.
 
     CORPUS may be remote, as s3://bucket/photos: it is copied to --cache first.
@@ -218,13 +228,33 @@ def build(output: str, quiet: bool, **arguments: Any) -> None:
     from indexer.progress import SilentProgress, console_progress
 
     source, options, settings = _split(arguments)
+    if watch and not (arguments["update"] and isinstance(source, Path)):
+        raise click.UsageError("--watch goes with --update and a CORPUS on this machine; name both, or leave it out.")
     with nullcontext(SilentProgress()) if quiet else console_progress(sys.stderr) as progress:
         # The slow imports wait until the command line has been read and the first line has been written.
         progress.note(_intention(arguments))
         from indexer.build import build_index
 
-        report = build_index(source, arguments["out"], options=options, progress=progress, **settings)
+        update = partial(build_index, source, arguments["out"], options=options, progress=progress, **settings)
+        if watch:
+            _watch(source, arguments["out"], update, progress, output)
+            return
+        report = update()
     emit(output, report.to_json(), report.to_text())
+
+
+def _watch(corpus: Path, out: Path, update: Callable[[], BuildReport], progress: Progress, output: str) -> None:
+    """Publish version after version, each a line of JSON or a report, until somebody says stop."""
+    from indexer.watch import watch
+
+    try:
+        for report in watch(corpus, out, update, progress):
+            if output == "json":
+                emit_line(report.to_json())
+            else:
+                emit(output, None, report.to_text())
+    except KeyboardInterrupt:
+        progress.note(f"watching {corpus} has ended; {out} stays as it is")
 
 
 def _intention(arguments: Mapping[str, Any]) -> str:
