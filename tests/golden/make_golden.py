@@ -1,8 +1,9 @@
 """Builds the golden indexes of the current format: one for each kind of approximate index, packed into one archive.
 
 Run once by each release that changes what is written, be it the format version or a feature of it:
-`python tests/golden/make_golden.py v2`. An archive that is there is never made anew, since what it holds is what that
-release wrote. Later releases open it for ever. v1: format 1; v2: with the feature `provenance`.
+`python tests/golden/make_golden.py v3`. An archive that is there is never made anew, since what it holds is what that
+release wrote. Later releases open it for ever. v1: format 1; v2: with the feature `provenance`; v3: with `words` and
+`calibrations`.
 """
 
 from __future__ import annotations

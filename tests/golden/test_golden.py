@@ -15,7 +15,7 @@ from storage import IndexStore, Manifest
 from storage.schema import ANN_KINDS, EncodingInfo
 
 HERE = Path(__file__).parent
-FORMATS = ("v1", "v2")
+FORMATS = ("v1", "v2", "v3")
 ANSWERS = {name: json.loads((HERE / f"{name}.json").read_text("utf-8")) for name in FORMATS}
 
 
