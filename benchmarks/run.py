@@ -30,6 +30,7 @@ COMMANDS = (
     ("photo_columns",),
     ("text_query",),
     ("kill_resume",),
+    ("watch",),
     ("text_to_text",),
     ("million",),
 )
