@@ -134,8 +134,8 @@ class Judged(NamedTuple):
 
     def background(self) -> Background:
         """Return what the standings are reckoned from."""
-        others = None if self.others is None or self.partners is None else _evenly(self.others)
-        return Background(_evenly(self.hits), others)
+        others = None if self.others is None or self.partners is None else evenly(self.others)
+        return Background(evenly(self.hits), others)
 
     def signals(self, query: Values, rows: Rows, scores: Values, background: Background, own: int = -1) -> Values:
         """Return the signals of the hits of one query, (k, 5); those of partners are NaN for hits without any.
@@ -175,10 +175,16 @@ class Judged(NamedTuple):
         signals[known, 3] = np.maximum.reduceat(vectors @ query, starts)
 
 
-def _evenly(table: Gatherable) -> Values:
-    """Return rows that stand for a whole collection, (n, dim), evenly spaced."""
+def evenly(table: Gatherable) -> Values:
+    """Return rows that stand for a whole collection, (n, dim), evenly spaced, some 512 at most."""
     step = max(1, -(-table.rows // _BACKGROUND_ROWS))
     return to_float32(table.gather(np.arange(0, table.rows, step, dtype=np.int64)))
+
+
+def evenly_spaced(rows: int, most: int) -> Rows:
+    """Return `most` evenly spaced row ids of so many rows, ascending; all where there are no more."""
+    count = min(rows, most)
+    return np.arange(count, dtype=np.int64) * rows // max(1, count)
 
 
 def _standings(cosines: Values, at_large: Values) -> Values:

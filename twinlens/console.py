@@ -115,6 +115,7 @@ def align_columns(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 COMMANDS = {
+    "audit": "audit:audit",
     "build": "build:build",
     "duplicates": "duplicates:duplicates",
     "encoders": "encoders:encoders",

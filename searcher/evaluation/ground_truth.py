@@ -96,13 +96,25 @@ def split_column(version: IndexVersion, collection: Collection, location: str, s
     Raises:
         EvaluationError: There is none.
     """
+    name = known_split_column(version, collection)
+    if name is None:
+        raise EvaluationError(
+            f"the {collection} of {location} have no splits, so there is no {split!r}; leave out the split, "
+            "or build the index from a corpus that names one for each item"
+        )
+    return name
+
+
+def known_split_column(version: IndexVersion, collection: Collection) -> str | None:
+    """Return the column with the splits of a collection; None where it has no splits."""
     columns = {name for name, _ in version.catalog.columns(collection)}
-    for name in _SPLIT_COLUMNS:
-        if name in columns and len(version.catalog.filter_rows(collection, f"{name} IS NOT NULL")):
-            return name
-    raise EvaluationError(
-        f"the {collection} of {location} have no splits, so there is no {split!r}; leave out the split, "
-        "or build the index from a corpus that names one for each item"
+    return next(
+        (
+            name
+            for name in _SPLIT_COLUMNS
+            if name in columns and len(version.catalog.filter_rows(collection, f"{name} IS NOT NULL"))
+        ),
+        None,
     )
 
 

@@ -36,6 +36,26 @@ class SideLeaks:
     splits: dict[str, int]
     rows: Rows
 
+    @classmethod
+    def of(
+        cls, version: IndexVersion, collection: Collection, column: str, rows: Rows, pairs: tuple[Rows, Rows]
+    ) -> SideLeaks:
+        """Take the pairs of an item of a split and a duplicate of it outside.
+
+        Args:
+            version: An open version.
+            collection: `images` or `texts`.
+            column: The one with the splits.
+            rows: Row ids of the split, ascending.
+            pairs: Row ids of the items, and of their duplicates, (p,) each.
+        """
+        here, there = pairs
+        leaked, first = np.unique(here, return_index=True)
+        names = [entry[column] for entry in version.catalog.rows(collection, there, [column])]
+        counted = Counter(name for _, name in {*zip(here.tolist(), names, strict=True)})
+        splits = {name or _NO_SPLIT: counted[name] for name in sorted(counted, key=str)}
+        return cls(positions=np.searchsorted(rows, leaked), others=there[first], splits=splits, rows=rows)
+
     def to_json(self, version: IndexVersion, collection: Collection) -> dict[str, Any]:
         """Return counts, and up to ten examples."""
         shown = slice(_EXAMPLES)
@@ -75,9 +95,12 @@ class Leaks:
         }
         facts = ImageFacts.read(version)
         here, there = copies_between(version, facts, truth.rows["images"], rest["images"])
-        texts = _repeated_texts(version, truth.rows["texts"], rest["texts"])
+        texts = repeated_texts(version, truth.rows["texts"], rest["texts"])
         found: dict[Collection, tuple[Rows, Rows]] = {"images": (here, there), "texts": texts}
-        sides = {name: _side(version, name, truth, pairs, location) for name, pairs in found.items()}
+        columns = {name: split_column(version, name, location, truth.split) for name in COLLECTIONS}
+        sides = {
+            name: SideLeaks.of(version, name, columns[name], truth.rows[name], pairs) for name, pairs in found.items()
+        }
         return cls(sides=sides, hashed=int(facts.hashed[truth.rows["images"]].sum()))
 
     def kept(self, truth: GroundTruth) -> tuple[Rows, Rows, Rows]:
@@ -100,26 +123,14 @@ class Leaks:
         return {**sides, "hashed": self.hashed}
 
 
-def _repeated_texts(version: IndexVersion, here: Rows, there: Rows) -> tuple[Rows, Rows]:
-    """The texts of `here` that `there` has in the same words, each with each, as row ids; the first of equal ones."""
+def repeated_texts(version: IndexVersion, here: Rows, there: Rows) -> tuple[Rows, Rows]:
+    """Return the texts of `here` that `there` has in the same words, and of these the first ones, as row ids (p,)."""
     texts = version.catalog.table("texts", ["caption"]).column("caption").to_pylist()
     first = {normalized(texts[row]): row for row in reversed(there.tolist()) if texts[row]}
     said = [(row, normalized(texts[row])) for row in here.tolist() if texts[row]]
     found = [(row, first[words]) for row, words in said if words in first]
     pairs = np.array(found, dtype=np.int64).reshape(-1, 2)
     return pairs[:, 0], pairs[:, 1]
-
-
-def _side(
-    version: IndexVersion, collection: Collection, truth: GroundTruth, pairs: tuple[Rows, Rows], location: str
-) -> SideLeaks:
-    rows, (here, there) = truth.rows[collection], pairs
-    leaked, first = np.unique(here, return_index=True)
-    column = split_column(version, collection, location, str(truth.split))
-    names = [entry[column] for entry in version.catalog.rows(collection, there, [column])]
-    counted = Counter(name for _, name in {*zip(here.tolist(), names, strict=True)})
-    splits = {name or _NO_SPLIT: counted[name] for name in sorted(counted, key=str)}
-    return SideLeaks(positions=np.searchsorted(rows, leaked), others=there[first], splits=splits, rows=rows)
 
 
 def sentence(leaks: Mapping[str, Any], split: str) -> str:
