@@ -385,15 +385,15 @@ class Searcher:
         """Whether the rows of a filter are remembered: a search with it then takes no longer than one without."""
         return (into, where) in self._ranker.filters
 
-    def prepare_filter(self, into: Collection, where: str, *, hidden: frozenset[str] = frozenset()) -> None:
-        """Check a filter, evaluate it, which may take seconds, and remember the rows for the searches that follow.
+    def rows_where(self, into: Collection, where: str, *, hidden: frozenset[str] = frozenset()) -> NDArray[np.int64]:
+        """Return the rows that pass a filter, ascending; may take seconds, and is remembered for searches that follow.
 
         Raises:
             SearchError: It is no condition on the columns that are not `hidden`, or cannot be evaluated.
         """
         with self._in_flight:
             self._ranker.info(into)
-            self._ranker.filters.rows(into, where, hidden=hidden)
+            return self._ranker.filters.rows(into, where, hidden=hidden)
 
     def close(self) -> None:
         """Wait for running searches and close the files; closing again does nothing."""

@@ -24,6 +24,7 @@ from ..query import QueryPart, ResolvedQuery
 from ..query_encoder import QueryEncoder
 from ..searcher import Searcher
 from ..sorting import check_sort
+from .browse import Overview, overview
 from .encoding import Encoding
 
 # Where an item's file lies is nobody's business outside: neither shown nor to be found out by a filter.
@@ -77,6 +78,11 @@ class OpenVersion:
             if ("taken_at", "TIMESTAMP") in catalog.columns(name) and len(catalog.filter_rows(name, _IS_DATED))
         )
 
+    @cached_property
+    def overview(self) -> Overview:
+        """What there is to browse by."""
+        return overview(self._version)
+
     def has_path_ids(self) -> bool:
         """Whether an item id is an absolute path, as tables of absolute paths without ids of their own make them."""
         condition = "starts_with(item_id, '/') OR regexp_matches(item_id, '^[A-Za-z]:')"
@@ -115,6 +121,7 @@ class OpenVersion:
                 getattr(self.searcher, direction)(vector, 1)
                 self._version.vectors(into).find([""])
         _ = self.dated
+        _ = self.overview
 
 
 def _sorted_pairs(version: IndexVersion) -> dict[Collection, Pairs]:
@@ -189,6 +196,22 @@ class Snapshot:
         """Whether words can be looked up in every version."""
         return all(version.searcher.manifest.has_words for version in self.versions)
 
+    @property
+    def overview(self) -> Overview:
+        """What there is to browse by; nothing where several indexes are searched as one."""
+        return self.versions[0].overview if len(self.versions) == 1 else Overview()
+
+    def rows_where(self, collection: Collection, where: str) -> NDArray[np.int64]:
+        """Return the rows that pass a filter, ascending, where one index is searched; none where there are several.
+
+        Raises:
+            SearchError: As of `prepare_filter`.
+        """
+        if len(self.versions) > 1:
+            self.check_filter(collection, where)
+            return np.empty(0, dtype=np.int64)
+        return self.searcher.rows_where(collection, where, hidden=HIDDEN_COLUMNS)
+
     def is_dated(self, collection: Collection) -> bool:
         """Whether any item of a collection says when it was taken."""
         return any(collection in version.dated for version in self.versions)
@@ -207,7 +230,7 @@ class Snapshot:
         Raises:
             SearchError: It is no condition on columns that callers may see, or cannot be evaluated.
         """
-        self.searcher.prepare_filter(collection, where, hidden=HIDDEN_COLUMNS)
+        self.searcher.rows_where(collection, where, hidden=HIDDEN_COLUMNS)
 
     def check_sort(self, collection: Collection, sort: str | None) -> None:
         """Check that a caller may sort by a column.

@@ -14,6 +14,7 @@ from storage.schema import Collection
 from ...errors import ItemNotFoundError
 from ...hits import Hit, Hits, about, plain, shown_score
 from ...render.photo_facts import Fact, photo_facts
+from ..browse import Cluster, Facet
 from ..snapshot import DULL_COLUMNS, HIDDEN_COLUMNS, Snapshot
 from .page_query import PagePart, PageQuery
 
@@ -98,6 +99,16 @@ class Chip:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Topic:
+    """Images that are alike: what they are about, where a text says, how many about, and a few of them."""
+
+    name: str
+    count: int
+    link: str
+    cards: Sequence[Card]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Subject:
     """What was searched with, where it is more than words: an item or an image."""
 
@@ -124,6 +135,8 @@ class View:
     chips: Sequence[Chip] = ()
     linked: bool = False
     up: str = ""
+    topics: Sequence[Topic] = ()
+    facets: Sequence[Facet] = ()
 
 
 def hit_section(snapshot: Snapshot, hits: Hits, title: str, query: PageQuery, **links: str) -> Section:
@@ -172,16 +185,36 @@ def _chip(snapshot: Snapshot, query: PageQuery, position: int) -> Chip:
     )
 
 
-def sample_section(snapshot: Snapshot, count: int) -> Section:
-    """Return a section of items from all over the index, for a start."""
-    collection = snapshot.collections[0]
-    total = snapshot.count(collection)
+def sample_section(snapshot: Snapshot, query: PageQuery, count: int) -> Section:
+    """Return a section of items from all over the index, or of those that pass the filter of a view, for a start."""
+    collection = query.into or snapshot.collections[0]
+    total, title = snapshot.count(collection), "From this index"
+    allowed = None
+    if query.where:
+        allowed = snapshot.rows_where(collection, query.where)
+        total = len(allowed)
+        some = f"{count} of " if total > count else ""
+        title = f"{some}{total:,} {collection if total != 1 else collection[:-1]}"
     shown = min(count, total)
     rows = [position * total // shown for position in range(shown)]
+    rows = rows if allowed is None else allowed[rows].tolist()
     entries = snapshot.entries(collection, rows)
     snapshot.remember(collection, [entry["item_id"] for entry in entries], rows)
     cards = [entry_card(snapshot, collection, entry) for entry in entries]
-    return Section(title="From this index", collection=collection, cards=cards)
+    about = f"where {query.where}" if query.where else ""
+    return Section(title=title, collection=collection, cards=cards, about=about, filtered=bool(query.where))
+
+
+def topics(snapshot: Snapshot) -> list[Topic]:
+    """Return what the images of an index are about, the largest part first."""
+    return [_topic(snapshot, cluster) for cluster in snapshot.overview.clusters]
+
+
+def _topic(snapshot: Snapshot, cluster: Cluster) -> Topic:
+    cards = [entry_card(snapshot, "images", entry) for entry in snapshot.entries("images", cluster.rows)]
+    snapshot.remember("images", [card.item_id for card in cards], cluster.rows)
+    name = cluster.name if len(cluster.name) <= _LABEL else cluster.name[: _LABEL - 3] + "..."
+    return Topic(name=name, count=cluster.count, link=cards[0].link, cards=cards)
 
 
 def entry_card(snapshot: Snapshot, collection: Collection, entry: Mapping[str, Any], size: str = "small") -> Card:

@@ -29,7 +29,7 @@ from ..engine import Service
 from ..errors import RefusedError
 from ..image_cache import QueryImage, shaded_jpeg
 from ..snapshot import Snapshot
-from .cards import Chip, Section, Subject, View, chips, columns_of, entry_card, hit_section, sample_section
+from .cards import Chip, Section, Subject, View, chips, columns_of, entry_card, hit_section, sample_section, topics
 from .page_query import MOST_K, NEWEST, WORDS, PagePart, PageQuery, added, page_query, view_of
 
 _KINDS = {
@@ -191,8 +191,12 @@ async def _keep(service: Service, snapshot: Snapshot, data: bytes) -> str:
 
 async def _view(service: Service, snapshot: Snapshot, query: PageQuery, chosen: Sequence[Chip]) -> View:
     if query.kind == "nothing":
-        sample = await service.engine.run("look-up", sample_section, snapshot, _SAMPLE)
-        return View(sections=[sample])
+        into = query.into or snapshot.collections[0]
+        if query.where:
+            await service.engine.prepare_filter(snapshot, into, query.where)
+        sample = await service.engine.run("look-up", sample_section, snapshot, query, _SAMPLE)
+        about = [] if query.where else await service.engine.run("look-up", topics, snapshot)
+        return View(sections=[sample], topics=about, facets=snapshot.overview.facets.get(into, ()))
     resolved, subject = await _resolve(service, snapshot, query)
     into = query.into or snapshot.collections[0]
     searches = [(query, into)]
