@@ -8,8 +8,8 @@ from html import unescape
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from colour import COLOURS, ColourEncoder, paint
+from PIL import Image
 from served_index import Served, serving
 
 from indexer import build_index
