@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined, Template
+from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -29,6 +29,7 @@ _BOX = (480, 360)
 _QUERY_BOX = (320, 240)
 _QUALITY = 82
 _TITLE = 1_000
+_GALLERY = "gallery.html"
 
 
 def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None, maps: Maps = None) -> None:
@@ -58,18 +59,22 @@ def render_gallery(results: Sequence[Hits], root: Path | None = None, maps: Maps
     """Return the page that `save_gallery` writes; every text in it is escaped."""
     of_hits = maps or [[None] * len(hits) for hits in results]
     sections = [_section(hits, root, own) for hits, own in zip(results, of_hits, strict=True)]
-    return _template().render(sections=sections)
+    return page_template(_GALLERY).render(sections=sections)
 
 
 def render_sections(sections: Sequence[Mapping[str, Any]]) -> str:
     """Return a page of sections, each with a title and cards, as `gallery.html` takes them; every text is escaped."""
-    return _template().render(sections=sections)
+    return page_template(_GALLERY).render(sections=sections)
 
 
-@lru_cache(maxsize=1)
-def _template() -> Template:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(files("searcher.render").joinpath("gallery.html").read_text(encoding="utf-8"))
+@lru_cache
+def page_template(name: str) -> Template:
+    """Return a template that stands beside this file; every text in it is escaped. Pages share `look.html`."""
+    loader = FunctionLoader(lambda one: files("searcher.render").joinpath(one).read_text(encoding="utf-8"))
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader
+    )
+    return environment.get_template(name)
 
 
 def _section(hits: Hits, root: Path | None, maps: Sequence[Map | None]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from PIL import Image
 from indexer import build_index
 from searcher.audit import audit_index
 from searcher.audit.suspicious import judge_pairs
-from searcher.errors import ParameterError
+from searcher.errors import ParameterError, SearchError
+from searcher.render.audit_page import render_audit
 from storage.errors import IndexNotFoundError
 from storage.store import IndexStore
 from twinlens.commands.audit import audit
@@ -115,6 +117,28 @@ def test_the_command_tells_duplicates_leaks_repeats_classes_and_rejections(corpu
         assert said in text
 
 
+def test_the_page_is_one_file_without_scripts_or_addresses_and_shows_every_finding(corpus: Path) -> None:
+    page = corpus.parent / "audit <i>.html"
+    answer = CliRunner().invoke(audit, [str(corpus), "--out", str(page)])
+    assert answer.exit_code == 0
+    text = page.read_text("utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "default-src 'none'" in text
+    assert not re.search(r"<script|https?:|<b>Two</b>", text)
+    assert "&lt;b&gt;Two&lt;/b&gt; things" in text
+    assert text.count("data:image/jpeg;base64,") >= 9 + 3  # each pair has its image, and the duplicates theirs
+    for ident in ("pairs", "duplicates", "leaks", "repeated", "hubs", "far", "alone", "columns", "rejected"):
+        assert f'<section id="{ident}">' in text
+        assert f'href="#{ident}"' in text
+
+
+def test_thumbnails_of_a_page_are_bounded(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searcher.render.audit_page.MOST_THUMBNAILS", 4)
+    text = render_audit(audit_index(corpus))
+    assert text.count("data:image/jpeg;base64,") == 4
+    assert "no room for its image" in text
+
+
 @pytest.mark.parametrize("side", ["images", "texts", "both"])
 def test_one_collection_alone_or_no_pairs_is_audited_as_far_as_it_goes(tmp_path: Path, side: str) -> None:
     vectors = unit(np.random.default_rng(0).standard_normal((4, 8)))
@@ -123,7 +147,9 @@ def test_one_collection_alone_or_no_pairs_is_audited_as_far_as_it_goes(tmp_path:
         build_index(tmp_path / "t.txt", index := tmp_path / "it.index", encoder=ColourEncoder())
     else:
         index = build_paired(tmp_path, vectors, vectors if side == "both" else None)
-    facts = audit_index(index).facts
+    found = audit_index(index)
+    facts = found.facts
+    assert "Audit of" in render_audit(found)
     assert facts["suspicious"] is facts["unfit_images"] is facts["without_partner"] is None
     assert (facts["duplicates"] is None, facts["repeated_captions"] is None) == (side == "texts", side == "images")
     assert facts["leaks"] == facts["rejected"] == []
@@ -135,3 +161,7 @@ def test_what_cannot_be_audited_is_refused_in_a_sentence(tmp_path: Path, corpus:
         audit_index(tmp_path / "nothing")
     with pytest.raises(ParameterError, match="most=0 is not between 1 and 100"):
         audit_index(corpus, most=0)
+    for out, said in (("absent/audit.html", "the folder '.*absent' is not there"), (".", "it is a folder")):
+        answer = CliRunner().invoke(audit, [str(corpus), "--out", str(tmp_path / out)])
+        assert isinstance(answer.exception, SearchError)
+        assert re.search(said, str(answer.exception))
