@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from storage.duplicates.pairs import ImageFacts, copies_between
 from storage.duplicates.texts import normalized
 from storage.partners import Partners
 from storage.schema import IMAGE_INFO_COLUMNS, ITEM_COLUMNS, Collection
 from storage.version import IndexVersion
 
 from ..evaluation.ground_truth import known_split_column
-from ..evaluation.leaks import SideLeaks, repeated_texts
+from ..evaluation.leaks import SideLeaks
 
 Rows = NDArray[np.int64]
 MOST_TEXTS = 1_000_000
@@ -32,48 +32,72 @@ def describe(version: IndexVersion, collection: Collection, rows: Rows | list[in
     return version.catalog.rows(collection, np.asarray(rows, dtype=np.int64), ["item_id", "uri", "caption"])
 
 
-def leaks_across_splits(version: IndexVersion) -> list[dict[str, Any]]:
-    """Return for each split (ten at most) the items that stand in another one too, by collection, as JSON values."""
+def equal_captions(version: IndexVersion) -> list[list[int]]:
+    """Return the row ids of captions that stand more than once in the same words, the most frequent ones first.
+
+    Of more than a million texts the first million are compared.
+    """
+    captions = version.catalog.table("texts", ["caption"]).column("caption").slice(0, MOST_TEXTS).to_pylist()
+    rows: defaultdict[str, list[int]] = defaultdict(list)
+    for row, caption in enumerate(captions):
+        if caption:
+            rows[normalized(caption)].append(row)
+    return sorted((same for same in rows.values() if len(same) > 1), key=len, reverse=True)
+
+
+def repeated_captions(version: IndexVersion, equal: Sequence[Sequence[int]], most: int) -> dict[str, Any]:
+    """Return how many captions repeat, and the most frequent of them.
+
+    Args:
+        version: An open version with texts.
+        equal: What `equal_captions` gives.
+        most: How many are listed.
+    """
+    texts = version.catalog.counts["texts"]
+    first = describe(version, "texts", [rows[0] for rows in equal[:most]])
+    return {
+        "looked_at": min(texts, MOST_TEXTS),
+        "of": texts,
+        "count": len(equal),
+        "captions": [
+            {"caption": item["caption"], "count": len(rows)} for item, rows in zip(first, equal, strict=False)
+        ],
+    }
+
+
+def leaks_across_splits(
+    version: IndexVersion, groups: Mapping[Collection, Sequence[Sequence[int]]]
+) -> list[dict[str, Any]]:
+    """Return for each split (ten at most) the items of which a duplicate stands in another one, as JSON values.
+
+    Args:
+        version: An open version.
+        groups: Of each collection the row ids of duplicates, a list a group.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for collection in version.manifest.collections:
+    for collection, duplicates in groups.items():
         column = known_split_column(version, collection)
         if column is None:
             continue
         names = version.catalog.table(collection, [column]).column(column).combine_chunks().dictionary_encode()
         codes = np.asarray(pc.fill_null(names.indices, -1))
-        facts = ImageFacts.read(version) if collection == "images" else None
+        across = _across(duplicates, codes)
         for code, split in list(enumerate(names.dictionary.to_pylist()))[:MOST_SPLITS]:
-            here, there = np.flatnonzero(codes == code), np.flatnonzero(codes != code)
-            pairs = (
-                repeated_texts(version, here, there) if facts is None else copies_between(version, facts, here, there)
-            )
-            side = SideLeaks.of(version, collection, column, here, pairs)
+            of_split = across[codes[across[:, 0]] == code]
+            rows = np.flatnonzero(codes == code)
+            side = SideLeaks.of(version, collection, column, rows, (of_split[:, 0], of_split[:, 1]))
             found.setdefault(str(split), {})[collection] = side.to_json(version, collection)
     return [{"split": split, **sides} for split, sides in found.items()]
 
 
-def repeated_captions(version: IndexVersion, most: int) -> dict[str, Any]:
-    """Return the captions that stand more than once in the same words, the most frequent first.
-
-    Args:
-        version: An open version with texts.
-        most: How many are listed.
-    """
-    captions = version.catalog.table("texts", ["caption"]).column("caption").slice(0, MOST_TEXTS).to_pylist()
-    said: dict[str, str] = {}
-    counted: Counter[str] = Counter()
-    for caption in captions:
-        if caption:
-            words = normalized(caption)
-            counted[words] += 1
-            said.setdefault(words, caption)
-    repeated = [(words, count) for words, count in counted.most_common() if count > 1]
-    return {
-        "looked_at": len(captions),
-        "of": version.catalog.counts["texts"],
-        "count": len(repeated),
-        "captions": [{"caption": said[words], "count": count} for words, count in repeated[:most]],
-    }
+def _across(groups: Sequence[Sequence[int]], codes: NDArray[Any]) -> Rows:
+    """Each item of a group with the first one of each other split in it, (p, 2) row ids."""
+    pairs = []
+    for rows in groups:
+        first = {code: row for row, code in reversed([(row, int(codes[row])) for row in rows])}
+        if len(first) > 1:
+            pairs += [(row, other) for row in rows for code, other in first.items() if code != codes[row]]
+    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
 
 
 def without_partner(version: IndexVersion, collection: Collection, most: int) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,18 @@ from storage.schema import COLLECTIONS, Collection
 from storage.store import IndexStore
 from storage.version import IndexVersion
 
-from ..duplicates import find_duplicates
+from ..duplicates import Duplicates, find_duplicates
 from ..errors import ParameterError
 from ..originals import corpus_root
-from .contents import class_sizes, describe, leaks_across_splits, rejections, repeated_captions, without_partner
+from .contents import (
+    class_sizes,
+    describe,
+    equal_captions,
+    leaks_across_splits,
+    rejections,
+    repeated_captions,
+    without_partner,
+)
 from .neighborhoods import find_far, find_hubs
 from .summary import to_text
 from .suspicious import JudgedPairs, better_items, judge_pairs
@@ -69,14 +79,21 @@ def _facts(version: IndexVersion, location: str, most: int) -> dict[str, Any]:
     held = [name for name in COLLECTIONS if name in version.manifest.collections and version.vectors(name).rows]
     counts = version.catalog.counts
     judged = judge_pairs(version)
+    duplicates = find_duplicates(version, location) if "images" in held else None
+    equal = equal_captions(version) if "texts" in held else []
+    groups: dict[Collection, Sequence[Sequence[int]]] = {}
+    if duplicates is not None:
+        groups["images"] = _rows(version, duplicates)
+    if "texts" in held:
+        groups["texts"] = equal
     return {
         "index": {"path": location, "version": version.number},
         "counts": {name: counts[name] for name in ("images", "texts", "pairs", "rejected")},
         "suspicious": None if judged is None else _suspicious(version, judged, most),
         "unfit_images": None if judged is None else _unfit_images(version, judged, most),
-        "duplicates": _duplicates(version, location, most) if "images" in held else None,
-        "leaks": leaks_across_splits(version),
-        "repeated_captions": repeated_captions(version, most) if "texts" in held else None,
+        "duplicates": duplicates and _duplicates(duplicates, most),
+        "leaks": leaks_across_splits(version, groups),
+        "repeated_captions": repeated_captions(version, equal, most) if "texts" in held else None,
         "hubs": {name: _hubs(version, name, most) for name in held},
         "far": {name: _far(version, name, most) for name in held},
         "without_partner": {name: without_partner(version, name, most) for name in held} if counts["pairs"] else None,
@@ -139,8 +156,15 @@ def _with_fit(version: IndexVersion, collection: Collection, found: list[tuple[i
     return [{**item, "fit": round(fit, 2)} for item, (_, fit) in zip(items, found, strict=True)]
 
 
-def _duplicates(version: IndexVersion, location: str, most: int) -> dict[str, Any]:
-    found = find_duplicates(version, location)
+def _rows(version: IndexVersion, found: Duplicates) -> list[list[int]]:
+    """The row ids of each group of duplicates."""
+    rows = iter(
+        version.vectors("images").find([item.item_id for group in found.groups for item in group.items]).tolist()
+    )
+    return [list(islice(rows, len(group.items))) for group in found.groups]
+
+
+def _duplicates(found: Duplicates, most: int) -> dict[str, Any]:
     grades = Counter(item.grade for group in found.groups for item in group.items[1:])
     return {
         "hashed": found.hashed,

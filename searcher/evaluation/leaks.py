@@ -95,7 +95,7 @@ class Leaks:
         }
         facts = ImageFacts.read(version)
         here, there = copies_between(version, facts, truth.rows["images"], rest["images"])
-        texts = repeated_texts(version, truth.rows["texts"], rest["texts"])
+        texts = _repeated_texts(version, truth.rows["texts"], rest["texts"])
         found: dict[Collection, tuple[Rows, Rows]] = {"images": (here, there), "texts": texts}
         columns = {name: split_column(version, name, location, truth.split) for name in COLLECTIONS}
         sides = {
@@ -123,7 +123,7 @@ class Leaks:
         return {**sides, "hashed": self.hashed}
 
 
-def repeated_texts(version: IndexVersion, here: Rows, there: Rows) -> tuple[Rows, Rows]:
+def _repeated_texts(version: IndexVersion, here: Rows, there: Rows) -> tuple[Rows, Rows]:
     """Return the texts of `here` that `there` has in the same words, and of these the first ones, as row ids (p,)."""
     texts = version.catalog.table("texts", ["caption"]).column("caption").to_pylist()
     first = {normalized(texts[row]): row for row in reversed(there.tolist()) if texts[row]}
