@@ -27,6 +27,7 @@ COMMANDS = (
     ("hybrid",),
     ("relevance_map",),
     ("duplicates",),
+    ("audit",),
     ("photo_columns",),
     ("text_query",),
     ("kill_resume",),
