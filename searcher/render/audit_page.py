@@ -168,8 +168,7 @@ class _Page:
 
     def _alone(self, found: Facts) -> dict[str, Any]:
         parts = [
-            self._items(name, part["items"], None, f"{part['count']:,} {name} are in no pair.")
-            for name, part in found.items()
+            self._items(name, part["items"], None, f"{part['count']:,} in no pair.") for name, part in found.items()
         ]
         number = sum(part["count"] for part in found.values())
         about = "Images without a caption, captions without an image."
