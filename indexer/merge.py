@@ -211,6 +211,7 @@ def _table(collection: Collection, chunk: EmbeddingChunk, dim: int) -> pa.Table:
         "collection": [collection] * len(chunk.rows),
         "item_id": chunk.item_ids,
         "uri": chunk.uris,
+        "split": chunk.splits or [],
         "caption": captions if collection == "texts" else [None] * len(chunk.rows),
         "sha256": [None if text is None else text_sha256(text) for text in captions],
     }

@@ -43,6 +43,20 @@ def test_vectors_ids_captions_and_pairs_arrive_as_they_were_given(tmp_path: Path
         assert version.catalog.table("pairs").to_pylist()[2] == {"image_row": 7, "text_row": 2}
 
 
+def test_splits_of_the_table_beside_vectors_are_those_of_the_index(tmp_path: Path, vectors: np.ndarray) -> None:
+    np.save(tmp_path / "images.npy", np.concatenate([vectors[:5], np.zeros_like(vectors[:1])]))
+    splits = ["train", "test", "", "test", "train", "test"]
+    lines = [f"{row},{split}" for row, split in enumerate(splits)]
+    (tmp_path / "rows.csv").write_text("\n".join(["price,split", *lines]), "utf-8")
+    files = EmbeddingFiles(vectors=tmp_path / "images.npy", table=tmp_path / "rows.csv")
+    build_index(EmbeddingSource(EmbeddingOptions(images=files)), tmp_path / "out")
+    with IndexStore.open(tmp_path / "out").open_version() as version:
+        table = version.catalog.table("images", ["item_id", "price", "split"]).to_pylist()
+        assert [row["split"] for row in table] == ["train", "test", None, "test", "train"]
+        assert table[3] == {"item_id": "3", "price": 3, "split": "test"}
+        assert version.catalog.table("rejected").num_rows == 1
+
+
 def test_a_row_with_nan_is_rejected_and_its_pairs_go(tmp_path: Path, vectors: np.ndarray) -> None:
     vectors[3, 0] = np.nan
     counts = build_index(source(tmp_path, vectors, vectors[10:20], "3,0\n4,1\n"), tmp_path / "out").manifest.counts

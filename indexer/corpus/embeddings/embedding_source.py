@@ -91,6 +91,7 @@ class EmbeddingChunk:
         vectors: (n, dim) float16, of unit length but for that rounding: the bytes that are going to be stored.
         uris: Where each came from.
         captions: Texts, for the texts of which they are known; None when no captions were given.
+        splits: The split of each; None when the table beside the vectors has none.
         metadata: n rows with the columns of the collection's `metadata_schema`.
         rejected: The rows of this chunk that are not in the above.
     """
@@ -100,6 +101,7 @@ class EmbeddingChunk:
     vectors: np.ndarray
     uris: list[str]
     captions: list[str | None] | None
+    splits: list[str | None] | None
     metadata: pa.Table
     rejected: tuple[Rejection, ...]
 
@@ -177,7 +179,12 @@ class _Side:
         self.ids = self._find_ids(files, ids)
         self.metadata = _joined(self.table.metadata, beside, self.rows)
         table = self.table
-        for what, column in (("captions", table.captions), ("paths", table.uris), ("rows", table.metadata)):
+        for what, column in (
+            ("captions", table.captions),
+            ("paths", table.uris),
+            ("splits", table.splits),
+            ("rows", table.metadata),
+        ):
             self._check_rows(column, f"{what} in {files.table.name if files.table else ''}")
 
     @property
@@ -201,13 +208,14 @@ class _Side:
         rows = kept + start
         everything = len(kept) == len(vectors)
         unit = _unit(vectors, norms) if everything else _unit(vectors[kept], norms[kept])
-        captions = self.table.captions
+        captions, splits = self.table.captions, self.table.splits
         return EmbeddingChunk(
             rows=rows,
             item_ids=self._ids_of(rows),
             vectors=unit,
             uris=[self._uri(row) for row in rows.tolist()],
             captions=None if captions is None else captions.take(pa.array(rows)).to_pylist(),
+            splits=None if splits is None else splits.take(pa.array(rows)).to_pylist(),
             metadata=self.metadata.take(pa.array(rows)),
             rejected=tuple(self._rejection(start + row, norms[row]) for row in np.flatnonzero(~good).tolist()),
         )

@@ -37,12 +37,13 @@ Column = tuple[str, str]
 class RowTable:
     """Columns beside the vectors of one collection, in row order; None where the user brought none.
 
-    `captions` and `uris` are string arrays; `metadata` has the catalog's column names.
+    `captions`, `uris` and `splits` are string arrays; `metadata` has the catalog's column names.
     """
 
     captions: pa.ChunkedArray | None = None
     uris: pa.ChunkedArray | None = None
     ids: pa.ChunkedArray | None = None
+    splits: pa.ChunkedArray | None = None
     metadata: pa.Table | None = None
     notes: tuple[str, ...] = ()
 
@@ -65,7 +66,7 @@ def read_row_table(path: Path, options: SourceOptions, *, needs_text: bool) -> R
     roles = choose_roles(file.columns, _by_name(file.columns, options, needs_text), path.name, guess=False)
     schema = file.schema(roles)
     typed = [(name, column) for column, name in roles.metadata.items() if name in schema.names]
-    named = (("ids", roles.id), ("captions", roles.text), ("uris", roles.image))
+    named = (("ids", roles.id), ("captions", roles.text), ("uris", roles.image), ("splits", roles.split))
     raw = [(f"{role} (raw)", column) for role, column in named if column is not None]
     fields = pa.schema([*schema, *((name, pa.string()) for name, _ in raw)])
     readers: dict[str, Callable[[Any], str | None]] = {
@@ -90,7 +91,7 @@ def _joined(tables: Sequence[RowTable], path: Path) -> RowTable:
     if not tables:
         raise SourceError(f"{path.name} holds no row of metadata; leave it out")
     columns: dict[str, pa.ChunkedArray | None] = {}
-    for role in ("captions", "uris", "ids"):
+    for role in ("captions", "uris", "ids", "splits"):
         parts = [getattr(table, role) for table in tables]
         if any(part is None for part in parts) and any(part is not None for part in parts):
             raise SourceError(f"only some of the tables of {path.name} hold {role}; give all of them the same columns")
