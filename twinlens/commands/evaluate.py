@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from evaluation import Bootstrap
 from evaluation.protocol import PROTOCOLS
@@ -13,8 +14,12 @@ from evaluation.published import DATASETS, published_rows
 from searcher.evaluation.evaluate_index import EvaluateOptions, evaluate_index
 from searcher.evaluation.recall_plot import check_plot, save_recall_plot
 from searcher.evaluation.scorecard import scorecard
+from searcher.evaluation.side_by_side import SideBySideOptions, evaluate_side_by_side
+from searcher.evaluation.side_by_side_text import side_by_side_text
 
 from ..console import emit, output_option
+
+_OF_ONE = ("protocol", "folds", "hub_split", "ann_recall", "dataset", "plot", "version")
 
 
 class Depths(click.ParamType[tuple[int, ...]]):
@@ -31,7 +36,7 @@ class Depths(click.ParamType[tuple[int, ...]]):
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("index", type=click.Path(path_type=Path))
+@click.argument("index", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--split", help="Score only this split, as queries and as gallery.  [default: all items]")
 @click.option("--k", type=Depths(), default="1,5,10", show_default=True, help="How deep to look.")
 @click.option("--exact", is_flag=True, help="Only exact search, nothing through the approximate index.")
@@ -50,20 +55,40 @@ class Depths(click.ParamType[tuple[int, ...]]):
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the figures as a PNG.")
 @click.option("--version", type=int, help="Which version of the index.  [default: the current one]")
 @output_option
-def evaluate(index: Path, output: str, plot: Path | None, dataset: str | None, bootstrap: bool, **options: Any) -> None:
+def evaluate(
+    index: tuple[Path, ...], output: str, plot: Path | None, dataset: str | None, bootstrap: bool, **options: Any
+) -> None:
     """Score INDEX against its own pairs of images and captions, exactly and as searches through it find them.
+
+    Several indexes of one corpus are set side by side: the same queries by exact search, with intervals, and the
+    difference of each to the best.
 
     \b
       twinlens evaluate photos.index --split test
+      twinlens evaluate lite.index tuned.index --split test
       twinlens evaluate coco.index --protocol eccv --folds 5 --output json
       twinlens evaluate flickr.index --split test --dataset flickr30k --plot recall.png
     """
+    if len(index) > 1:
+        _refuse_for_several()
+        result = evaluate_side_by_side(index, SideBySideOptions(split=options["split"], k=options["k"]))
+        emit(output, result, side_by_side_text(result))
+        return
     if plot is not None:
         check_plot(plot)
-    result = evaluate_index(index, EvaluateOptions(**options, bootstrap=Bootstrap() if bootstrap else None))
+    result = evaluate_index(index[0], EvaluateOptions(**options, bootstrap=Bootstrap() if bootstrap else None))
     rows = published_rows(dataset, result["index"]["encoder"]) if dataset else []
     if dataset:
         result["published"] = {"dataset": dataset, "rows": [row.to_json() for row in rows]}
     if plot is not None:
         save_recall_plot(plot, result, rows)
     emit(output, result, scorecard(result, dataset, rows))
+
+
+def _refuse_for_several() -> None:
+    """Refuse what is told of one index alone; several are always searched exactly and always have intervals."""
+    context = click.get_current_context()
+    for name in _OF_ONE:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = {"hub_split": "hub-correction"}.get(name, name.replace("_", "-"))
+            raise click.UsageError(f"--{option} goes with one INDEX; leave it out, or score each index by itself.")
