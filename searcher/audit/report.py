@@ -20,6 +20,7 @@ from storage.version import IndexVersion
 from ..duplicates import Duplicates, find_duplicates
 from ..errors import ParameterError
 from ..originals import corpus_root
+from .collection_map import draw_map
 from .contents import (
     class_sizes,
     describe,
@@ -97,6 +98,7 @@ def _facts(version: IndexVersion, location: str, most: int) -> dict[str, Any]:
         "hubs": {name: _hubs(version, name, most) for name in held},
         "far": {name: _far(version, name, most) for name in held},
         "without_partner": {name: without_partner(version, name, most) for name in held} if counts["pairs"] else None,
+        "map": draw_map(version, held[0]) if held else None,
         "columns": {name: class_sizes(version, name) for name in held},
         "rejected": rejections(version),
     }

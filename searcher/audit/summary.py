@@ -13,7 +13,19 @@ _WIDTH = 90
 
 def to_text(facts: Mapping[str, Any]) -> str:
     """Return the facts of an audit for people, at most ten findings of each kind."""
-    sections = (_suspicious, _unfit_images, _duplicates, _leaks, _repeated, _hubs, _far, _partners, _columns, _rejected)
+    sections = (
+        _suspicious,
+        _unfit_images,
+        _duplicates,
+        _leaks,
+        _repeated,
+        _hubs,
+        _far,
+        _partners,
+        _map,
+        _columns,
+        _rejected,
+    )
     counts = ", ".join(f"{count:,} {name}" for name, count in facts["counts"].items())
     lines = [f"{facts['index']['path']}, version {facts['index']['version']}: {counts}"]
     for section in sections:
@@ -113,6 +125,17 @@ def _partners(facts: Mapping[str, Any]) -> Iterator[str]:
         if part["count"]:
             examples = ", ".join(clean(item["item_id"]) for item in part["items"][:5])
             yield f"{name.capitalize()} without partner: {part['count']:,}, such as {examples}"
+
+
+def _map(facts: Mapping[str, Any]) -> Iterator[str]:
+    part = facts["map"]
+    if part is None or not part["clusters"]:
+        return
+    named_ones = [one for one in part["clusters"] if one["name"]]
+    told = ", about so many in each" if named_ones else ", which neither captions nor classes name"
+    yield f"What the {part['collection']} show{sampled(part)}: {len(part['clusters'])} clusters{told}"
+    for one in named_ones[:SHOWN]:
+        yield f"  {one['count']:6,}  {cut(one['name'], _WIDTH)}"
 
 
 def _columns(facts: Mapping[str, Any]) -> Iterator[str]:

@@ -12,9 +12,10 @@ from ..errors import SearchError
 from ..hits import cut
 from ..originals import image_source
 from .html_gallery import as_source, page_template
+from .map_layout import lay_out
 from .thumbnails import thumbnail
 
-# Some 8 kB each: a page of 6 MB at most.
+# Some 8 kB each: a page of 6 MB at most, a third of them for the map.
 MOST_THUMBNAILS = 800
 _MOST_OF_A_GROUP = 6
 _BOX, _SMALL = (280, 210), (112, 84)
@@ -76,6 +77,8 @@ class _Page:
         yield self._far(facts["far"])
         if facts["without_partner"]:
             yield self._alone(facts["without_partner"])
+        if facts["map"]:
+            yield self._map(facts["map"])
         if any(facts["columns"].values()):
             yield _columns(facts["columns"])
         yield _rejected(facts["rejected"])
@@ -174,6 +177,19 @@ class _Page:
         about = "Images without a caption, captions without an image."
         return _section("alone", "Without partner", f"{number:,}", "items without partner", about, parts=parts)
 
+    def _map(self, part: Facts) -> dict[str, Any]:
+        images = part["collection"] == "images"
+        layout = lay_out(part, images=images)
+        for one in layout.thumbnails:
+            one["image"] = self._image(one["item"])
+        how = "by UMAP" if part["method"] == "umap" else "along their two principal components"
+        about = (
+            f"{part['collection'].capitalize()} laid out {how}, like near to like{sampled(part)}; colours are "
+            "clusters, named by the nearest captions or classes. "
+        )
+        about += "Click an image to enlarge it, a name to see the heart of its cluster." if images else ""
+        return _section("map", "Map of the collection", len(part["clusters"]), "clusters on a map", about, map=layout)
+
     def _items(self, name: str, items: Sequence[Facts], value: str | None, about: str) -> dict[str, Any]:
         title = name.capitalize()
         if name == "images":
@@ -187,7 +203,7 @@ class _Page:
 
 
 def _section(ident: str, title: str, number: Any, short: str, about: str, **shown: Any) -> dict[str, Any]:
-    empty: dict[str, Any] = {"pairs": [], "groups": [], "parts": []}
+    empty: dict[str, Any] = {"pairs": [], "groups": [], "parts": [], "map": None}
     return {**empty, "id": ident, "title": title, "number": number, "short": short, "about": about, **shown}
 
 

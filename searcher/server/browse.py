@@ -6,25 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from storage.catalog import quoted
-from storage.exact_search import to_float32
-from storage.partners import Partners
+from storage.hit_calibration import evenly_spaced
 from storage.schema import Collection
+
+from ..clusters import find_clusters
 
 if TYPE_CHECKING:
     from storage.version import IndexVersion
 
-# Rows that are looked at for clusters and for their names, evenly spaced.
-_SAMPLED, _NAMED = 4096, 20_000
-_MOST_CLUSTERS, _ROWS_A_CLUSTER, _SHOWN = 8, 8, 3
-_TELLING = 24  # images at the centre of a cluster whose captions may name it
-_ROUNDS = 12
+_SAMPLED = 4096  # images that clusters are found among
+_MOST_CLUSTERS, _SHOWN = 8, 3
 _MOST_VALUES, _MOST_FACETS = 12, 6
 # A column has few values if these rows have few.
 _LOOKED_AT = 2_000
@@ -82,55 +78,14 @@ def overview(version: IndexVersion) -> Overview:
 
 
 def _clusters(version: IndexVersion) -> list[Cluster]:
-    """Return clusters of the images by spherical k-means over some thousand of them, the largest first."""
+    """Return clusters of the images, the largest first."""
     if "images" not in version.manifest.collections:
         return []
-    table = version.vectors("images")
-    rows = _spread(table.rows, _SAMPLED)
-    count = min(_MOST_CLUSTERS, len(rows) // _ROWS_A_CLUSTER)
-    if count < 2:
-        return []
-    vectors = to_float32(table.gather(rows))
-    means = faiss.Kmeans(
-        vectors.shape[1], count, niter=_ROUNDS, seed=7, spherical=True, min_points_per_centroid=1, verbose=False
-    )
-    means.train(vectors)
-    centroids = np.asarray(means.centroids)
-    cosines = vectors @ centroids.T
-    nearest = cosines.argmax(axis=1)
-    groups = []
-    for number in range(count):
-        own = np.flatnonzero(nearest == number)
-        groups.append(own[np.argsort(-cosines[own, number], kind="stable")])
-    names = _names(version, centroids, [rows[own[:_TELLING]] for own in groups])
-    clusters = [
-        Cluster(rows=rows[own[:_SHOWN]].tolist(), name=name, count=round(len(own) * table.rows / len(rows)))
-        for own, name in zip(groups, names, strict=True)
-        if len(own)
+    found = find_clusters(version, "images", sampled=_SAMPLED, most=_MOST_CLUSTERS)
+    return [
+        Cluster(rows=found.rows[members[:_SHOWN]].tolist(), name=name, count=found.estimated(members))
+        for members, name in zip(found.members, found.names, strict=True)
     ]
-    return sorted(clusters, key=lambda one: -one.count)
-
-
-def _names(version: IndexVersion, centroids: NDArray[np.float32], central: Sequence[NDArray[np.int64]]) -> list[str]:
-    """Return for each cluster the caption of its central images that is near to its centroid and less so to others.
-
-    Images without captions are named by whatever text is; without texts names are empty.
-    """
-    if "texts" not in version.manifest.collections:
-        return [""] * len(centroids)
-    partners = Partners.of(version.catalog.table("pairs"), "images", version.vectors("images").rows)
-    table = version.vectors("texts")
-    names: list[str] = []
-    for number, rows in enumerate(central):
-        told = np.unique(partners.among(rows)[1])
-        told = told if len(told) else _spread(table.rows, _NAMED)
-        cosines = to_float32(table.gather(told)) @ centroids.T
-        ordered = told[np.argsort(cosines.mean(axis=1) - cosines[:, number], kind="stable")][: len(centroids)]
-        entries = version.catalog.rows("texts", np.sort(ordered), ["row_id", "caption"])
-        captions = {entry["row_id"]: str(entry["caption"] or "").strip() for entry in entries}
-        found = (captions[row] for row in ordered.tolist())
-        names.append(next((name for name in found if name not in names), ""))
-    return names
 
 
 def _facets(version: IndexVersion, name: Collection) -> list[Facet]:
@@ -143,7 +98,7 @@ def _facets(version: IndexVersion, name: Collection) -> list[Facet]:
     chosen = [column for column, kind in columns if kind in _KINDS]
     if not chosen or total > _LARGEST_FACET_TABLE:
         return facets
-    sample = catalog.arrow(name, _spread(total, _LOOKED_AT), chosen)
+    sample = catalog.arrow(name, evenly_spaced(total, _LOOKED_AT), chosen)
     few = [column for column in chosen if 0 < pc.count_distinct(sample.column(column)).as_py() <= _MOST_VALUES]
     for column in few[: 2 * _MOST_FACETS]:
         facets += _facet(column, catalog.table(name, [column]).column(0))
@@ -181,11 +136,6 @@ def _time_line(taken: pa.ChunkedArray) -> list[Facet]:
         where = f"taken_at >= DATE '{first}' AND taken_at < DATE '{after}'"
         choices.append(Choice(label=str(start), where=where, count=count, share=count / int(counts.max())))
     return [Facet(title="When", choices=choices, is_time=True)]
-
-
-def _spread(total: int, most: int) -> NDArray[np.int64]:
-    """Return rows from all over a collection, at most so many."""
-    return np.unique(np.linspace(0, total - 1, min(total, most)).astype(np.int64))
 
 
 def _literal(value: Any) -> str:

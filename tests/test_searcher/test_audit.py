@@ -16,6 +16,7 @@ from PIL import Image
 
 from indexer import build_index
 from searcher.audit import audit_index
+from searcher.audit.collection_map import by_principal_components, by_umap
 from searcher.audit.suspicious import judge_pairs
 from searcher.errors import ParameterError, SearchError
 from searcher.render.audit_page import render_audit
@@ -76,6 +77,57 @@ def test_of_many_pairs_evenly_spaced_ones_are_judged(planted: dict[str, Any]) ->
     assert (len(judged.images), judged.of) == (100, IMAGES * CAPTIONS)
     assert np.isfinite(judged.scores).all()
     assert np.ptp(judged.images) > IMAGES * 0.9
+
+
+def test_the_map_has_every_item_in_a_cluster_and_on_the_plane(planted: dict[str, Any]) -> None:
+    drawn = planted["facts"]["map"]
+    assert (drawn["collection"], drawn["looked_at"], len(drawn["points"])) == ("images", IMAGES + 1, IMAGES + 1)
+    assert [one["count"] for one in drawn["clusters"]] == sorted(
+        (one["count"] for one in drawn["clusters"]), reverse=True
+    )
+    assert sum(one["count"] for one in drawn["clusters"]) == IMAGES + 1
+    assert {point["cluster"] for point in drawn["points"]} == set(range(len(drawn["clusters"])))
+    assert all(0 <= point[axis] <= 1 for point in drawn["points"] for axis in "xy")
+
+
+def test_principal_components_keep_like_near_to_like_and_do_not_depend_on_the_sign() -> None:
+    rng = np.random.default_rng(3)
+    heaps = np.repeat(unit(rng.standard_normal((3, 16))), 40, axis=0)
+    vectors = unit(heaps + 0.05 * rng.standard_normal((120, 16)))
+    positions = by_principal_components(vectors)
+    assert positions.min() == 0
+    assert positions.max() == 1
+    middles = positions.reshape(3, 40, 2).mean(axis=1)
+    nearest = np.linalg.norm(positions[:, None] - middles, axis=2).argmin(axis=1)
+    assert (nearest == np.repeat(range(3), 40)).mean() > 0.95
+    assert np.array_equal(positions, by_principal_components(vectors.copy()))
+    assert by_principal_components(vectors[:, :1]).shape == (120, 2)
+
+
+def test_umap_lays_out_within_the_unit_square_and_repeatably() -> None:
+    pytest.importorskip("umap", reason="umap-learn, of the extra `map`, is not installed")
+    vectors = unit(np.random.default_rng(0).standard_normal((60, 8)))
+    positions = by_umap(vectors)
+    assert positions.shape == (60, 2)
+    assert ((positions >= 0) & (positions <= 1)).all()
+    assert np.array_equal(positions, by_umap(vectors))
+
+
+def test_clusters_of_images_without_texts_are_named_by_a_class_that_most_of_them_are_of(tmp_path: Path) -> None:
+    rows = []
+    for number in range(48):
+        colour = ((220, 20, 20), (20, 20, 220))[number % 2]
+        shade = tuple(min(255, part + number // 2) for part in colour)
+        Image.new("RGB", (8, 8), shade).save(tmp_path / f"{number}.png")
+        rows.append({"image": f"{number}.png", "colour": ("red", "blue")[number % 2], "sku": f"S{number}"})
+    (tmp_path / "c.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    build_index(tmp_path / "c.jsonl", tmp_path / "it.index", encoder=ColourEncoder())
+    audited = audit_index(tmp_path / "it.index")
+    names = {cluster["name"] for cluster in audited.facts["map"]["clusters"]}
+    assert names == {"red", "blue"}
+    page = render_audit(audited)
+    assert page.count('<a id="map-') + page.count("<i style") == 48
+    assert set(re.findall(r'href="#(map-\d+)"', page)) == set(re.findall(r'id="(map-\d+)"', page))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ def audit(index: Path, out: Path | None, most: int, root: Path | None, version: 
     """Look for what is probably wrong with the collection in INDEX; nothing is changed.
 
     Captions that probably belong to another image, duplicates, leaks across splits, captions that repeat, hubs, items
-    far from everything, items without partner, classes by size, and what was rejected.
+    far from everything, items without partner, a map of what there is, classes by size, and what was rejected.
 
     \b
       twinlens audit photos.index --out audit.html
