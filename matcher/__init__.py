@@ -6,7 +6,7 @@ extracts embeddings, searches, classifies, fine-tunes and saves. Importing this 
 
 from .calibration import Calibration
 from .errors import CalibrationError, DataError, MatcherError
-from .matcher import Matcher
+from .matcher import Matcher, semantic_search
 from .matches import Match, Matches
 from .negatives import Sampling
 from .tables import Roles
@@ -21,4 +21,5 @@ __all__ = [
     "Matches",
     "Roles",
     "Sampling",
+    "semantic_search",
 ]

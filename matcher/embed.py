@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder, ImageError
-from encoders.images import DecodedImage, open_image
+from encoders.images import DecodedImage, open_image, read_image_file
 
 from .errors import DataError
 from .tables import CellError, CellImage, Kind, all_image_paths, images_of, text_of
+from .vector_memory import VectorMemory, image_key, text_key
 
 Vectors = NDArray[np.float32]
 
@@ -83,12 +85,20 @@ class CellEncoder:
         texts_encoded: Distinct texts.
     """
 
-    def __init__(self, encoder: Encoder) -> None:
+    def __init__(self, encoder: Encoder, memory: VectorMemory | None = None) -> None:
+        """Set up for a task.
+
+        Args:
+            encoder: What encodes.
+            memory: What earlier tasks have encoded with it; None for nothing.
+        """
         self.encoder = encoder
         self.images_encoded = 0
         self.texts_encoded = 0
+        self._memory = VectorMemory(encoder, 0) if memory is None else memory
         self._texts: dict[str, Vectors] = {}
         self._images: dict[str, Vectors | str] = {}
+        # By the hash of a file or of pixels.
         self._contents: dict[str, Vectors] = {}
 
     def embed(self, column: Column) -> Embedded:
@@ -97,9 +107,14 @@ class CellEncoder:
 
     def texts(self, texts: Iterable[str]) -> None:
         """Encode those texts that are new."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        keys = {text: text_key(text) for text in texts if text not in self._texts}
+        known = self._memory.get(keys.values())
+        self._texts.update({text: known[key] for text, key in keys.items() if key in known})
+        new = [text for text in keys if text not in self._texts]
         if new:
-            self._texts.update(zip(new, self.encoder.encode_texts(new), strict=True))
+            vectors = self.encoder.encode_texts(new)
+            self._texts.update(zip(new, vectors, strict=True))
+            self._memory.put({keys[text]: vector for text, vector in zip(new, vectors, strict=True)})
             self.texts_encoded += len(new)
 
     def encoded(self, texts: Sequence[str]) -> Vectors:
@@ -141,19 +156,47 @@ class CellEncoder:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(images), _CHUNK):
                 part = images[start : start + _CHUNK]
-                self._encode_part(part, list(pool.map(self._opened, part)), pool)
+                # A file whose bytes are known is not even decoded.
+                hashes = list(pool.map(self._hash_of, part))
+                self._recall(digest for digest in hashes if digest)
+                new = []
+                for image, digest in zip(part, hashes, strict=True):
+                    if digest in self._contents:
+                        self._images[image.key] = self._contents[digest]
+                    else:
+                        new.append(image)
+                self._encode_part(new, list(pool.map(self._opened, new)), pool)
 
     def _encode_part(
         self, part: Sequence[CellImage], decoded: Sequence[DecodedImage[Any] | str], pool: ThreadPoolExecutor
     ) -> None:
-        opened = [one for one in decoded if not isinstance(one, str) and one.info.sha256 not in self._contents]
-        new = {one.info.sha256: one for one in opened}
+        opened = [one for one in decoded if not isinstance(one, str)]
+        self._recall(one.info.sha256 for one in opened)
+        new = {one.info.sha256: one for one in opened if one.info.sha256 not in self._contents}
         if new:
             pixels = np.stack(list(pool.map(lambda one: self.encoder.preprocess(one.pixels), new.values())))
-            self._contents.update(zip(new, self.encoder.encode_pixels(pixels), strict=True))
+            vectors = self.encoder.encode_pixels(pixels)
+            self._contents.update(zip(new, vectors, strict=True))
+            self._memory.put({image_key(digest): row for digest, row in zip(new, vectors, strict=True)})
             self.images_encoded += len(new)
         for image, one in zip(part, decoded, strict=True):
             self._images[image.key] = one if isinstance(one, str) else self._contents[one.info.sha256]
+
+    def _recall(self, hashes: Iterable[str]) -> None:
+        """Take what the memory has of these contents."""
+        keys = {digest: image_key(digest) for digest in hashes if digest not in self._contents}
+        known = self._memory.get(keys.values())
+        self._contents.update({digest: known[key] for digest, key in keys.items() if key in known})
+
+    def _hash_of(self, image: CellImage) -> str | None:
+        """The hash of an image file as its bytes are now; None of anything else, and where nothing is remembered."""
+        if not self._memory.max_bytes or not isinstance(image.source, Path | bytes):
+            return None
+        try:
+            data = image.source if isinstance(image.source, bytes) else read_image_file(image.source)
+        except ImageError:
+            return None
+        return hashlib.sha256(data).hexdigest()
 
     def _opened(self, image: CellImage) -> DecodedImage[Any] | str:
         try:

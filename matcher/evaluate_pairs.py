@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,9 @@ from .errors import DataError, MatcherError
 from .matches import Matches
 from .negatives import Sampling, cosines, sample_pairs
 from .pair_metrics import PAIR_METRICS, pair_figures
-from .pairs import Pairs, Reader, column_of, read_pairs
-from .semantic_search import Gallery, InMemory
+from .pairs import Pairs, Reader, column_of, facing, read_pairs
 from .tables import SIDES, Roles, Side, cell_key, is_missing, read_table
+from .vector_search import InIndex, InMemory
 
 RANKING_METRICS = ("ndcg", "map", "recall", "precision", "mrr", "R")
 # `graded_ndcg` is there where labels are more than 0 and 1.
@@ -208,7 +209,56 @@ def pair_report(
     return {name: figures[name] for name in names}
 
 
-def rank_distinct(reader: Reader, data: Any, options: RankingOptions) -> dict[str, float | int]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ranking:
+    """What is ranked, and how it is scored.
+
+    Attributes:
+        data: The relevance table, or true pairs.
+        query_data: The queries; None takes those of `data`.
+        response_data: The responses; None takes those of an index, else those of `data`.
+        options: Which figures.
+    """
+
+    data: Any
+    query_data: Any = None
+    response_data: Any = None
+    options: RankingOptions
+
+    def turned(self) -> Ranking:
+        """Return the same with the sides exchanged."""
+        return replace(self, query_data=self.response_data, response_data=self.query_data)
+
+
+def rank(reader: Reader, ranking: Ranking, directions: Literal["one", "both"], index: Path | None) -> dict[str, Any]:
+    """Return the figures of one direction, or of both by name.
+
+    Args:
+        reader: Reads and encodes; its roles are the direction where the tables say no other.
+        ranking: What is ranked.
+        directions: One or both.
+        index: Where to search in place of response data.
+
+    Raises:
+        MatcherError: An index is to be searched in both directions.
+        DataError: The tables do not fit together.
+    """
+    roles = facing(reader.roles, ranking.query_data, ranking.response_data)
+    if directions == "one":
+        return _figures(reader.facing(roles), ranking, index)
+    if index is not None:
+        raise MatcherError("an index is searched in one direction; leave directions out, or evaluate without the index")
+    both = [(roles, ranking), (roles.swapped(), ranking.turned())]
+    return {one.direction: _figures(reader.facing(one), asked, None) for one, asked in both}
+
+
+def _figures(reader: Reader, ranking: Ranking, index: Path | None) -> dict[str, float | int]:
+    if ranking.query_data is None and ranking.response_data is None and index is None:
+        return _rank_distinct(reader, ranking.data, ranking.options)
+    return _rank_tables(reader, ranking, index)
+
+
+def _rank_distinct(reader: Reader, data: Any, options: RankingOptions) -> dict[str, float | int]:
     """Rank the distinct queries of true pairs against their distinct responses."""
     pairs = read_pairs(data, reader.roles, reader.mappings, labelled=False, several=True)
     query_items, response_items = (Items.of(pairs.keys[side]) for side in SIDES)
@@ -220,17 +270,15 @@ def rank_distinct(reader: Reader, data: Any, options: RankingOptions) -> dict[st
     return ranking_figures(hits.ids, relevant, options)
 
 
-def rank_tables(
-    reader: Reader, data: Any, sides: tuple[Any, Any], options: RankingOptions, index: Gallery | None
-) -> dict[str, float | int]:
+def _rank_tables(reader: Reader, ranking: Ranking, index: Path | None) -> dict[str, float | int]:
     """Rank queries against responses, or in an index, and score that by a relevance table."""
-    query_data, response_data = sides
-    relevance = _Relevance(data, reader.roles)
+    query_data, response_data, options = ranking.query_data, ranking.response_data, ranking.options
+    relevance = _Relevance(ranking.data, reader.roles)
     queries = _items(reader, relevance.cells["query"] if query_data is None else query_data, "query")
     query_rows = queries[0].find(relevance.cells["query"], "query_data")
     vectors = _vectors_of(reader, queries[1], queries[0])
     if index is not None and response_data is None:
-        hits = index.search(vectors, max(options.cutoffs))
+        hits = InIndex(index, reader.roles, reader.cells.encoder).search(vectors, max(options.cutoffs))
         ranked, response_rows = _numbered(hits.ids, relevance.cells["response"])
     else:
         given = relevance.cells["response"] if response_data is None else response_data

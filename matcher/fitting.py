@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .calibration import FILE, Calibration, fit_calibration, write_calibration
-from .embed import Column
+from .embed import CellEncoder, Column
 from .errors import CalibrationError, DataError, MatcherError
 from .evaluate_pairs import Items, known_pairs
 from .pairs import Pairs, Reader, read_pairs
@@ -210,7 +210,7 @@ def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], dev
 
     encoder = load_encoder(spec, device=device)
     try:
-        scores, labels = known_pairs(Reader(roles, encoder), val)
+        scores, labels = known_pairs(Reader(roles, CellEncoder(encoder)), val)
         calibration = fit_calibration(scores, labels, encoder=spec, fingerprint=encoder.fingerprint)
     except CalibrationError as error:
         return Fitted(spec, None, report | {"calibration": f"none: {error}"})

@@ -1,49 +1,52 @@
-"""`Matcher`: the roles of the columns, an encoder that is loaded on first use, and a calibration of its cosines."""
+"""`Matcher`: judges pairs, ranks, searches, classifies, fine-tunes and saves, by one encoder of declared columns."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from types import MappingProxyType
+from typing import Any, Literal, Self, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders import Encoder, load_encoder
-from encoders.load import DEFAULT_ENCODER
 from storage.arguments import check_arguments
-from storage.errors import check_keywords
 
-from . import saving
-from .calibration import Calibration, Method, check_encoder, check_threshold, find_calibration, fit_calibration
+from . import fitting, saving
+from .calibration import Calibration, Method, check_threshold, fit_calibration
 from .classify import Classes, classify
+from .encoding_matcher import EncodingMatcher
 from .errors import CalibrationError, MatcherError
 from .evaluate_pairs import (
     RANKING_METRICS,
+    Ranking,
     RankingOptions,
     check_labels,
     judge,
     known_pairs,
     match_readable,
     pair_report,
-    rank_distinct,
-    rank_tables,
+    rank,
 )
-from .matches import Matches, as_frame, embedding_form, embeddings_as
+from .fitting import FitOptions
+from .keywords import own_keywords
+from .matches import Matches, as_frame
 from .negatives import Sampling, cosines
-from .pairs import Reader, has_labels, read_pairs, sides_in
-from .semantic_search import InIndex, SearchOptions, SearchRequest, hit_lists, search
-from .tables import IdMappings, RoleOptions, Roles, Side
+from .pairs import Reader, has_labels, read_pairs
+from .tables import IdMappings, Side
+from .vector_search import SearchOptions, SearchRequest, hit_lists, search
 
-if TYPE_CHECKING:
-    from .fitting import FitOptions
+_OF_CANDIDATES = ("templates", "signature", "scale")
 
 
-class Matcher:
+class Matcher(EncodingMatcher):
     """Matches texts with images, images with images, or texts with texts.
 
     Nothing is loaded before it is needed. What a column holds is declared and never guessed: by default the query
     column holds texts and the response column images. See `Roles` for the further keyword arguments.
+
+    Whatever was encoded is remembered by its content, so that the next call over the same images and texts takes hardly
+    any time: `remember_bytes` bounds that, `remember_in` keeps it on disk.
 
     Attributes:
         roles: Which column plays which part.
@@ -51,41 +54,7 @@ class Matcher:
         index: A built index to search and evaluate in, in place of response data; None for none.
     """
 
-    def __init__(
-        self,
-        query: str = "caption",
-        response: str = "image",
-        encoder: str | Encoder = DEFAULT_ENCODER,
-        *,
-        device: str = "auto",
-        precision: str = "auto",
-        calibration: Calibration | None = None,
-        **roles: Unpack[RoleOptions],
-    ) -> None:
-        """Declare what is matched.
-
-        Args:
-            query: The column of the queries.
-            response: The column of what is searched for.
-            encoder: The spec of an encoder, or an encoder.
-            device: `auto`, `cpu`, `cuda` or `cuda:N`.
-            precision: `auto`, `fp32`, `bf16` or `fp16`.
-            calibration: What cosines of this encoder mean; None looks for the stored one.
-            **roles: `query_type`, `response_type`, `label`, `match_label`, `root`, `quoting`.
-
-        Raises:
-            MatcherError: The roles contradict each other.
-        """
-        own = ("query", "response", "encoder", "device", "precision", "calibration")
-        check_keywords("Matcher", roles, [*own, *RoleOptions.__annotations__])
-        check_arguments(type(self).__init__, locals(), MatcherError)
-        self.roles = Roles(query=query, response=response, **roles)
-        self.spec = encoder if isinstance(encoder, str) else encoder.spec
-        self.index: Path | None = None
-        self._placement = {"device": device, "precision": precision}
-        self._encoder: Encoder | None = None if isinstance(encoder, str) else encoder
-        self._calibration = calibration
-        self._fit_report: Mapping[str, Any] = {}
+    _fit_report: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
     def from_index(cls, path: str | Path, query: str = "caption", response: str = "image", **options: Any) -> Self:
@@ -115,37 +84,11 @@ class Matcher:
         return matcher
 
     @property
-    def encoder(self) -> Encoder:
-        """The encoder, loaded on first use; `build_index(..., encoder=matcher.encoder)` takes it."""
-        if self._encoder is None:
-            self._encoder = load_encoder(self.spec, **self._placement)
-        return self._encoder
-
-    @property
-    def calibration(self) -> Calibration:
-        """What turns cosines into probabilities: the one given or fitted, else the stored one of the encoder.
-
-        Raises:
-            CalibrationError: There is none; the message says how to fit one.
-        """
-        if self._calibration is None:
-            self._calibration = find_calibration(self.spec, self.encoder.fingerprint)
-        return self._calibration
-
-    def use(self, calibration: Calibration) -> None:
-        """Judge by this calibration from now on.
-
-        Raises:
-            CalibrationError: It belongs to another encoder.
-        """
-        check_encoder(calibration, self.spec, self.encoder.fingerprint)
-        self._calibration = calibration
-
-    @property
     def fit_summary(self) -> Mapping[str, Any]:
         """What the last `fit` reported: figures before and after, seconds, why it stopped; empty before any."""
         return self._fit_report
 
+    @own_keywords("Matcher.match")
     def match(
         self,
         data: Any,
@@ -169,10 +112,11 @@ class Matcher:
         limit = None if threshold is None else check_threshold(threshold)
         pairs = read_pairs(data, self.roles, id_mappings, labelled=False)
         calibration = self.calibration
-        reader = Reader(self.roles, self.encoder)
+        reader = self._reader()
         scores, errors = match_readable(reader, pairs) if keep_errors else (cosines(*reader.pairs(pairs)), {})
         return judge(scores, calibration, limit, errors=errors, index=pairs.index)
 
+    @own_keywords("Matcher.predict_proba", *_OF_CANDIDATES)
     def predict_proba(
         self,
         data: Any,
@@ -206,6 +150,7 @@ class Matcher:
         match = self.match(data, id_mappings=id_mappings).probability
         return as_frame(np.stack([1 - match, match], axis=1) if as_multiclass else match, data, as_pandas)
 
+    @own_keywords("Matcher.predict", *_OF_CANDIDATES)
     def predict(
         self,
         data: Any,
@@ -236,6 +181,7 @@ class Matcher:
         matches = self.match(data, threshold=threshold, id_mappings=id_mappings)
         return as_frame(matches.match.astype(np.int64), data, as_pandas)
 
+    @own_keywords("Matcher.classify")
     def classify(
         self,
         data: Any,
@@ -262,50 +208,9 @@ class Matcher:
             DataError: The data or the candidates cannot be used.
         """
         classes = Classes(candidates=candidates, templates=tuple(templates), scale=scale)
-        return classify(Reader(self.roles, self.encoder), data, classes, signature)
+        return classify(self._reader(), data, classes, signature)
 
-    def extract_embedding(
-        self,
-        data: Any,
-        *,
-        signature: Side | None = None,
-        as_tensor: bool = False,
-        as_pandas: bool = False,
-        as_arrow: bool = False,
-        id_mappings: IdMappings | None = None,
-    ) -> Any:
-        """Return the unit vectors of a column, or of both.
-
-        Args:
-            data: A table with the query column, the response column or both; a list needs a signature.
-            signature: `query` or `response`: the column to take.
-            as_tensor: As a torch tensor on the CPU.
-            as_pandas: As a frame, one column a dimension, with the index of a frame given.
-            as_arrow: As an Arrow table with a column `embedding`, fixed_size_list<float32>[dim].
-            id_mappings: What ids in the columns stand for.
-
-        Returns:
-            (n, dim) float32; where there are both columns and no signature a dict from column name to its vectors.
-
-        Raises:
-            DataError: There is no such column, or rows cannot be used.
-        """
-        form = embedding_form(as_tensor, as_pandas, as_arrow)
-        sides = (signature,) if signature else sides_in(data, self.roles)
-        reader = Reader(self.roles, self.encoder, id_mappings)
-        columns = {self.roles.column(side): embeddings_as(reader.side(data, side), form, data) for side in sides}
-        return columns if len(columns) > 1 else next(iter(columns.values()))
-
-    def similarity(self, query_data: Any, response_data: Any) -> NDArray[np.float64]:
-        """Return the cosine of every query with every response, (n, m) float64.
-
-        Raises:
-            DataError: The data cannot be used.
-        """
-        reader = Reader(self.roles, self.encoder)
-        queries, responses = reader.side(query_data, "query"), reader.side(response_data, "response")
-        return np.clip(queries.astype(np.float64) @ responses.T.astype(np.float64), -1, 1)
-
+    @own_keywords("Matcher.semantic_search", *SearchOptions.__annotations__)
     def semantic_search(
         self, query_data: Any = None, response_data: Any = None, **options: Unpack[SearchOptions]
     ) -> Any:
@@ -315,7 +220,8 @@ class Matcher:
         distinct content is encoded once.
 
         Args:
-            query_data: A table with the query column, or a list.
+            query_data: A table with the query column, or a list. A table that holds only the response column exchanges
+                the sides: images then ask, and `response_data` are texts.
             response_data: A table with the response column, or a list.
             **options: `query_embeddings`, `response_embeddings`, `index`, `top_k`, `query_chunk_size`,
                 `response_chunk_size`, `similarity`, `id_mappings`, `as_arrays`; `SearchRequest` says what they mean.
@@ -328,19 +234,21 @@ class Matcher:
             DataError: A side is given twice or not at all, or cannot be used.
         """
         request = SearchRequest(query_data=query_data, response_data=response_data, **options)
-        hits = search(request, self.roles, lambda: self.encoder, self.index)
+        hits = search(request, self.roles, self.cell_encoder, self.index)
         return hits if request.as_arrays else hit_lists(hits)
 
+    @own_keywords("Matcher.evaluate")
     def evaluate(
         self,
         data: Any,
         query_data: Any = None,
         response_data: Any = None,
         *,
+        directions: Literal["one", "both"] = "one",
         metrics: Sequence[str] | None = None,
         cutoffs: Sequence[int] = (1, 5, 10),
         id_mappings: IdMappings | None = None,
-    ) -> dict[str, float | int]:
+    ) -> dict[str, Any]:
         """Return how good the encoder is on known data, as one flat dict.
 
         - With `query_data` (and `response_data`, or an index): rankings. `data` is the relevance table: query,
@@ -351,8 +259,11 @@ class Matcher:
 
         Args:
             data: The relevance table, or pairs.
-            query_data: The queries, a table or a list; ones that come again count once.
+            query_data: The queries, a table or a list; ones that come again count once. A table that holds only the
+                response column exchanges the sides: images then ask and texts are ranked.
             response_data: The responses likewise.
+            directions: `one`: queries ask, or what `query_data` holds. `both`: a dict of the figures of each direction,
+                `text_to_image` and `image_to_text`; where both sides are of one kind, by the names of the columns.
             metrics: For rankings of ndcg, map, recall, precision, mrr and R; for pairs of roc_auc, average_precision,
                 accuracy, f1, precision, recall, log_loss, brier and ece. None for all.
             cutoffs: How deep to look in rankings.
@@ -367,16 +278,17 @@ class Matcher:
             DataError: The tables do not fit together, or all labels are equal.
             CalibrationError: Pairs are to be judged, and the encoder has no calibration.
         """
-        reader = Reader(self.roles, self.encoder, id_mappings)
-        pairs_only = query_data is None and response_data is None
-        if pairs_only and has_labels(data, self.roles):
+        check_arguments(type(self).evaluate, {"directions": directions}, MatcherError)
+        reader = self._reader(id_mappings)
+        if query_data is None and response_data is None and has_labels(data, self.roles):
+            if directions == "both":
+                raise MatcherError("labelled pairs are judged one by one and have no direction; leave directions out")
             return self._evaluate_pairs(reader, data, metrics)
         options = RankingOptions(metrics=RANKING_METRICS if metrics is None else metrics, cutoffs=tuple(cutoffs))
-        if pairs_only and self.index is None:
-            return rank_distinct(reader, data, options)
-        index = None if self.index is None else InIndex(self.index, self.roles, self.encoder)
-        return rank_tables(reader, data, (query_data, response_data), options, index)
+        ranking = Ranking(data=data, query_data=query_data, response_data=response_data, options=options)
+        return rank(reader, ranking, directions, self.index)
 
+    @own_keywords("Matcher.calibrate")
     def calibrate(
         self,
         data: Any,
@@ -400,12 +312,13 @@ class Matcher:
         """
         check_arguments(type(self).calibrate, locals(), MatcherError)
         pairs = read_pairs(data, self.roles, id_mappings, several=True)
-        scores, labels = known_pairs(Reader(self.roles, self.encoder), pairs, sampling)
+        scores, labels = known_pairs(self._reader(), pairs, sampling)
         self._calibration = fit_calibration(
             scores, labels, method, encoder=self.spec, fingerprint=self.encoder.fingerprint
         )
         return self._calibration
 
+    @own_keywords("Matcher.fit", *FitOptions.__annotations__)
     def fit(self, train: Any, val: Any = None, time_limit: float | None = None, **options: Unpack[FitOptions]) -> Self:
         """Fine-tune the encoder on pairs, calibrate it on validation pairs, and return the matcher itself.
 
@@ -420,12 +333,9 @@ class Matcher:
             MatcherError: The data cannot be used.
             TrainingError: The encoder cannot be trained so.
         """
-        from . import fitting
-
         check_arguments(type(self).fit, locals(), MatcherError)
         fitted = fitting.fit(self.spec, self.roles, (train, val), time_limit, options)
-        # The fine-tuned encoder is loaded when it is needed.
-        self.spec, self._encoder = fitted.spec, None
+        self._take_encoder(fitted.spec)
         self._calibration, self._fit_report = fitted.calibration, fitted.report
         return self
 
@@ -435,6 +345,7 @@ class Matcher:
         scores = calibration.probability(cosines(*reader.pairs(pairs)))
         return dict(pair_report(scores, check_labels(pairs.labels), calibration.threshold, metrics))
 
+    @own_keywords("Matcher.save")
     def save(self, path: str | Path, *, standalone: bool = False) -> Path:
         """Write the matcher to a new folder: `matcher.json` and, for a `local-dir:` encoder, its weights.
 
@@ -482,6 +393,21 @@ class Matcher:
                 "install the release it was saved with, and save it there with standalone=True"
             )
         return matcher
+
+
+@own_keywords("semantic_search", "matcher", *SearchOptions.__annotations__)
+def semantic_search(
+    matcher: Matcher, query_data: Any = None, response_data: Any = None, **options: Unpack[SearchOptions]
+) -> Any:
+    """Return the responses nearest to each query, as `matcher.semantic_search` does.
+
+    Raises:
+        MatcherError: `matcher` is none.
+        DataError: As there.
+    """
+    if not isinstance(matcher, Matcher):
+        raise MatcherError(f"matcher is of type {type(matcher).__name__}; give a Matcher")
+    return matcher.semantic_search(query_data, response_data, **options)
 
 
 def _refuse(options: Mapping[str, Any], method: str) -> None:

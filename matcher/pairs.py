@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from encoders import Encoder
+from PIL import Image
 
 from .embed import CellEncoder, Column, Vectors
 from .errors import DataError
-from .tables import SIDES, CellError, IdMappings, Roles, Side, Table, contents, is_missing, read_table
+from .tables import (
+    SIDES,
+    CellError,
+    IdMappings,
+    Kind,
+    Roles,
+    Side,
+    Table,
+    all_image_paths,
+    contents,
+    is_missing,
+    read_table,
+)
 
 _TRUE = {"1", "1.0", "true"}
 _FALSE = {"0", "0.0", "false"}
@@ -157,10 +169,14 @@ class Reader:
         mappings: What ids in the columns stand for.
     """
 
-    def __init__(self, roles: Roles, encoder: Encoder, mappings: IdMappings | None = None) -> None:
+    def __init__(self, roles: Roles, cells: CellEncoder, mappings: IdMappings | None = None) -> None:
         self.roles = roles
-        self.cells = CellEncoder(encoder)
+        self.cells = cells
         self.mappings = mappings
+
+    def facing(self, roles: Roles) -> Reader:
+        """Return a reader of other roles that shares what is encoded."""
+        return self if roles == self.roles else Reader(roles, self.cells, self.mappings)
 
     def table(self, data: Any, side: Side) -> Table:
         """Return a table with the column of a side; a list is that column.
@@ -199,16 +215,79 @@ def sides_in(data: Any, roles: Roles) -> tuple[Side, ...]:
     """Return the sides whose columns a table has.
 
     Raises:
-        DataError: It has neither, or is a list, whose side nobody has named.
+        DataError: It has neither.
     """
-    if isinstance(data, list | tuple):
-        raise DataError("the data is a list without a column name; say signature='query' or signature='response'")
     table = read_table(data, [roles.query, roles.response], quoting=roles.quoting)
     sides = tuple(side for side in SIDES if roles.column(side) in table.columns)
     if not sides:
         known = ", ".join(map(repr, table.names))
-        raise DataError(f"{table.origin} has neither column {roles.query!r} nor {roles.response!r}; it has {known}")
+        raise DataError(
+            f"{table.origin} has neither column {roles.query!r} nor {roles.response!r}; it has {known}; of one column "
+            "alone say which side it is: signature='query' or 'response'"
+        )
     return sides
+
+
+def facing(roles: Roles, query_data: Any, response_data: Any) -> Roles:
+    """Return the roles with the sides as the tables have them.
+
+    A table of queries that holds only what was declared as the response exchanges the sides; so does a table of
+    responses that holds only the query column, where no query data say otherwise. Lists hold no columns and say
+    nothing.
+    """
+    if query_data is not None:
+        return roles.swapped() if _only(query_data, "response", roles) else roles
+    return roles.swapped() if response_data is not None and _only(response_data, "query", roles) else roles
+
+
+def _only(data: Any, side: Side, roles: Roles) -> bool:
+    """Whether data hold the column of this side and not that of the other."""
+    if is_column(data):
+        return getattr(data, "name", None) == roles.column(side)
+    table = read_table(data, [roles.query, roles.response], quoting=roles.quoting)
+    return set(table.columns) == {roles.column(side)}
+
+
+def is_column(data: Any) -> bool:
+    """Whether data are one column alone, such as a list or a series, and neither a table nor the path of one."""
+    if isinstance(data, Mapping | str | Path):
+        return False
+    return not hasattr(data, "columns") and not hasattr(data, "column_names")
+
+
+def side_of_column(data: Any, roles: Roles) -> Side:
+    """Return the side of a column alone: that whose name a series has, else that of the kind that its cells are.
+
+    Cells are images where they are image files by name or lie on disk, bytes, PIL images or arrays; other texts are
+    texts. Where both sides are of one kind it is the query.
+
+    Raises:
+        DataError: The cells are of both kinds, or of neither.
+    """
+    named = next((side for side in SIDES if getattr(data, "name", None) == roles.column(side)), None)
+    if named is not None or not roles.mixed:
+        return named or "query"
+    cells = read_table(data, ["cells"], header="cells").column("cells")
+    kinds = {_kind_of(cell) for cell in cells}
+    if len(kinds) > 1 or None in kinds:
+        raise DataError(
+            f"the cells of the {type(data).__name__} are not all texts or all images; say signature='query' or "
+            "signature='response'"
+        )
+    return roles.side_of_kind("image" if "image" in kinds else "text")
+
+
+def _kind_of(cell: Any) -> Kind | None:
+    if isinstance(cell, str):
+        is_image = all_image_paths([cell.rstrip("; ")]) or cell.startswith("data:image/") or _is_file(cell)
+        return "image" if is_image else "text"
+    return "image" if isinstance(cell, Path | bytes | bytearray | np.ndarray | Image.Image) else None
+
+
+def _is_file(text: str) -> bool:
+    with suppress(OSError, ValueError):
+        return Path(text).is_file()
+    return False
 
 
 def side_to_classify(data: Any, roles: Roles) -> Side:
@@ -217,7 +296,7 @@ def side_to_classify(data: Any, roles: Roles) -> Side:
     Raises:
         DataError: The data has both columns, or neither.
     """
-    if not isinstance(data, Mapping | str) and not hasattr(data, "columns") and not hasattr(data, "column_names"):
+    if is_column(data):
         return roles.side_of_kind("image")
     sides = sides_in(data, roles)
     if len(sides) > 1:

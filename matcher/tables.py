@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
@@ -402,6 +402,16 @@ class Roles:
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
             raise MatcherError(f"column {twice!r} has two roles; query, response and label need a column each")
+
+    def swapped(self) -> Roles:
+        """Return the same columns with the sides exchanged: what was asked with is searched for."""
+        sides = {"query": self.response, "query_type": self.response_type}
+        return replace(self, **sides, response=self.query, response_type=self.query_type)  # type: ignore[arg-type]
+
+    @property
+    def direction(self) -> str:
+        """What figures of this direction are called: `text_to_image`, or by the columns where both are of one kind."""
+        return f"{self.query_type}_to_{self.response_type}" if self.mixed else f"{self.query}_to_{self.response}"
 
     def column(self, side: Side) -> str:
         """Return the name of a side's column."""

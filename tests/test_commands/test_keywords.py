@@ -12,7 +12,7 @@ import pytest
 from encoders import EncoderError, load_encoder
 from indexer import BuildError, EmbeddingSource, build_index
 from indexer.corpus import EmbeddingFiles, EmbeddingOptions
-from matcher import Matcher
+from matcher import Matcher, semantic_search
 from searcher import QueryError, Searcher
 
 
@@ -41,6 +41,17 @@ CALLS: list[tuple[Callable[[Any], object], str]] = [
     (lambda s: s.search_vectors("images", np.eye(4), exat=1), r"^Searcher.search_vectors\(\) .*; did you mean 'exact'"),
     (lambda _: Matcher(qery="a"), r"^Matcher\(\) has no keyword 'qery'; did you mean 'query'"),
     (lambda _: Matcher(encodr="lite"), r"^Matcher\(\) has no keyword 'encodr'; did you mean 'encoder'"),
+    (lambda _: Matcher().fit([], vla=[]), r"^Matcher.fit\(\) has no keyword 'vla'; did you mean 'val'"),
+    (lambda _: Matcher().semantic_search([], top=3), r"^Matcher.semantic_search\(\) .*; did you mean 'top_k'"),
+    # AutoMM's own names.
+    (lambda _: Matcher(problem_type="image_text_similarity"), r"^Matcher\(\) .* AutoMM's; .*query_type="),
+    (lambda _: Matcher(eval_metric="ndcg"), r"AutoMM's; .*evaluate\(\.\.\., metrics="),
+    (lambda _: Matcher(presets="best_quality"), r"AutoMM's; the model is Matcher\(encoder="),
+    (lambda _: Matcher().evaluate([], label="relevance"), r"^Matcher.evaluate\(\) .*; .*Matcher\(\.\.\., label="),
+    (lambda _: Matcher().fit(train_data=[]), r"^Matcher.fit\(\) has no keyword 'train_data', .*here it is train: fit"),
+    (lambda _: Matcher().fit([], tuning_data=[]), r"'tuning_data', which is AutoMM's; here it is val: "),
+    (lambda _: Matcher().predict([], candidate_data=[]), r"^Matcher.predict\(\) .*here it is candidates="),
+    (lambda _: semantic_search(Matcher(), [], similarity_type="dot_prod"), r"^semantic_search\(\) .*'cosine' or 'dot'"),
 ]
 
 

@@ -65,7 +65,10 @@ def test_the_tutorial_says_what_it_shows(printed: str) -> None:
     assert gain is not None
     assert float(gain[2]) > 0.1
     assert gain[3] in {"finished", "early", "time_limit"}
-    assert "(150, 384) (150, 384)" in printed
+    assert "(150, 384) (150, 384) True" in printed
+    assert (
+        "Matcher.fit() has no keyword 'train_data', which is AutoMM's; here it is train: fit(train, val=...)" in printed
+    )
     assert printed.count("photos/") == 3
     probabilities = [float(value) for value in re.findall(r"probability ([\d.]+)", printed)]
     assert len(probabilities) == 4

@@ -62,8 +62,8 @@ def test_both_columns_give_a_vector_a_row_and_unequal_ones_are_refused(
 def test_search_from_raw_data_equals_search_from_embeddings(matcher: Matcher, photographs: Photographs) -> None:
     captions = [texts[0] for texts in photographs.captions]
     raw = matcher.semantic_search({"caption": captions}, {"image": photographs.images}, top_k=5)
-    queries = matcher.extract_embedding({"caption": captions})
-    responses = matcher.extract_embedding({"image": photographs.images}, as_tensor=True)
+    queries = matcher.extract_embedding({"caption": captions})["caption"]
+    responses = matcher.extract_embedding(photographs.images, as_tensor=True)
     ready = matcher.semantic_search(query_embeddings=queries, response_embeddings=responses, top_k=5)
     for one, other in zip(raw, ready, strict=True):
         assert [hit["response_id"] for hit in one] == [hit["response_id"] for hit in other]
@@ -169,8 +169,8 @@ def test_settings_are_the_same_in_either_form() -> None:
 
 
 def test_evaluation_runs_in_both_directions_and_finds_real_photographs(lite: Encoder, photographs: Photographs) -> None:
-    forward = Matcher("caption", "image", lite).evaluate(photographs.pairs)
-    back = Matcher("image", "caption", lite, query_type="image", response_type="text").evaluate(photographs.pairs)
+    both = Matcher(encoder=lite).evaluate(photographs.pairs, directions="both")
+    forward, back = both["text_to_image"], both["image_to_text"]
     assert (forward["queries"], back["queries"]) == (200, 40)
     assert forward["R@10"] > 0.7 > 10 / 40
     assert back["R@10"] > 0.7

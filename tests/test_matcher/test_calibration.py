@@ -145,10 +145,13 @@ def test_files_that_hold_none_are_told(content: str, message: str, tmp_path: Pat
         read_calibration(tmp_path / "c.json")
 
 
-def test_an_encoder_without_a_calibration_is_told_how_to_get_one(painted: Painted, matcher: Matcher) -> None:
-    for method in (matcher.predict, matcher.predict_proba, matcher.match):
+def test_an_encoder_without_a_calibration_is_told_how_to_get_one(painted: Painted, encoder: ColourEncoder) -> None:
+    matcher = Matcher(encoder=encoder, label="same")
+    for method in (matcher.predict, matcher.predict_proba, matcher.match, matcher.evaluate):
         with pytest.raises(CalibrationError, match=r"'colour' has no calibration.*matcher.calibrate\(pairs\)"):
-            method(painted.pairs)
+            method(painted.pairs | {"same": [0, 1] * 12})
+    # Told before anything is encoded, which may take minutes.
+    assert (encoder.texts_encoded, encoder.images_encoded) == (0, 0)
 
 
 def test_shipped_calibrations_say_what_they_were_measured_on() -> None:

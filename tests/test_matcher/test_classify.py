@@ -52,7 +52,7 @@ def test_a_candidate_is_the_mean_over_its_prompts(painted: Painted, matcher: Mat
     prompts = [[template.replace("{}", name) for template in templates] for name in NAMES]
     means = np.stack([matcher.extract_embedding(line, signature="query").mean(axis=0) for line in prompts])
     means /= np.linalg.norm(means, axis=1, keepdims=True)
-    pictures = matcher.extract_embedding({"image": painted.images})
+    pictures = matcher.embed_images(painted.images)
     logits = np.exp(10 * (pictures @ means.T))
     wanted = logits / logits.sum(axis=1, keepdims=True)
     assert matcher.classify(painted.images, NAMES, templates=templates, scale=10) == pytest.approx(wanted, abs=1e-5)

@@ -109,16 +109,42 @@ def test_graded_labels_give_graded_figures_too() -> None:
 
 
 def test_both_directions_equal_evaluation_of_the_embeddings(painted: Painted, encoder: ColourEncoder) -> None:
-    forward = Matcher(encoder=encoder)
-    back = Matcher("image", "caption", encoder, query_type="image", response_type="text")
-    images = forward.extract_embedding({"image": painted.images})
-    texts = forward.extract_embedding({"caption": painted.captions})
+    matcher = Matcher(encoder=encoder)
+    images, texts = matcher.embed_images(painted.images), matcher.embed_texts(painted.captions)
     wanted = evaluate_embeddings(images, texts, [(row, row) for row in range(24)])
-    for matcher, direction in ((forward, "text_to_image"), (back, "image_to_text")):
-        found = matcher.evaluate(painted.pairs)
+    both = matcher.evaluate(painted.pairs, directions="both")
+    assert list(both) == ["text_to_image", "image_to_text"]
+    for direction, found in both.items():
         assert {name: found[name] for name in found if "@" in name} == pytest.approx(
             {name: wanted[direction][name] for name in found if "@" in name}
         )
+    back = Matcher("image", "caption", encoder, query_type="image", response_type="text")
+    assert back.evaluate(painted.pairs) == both["image_to_text"]
+
+
+def test_tables_choose_the_direction_by_the_columns_that_they_hold(painted: Painted, matcher: Matcher) -> None:
+    both = matcher.evaluate(painted.pairs, directions="both")
+    queries, responses = {"caption": painted.captions}, {"image": painted.images}
+    for sides, direction in (
+        ((queries, responses), "text_to_image"),
+        ((responses, queries), "image_to_text"),
+        ((responses, painted.captions), "image_to_text"),
+        ((None, queries), "image_to_text"),
+        ((painted.captions, painted.images), "text_to_image"),
+        ((painted.pairs, painted.pairs), "text_to_image"),
+    ):
+        assert matcher.evaluate(painted.pairs, *sides) == both[direction]
+    assert matcher.evaluate(painted.pairs, responses, queries, directions="both") == both
+    with pytest.raises(DataError, match="the data has no column 'caption'; it has 'image'"):
+        matcher.evaluate(painted.pairs, responses, responses)
+
+
+def test_of_one_kind_the_columns_name_the_directions() -> None:
+    both = toy("image", "caption").evaluate(TRUTH, directions="both")
+    assert list(both) == ["image_to_caption", "caption_to_image"]
+    assert both["caption_to_image"] == toy("caption", "image").evaluate(TRUTH)
+    with pytest.raises(MatcherError, match="directions is 'back'; choose one of one, both"):
+        toy("image", "caption").evaluate(TRUTH, directions="back")  # type: ignore[arg-type]
 
 
 def test_a_list_of_captions_is_as_many_pairs(painted: Painted, matcher: Matcher) -> None:
@@ -135,6 +161,8 @@ def test_labelled_pairs_are_judged_by_probability(painted: Painted, encoder: Col
     assert {"roc_auc", "accuracy", "f1", "average_precision", "ece"} <= set(found)
     assert found["roc_auc"] > 0.8
     assert matcher.evaluate(pairs, metrics=["f1"]) == {"f1": found["f1"]}
+    with pytest.raises(MatcherError, match="labelled pairs are judged one by one and have no direction"):
+        matcher.evaluate(pairs, directions="both")
     with pytest.raises(MatcherError, match="pair metric 'ndcg' is unknown; give some of roc_auc"):
         matcher.evaluate(pairs, metrics=["ndcg"])
 

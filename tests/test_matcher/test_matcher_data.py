@@ -66,14 +66,10 @@ def test_paths_in_a_table_start_at_its_folder(painted: Painted, matcher: Matcher
 
 def test_a_root_given_is_where_paths_start(painted: Painted, encoder: ColourEncoder) -> None:
     matcher = Matcher(encoder=encoder, root=painted.folder)
-    names = {"image": [Path(path).name for path in painted.images]}
-    assert np.array_equal(
-        matcher.extract_embedding(names), Matcher(encoder=encoder).extract_embedding(painted_images(painted))
-    )
-
-
-def painted_images(painted: Painted) -> Columns:
-    return {"image": painted.images}
+    names = [Path(path).name for path in painted.images]
+    wanted = Matcher(encoder=encoder).embed_images(painted.images)
+    assert np.array_equal(matcher.extract_embedding({"image": names})["image"], wanted)
+    assert np.array_equal(matcher.embed_images(names), wanted)
 
 
 def test_a_picture_may_be_a_path_bytes_a_pil_image_an_array_or_base64(painted: Painted, matcher: Matcher) -> None:
@@ -82,21 +78,21 @@ def test_a_picture_may_be_a_path_bytes_a_pil_image_an_array_or_base64(painted: P
         picture = opened.convert("RGB")
     coded = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     cells = [str(path), path, path.read_bytes(), bytearray(path.read_bytes()), picture, np.asarray(picture), coded]
-    found = matcher.extract_embedding({"image": cells})
+    found = matcher.embed_images(cells)
     assert np.array_equal(found, np.tile(found[0], (len(cells), 1)))
 
 
 def test_grey_and_transparent_arrays_are_pictures(matcher: Matcher) -> None:
     grey, clear = np.full((5, 6), 200, np.uint8), np.full((5, 6, 4), 200, np.uint8)
-    found = matcher.extract_embedding({"image": [grey, grey[:, :, None], clear]})
+    found = matcher.embed_images([grey, grey[:, :, None], clear])
     assert np.array_equal(found[0], found[1])
 
 
 def test_several_pictures_in_a_cell_are_averaged_at_unit_length(painted: Painted, matcher: Matcher) -> None:
     red, green = painted.images[0], painted.images[3]
-    single = matcher.extract_embedding({"image": [red, green]})
+    single = matcher.embed_images([red, green])
     mean = single.mean(axis=0) / np.linalg.norm(single.mean(axis=0))
-    joined = matcher.extract_embedding({"image": [f"{red};{green}", f" {red} ; ;{green};", [red, Path(green)], red]})
+    joined = matcher.embed_images([f"{red};{green}", f" {red} ; ;{green};", [red, Path(green)], red])
     assert joined[:3] == pytest.approx(np.tile(mean, (3, 1)), abs=1e-6)
     assert np.array_equal(joined[3], single[0])
     assert np.linalg.norm(joined, axis=1) == pytest.approx(np.ones(4), abs=1e-6)
@@ -105,7 +101,7 @@ def test_several_pictures_in_a_cell_are_averaged_at_unit_length(painted: Painted
 def test_a_file_with_a_semicolon_in_its_name_is_one_file(painted: Painted, matcher: Matcher, tmp_path: Path) -> None:
     odd = tmp_path / "a;b.png"
     odd.write_bytes(Path(painted.images[0]).read_bytes())
-    assert np.array_equal(*matcher.extract_embedding({"image": [str(odd), painted.images[0]]}))
+    assert np.array_equal(*matcher.embed_images([str(odd), painted.images[0]]))
 
 
 def test_each_distinct_content_is_encoded_once(painted: Painted, encoder: ColourEncoder, tmp_path: Path) -> None:
@@ -140,8 +136,8 @@ def test_ids_stand_for_contents(painted: Painted, matcher: Matcher) -> None:
     assert np.array_equal(found.cosine, matcher.match(painted.pairs).cosine)
     series = pytest.importorskip("pandas").Series(painted.images, index=ids)
     assert np.array_equal(
-        matcher.extract_embedding({"image": ids}, id_mappings={"image": series}),
-        matcher.extract_embedding({"image": painted.images}),
+        matcher.extract_embedding({"image": ids}, id_mappings={"image": series})["image"],
+        matcher.embed_images(painted.images),
     )
     with pytest.raises(DataError, match="row 0, column 'image': the id mappings have no 'id99'"):
         matcher.extract_embedding({"image": ["id99"]}, id_mappings=mappings)
@@ -150,13 +146,13 @@ def test_ids_stand_for_contents(painted: Painted, matcher: Matcher) -> None:
 def test_embeddings_come_as_arrays_tensors_frames_and_arrow(painted: Painted, matcher: Matcher) -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"image": painted.images}, index=range(100, 124))
-    plain = matcher.extract_embedding(frame)
+    plain = matcher.extract_embedding(frame)["image"]
     assert plain.dtype == np.float32
-    assert np.array_equal(matcher.extract_embedding(frame, as_tensor=True).numpy(), plain)
-    framed = matcher.extract_embedding(frame, as_pandas=True)
+    assert np.array_equal(matcher.extract_embedding(frame, as_tensor=True)["image"].numpy(), plain)
+    framed = matcher.extract_embedding(frame, as_pandas=True)["image"]
     assert np.array_equal(framed.to_numpy(), plain)
     assert framed.index.tolist() == list(range(100, 124))
-    arrow = matcher.extract_embedding(frame, as_arrow=True)
+    arrow = matcher.extract_embedding(frame, as_arrow=True)["image"]
     assert np.array_equal(np.stack(arrow.column("embedding").to_pylist()), plain)
 
 
@@ -165,8 +161,25 @@ def test_a_signature_says_which_column(painted: Painted, matcher: Matcher) -> No
     assert list(both) == ["caption", "image"]
     assert np.array_equal(matcher.extract_embedding(painted.pairs, signature="response"), both["image"])
     assert np.array_equal(matcher.extract_embedding(painted.captions, signature="query"), both["caption"])
-    with pytest.raises(DataError, match="say signature='query' or signature='response'"):
-        matcher.extract_embedding(painted.captions)
+    assert np.array_equal(matcher.extract_embedding({"any": painted.images}, signature="response"), both["image"])
+
+
+def test_a_column_alone_is_of_the_side_that_its_cells_are(painted: Painted, matcher: Matcher) -> None:
+    pandas = pytest.importorskip("pandas")
+    texts, images = matcher.embed_texts(painted.captions), matcher.embed_images(painted.images)
+    assert np.array_equal(matcher.extract_embedding(painted.captions), texts)
+    for column in (painted.images, list(map(Path, painted.images)), pandas.Series(painted.images)):
+        assert np.array_equal(matcher.extract_embedding(column), images)
+    named = pandas.Series(painted.captions, name="caption", index=range(5, 29))
+    assert matcher.extract_embedding(named, as_pandas=True).index.tolist() == list(range(5, 29))
+    assert list(matcher.extract_embedding({"image": painted.images})) == ["image"]
+    for column in ([painted.images[0], "a red square"], [1, 2]):
+        with pytest.raises(DataError, match="are not all texts or all images; say signature='query' or"):
+            matcher.extract_embedding(column)
+    with pytest.raises(DataError, match=r"has neither column 'caption' nor 'image'; it has 'any'.* signature='query'"):
+        matcher.extract_embedding({"any": painted.images})
+    with pytest.raises(DataError, match="embed_texts takes a list or a series of texts, not a dict"):
+        matcher.embed_texts(painted.pairs)
 
 
 def test_results_follow_the_frame_they_were_asked_with(painted: Painted, matcher: Matcher, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from matcher import DataError, MatcherError
-from matcher.semantic_search import Chunks, as_vectors
+from matcher.vector_search import Chunks, as_vectors
 
 
 def unit(rows: int, dim: int, seed: int) -> NDArray[np.float32]:
@@ -27,6 +27,9 @@ def test_embeddings_may_be_a_tensor_a_list_or_one_vector() -> None:
     rows = unit(3, 4, 0)
     assert np.array_equal(as_vectors(torch.from_numpy(rows), "x"), rows)
     assert np.array_equal(as_vectors(rows.tolist(), "x"), rows)
+    half = torch.from_numpy(rows).bfloat16().requires_grad_()
+    assert as_vectors(half, "x") == pytest.approx(rows, abs=0.01)
+    assert np.array_equal(as_vectors(list(half), "x"), as_vectors(half, "x"))
     assert as_vectors(rows[0], "x").shape == (1, 4)
     assert np.linalg.norm(as_vectors(rows * 7, "x"), axis=1) == pytest.approx([1, 1, 1])
     assert np.array_equal(as_vectors(rows * 2, "x", "dot"), rows * 2)

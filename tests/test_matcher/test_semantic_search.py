@@ -11,7 +11,7 @@ from matching import Painted
 
 from encoders import Encoder
 from indexer import build_index
-from matcher import DataError, Matcher, MatcherError
+from matcher import DataError, Matcher, MatcherError, semantic_search
 from searcher import Searcher
 
 
@@ -19,7 +19,7 @@ def test_hits_from_data_equal_hits_from_embeddings(painted: Painted, matcher: Ma
     asked, found = painted.captions[:6], {"image": painted.images}
     from_data = matcher.semantic_search(asked, found, top_k=4)
     queries = matcher.extract_embedding(asked, signature="query")
-    responses = matcher.extract_embedding(found)
+    responses = matcher.extract_embedding(found)["image"]
     assert matcher.semantic_search(query_embeddings=queries, response_embeddings=responses, top_k=4) == from_data
     assert matcher.semantic_search(asked, response_embeddings=responses, top_k=4) == from_data
     assert matcher.semantic_search(query_embeddings=queries, response_data=found, top_k=4) == from_data
@@ -48,7 +48,7 @@ def test_no_more_hits_than_responses(painted: Painted, matcher: Matcher) -> None
 
 
 def test_each_side_is_encoded_once_however_small_the_blocks(painted: Painted, encoder: ColourEncoder) -> None:
-    matcher = Matcher(encoder=encoder)
+    matcher = Matcher(encoder=encoder, remember_bytes=0)
     whole = matcher.semantic_search(painted.captions, painted.images)
     assert (encoder.texts_encoded, encoder.images_encoded) == (24, 24)
     blocks = matcher.semantic_search(painted.captions, painted.images, query_chunk_size=2, response_chunk_size=5)
@@ -141,3 +141,16 @@ def test_sentence_transformers_finds_the_same(lite: Encoder) -> None:
 def test_data_of_the_other_side_is_named(painted: Painted, matcher: Matcher) -> None:
     with pytest.raises(DataError, match="the data has no column 'image'; it has 'caption'"):
         matcher.semantic_search(painted.captions, {"caption": painted.captions})
+
+
+def test_one_matcher_searches_both_ways(painted: Painted, matcher: Matcher) -> None:
+    images, captions = {"image": painted.images[:5]}, {"caption": painted.captions}
+    texts, pictures = matcher.embed_texts(painted.captions), matcher.embed_images(painted.images[:5])
+    wanted = matcher.semantic_search(query_embeddings=pictures, response_embeddings=texts, top_k=3)
+    assert matcher.semantic_search(images, captions, top_k=3) == wanted
+    assert matcher.semantic_search(images, painted.captions, top_k=3) == wanted
+    assert matcher.semantic_search(images, response_embeddings=texts, top_k=3) == wanted
+    assert matcher.semantic_search(query_embeddings=pictures, response_data=captions, top_k=3) == wanted
+    assert semantic_search(matcher, images, captions, top_k=3) == wanted
+    with pytest.raises(MatcherError, match="matcher is of type list; give a Matcher"):
+        semantic_search([], images, captions)  # type: ignore[arg-type]

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder
+from encoders.base import plain_array
 from evaluation import exact_top_k
 from searcher import Searcher
 from storage.schema import TARGETS, Collection, Direction
 
+from .embed import CellEncoder
 from .errors import DataError, MatcherError
-from .pairs import Reader
+from .pairs import Reader, facing
 from .tables import IdMappings, Roles, Side
 
 Similarity = Literal["cosine", "dot"]
@@ -51,17 +53,16 @@ def as_vectors(embeddings: Any, what: str, similarity: Similarity = "cosine") ->
     """Return ready embeddings as (n, dim) float32, at unit length for `cosine`; one vector (dim,) becomes one row.
 
     Args:
-        embeddings: An array, a torch tensor, a list of rows, or a frame as `extract_embedding` gives it.
+        embeddings: An array, a torch tensor of any type, a list of rows, or a frame as `extract_embedding` gives it.
         what: What to call them in a message.
         similarity: `cosine` or `dot`.
 
     Raises:
         DataError: They are no numbers, have another shape, are not finite, or a row of zeros has no direction.
     """
-    if hasattr(embeddings, "detach"):
-        embeddings = embeddings.detach().cpu().numpy()
+    rows = [plain_array(row) for row in embeddings] if isinstance(embeddings, list | tuple) else plain_array(embeddings)
     try:
-        array = np.atleast_2d(np.asarray(embeddings, dtype=np.float32))
+        array = np.atleast_2d(np.asarray(rows, dtype=np.float32))
     except (TypeError, ValueError) as error:
         raise DataError(f"{what} are no array of numbers: {error}; give an array (n, dim)") from error
     if array.ndim != 2 or not array.size:
@@ -226,20 +227,20 @@ class SearchRequest:
         return self.query_data is not None or self.response_data is not None
 
 
-def search(request: SearchRequest, roles: Roles, load: Callable[[], Encoder], index: Path | None) -> Found:
+def search(request: SearchRequest, roles: Roles, load: Callable[[], CellEncoder], index: Path | None) -> Found:
     """Return the nearest responses of each query.
 
     Args:
-        request: What is searched for.
+        request: What is searched for. A table that holds only the other side's column exchanges the sides.
         roles: Which column plays which part.
-        load: Returns the encoder; called only where something is to be encoded.
+        load: Returns what encodes; called only where something is to be encoded.
         index: Where to search if the request names neither responses nor an index.
 
     Raises:
         DataError: There is nothing to search in, or a side cannot be used.
     """
-    encoder = load() if request.encodes else None
-    reader = Reader(roles, encoder, request.id_mappings) if encoder is not None else None
+    roles = facing(roles, request.query_data, request.response_data)
+    reader = Reader(roles, load(), request.id_mappings) if request.encodes else None
     queries = _side(request, reader, "query")
     gallery = _gallery(request, reader, roles, index)
     if isinstance(gallery, InMemory) and gallery.vectors.shape[1] != queries.shape[1]:
