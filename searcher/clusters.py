@@ -25,6 +25,8 @@ _ROUNDS = 12
 _NAMED = 20_000  # texts that may name a cluster of images without captions
 _TELLING = 24  # items at the centroid of a cluster whose captions may name it
 _MOST_CLASSES = 30
+# Columns that do not say what an image shows.
+_NO_CLASSES = frozenset({*ITEM_COLUMNS, *IMAGE_INFO_COLUMNS, "split", "film"})
 # Of a cluster that is named by a class so many are of it at least, and so many more than of all.
 _OF_A_CLASS, _MORE_THAN_OF_ALL = 0.5, 0.25
 
@@ -109,7 +111,7 @@ def _class_names(version: IndexVersion, collection: Collection, members: Sequenc
     names, standing_out = [""] * len(members), [_MORE_THAN_OF_ALL] * len(members)
     everywhere = np.concatenate(members)
     for column, kind in version.catalog.columns(collection):
-        if kind != "VARCHAR" or column in {*ITEM_COLUMNS, *IMAGE_INFO_COLUMNS}:
+        if kind != "VARCHAR" or column in _NO_CLASSES:
             continue
         values = version.catalog.table(collection, [column]).column(column).combine_chunks().dictionary_encode()
         classes = values.dictionary.to_pylist()
