@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from storage.schema import CollectionInfo, Direction, OperatingPoint, Tuning
 
 from .request import SearchRequest
+
+NOT_WIDENED: Mapping[Direction, int] = MappingProxyType({})
 
 _NARROW_ROWS = 5_000
 _NARROW_SHARE = 0.01
@@ -55,7 +58,11 @@ class Choice:
 
 
 def choose(
-    info: CollectionInfo, direction: Direction | None, request: SearchRequest, filtered_rows: int | None = None
+    info: CollectionInfo,
+    direction: Direction | None,
+    request: SearchRequest,
+    filtered_rows: int | None = None,
+    widened: Mapping[Direction, int] = NOT_WIDENED,
 ) -> Choice:
     """Return the setting for one search.
 
@@ -71,10 +78,13 @@ def choose(
         direction: What is searched with what; None for vectors of unknown origin, which take the weakest direction.
         request: What the caller asked for.
         filtered_rows: Rows that pass the filter; None without one.
+        widened: How many operating points wider than the cheapest to go, by direction, where searches were found to
+            miss more than was measured. Each is the cheapest that misses at most half as much as the one before;
+            beyond the last every vector is compared.
     """
     reason = _why_exact(info, request, filtered_rows)
     if reason is None and request.nprobe is None and request.oversample is None:
-        choice = _measured(info, direction, request, filtered_rows)
+        choice = _measured(info, direction, request, filtered_rows, widened)
     elif reason is None:
         choice = _given(info, direction, request)
     else:
@@ -97,17 +107,23 @@ def _why_exact(info: CollectionInfo, request: SearchRequest, filtered_rows: int 
 
 
 def _measured(
-    info: CollectionInfo, direction: Direction | None, request: SearchRequest, filtered_rows: int | None
+    info: CollectionInfo,
+    direction: Direction | None,
+    request: SearchRequest,
+    filtered_rows: int | None,
+    widened: Mapping[Direction, int],
 ) -> Choice:
     tunings = _tunings(info.tuning, direction)
     if not tunings:
         return _exact(info, f"{direction or 'no direction'} was never measured in this index")
     share = 1.0 if filtered_rows is None else filtered_rows / info.rows
     depth = math.ceil(request.k / share)
-    cheapest = [_cheapest(tuning, depth, request.expected_recall) for tuning in tunings]
+    recall, steps = request.expected_recall, max(widened.get(name, 0) for name in tunings)
+    beyond = f", {steps} wider, since searches found less" if steps else ""
+    cheapest = [_cheapest(one, depth, recall, widened.get(name, 0)) for name, one in tunings.items()]
     points = [point for point in cheapest if point]
     if len(points) < len(tunings):
-        return _exact(info, f"no measured setting reaches ann_recall {request.expected_recall:g}")
+        return _exact(info, f"no measured setting reaches ann_recall {recall:g}{beyond}")
     point = max(points, key=lambda point: point.ms_per_query)
     return Choice(
         kind=info.ann.kind,
@@ -116,13 +132,12 @@ def _measured(
         oversample=point.oversample,
         ann_recall=point.ann_recall if filtered_rows is None else None,
         k=point.k,
-        reason=f"the cheapest measured setting that reaches ann_recall {request.expected_recall:g}",
+        reason=f"the cheapest measured setting that reaches ann_recall {recall:g}{beyond}",
     )
 
 
-def _tunings(tuning: Mapping[Direction, Tuning], direction: Direction | None) -> list[Tuning]:
-    measured = list(tuning.values()) if direction is None else [tuning[direction]] if direction in tuning else []
-    return [one for one in measured if one.points]
+def _tunings(tuning: Mapping[Direction, Tuning], direction: Direction | None) -> dict[Direction, Tuning]:
+    return {name: one for name, one in tuning.items() if direction in (None, name) and one.points}
 
 
 def _at(tuning: Tuning, k: int) -> list[OperatingPoint]:
@@ -132,8 +147,16 @@ def _at(tuning: Tuning, k: int) -> list[OperatingPoint]:
     return sorted((point for point in tuning.points if point.k == nearest), key=lambda point: point.ms_per_query)
 
 
-def _cheapest(tuning: Tuning, k: int, recall: float) -> OperatingPoint | None:
-    return next((point for point in _at(tuning, k) if point.ann_recall >= recall), None)
+def _cheapest(tuning: Tuning, k: int, recall: float, steps: int) -> OperatingPoint | None:
+    """The cheapest point that reaches a recall; for each step the cheapest beyond it that misses half as much."""
+    points = _at(tuning, k)
+    found = next((point for point in points if point.ann_recall >= recall), None)
+    for _ in range(steps):
+        if found is None:
+            break
+        wanted, least = (1 + found.ann_recall) / 2, found.ann_recall
+        found = next((point for point in points if point.ann_recall >= wanted and point.ann_recall > least), None)
+    return found
 
 
 def _widened(info: CollectionInfo, point: OperatingPoint, depth: int, filtered_rows: int | None) -> int:
@@ -144,7 +167,7 @@ def _widened(info: CollectionInfo, point: OperatingPoint, depth: int, filtered_r
 
 
 def _given(info: CollectionInfo, direction: Direction | None, request: SearchRequest) -> Choice:
-    points = [point for tuning in _tunings(info.tuning, direction) for point in _at(tuning, request.k)]
+    points = [point for tuning in _tunings(info.tuning, direction).values() for point in _at(tuning, request.k)]
     best = max(points, key=lambda point: (point.ann_recall, -point.ms_per_query), default=None)
     nprobe = request.nprobe or (best.nprobe if best else info.ann.nlist or 64)
     oversample = request.oversample or (best.oversample if best else _DEFAULT_OVERSAMPLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,12 +10,12 @@ from numpy.typing import NDArray
 
 from storage.exact_search import exact_search
 from storage.lru import Lru
-from storage.schema import COLLECTIONS, Collection, CollectionInfo, Direction
+from storage.schema import COLLECTIONS, TARGETS, Collection, CollectionInfo, Direction
 
 from .errors import SearchError
 from .filters import Filters, RowIds
 from .hybrid import fused, needed_words, ranked_by_words
-from .operating_points import Choice, choose
+from .operating_points import NOT_WIDENED, Choice, choose
 from .pages import Ranking
 from .query_encoder import Vectors
 from .request import SearchRequest
@@ -36,6 +37,8 @@ class Ranker:
         self._location = location
         self._samples: dict[Collection, Vectors] = {}
         self._choices: Lru[tuple[Any, ...], Choice] = Lru(_KEPT_CHOICES)
+        # Replaced and never changed, so that one search sees one state of it.
+        self._widened: Mapping[Direction, int] = NOT_WIDENED
 
     def rank(self, into: Collection, direction: Direction | None, queries: Vectors, request: SearchRequest) -> Ranking:
         """Return the best `k` rows of each query (n, dim) by exact cosine, found as the request and the plan say.
@@ -109,13 +112,21 @@ class Ranker:
         self, into: Collection, direction: Direction | None, request: SearchRequest, filtered_rows: int | None
     ) -> Choice:
         """`choose`, remembered: it takes as long as the re-rank of a query, and the same is asked again and again."""
-        key = (into, direction, request.k, request.ann_recall, request.nprobe, request.oversample, request.exact)
+        widened = self._widened
+        asked = (request.k, request.ann_recall, request.nprobe, request.oversample, request.exact)
+        key = (into, direction, *asked, sum(widened.values()))
         choice = self._choices.get(key) if filtered_rows is None else None
         if choice is None:
-            choice = choose(self.info(into), direction, request, filtered_rows)
+            choice = choose(self.info(into), direction, request, filtered_rows, widened)
             if filtered_rows is None:
                 self._choices.put(key, choice)
         return choice
+
+    def widen(self, direction: Direction) -> int:
+        """Take the next wider operating point in a direction from now on; return how many times that was done."""
+        steps = self._widened.get(direction, 0) + 1
+        self._widened = {**self._widened, direction: steps}
+        return steps
 
     def info(self, into: Collection) -> CollectionInfo:
         """Return what the manifest says of a collection.
@@ -130,6 +141,19 @@ class Ranker:
                 f"the index {self._location} has no {into}, it has {held}; search those, or build it with {into}"
             )
         return collections[into]
+
+
+def check_direction(into: Collection, direction: Direction | None) -> None:
+    """Refuse a collection that there is not, and a direction that searches another one.
+
+    Raises:
+        SearchError: The message names those that fit.
+    """
+    if into not in COLLECTIONS:
+        raise SearchError(f"into={into!r} is no collection; give one of {', '.join(COLLECTIONS)}")
+    if direction is not None and TARGETS.get(direction) != into:
+        fitting = ", ".join(name for name, target in TARGETS.items() if target == into)
+        raise SearchError(f"direction={direction!r} does not search {into}; give one of {fitting}")
 
 
 def _all_in(ids: NDArray[np.int64], rows: RowIds) -> bool:

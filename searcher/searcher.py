@@ -16,7 +16,7 @@ from PIL import Image
 
 from storage.arguments import check_arguments
 from storage.errors import check_keywords
-from storage.schema import COLLECTIONS, MODALITIES, TARGETS, Collection, Direction, Modality, direction_of
+from storage.schema import COLLECTIONS, MODALITIES, Collection, Direction, Modality, direction_of
 from storage.store import IndexStore
 
 from .collapse import CONTENT_COLUMNS, MOST_COLLAPSED, first_copies, rule_of
@@ -30,7 +30,7 @@ from .pages import Page, Ranking, arrays, depth, may_be_fuller, shown_rows
 from .probabilities import Probabilities, own_row
 from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
-from .ranker import Ranker
+from .ranker import Ranker, check_direction
 from .relevance_map import relevance_map
 from .request import MethodOptions, SearchOptions, SearchRequest
 from .rerank import Rerank, candidates_of, check_rerank, reranked
@@ -294,7 +294,7 @@ class Searcher:
         """
         check_keywords("Searcher.search_vectors", options, SEARCH_KEYWORDS)
         request = SearchRequest(k=k, **options)
-        self._check_direction(into, direction)
+        check_direction(into, direction)
         if request.sort is not None:
             raise ParameterError(f"sort={request.sort!r} is for hits, which search returns; leave it out here")
         with self._in_flight:
@@ -395,6 +395,10 @@ class Searcher:
             self._ranker.info(into)
             return self._ranker.filters.rows(into, where, hidden=hidden)
 
+    def widen(self, direction: Direction) -> int:
+        """Take the next wider operating point where a direction is searched by recall; return how many times so far."""
+        return self._ranker.widen(direction)
+
     def close(self) -> None:
         """Wait for running searches and close the files; closing again does nothing."""
         if self._in_flight.close():
@@ -491,10 +495,3 @@ class Searcher:
         needed = [name for name in OWN_COLUMNS if name in known]
         by = check_sort(request.sort, known, into)
         return list(dict.fromkeys([*needed, *requested, *([] if by is None else [by])]))
-
-    def _check_direction(self, into: Collection, direction: Direction | None) -> None:
-        if into not in COLLECTIONS:
-            raise SearchError(f"into={into!r} is no collection; give one of {', '.join(COLLECTIONS)}")
-        if direction is not None and TARGETS.get(direction) != into:
-            fitting = ", ".join(name for name, target in TARGETS.items() if target == into)
-            raise SearchError(f"direction={direction!r} does not search {into}; give one of {fitting}")

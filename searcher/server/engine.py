@@ -32,11 +32,13 @@ from .live_index import LiveIndex
 from .metrics import Metrics
 from .settings import ServerSettings
 from .snapshot import Snapshot
+from .watching.recall_monitor import RecallMonitor
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 Vector = NDArray[np.float32]
+OnHits = Callable[[Snapshot, SearchRequest, ResolvedQuery, Hits], object]
 _STATUS_OF_IMAGE = {
     "too_large": 413,
     "too_many_pixels": 413,
@@ -162,11 +164,16 @@ def _settle(answer: asyncio.Future[R], value: R | BaseException) -> None:
 
 
 class Engine:
-    """Answers requests on snapshots that the caller holds. Belongs to one event loop."""
+    """Answers requests on snapshots that the caller holds. Belongs to one event loop.
+
+    Attributes:
+        on_hits: Called with what was searched in this process, for what, and what was found.
+    """
 
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
         self._limits = DecodeLimits(max_bytes=settings.max_body, max_pixels=settings.max_pixels)
         self._metrics = metrics
+        self.on_hits: OnHits = _nobody
         waiting = max(1, settings.concurrency // _WAITING_SHARE)
         self._lanes = {
             name: Lane(name, width=width, threads=threads, waiting=waiting, on_full=metrics.refused.labels("full").inc)
@@ -275,7 +282,9 @@ class Engine:
 
     async def answer(self, snapshot: Snapshot, request: SearchRequest, query: ResolvedQuery) -> Hits:
         """Rank, together with the searches that wait and are like this one."""
-        return await self._searches.submit((snapshot, request, query))
+        hits = await self._searches.submit((snapshot, request, query))
+        self.on_hits(snapshot, request, query, hits)
+        return hits
 
     async def _text(self, snapshot: Snapshot, part: QueryPart) -> Vector:
         known = snapshot.encoding.query_encoder.known_text(part.content)
@@ -286,6 +295,10 @@ class Engine:
 
     def _counted(self, stage: str) -> Callable[[int], object]:
         return self._metrics.batches.labels(stage).observe
+
+
+def _nobody(snapshot: Snapshot, request: SearchRequest, query: ResolvedQuery, hits: Hits) -> None:
+    """Nobody listens."""
 
 
 def _decode(snapshot: Snapshot, data: bytes, limits: DecodeLimits) -> NDArray[Any]:
@@ -357,6 +370,7 @@ class Service:
         settings: The limits.
         metrics: The counters.
         engine: Answers requests.
+        recall: Compares some searches with the exact search.
         thumbnails: Of indexed images.
         query_images: What the page was asked with lately.
     """
@@ -371,6 +385,8 @@ class Service:
         self.thumbnails = Thumbnails(DecodeLimits())
         self.query_images = QueryImages()
         live.add_listener(self.metrics)
+        self.recall = RecallMonitor(live, self.metrics, settings.measure_every)
+        self.engine.on_hits = self.recall.offer
 
     def hide(self, message: str) -> str:
         """Return a message without paths of this machine."""
@@ -381,4 +397,5 @@ class Service:
     def close(self) -> None:
         """Close the index and end the threads."""
         self.engine.close()
+        self.recall.close()
         self.live.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from storage.schema import COLLECTIONS
@@ -20,12 +22,16 @@ class Metrics:
         requests: By route, method and status.
         seconds: From the request's headers to the answer's end, by route.
         under_way: Requests being worked on.
+        at_work: Those of them whose body is whole; read by threads that work only while there are none.
         refused: By reason: `full`, `token`, `host`, `origin`, `body`, `time`.
         batches: Queries that went through one call, by stage: `text`, `image`, `search`.
         known_texts: Text queries whose vector was still known.
+        compared: Searches put aside to be compared with the exact search, by outcome: `measured`, `dropped`.
+        fallback: By direction, how many operating points wider it is searched than was measured to be enough.
     """
 
     def __init__(self) -> None:
+        self.at_work = 0
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._registry = registry
@@ -49,6 +55,39 @@ class Metrics:
         self._items = Gauge("twinlens_index_items", "Items in the index", ["collection"], registry=registry)
         self._swaps = Counter("twinlens_index_swaps", "Versions that became current", registry=registry)
         self._failures = Counter("twinlens_index_swap_failures", "Versions that could not be opened", registry=registry)
+
+        self.compared = Counter(
+            "twinlens_compared_searches", "Searches to compare with the exact search", ["outcome"], registry=registry
+        )
+        self.fallback = Gauge(
+            "twinlens_operating_point_fallback",
+            "Operating points wider than measured",
+            ["direction"],
+            registry=registry,
+        )
+        cell = ["direction", "ann_recall", "k"]
+        self._recall = tuple(
+            Gauge(f"twinlens_measured_ann_recall{name}", text, cell, registry=registry)
+            for name, text in (
+                ("", "Share of the exact hits that searches found"),
+                ("_low", "Lower end of its interval"),
+                ("_high", "Upper end of its interval"),
+                ("_queries", "Searches that it is the mean of"),
+            )
+        )
+
+    def show_recall(self, labels: Sequence[str], mean: float, low: float, high: float, queries: int) -> None:
+        """Show what searches found, by direction, the recall asked for, and the depth."""
+        for gauge, value in zip(self._recall, (mean, low, high, queries), strict=True):
+            gauge.labels(*labels).set(value)
+
+    def forget_recall(self, labels: Sequence[str] | None = None) -> None:
+        """Show no longer what searches found, with these labels or with any."""
+        for gauge in self._recall:
+            if labels is None:
+                gauge.clear()
+            else:
+                gauge.remove(*labels)
 
     def swapped(self, snapshot: Snapshot) -> None:
         """Count a version that became the current one."""

@@ -42,7 +42,6 @@ class Middleware:
         self._settings = settings
         self._metrics = metrics
         self._callers = Callers(settings.hosts, settings.token)
-        self._at_work = 0
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,13 +86,13 @@ class Middleware:
         Raises:
             RefusedError: 503, there are enough of them.
         """
-        if self._at_work >= self._settings.concurrency:
+        if self._metrics.at_work >= self._settings.concurrency:
             raise full(f"{self._settings.concurrency} requests are under way")
-        self._at_work += 1
+        self._metrics.at_work += 1
 
     def end_work(self) -> None:
         """Count a request out."""
-        self._at_work -= 1
+        self._metrics.at_work -= 1
 
     def hold(self, size: int) -> None:
         """Count bytes of bodies in memory in, or out where the size is negative.

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.errors import SearchParameterError
+from storage.exact_search import Vectors
 from storage.lru import Lru
 from storage.schema import TARGETS, Collection
 from storage.version import IndexVersion
@@ -103,6 +104,10 @@ class OpenVersion:
     def entries(self, collection: Collection, rows: Sequence[int]) -> list[dict[str, Any]]:
         """Return what the catalog knows of these rows, hidden columns included: for the server's own use."""
         return self._version.catalog.rows(collection, rows)
+
+    def vectors(self, collection: Collection) -> Vectors:
+        """The stored vectors of a collection."""
+        return self._version.vectors(collection)
 
     def partners(self, collection: Collection, row: int) -> list[int]:
         """Return the rows of the other collection that belong to an item by the corpus itself, ascending."""
@@ -302,6 +307,10 @@ class Snapshot:
             for row, entry in zip(local, version.entries(collection, list(local.values())), strict=True):
                 entries[row] = {**entry, "row_id": row}
         return [entries[row] for row in rows]
+
+    def vectors(self, collection: Collection) -> Vectors:
+        """The stored vectors of a collection, where one index is searched, or of the first of several."""
+        return self.versions[0].vectors(collection)
 
     def first(self, collection: Collection) -> dict[str, Any]:
         """Return the first item of a collection: values to show as examples."""

@@ -66,6 +66,21 @@ def test_vectors_of_unknown_origin_take_the_costliest_direction() -> None:
     assert ask(None).nprobe == 16
 
 
+def test_each_step_wider_misses_half_as_much_at_most_until_every_vector_is_compared() -> None:
+    def wider(steps: int, direction: Any = "text_to_image") -> Choice:
+        return choose(INFO, direction, SearchRequest(), widened={"text_to_image": steps})
+
+    assert [wider(steps).nprobe for steps in (0, 1)] == [16, 64]
+    assert (
+        wider(1).reason
+        == "the cheapest measured setting that reaches ann_recall 0.95, 1 wider, since searches found less"
+    )
+    assert (wider(2).exact, wider(9).exact) == (True, True)
+    assert wider(2).reason == "no measured setting reaches ann_recall 0.95, 2 wider, since searches found less"
+    assert wider(1, "image_to_image") == ask("image_to_image")
+    assert wider(1, None).nprobe == 64
+
+
 def test_exact_is_exact() -> None:
     assert ask(exact=True, nprobe=3).exact
     assert ask(exact=True).to_json() == {

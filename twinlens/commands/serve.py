@@ -97,6 +97,13 @@ def server_options(command: F) -> F:
 @click.command()
 @click.argument("index", type=click.Path(path_type=Path))
 @server_options
+@click.option(
+    "--measure-every",
+    type=int,
+    default=_DEFAULTS.measure_every,
+    show_default=True,
+    help="Compare one search in so many with the exact search, while there is nothing else to do; 0 for none.",
+)
 @output_option
 def serve(index: Path, output: str, **options: Any) -> None:
     """Serve INDEX over HTTP: an API, and a page to search with.
@@ -131,8 +138,10 @@ def server_settings(options: dict[str, Any]) -> ServerSettings:
         "concurrency",
         "batch",
         "wait_ms",
+        "measure_every",
     )
-    settings = ServerSettings(token=_token(options["token_file"]), **{name: options[name] for name in names})
+    given = {name: options[name] for name in names if name in options}
+    settings = ServerSettings(token=_token(options["token_file"]), **given)
     if options["root"] is not None and not options["root"].is_dir():
         raise ServerError(f"--root {str(options['root'])!r} is no folder; name the one that the images are in")
     if _is_loopback(options["host"]):
