@@ -14,12 +14,13 @@ from .checks import Pairs, check_finite, check_k, check_sides, check_type, pair_
 from .exact_ranks import ranks_both_ways, ranks_by_counting
 from .exact_scores import dots_of_pairs
 from .hubs import HubCorrection
+from .item_ids import as_rows
 from .metrics import columns_of, figures_of, sum_of_recalls
-from .ranks import Ranks, Relevance, Relevant, ranks_in
+from .ranks import Ranks, Relevance, Relevant, check_relevant, ranks_in
 
 
 def evaluate_ranking(
-    ranked_ids: NDArray[Any],
+    ranked_ids: NDArray[Any] | Sequence[Sequence[Any]],
     relevant: Relevant,
     k: Sequence[int] = (1, 5, 10),
     bootstrap: Bootstrap | None = None,
@@ -29,8 +30,9 @@ def evaluate_ranking(
     """Return every metric of given rankings.
 
     Args:
-        ranked_ids: (nq, m) row ids, best first, padded with -1. Ties count in the order given; an item that comes twice
-            counts at its first position.
+        ranked_ids: (nq, m) item ids, best first: whole numbers padded with -1, or texts, tuples and whatever else is
+            hashable, padded with None; or a list of ids for each query, of any lengths. Ties count in the order given;
+            an item that comes twice counts at its first position.
         relevant: For each query the ids that answer it, any number, or a mapping from id to gain above 0. Queries
             without any are left out of every figure and counted.
         k: Cutoffs; each at most m.
@@ -44,12 +46,12 @@ def evaluate_ranking(
         `queries` and `left_out`: how many were measured and not. With a bootstrap `intervals`: (low, high).
 
     Raises:
-        ValueError: Shapes do not fit, a k is below 1 or above m, ids are no integers, or no query has a relevant item.
+        ValueError: Shapes do not fit, a k is below 1 or above m, an id cannot be compared, relevant and ranked ids are
+            of different types, or no query has a relevant item.
     """
-    ranked = np.asarray(ranked_ids)
-    if ranked.dtype.kind not in "iu":
-        raise ValueError(f"ranked_ids has dtype {ranked.dtype}; give integer row ids, padded with -1")
-    ranks = ranks_in(ranked.astype(np.int64, copy=False), Relevance.from_lists(relevant))
+    check_relevant(relevant)
+    ranked, rows = as_rows(ranked_ids, relevant)
+    ranks = ranks_in(ranked, Relevance.from_lists(rows))
     check_k(k, ranks.depth, "ranks given")
     labels = None if clusters is None else np.asarray(clusters)
     if labels is not None and labels.shape != (len(ranked),):

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Relevant = Sequence[Collection[int] | Mapping[int, float]]
+Relevant = Sequence[Collection[Any] | Mapping[Any, float]]
+"""For each query the ids of the items that answer it, or a mapping from id to gain."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,7 @@ class Relevance:
         Raises:
             ValueError: An item is negative, or a gain is negative or not finite.
         """
-        if not _are_lists(relevant):
-            raise ValueError("relevant does not hold one list of row ids for each query; give e.g. [{0, 1}, {2}]")
+        check_relevant(relevant)
         sizes = [len(items) for items in relevant]
         query = np.repeat(np.arange(len(sizes), dtype=np.int64), sizes)
         item = np.fromiter((item for items in relevant for item in items), dtype=np.int64, count=len(query))
@@ -76,11 +76,15 @@ def _gains(items: Collection[int] | Mapping[int, float]) -> Collection[float]:
     return items.values() if isinstance(items, Mapping) else (1.0,) * len(items)
 
 
-def _are_lists(relevant: object) -> bool:
-    """Whether there is something with a length for each query, and no text."""
-    if isinstance(relevant, str | bytes) or not isinstance(relevant, Sequence | np.ndarray):
-        return False
-    return all(hasattr(items, "__len__") and not isinstance(items, str | bytes) for items in relevant)
+def check_relevant(relevant: object) -> None:
+    """Refuse what does not hold something with a length for each query, and no text.
+
+    Raises:
+        ValueError: It does not.
+    """
+    is_list = isinstance(relevant, Sequence | np.ndarray) and not isinstance(relevant, str | bytes)
+    if not is_list or not all(hasattr(one, "__len__") and not isinstance(one, str | bytes) for one in relevant):
+        raise ValueError("relevant does not hold one list of ids for each query; give e.g. [{0, 1}, {2}]")
 
 
 def _check(query: NDArray[np.int64], item: NDArray[np.int64], gain: NDArray[np.float64]) -> None:

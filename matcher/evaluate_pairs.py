@@ -102,20 +102,20 @@ def relevance_gains(values: Sequence[Any], name: str) -> list[float]:
 
 
 def ranking_figures(
-    ranked: NDArray[np.int64], relevant: Sequence[Mapping[int, float]], options: RankingOptions
+    ranked: NDArray[Any], relevant: Sequence[Mapping[Any, float]], options: RankingOptions
 ) -> dict[str, float | int]:
     """Return `metric@k` for each cutoff and metric, cutoffs outermost, then `queries` and `left_out`.
 
     Args:
-        ranked: (n, m) rows of responses, best first.
-        relevant: For each query its responses and their gains.
+        ranked: (n, m) responses, best first: their rows, or item ids of an index.
+        relevant: For each query its responses, named alike, and their gains.
         options: Which figures.
 
     Raises:
         DataError: No query has a relevant response.
     """
     deepest = max(options.cutoffs)
-    padded = np.full((len(ranked), deepest), -1, dtype=np.int64)
+    padded = np.full((len(ranked), deepest), None if ranked.dtype == object else -1, dtype=ranked.dtype)
     width = min(deepest, ranked.shape[1])
     padded[:, :width] = ranked[:, :width]
     graded = any(gain not in (0, 1) for gains in relevant for gain in gains.values())
@@ -130,11 +130,11 @@ def ranking_figures(
 
 
 def gains_of(
-    query: NDArray[np.int64], response: NDArray[np.int64], gains: Sequence[float], queries: int
-) -> list[dict[int, float]]:
+    query: NDArray[np.int64], response: Sequence[Any], gains: Sequence[float], queries: int
+) -> list[dict[Any, float]]:
     """Return for each query the gain of each response; of a pair that comes twice the larger."""
-    relevant: list[dict[int, float]] = [{} for _ in range(queries)]
-    for one, other, gain in zip(query.tolist(), response.tolist(), gains, strict=True):
+    relevant: list[dict[Any, float]] = [{} for _ in range(queries)]
+    for one, other, gain in zip(query.tolist(), response, gains, strict=True):
         relevant[one][other] = max(gain, relevant[one].get(other, 0.0))
     return relevant
 
@@ -264,8 +264,8 @@ def _rank_distinct(reader: Reader, data: Any, options: RankingOptions) -> dict[s
     query_items, response_items = (Items.of(pairs.keys[side]) for side in SIDES)
     queries = _vectors_of(reader, pairs.query, query_items)
     responses = _vectors_of(reader, pairs.response, response_items)
-    rows = query_items.find(pairs.keys["query"], "the data"), response_items.find(pairs.keys["response"], "the data")
-    relevant = gains_of(*rows, gains=[1.0] * len(pairs), queries=len(queries))
+    rows, named = query_items.find(pairs.keys["query"], ""), response_items.find(pairs.keys["response"], "").tolist()
+    relevant = gains_of(rows, named, [1.0] * len(pairs), len(queries))
     hits = InMemory(responses).search(queries, max(options.cutoffs))
     return ranking_figures(hits.ids, relevant, options)
 
@@ -279,14 +279,14 @@ def _rank_tables(reader: Reader, ranking: Ranking, index: Path | None) -> dict[s
     vectors = _vectors_of(reader, queries[1], queries[0])
     if index is not None and response_data is None:
         hits = InIndex(index, reader.roles, reader.cells.encoder).search(vectors, max(options.cutoffs))
-        ranked, response_rows = _numbered(hits.ids, relevance.cells["response"])
+        ranked, named = hits.ids, list(map(str, relevance.cells["response"]))
     else:
         given = relevance.cells["response"] if response_data is None else response_data
         responses = _items(reader, given, "response")
-        response_rows = responses[0].find(relevance.cells["response"], "response_data")
+        named = responses[0].find(relevance.cells["response"], "response_data").tolist()
         gallery = InMemory(_vectors_of(reader, responses[1], responses[0]))
         ranked = gallery.search(vectors, max(options.cutoffs)).ids
-    relevant = gains_of(query_rows, response_rows, relevance.gains, len(vectors))
+    relevant = gains_of(query_rows, named, relevance.gains, len(vectors))
     return ranking_figures(ranked, relevant, options)
 
 
@@ -310,14 +310,6 @@ def _items(reader: Reader, data: Any, side: Side) -> tuple[Items, Column]:
 
 def _vectors_of(reader: Reader, column: Column, items: Items) -> NDArray[np.float32]:
     return reader.vectors(column)[items.rows]
-
-
-def _numbered(retrieved: NDArray[Any], relevant: Sequence[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return item ids as numbers: the retrieved ones, and the relevant ones."""
-    numbers: dict[str, int] = {}
-    ranked = [[numbers.setdefault(str(item), len(numbers)) for item in line] for line in retrieved]
-    relevant_numbers = [numbers.setdefault(str(item), len(numbers)) for item in relevant]
-    return np.array(ranked, dtype=np.int64).reshape(retrieved.shape), np.array(relevant_numbers, dtype=np.int64)
 
 
 def check_labels(labels: NDArray[np.int64] | None) -> NDArray[np.int64]:
