@@ -76,7 +76,7 @@ def _gains(items: Collection[int] | Mapping[int, float]) -> Collection[float]:
     return items.values() if isinstance(items, Mapping) else (1.0,) * len(items)
 
 
-def check_relevant(relevant: object) -> None:
+def check_relevant(relevant: Any) -> None:
     """Refuse what does not hold something with a length for each query, and no text.
 
     Raises:

@@ -16,7 +16,7 @@ from .embed import CellEncoder, Column
 from .errors import CalibrationError, DataError, MatcherError
 from .evaluate_pairs import Items, known_pairs
 from .pairs import Pairs, Reader, read_pairs
-from .tables import SIDES, CellError, IdMappings, Roles, images_of, text_of
+from .tables import SIDES, CellError, CellImage, IdMappings, Roles, images_of, text_of
 
 if TYPE_CHECKING:
     from training import CaptionedImages, FitConfig
@@ -72,11 +72,11 @@ def fit(spec: str, roles: Roles, data: tuple[Any, Any], time_limit: float | None
     """
     config = fit_config(options.get("config"), time_limit)
     mappings = options.get("id_mappings")
-    train = read_pairs(data[0], roles, mappings, several=True)
+    train = one_image_a_row(read_pairs(data[0], roles, mappings, several=True))
     if data[1] is None:
         train, val = split_pairs(train, config.val_share, config.seed)
     else:
-        val = read_pairs(data[1], roles, mappings, several=True)
+        val = one_image_a_row(read_pairs(data[1], roles, mappings, several=True))
     out = Path(options.get("out") or f"encoder-{datetime.now():%Y%m%d-%H%M%S}")
     report = _train(Task(spec, roles, train, val), out, config)
     return _calibrated(f"local-dir:{out.resolve()}", roles, val, _as_report(report) | {"out": str(out)}, config.device)
@@ -100,6 +100,39 @@ def split_pairs(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
         )
     held = np.isin(group, names[: max(1, round(share * len(names)))])
     return take(pairs, np.flatnonzero(~held)), take(pairs, np.flatnonzero(held))
+
+
+def one_image_a_row(pairs: Pairs) -> Pairs:
+    """Return the pairs with a row for each image where cells hold several, so that all of them are learned from.
+
+    Images are then told apart by where they lie or what they hold, in whatever cell they stand. Cells that cannot be
+    read stay as they are.
+    """
+    for side in SIDES:
+        column = pairs.query if side == "query" else pairs.response
+        if column.kind != "image" or not any(map(_may_hold_several, column.cells)):
+            continue
+        cells = [_images_in(cell, column) for cell in column.cells]
+        flat = [image for images in cells for image in images]
+        pairs = take(pairs, np.repeat(np.arange(len(cells)), [len(images) for images in cells]))
+        sources = [image.source if isinstance(image, CellImage) else image for image in flat]
+        keys = [image.key if isinstance(image, CellImage) else image for image in flat]
+        # The paths found start at the working directory.
+        found = Column(name=column.name, kind="image", cells=sources)
+        query, response = (found, pairs.response) if side == "query" else (pairs.query, found)
+        pairs = replace(pairs, query=query, response=response, keys={**pairs.keys, side: keys})
+    return pairs
+
+
+def _may_hold_several(cell: Any) -> bool:
+    return isinstance(cell, list | tuple) or (isinstance(cell, str) and ";" in cell)
+
+
+def _images_in(cell: Any, column: Column) -> Sequence[Any]:
+    try:
+        return images_of(cell, column.folder)
+    except CellError:
+        return [cell]
 
 
 def take(pairs: Pairs, rows: NDArray[np.int64]) -> Pairs:
@@ -177,7 +210,7 @@ def captioned(pairs: Pairs) -> CaptionedImages:
 
 
 def contents_of(column: Column) -> list[Any]:
-    """Return the texts, or the one image of each cell, as training takes them.
+    """Return the texts or the images, one a cell, as training takes them.
 
     Raises:
         DataError: Cells hold nothing that can be trained on; the message names the first three rows.
@@ -186,7 +219,7 @@ def contents_of(column: Column) -> list[Any]:
     problems = []
     for row, cell in enumerate(column.cells):
         try:
-            contents.append(text_of(cell) if column.kind == "text" else _image(cell, column))
+            contents.append(text_of(cell) if column.kind == "text" else images_of(cell, column.folder)[0].source)
         except CellError as error:
             problems.append(f"row {row}: {error}")
     if problems:
@@ -195,13 +228,6 @@ def contents_of(column: Column) -> list[Any]:
             f"{len(problems)} rows of column {column.name!r} cannot be trained on: {'; '.join(problems[:_NAMED])}{more}"
         )
     return contents
-
-
-def _image(cell: Any, column: Column) -> Any:
-    images = images_of(cell, column.folder)
-    if len(images) > 1:
-        raise CellError(f"the cell holds {len(images)} images; give each a row of its own")
-    return images[0].source
 
 
 def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], device: str) -> Fitted:
