@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,8 @@ def compare_systems(
         JSON's own types. `best`: position of the one with the highest rsum, the first of equal ones. `systems`: for
         each, by direction, `R@k` for each k in [0, 1], `intervals` with (low, high) of each, `queries` and `left_out`;
         `rsum`, at most 600, and `rsum_interval`. `differences`: for each the same names, system minus best, each with
-        `difference`, `interval` and `tie_excluded`, whether 0 lies outside of the interval; None for the best itself.
+        `difference`, `interval` and `tie_excluded`, whether 0 is outside the interval; and `above`: the position of
+        the next better `system`, and the difference of `rsum` to it. None for the best itself.
 
     Raises:
         ValueError: There is no system, or two were not asked the same queries.
@@ -109,11 +111,15 @@ def compare_systems(
     rsum: NDArray[np.float64] = 100 * sum(observed[name][:, summed].sum(axis=1) for name in DIRECTIONS)
     rsum_draws: Draws = 100 * sum(draws[name][:, :, summed].sum(axis=2) for name in DIRECTIONS)
     table = _Table(bootstrap=chosen, depths=tuple(k), observed=observed, draws=draws, rsum=rsum, rsum_draws=rsum_draws)
-    best = int(np.argmax(rsum))
+    order = np.argsort(-rsum, kind="stable").tolist()
+    differences: list[dict[str, Any] | None] = [None] * len(systems)
+    for above, number in pairwise(order):
+        told = {"system": above, "rsum": table.rsum_difference(number, above)}
+        differences[number] = {**table.differences(number, order[0]), "above": told}
     return {
-        "best": best,
+        "best": order[0],
         "systems": [table.figures(number, one) for number, one in enumerate(systems)],
-        "differences": [None if number == best else table.differences(number, best) for number in range(len(systems))],
+        "differences": differences,
     }
 
 
@@ -151,8 +157,12 @@ class _Table:
             shares = self.observed[name][system] - self.observed[name][best]
             ends = self._ends(self.draws[name][:, system] - self.draws[name][:, best])
             found[name] = {key: _told(share, ends[key]) for key, share in zip(self.names, shares, strict=False)}
-        ends_of_rsum = self._ends_of(self.rsum_draws[:, system] - self.rsum_draws[:, best])
-        return {**found, "rsum": _told(self.rsum[system] - self.rsum[best], ends_of_rsum)}
+        return {**found, "rsum": self.rsum_difference(system, best)}
+
+    def rsum_difference(self, system: int, other: int) -> dict[str, Any]:
+        """Return how far the rsum of one system is from that of another."""
+        ends = self._ends_of(self.rsum_draws[:, system] - self.rsum_draws[:, other])
+        return _told(self.rsum[system] - self.rsum[other], ends)
 
     def _ends(self, draws: Draws) -> dict[str, tuple[float, float]]:
         return self.bootstrap.ends(self.names, draws)

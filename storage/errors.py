@@ -13,7 +13,8 @@ TwinlensError                    anything we raise on purpose; the message names
 |-- BuildError, SourceError      indexer/errors.py
 |-- SearchError                  searcher/errors.py
 |-- TrainingError                training/errors.py
-`-- MatcherError                 matcher/errors.py
+|-- MatcherError                 matcher/errors.py
+`-- CompareError                 twinlens/compare/errors.py
 """
 
 from __future__ import annotations

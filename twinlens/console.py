@@ -117,6 +117,7 @@ def align_columns(rows: Sequence[tuple[str, ...]]) -> str:
 COMMANDS = {
     "audit": "audit:audit",
     "build": "build:build",
+    "compare": "compare:compare",
     "duplicates": "duplicates:duplicates",
     "encoders": "encoders:encoders",
     "evaluate": "evaluate:evaluate",
@@ -288,8 +289,8 @@ def main() -> None:
 FILE = "twinlens.toml"
 OPTIONS: Mapping[str, tuple[type, tuple[str, ...]]] = {
     "encoder": (str, ("build", "fit", "match")),
-    "device": (str, ("build", "fit", "match", "search", "serve", "serve-ray")),
-    "precision": (str, ("build", "match", "search", "serve", "serve-ray")),
+    "device": (str, ("build", "compare", "fit", "match", "search", "serve", "serve-ray")),
+    "precision": (str, ("build", "compare", "match", "search", "serve", "serve-ray")),
     "root": (str, ("search", "serve")),
     "ann_recall": (float, ("search",)),
 }

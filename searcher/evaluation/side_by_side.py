@@ -51,7 +51,7 @@ def evaluate_side_by_side(
     """Score indexes of one corpus against their pairs, each by exact search over its stored vectors.
 
     Args:
-        paths: The folders of two indexes or more.
+        paths: The folders of the indexes; one stands by itself.
         options: How.
         labels: What to call each index; left out, its path.
 
@@ -63,7 +63,7 @@ def evaluate_side_by_side(
         for each index and direction how many queries it alone answers (R@1), with examples. Null otherwise.
 
     Raises:
-        EvaluationError: Fewer than two indexes, one that is given twice, or one that cannot be scored: a collection, a
+        EvaluationError: No index, one that is given twice, or one that cannot be scored: a collection, a
             split or its pairs are missing, or a k is above the size of a gallery.
         StorageError: There is no index, or its files are damaged.
     """
@@ -80,8 +80,8 @@ def evaluate_side_by_side(
 
 
 def _check_paths(paths: Sequence[str | Path]) -> None:
-    if len(paths) < 2:
-        raise EvaluationError(f"{len(paths)} index is not to be set beside others; give two or more")
+    if not len(paths):
+        raise EvaluationError("no index is given; give two or more, or one that stands by itself")
     resolved = [Path(path).resolve() for path in paths]
     twice = next((path for number, path in enumerate(paths) if resolved[number] in resolved[:number]), None)
     if twice is not None:
@@ -128,7 +128,8 @@ class _SideBySide:
         first = self.entrants[0]
         ranks = [self._ranks(one, first) for one in self.entrants]
         found = compare_systems(ranks, self.options.k, self.options.bootstrap)
-        return {**found, "alone": sole_answers(self.entrants, ranks, self.options.examples)}
+        alone = sole_answers(self.entrants, ranks, self.options.examples) if len(ranks) > 1 else None
+        return {**found, "alone": alone}
 
     def _ranks(self, entrant: Entrant, like: Entrant) -> FirstRanks:
         """Rank with items in the order of another index, so that queries and ties are the same."""

@@ -37,8 +37,8 @@ def unlike(result: Result) -> Iterator[str]:
 def tables(result: Result) -> Iterator[str]:
     """Yield the figures of all indexes, and their differences to the best."""
     yield aligned([*_recall(result)], to_left={0})
-    if not result["differences"]:
-        return
+    if not any(result["differences"] or ()):
+        return  # not comparable, or one alone
     best = result["indexes"][result["best"]]["label"]
     head = (
         f"Difference to {clean(best)}, which has the highest rsum, in points with its {result['level']:.0%} interval, "
@@ -58,13 +58,8 @@ def alone(result: Result) -> Iterator[str]:
         )
         lines.append(f"  {clean(index['label'])}: {counts}")
         for name in DIRECTIONS:
-            lines += [f"    {_example(one)}" for one in found[name]["examples"][:1]]
+            lines += [f"    {_example(one, name)}" for one in found[name]["examples"][:1]]
     yield "\n".join(lines)
-
-
-def shown_item(item: Mapping[str, Any]) -> str:
-    """Return how an item is called in a line: a text by its words, an image by its id."""
-    return cut(item["caption"] or item["item_id"], _WIDTH)
 
 
 def _scope(result: Result) -> str:
@@ -100,15 +95,17 @@ def _differences(result: Result) -> Iterator[Sequence[str]]:
         for index, one in zip(result["indexes"], result["differences"], strict=True)
         if one is not None
     ]
+    wide = max(len(depths), 2)
     for name, words in DIRECTIONS.items():
-        yield [words, *depths]
+        rest = [""] * (wide - len(depths))
+        yield [words, *depths, *rest]
         for label, one in rows:
-            yield [f"  {label}", *(difference_cell(one[name][key], 100) for key in depths)]
-        yield [""] * (len(depths) + 1)
-    blank = [""] * (len(depths) - 1)
-    yield ["both", "rsum", *blank]
+            yield [f"  {label}", *(difference_cell(one[name][key], 100) for key in depths), *rest]
+        yield [""] * (wide + 1)
+    yield ["both", "rsum", "to the one above", *[""] * (wide - 2)]
     for label, one in rows:
-        yield [f"  {label}", difference_cell(one["rsum"], 1), *blank]
+        cells = (difference_cell(one["rsum"], 1), difference_cell(one["above"]["rsum"], 1))
+        yield [f"  {label}", *cells, *[""] * (wide - 2)]
 
 
 def _share(value: float, interval: Sequence[float]) -> str:
@@ -122,10 +119,13 @@ def difference_cell(one: Mapping[str, Any], factor: float) -> str:
     return f"{factor * one['difference']:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
 
 
-def _example(one: Mapping[str, Any]) -> str:
-    right = " or ".join(shown_item(item) for item in one["right"][:1])
+def _example(one: Mapping[str, Any], direction: str) -> str:
+    def shown(item: Mapping[str, Any], *, text: bool) -> str:
+        return cut(item["caption"] if text and item["caption"] else item["item_id"], _WIDTH)
+
+    by_text = direction == "text_to_image"
     others = "; ".join(
-        f"{clean(other['label'])} {shown_item(other['item'])} (the right one at {other['rank']:,})"
+        f"{clean(other['label'])} {shown(other['item'], text=not by_text)} (the right one at {other['rank']:,})"
         for other in one["instead"][:2]
     )
-    return f"{shown_item(one['query'])} -> {right}; instead: {others}"
+    return f"{shown(one['query'], text=by_text)} -> {shown(one['right'][0], text=not by_text)}; instead: {others}"

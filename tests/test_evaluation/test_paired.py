@@ -38,6 +38,8 @@ def test_the_best_is_named_and_a_clear_difference_excludes_a_tie_while_none_does
     assert found["best"] == 1
     assert found["differences"][1] is None
     worse, equal = found["differences"][0], found["differences"][2]
+    assert (worse["above"]["system"], equal["above"]["system"]) == (2, 1)
+    assert worse["above"]["rsum"] == worse["rsum"]  # system 2 is the same as the best
     assert worse["rsum"]["tie_excluded"]
     assert worse["rsum"]["interval"][1] < 0 < -worse["rsum"]["difference"]
     assert equal["rsum"] == {"difference": 0.0, "interval": (0.0, 0.0), "tie_excluded": False}

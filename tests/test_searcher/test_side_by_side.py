@@ -128,6 +128,7 @@ def test_one_split_of_each_is_compared(folder: Path) -> None:
 def test_the_command_prints_tables_and_json_with_the_same_figures(folder: Path) -> None:
     paths = at(folder, "good", "blurred")
     text = run(*paths).stdout
+    assert "to the one above" in run(*paths, "--k", "3").stdout
     found = json.loads(run(*paths, "--output", "json").stdout)
     for index in found["indexes"]:
         assert f"{100 * index['image_to_text']['R@1']:.1f} [" in text
@@ -147,8 +148,8 @@ def test_bad_requests_have_one_clear_error(folder: Path) -> None:
     good, blurred = at(folder, "good", "blurred")
     with pytest.raises(EvaluationError, match="is given twice"):
         evaluate_side_by_side([good, good.parent / "." / good.name])
-    with pytest.raises(EvaluationError, match="give two or more"):
-        evaluate_side_by_side([good])
+    with pytest.raises(EvaluationError, match="no index is given"):
+        evaluate_side_by_side([])
     with pytest.raises(EvaluationError, match="k=41 is above the 40 images"):
         evaluate_side_by_side([good, blurred], SideBySideOptions(k=(41,)))
     with pytest.raises(EvaluationError, match="k=0 is no depth"):

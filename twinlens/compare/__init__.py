@@ -1,0 +1,1 @@
+"""A comparison of encoders on a captioned corpus: one seeded sample, encoded by each, searched exactly."""
