@@ -103,12 +103,14 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
 
 
 async def _watch(service: Service) -> None:
-    """Look for a new version again and again; opening one takes a thread, and no request waits for it."""
+    """Look for a new version again and again, and for an encoder that failed; no request waits for either."""
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(1, thread_name_prefix="twinlens-watch") as pool:
         while True:
             await asyncio.sleep(service.settings.watch_seconds)
             await loop.run_in_executor(pool, service.live.follow)
+            if service.live.current.encoding.state == "failed":
+                await loop.run_in_executor(pool, service.live.current.encoding.prepare)
 
 
 def _add_errors(app: FastAPI, service: Service) -> None:

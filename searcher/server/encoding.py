@@ -118,9 +118,10 @@ class _Need:
         try:
             self._load()
         except Exception as error:  # noqa: BLE001 - libraries raise what they like, and none of it ends the server
-            self._problem = first_line(error)
+            before, self._problem = self._problem, first_line(error)
             self.state, self._tried = "failed", time.monotonic()
-            log.warning("%s cannot be encoded: %s; %s", self.name, self._problem, _OTHER_WAYS)
+            if self._problem != before:  # it is tried again and again
+                log.warning("%s cannot be encoded: %s; %s", self.name, self._problem, _OTHER_WAYS)
         else:
             self._problem, self.state = "", "ready"
             log.info("%s can be encoded, after %.1f s", self.name, time.monotonic() - started)

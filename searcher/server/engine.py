@@ -32,6 +32,7 @@ from .live_index import LiveIndex
 from .metrics import Metrics
 from .settings import ServerSettings
 from .snapshot import Snapshot
+from .watching.access_log import note_search
 from .watching.recall_monitor import RecallMonitor
 
 T = TypeVar("T")
@@ -241,6 +242,7 @@ class Engine:
             await self.prepare_filter(snapshot, into, request.where)
         if request.sort is not None and into in snapshot.collections:
             snapshot.check_sort(into, request.sort)
+        note_search(snapshot, request, query)
         request = request.with_words_of(query.part)
         hits = await self.answer(snapshot, replace(request, parts=(), into=into), query)
         snapshot.remember(hits.collection, hits.item_ids.tolist(), hits.row_ids.tolist())

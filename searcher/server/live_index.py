@@ -75,6 +75,7 @@ class LiveIndex:
         self._lock = Lock()
         self._listeners: list[Listener] = []
         self._refused: Pointer | None = None
+        self._failed: Pointer | None = None
         self._pointer, self._current = self._open()
         self._open_ones = {self._current}
 
@@ -87,6 +88,12 @@ class LiveIndex:
     def current(self) -> Snapshot:
         """The current version. To search it, `acquire` it."""
         return self._current
+
+    @property
+    def failed_version(self) -> int | None:
+        """The number of the version that CURRENT names, where it cannot be opened and an older one is served."""
+        failed = self._failed
+        return None if failed is None else failed.number
 
     @property
     def open_versions(self) -> list[int]:
@@ -130,16 +137,19 @@ class LiveIndex:
         """
         try:
             pointer = None if self._pinned else read_pointer(self._paths[0])
+            if pointer == self._pointer:
+                self._failed = None  # gone back to
             if pointer is None or pointer in (self._pointer, self._refused):
                 return False
             self._refused = pointer
             self._pointer, snapshot = self._open()
         except (TwinlensError, OSError, MemoryError) as error:
+            self._failed = self._refused
             log.warning("version %d stays current: %s", self._current.number, error)
             for listener in self._listeners:
                 listener.failed()
             return False
-        self._refused = None
+        self._refused = self._failed = None
         self._replace(snapshot)
         return True
 

@@ -20,7 +20,7 @@ class Metrics:
 
     Attributes:
         requests: By route, method and status.
-        seconds: From the request's headers to the answer's end, by route.
+        seconds: From the request's headers to the answer's end, by route and class of the status: `2xx`, `4xx`.
         under_way: Requests being worked on.
         at_work: Those of them whose body is whole; read by threads that work only while there are none.
         refused: By reason: `full`, `token`, `host`, `origin`, `body`, `time`.
@@ -41,7 +41,7 @@ class Metrics:
         self.seconds = Histogram(
             "twinlens_request_seconds",
             "Seconds from a request to its answer",
-            ["route"],
+            ["route", "status"],
             buckets=_SECONDS,
             registry=registry,
         )

@@ -16,6 +16,7 @@ from .callers import OPEN_PATHS, Callers
 from .errors import RETRY, RefusedError, full
 from .metrics import Metrics
 from .settings import ServerSettings
+from .watching.access_log import REQUEST_ID, AccessLog, request_id_of
 
 # Answered however full the server is.
 _UNCOUNTED = OPEN_PATHS | {"/metrics"}
@@ -42,6 +43,7 @@ class Middleware:
         self._settings = settings
         self._metrics = metrics
         self._callers = Callers(settings.hosts, settings.token)
+        self._log = AccessLog(settings.access_log, queries=settings.log_queries)
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,14 +53,18 @@ class Middleware:
             return
         # HEAD is GET without the body, which the HTTP layer leaves out by itself.
         inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else {**scope}
-        answer = _Answer(send)
+        request_id = request_id_of(Headers(scope=scope))
+        answer = _Answer(send, request_id)
         started = time.perf_counter()
-        try:
-            await self._admit(inner, receive, answer)
-        finally:
-            route = getattr(inner.get("route"), "path", "none")
-            self._metrics.requests.labels(route, _known_method(scope["method"]), str(answer.status)).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+        with self._log.request():
+            try:
+                await self._admit(inner, receive, answer)
+            finally:
+                seconds = time.perf_counter() - started
+                route = getattr(inner.get("route"), "path", "none")
+                self._metrics.requests.labels(route, _known_method(scope["method"]), str(answer.status)).inc()
+                self._metrics.seconds.labels(route, _status_class(answer.status)).observe(seconds)
+                self._log.write(scope, request_id, answer.status, seconds)
 
     async def _admit(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
         headers = Headers(scope=scope)
@@ -133,8 +139,9 @@ class _Answer:
     Where a large body has not come yet the connection ends with the answer: nobody needs the rest of the body.
     """
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, request_id: str) -> None:
         self._send = send
+        self._request_id = request_id
         self.body: _Body | None = None
         self.announced = 0.0
         self.status = 0
@@ -147,6 +154,7 @@ class _Answer:
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
             headers.setdefault("Cache-Control", "no-store")
+            headers[REQUEST_ID] = self._request_id
             if self.announced > _READ_ON and not (self.body is not None and self.body.whole):
                 headers["Connection"] = "close"
             if self.limit is not None and not self.limit.expired():
@@ -242,6 +250,11 @@ def _check_path(path: str) -> None:
 
 def _too_large(limit: int) -> str:
     return f"the body has more than {limit} bytes, which is this server's limit; send a smaller image"
+
+
+def _status_class(status: int) -> str:
+    """Return `2xx` and so on as a label; `none` where the client had gone before there was an answer."""
+    return f"{status // 100}xx" if status else "none"
 
 
 def _known_method(method: str) -> Any:

@@ -6,11 +6,13 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ..request import MAX_K
 from .errors import ServerError
 
+LogStyle = Literal["off", "text", "json"]
+LOG_STYLES: tuple[LogStyle, ...] = get_args(LogStyle)
 LOOPBACK_HOSTS = ("127.0.0.1", "localhost", "::1")
 _SHORTEST_TOKEN = 8
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\.?")
@@ -46,6 +48,8 @@ class ServerSettings:
         measure_every: One search in so many, by chance, is compared with the exact search while no request is worked
             on; 0 for none. At most a fiftieth of the time goes to it, whatever this says. 10 to 100 is usual: of 1,000
             searches 20 leaves 50, enough to see within them that a twentieth of the hits more is missed than was asked.
+        access_log: `json` or `text` writes a line for each request to the logger `searcher.server.access`.
+        log_queries: Whether those lines hold the texts that are searched with, which are private.
     """
 
     encoder: str | None = None
@@ -65,6 +69,8 @@ class ServerSettings:
     batch: int = 64
     wait_ms: float = 2.0
     measure_every: int = 20
+    access_log: LogStyle = "off"
+    log_queries: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no server can do.
@@ -89,6 +95,10 @@ class ServerSettings:
             ("measure_every", 0, 1_000_000),
         ):
             _check_range(name, getattr(self, name), least, longest)
+        if self.access_log not in LOG_STYLES:
+            raise ServerError(
+                f"access_log={self.access_log!r} is no style of a log; give one of {', '.join(LOG_STYLES)}"
+            )
         if self.token is not None and (len(self.token) < _SHORTEST_TOKEN or not _plain(self.token)):
             raise ServerError(
                 f"the token has {len(self.token)} characters; give {_SHORTEST_TOKEN} or more, of ASCII without spaces"

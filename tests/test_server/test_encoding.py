@@ -67,7 +67,13 @@ def test_while_the_encoder_loads_all_else_is_answered(index: Path, folder: Path,
     with serving(index) as server:
         assert server.get("/healthz").json() == {"status": "ok", "version": 1, "encoder": "loading"}
         ready = server.get("/readyz")
-        assert (ready.status_code, ready.json()["encoder"], ready.headers["retry-after"]) == (503, "loading", "1")
+        assert (ready.status_code, ready.headers["retry-after"]) == (503, "1")
+        assert ready.json() == {
+            "status": "not ready",
+            "version": 1,
+            "encoder": "loading",
+            "reason": "the encoder is being loaded",
+        }
         assert server.post("/search", json={"vector": VECTOR}).status_code == 200
         assert server.ask(item="blue/0002.png")["hits"]
         assert server.get("/thumbnails/blue/0002.png").status_code == 200
@@ -75,7 +81,8 @@ def test_while_the_encoder_loads_all_else_is_answered(index: Path, folder: Path,
         threading.Timer(0.3, loader.may.set).start()
         assert server.ask(text="a blue square", k=1)["hits"][0]["item_id"].startswith("blue/")  # waits for it
         until(server, "ready")
-        assert server.get("/readyz").status_code == 200
+        ready = server.get("/readyz")
+        assert (ready.status_code, ready.json()["status"], ready.json()["reason"]) == (200, "ready", None)
         assert search_image(server, folder).json()["hits"][0]["item_id"].startswith("blue/")
         assert loader.loaded == 1
 
@@ -88,8 +95,10 @@ def test_without_the_encoder_texts_and_images_are_told_so_and_all_else_works(
     with serving(index, ServerSettings(token="a-long-secret")) as server:
         server.client.headers["Authorization"] = "Bearer a-long-secret"
         until(server, "failed")
-        assert httpx.get(f"{server.url}/readyz").json()["encoder"] == "failed"
-        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        ready = httpx.get(f"{server.url}/readyz")  # without the token
+        assert (ready.status_code, ready.json()["encoder"]) == (503, "failed")
+        assert ready.json()["reason"].startswith("the encoder cannot be loaded, the log says why")
+        assert httpx.get(f"{server.url}/healthz").status_code == 200
         for answer in (server.get("/search?text=red"), search_image(server, folder)):
             assert answer.status_code == 501
             said = answer.json()["error"]
@@ -105,6 +114,8 @@ def test_without_the_encoder_texts_and_images_are_told_so_and_all_else_works(
         loader.problem = None
         assert server.get("/search?text=red").status_code == 501  # not tried again so soon
         monkeypatch.setattr(encoding, "_AGAIN_SECONDS", 0.0)
+        until(server, "ready")  # by itself: nobody is sent to a server that is not ready
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
         assert server.ask(text="red")["hits"]
         assert search_image(server, folder).status_code == 200
 

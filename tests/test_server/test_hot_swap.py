@@ -93,8 +93,12 @@ def test_a_version_that_cannot_be_opened_leaves_the_old_one_in_front(own_folder:
             (index / "CURRENT").write_bytes(bad)
             time.sleep(0.2)
             assert len(server.ask(text="red", k=500)["hits"]) == 16
+        assert server.get("/readyz").json()["reason"] == (
+            "version 1 was published and cannot be opened, the log says why; 1 is served"
+        )
         (index / "CURRENT").write_bytes(good)
         time.sleep(0.1)
+        assert server.get("/readyz").json() == {"status": "ready", "version": 1, "encoder": "ready", "reason": None}
         failures = next(
             line
             for line in server.get("/metrics").text.splitlines()

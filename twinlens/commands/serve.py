@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from searcher.server.errors import ServerError
-from searcher.server.settings import LOOPBACK_HOSTS, ServerSettings
+from searcher.server.settings import LOG_STYLES, LOOPBACK_HOSTS, LogStyle, ServerSettings
 from storage.errors import install_hint
 
 from ..console import TOKEN, emit, output_option
@@ -104,6 +104,14 @@ def server_options(command: F) -> F:
     show_default=True,
     help="Compare one search in so many with the exact search, while there is nothing else to do; 0 for none.",
 )
+@click.option(
+    "--access-log",
+    type=click.Choice(LOG_STYLES),
+    default=_DEFAULTS.access_log,
+    show_default=True,
+    help="A line for each request on stderr; with json, all other lines are JSON too.",
+)
+@click.option("--log-queries", is_flag=True, help="Put the texts that are searched with into those lines.")
 @output_option
 def serve(index: Path, output: str, **options: Any) -> None:
     """Serve INDEX over HTTP: an API, and a page to search with.
@@ -139,6 +147,8 @@ def server_settings(options: dict[str, Any]) -> ServerSettings:
         "batch",
         "wait_ms",
         "measure_every",
+        "access_log",
+        "log_queries",
     )
     given = {name: options[name] for name in names if name in options}
     settings = ServerSettings(token=_token(options["token_file"]), **given)
@@ -208,7 +218,7 @@ def _serve(index: Path, listener: socket.socket, settings: ServerSettings, outpu
 
     check_index(index)
     live = LiveIndex(index, settings)
-    _follow_log()
+    _follow_log(settings.access_log)
     _warn_of_paths(live)
     app = create_app(live, settings)
     host, port = listener.getsockname()[:2]
@@ -220,13 +230,17 @@ def _serve(index: Path, listener: socket.socket, settings: ServerSettings, outpu
     run_until_stopped(app, settings, listener, lambda: emit(output, value, line))
 
 
-def _follow_log() -> None:
-    """Say on stderr what the server has to say: versions that come, and what it could not answer."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    for name, level in _LOGGED:
+def _follow_log(style: LogStyle) -> None:
+    """Say on stderr what the server has to say: requests, versions that come, and what it could not answer."""
+    from searcher.server.watching.access_log import LOGGER, JsonLines
+
+    lines, requests = logging.StreamHandler(), logging.StreamHandler()
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    lines.setFormatter(JsonLines() if style == "json" else plain)
+    for name, level in (*_LOGGED, (LOGGER, logging.INFO)):
         logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
+        # A request's line is whole as it comes.
+        logger.handlers, logger.propagate = [requests if name == LOGGER else lines], False
         logger.setLevel(level)
 
 

@@ -139,6 +139,15 @@ class HealthAnswer(_Exact):
     encoder: Literal["loading", "ready", "failed", "none"]
 
 
+class ReadyAnswer(_Exact):
+    """Whether requests should be sent to the server, and if not, why."""
+
+    status: Literal["ready", "not ready"]
+    version: int
+    encoder: Literal["loading", "ready", "failed", "none"]
+    reason: str | None
+
+
 def answers(model: Any, description: str = "The answer") -> dict[int | str, dict[str, Any]]:
     """Return what a route may answer, for its description: a model, or one line that says what is wrong."""
     error = {"model": ErrorAnswer, "description": "What is wrong, in one line"}

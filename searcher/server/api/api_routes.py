@@ -20,7 +20,7 @@ from ..errors import RETRY
 from ..image_cache import Size
 from ..metrics import CONTENT_TYPE
 from ..snapshot import HIDDEN_COLUMNS, Snapshot
-from .answer_models import HealthAnswer, ItemAnswer, SearchAnswer, SearchAnswers, answers
+from .answer_models import HealthAnswer, ItemAnswer, ReadyAnswer, SearchAnswer, SearchAnswers, answers
 from .answers import image_answer, json_answer
 from .cursors import at_cursor, next_cursor
 from .multi_search import search_all
@@ -28,6 +28,11 @@ from .request_bodies import Asked, limited, read_body, read_url
 
 _JPEG: dict[int | str, dict[str, Any]] = {**answers(None), 200: {"content": {"image/jpeg": {}}}}
 _HEALTH: dict[int | str, dict[str, Any]] = {200: {"model": HealthAnswer}}
+_READY: dict[int | str, dict[str, Any]] = {200: {"model": ReadyAnswer}, 503: {"model": ReadyAnswer}}
+_NOT_READY = {
+    "loading": "the encoder is being loaded",
+    "failed": "the encoder cannot be loaded, the log says why; it is tried again every half minute",
+}
 _FILE = {"type": "string", "format": "binary"}
 _FORM = body_schema(vector=False)
 _FORM["properties"]["image"] = _FILE
@@ -128,10 +133,10 @@ def state_routes(service: Service) -> APIRouter:
     async def health() -> Response:
         return json_answer(_health(service))
 
-    @router.get("/readyz", summary="The same; 503 until that is known", responses={**_HEALTH, 503: _HEALTH[200]})
+    @router.get("/readyz", summary="Whether it answers texts too; 503 while it does not", responses=_READY)
     async def ready() -> Response:
-        health = _health(service)
-        return json_answer(health, 503, RETRY) if health["encoder"] == "loading" else json_answer(health)
+        readiness = _readiness(service)
+        return json_answer(readiness, *(() if readiness["status"] == "ready" else (503, RETRY)))
 
     @router.get("/metrics", summary="Counters for Prometheus", response_class=Response)
     async def counters() -> Response:
@@ -143,6 +148,21 @@ def state_routes(service: Service) -> APIRouter:
 def _health(service: Service) -> dict[str, Any]:
     snapshot = service.live.current
     return {"status": "ok", "version": snapshot.number, "encoder": snapshot.encoding.state}
+
+
+def _readiness(service: Service) -> dict[str, Any]:
+    """Return whether requests should be sent here, and why not; to anybody, so without what is wrong in detail."""
+    snapshot = service.live.current
+    state = snapshot.encoding.state
+    reason = _NOT_READY.get(state)
+    if reason is None and (number := service.live.failed_version) is not None:
+        reason = f"version {number} was published and cannot be opened, the log says why; {snapshot.number} is served"
+    return {
+        "status": "not ready" if state in _NOT_READY else "ready",
+        "version": snapshot.number,
+        "encoder": state,
+        "reason": reason,
+    }
 
 
 def item_facts(snapshot: Snapshot, item_id: str, collection: Collection | None) -> dict[str, Any]:
