@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from warnings import warn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from training import CaptionedImages, FitConfig
 
 _NAMED = 3
+# Of a time limit, what is left for loading the new encoder and encoding validation pairs with it.
+_CALIBRATION_SHARE = 0.1
+# Pairs to calibrate with when the time is over already.
+_FEWEST_PAIRS = 64
 
 
 class FitOptions(TypedDict, total=False):
@@ -71,6 +77,7 @@ def fit(spec: str, roles: Roles, data: tuple[Any, Any], time_limit: float | None
         TrainingError: The encoder cannot be trained so.
     """
     config = fit_config(options.get("config"), time_limit)
+    limit = TimeLimit(config.time_limit)
     mappings = options.get("id_mappings")
     train = one_image_a_row(read_pairs(data[0], roles, mappings, several=True))
     if data[1] is None:
@@ -78,8 +85,37 @@ def fit(spec: str, roles: Roles, data: tuple[Any, Any], time_limit: float | None
     else:
         val = one_image_a_row(read_pairs(data[1], roles, mappings, several=True))
     out = Path(options.get("out") or f"encoder-{datetime.now():%Y%m%d-%H%M%S}")
-    report = _train(Task(spec, roles, train, val), out, config)
-    return _calibrated(f"local-dir:{out.resolve()}", roles, val, _as_report(report) | {"out": str(out)}, config.device)
+    report = _as_report(_train(Task(spec, roles, train, val), out, config, limit))
+    if limit.seconds and report["stopped_by"] == "time_limit" and not report["curve"]:
+        warn(
+            f"nothing was trained: the time limit of {limit.seconds:g} s was over before that; raise it, or give fewer "
+            "pairs",
+            stacklevel=4,
+        )
+    return _calibrated(f"local-dir:{out.resolve()}", roles, val, report | {"out": str(out)}, config.device, limit)
+
+
+class TimeLimit:
+    """The seconds of one `fit`, from the call on: reading the tables, training, calibrating.
+
+    Attributes:
+        seconds: All of them; None for no limit.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self._began = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds until the limit; infinite without one."""
+        return float("inf") if self.seconds is None else self.seconds - (time.monotonic() - self._began)
+
+    def of_training(self, config: FitConfig) -> FitConfig:
+        """Return the settings with the seconds that are left for training."""
+        if not self.seconds:
+            return config
+        return replace(config, time_limit=max(0.0, self.left - _CALIBRATION_SHARE * self.seconds))
 
 
 def split_pairs(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
@@ -176,11 +212,12 @@ def fit_config(given: FitConfig | Mapping[str, Any] | None, time_limit: float | 
     return config if time_limit is None else replace(config, time_limit=time_limit)
 
 
-def _train(task: Task, out: Path, config: FitConfig) -> Any:
+def _train(task: Task, out: Path, config: FitConfig, limit: TimeLimit) -> Any:
     from training import PairSet, fit_encoder, fit_pairs
 
     if task.roles.mixed and task.train.labels is None:
-        return fit_encoder(task.spec, captioned(task.train), captioned(task.val), out, config)
+        train, val = captioned(task.train), captioned(task.val)
+        return fit_encoder(task.spec, train, val, out, limit.of_training(config))
     sets = [
         PairSet(
             left=contents_of(pairs.query),
@@ -191,7 +228,7 @@ def _train(task: Task, out: Path, config: FitConfig) -> Any:
         )
         for pairs in (task.train, task.val)
     ]
-    return fit_pairs(task.spec, sets[0], sets[1], out, config)
+    return fit_pairs(task.spec, sets[0], sets[1], out, limit.of_training(config))
 
 
 def captioned(pairs: Pairs) -> CaptionedImages:
@@ -230,18 +267,33 @@ def contents_of(column: Column) -> list[Any]:
     return contents
 
 
-def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], device: str) -> Fitted:
+def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], device: str, limit: TimeLimit) -> Fitted:
     """Calibrate the new encoder and leave the calibration beside its weights, where it is found again."""
     from encoders import load_encoder
 
     encoder = load_encoder(spec, device=device)
     try:
-        scores, labels = known_pairs(Reader(roles, CellEncoder(encoder)), val)
+        reader = Reader(roles, CellEncoder(encoder))
+        scores, labels = known_pairs(reader, _encoded(reader, val, limit))
         calibration = fit_calibration(scores, labels, encoder=spec, fingerprint=encoder.fingerprint)
     except CalibrationError as error:
         return Fitted(spec, None, report | {"calibration": f"none: {error}"})
     write_calibration(calibration, Path(spec.removeprefix("local-dir:")) / FILE)
     return Fitted(spec, calibration, report | {"calibration": dict(calibration.measured)})
+
+
+def _encoded(reader: Reader, pairs: Pairs, limit: TimeLimit) -> Pairs:
+    """Encode pairs, drawn at random, as long as there is time, and return those; `_FEWEST_PAIRS` in any case."""
+    order, count = np.random.default_rng(0).permutation(len(pairs)), _FEWEST_PAIRS
+    if limit.seconds is None:
+        return pairs
+    while True:
+        before, part = limit.left, take(pairs, np.sort(order[:count]))
+        reader.pairs(part)
+        # The next ones are as many as all so far, twice the last ones.
+        if count >= len(pairs) or 2 * (before - limit.left) > limit.left:
+            return part
+        count *= 2
 
 
 def _as_report(report: Any) -> dict[str, Any]:

@@ -326,7 +326,9 @@ class Matcher(EncodingMatcher):
             train: Pairs, as for `calibrate`.
             val: Pairs to stop early by and to calibrate with; None holds back some, split by distinct images and not
                 by rows.
-            time_limit: Seconds; what was learned by then is kept.
+            time_limit: Seconds from the call on, reading and calibrating included; what was learned by then is kept.
+                Where it is short, augmented views are left out first and then examples, and `fit_summary` says how many
+                of both were used (`views`, `share`). Where nothing was trained a warning says so.
             **options: `out`, `config`, `id_mappings`; `FitOptions` says what they mean.
 
         Raises:

@@ -38,7 +38,9 @@ class RunState:
         candidates: (score, step) of the weights that are kept, best first.
         curve: One row for each evaluation.
         stale: Evaluations since the best one.
-        share: Share of the examples that the run uses, as measured when it began; see `affordable_share`.
+        read: Share of the images that were read, as measured when the run began; see `readable_share`.
+        share: Share of those that the run uses, likewise; see `affordable`.
+        views: Augmented views of each image that it uses; None for those of the settings.
     """
 
     run: str
@@ -46,7 +48,9 @@ class RunState:
     candidates: list[tuple[float, int]] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
     stale: int = 0
+    read: float = 1.0
     share: float = 1.0
+    views: int | None = None
 
     def rank(self, score: float, keep: int) -> bool:
         """Add the weights of this step to the candidates, of which the `keep` best stay; return whether they lead."""
@@ -72,17 +76,18 @@ class Checkpoints:
         path = self.folder / STATE
         if not path.is_file():
             return RunState(run=run)
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-            state = RunState(**{**value, "candidates": [tuple(pair) for pair in value["candidates"]]})
-        except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{str(path)!r} is damaged; remove the folder to start anew") from error
+        state = self._state(path)
         if state.run != run:
             raise CheckpointError(
                 f"{str(self.folder)!r} holds a stopped run with other examples or settings; "
                 "give the same ones again to go on, or remove the folder to start anew"
             )
         return state
+
+    def read_share(self) -> float | None:
+        """Return which share of the images a stopped run has read; None where there is no checkpoint."""
+        path = self.folder / STATE
+        return self._state(path).read if path.is_file() else None
 
     def tensors(self, name: str, step: int) -> Weights:
         """Return the tensors that were saved as `name` at a step.
@@ -97,6 +102,13 @@ class Checkpoints:
             raise CheckpointError(
                 f"checkpoint {str(path)!r} cannot be read; remove its folder to start anew"
             ) from error
+
+    def _state(self, path: Path) -> RunState:
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+            return RunState(**{**value, "candidates": [tuple(pair) for pair in value["candidates"]]})
+        except (ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{str(path)!r} is damaged; remove the folder to start anew") from error
 
     def save(self, state: RunState, tensors: Weights, candidate: Weights) -> None:
         """Save a run's state, and its present weights where they are among the best."""

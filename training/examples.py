@@ -304,13 +304,18 @@ def content_keys(kind: Kind, contents: Sequence[Content], role: str) -> tuple[li
     """
     if kind == "text":
         return [ContentKey(str(content)) for content in contents], []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(pool.map(_image_key, contents))
+    results = read_contents(contents)
     keys = [None if isinstance(result, ImageError) else result for result in results]
     problems = [f"image {row}: {result}" for row, result in enumerate(results) if isinstance(result, ImageError)]
     if len(problems) > MAX_UNREADABLE * len(keys) or (problems and len(problems) == len(keys)):
         raise ExamplesError(f"{len(problems)} of {len(keys)} {role} images cannot be read: {first_few(problems)}")
     return keys, problems
+
+
+def read_contents(contents: Sequence[Content]) -> list[ContentKey | ImageError]:
+    """Decode images, and return the key of each or why it cannot be read."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(_image_key, contents))
 
 
 def first_few(problems: Sequence[str]) -> str:

@@ -19,22 +19,13 @@ from storage.schema import EncoderInfo
 from .batches import Items, Pairing, Sampler
 from .checkpoint import RunState, Weights
 from .examples import Kind
-from .features import (
-    FEATURE_SHARE,
-    FeatureSeconds,
-    Feed,
-    ImageFeed,
-    TextFeed,
-    affordable_share,
-    embed,
-    sampled,
-    seconds_each,
-)
+from .features import Feed, ImageFeed, TextFeed, embed
 from .leaks import Leaks, leaked
 from .learner import Learner
 from .loop import FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
 from .report import FitReport
 from .selection import Choice, Recall, greedy_soup, interpolated, measure
+from .time_budget import FEATURE_SHARE, affordable, sampled, seconds_each
 from .tower_split import ConseTower
 
 # Items a forward pass without gradients.
@@ -54,6 +45,7 @@ class FineTuning:
         train: What to learn from.
         val: What to choose weights by.
         unreadable: Images that were left out of both, a line each.
+        read: Share of the images given that these are.
         context: Output folder, device, time budget, listener, checkpoints.
     """
 
@@ -62,6 +54,7 @@ class FineTuning:
     train: Pairing
     val: Pairing
     unreadable: tuple[str, ...]
+    read: float = 1.0
     context: RunContext
 
     def run(self) -> FitReport:
@@ -72,34 +65,37 @@ class FineTuning:
         """
         state = self.context.checkpoints.load(self._digest())
         if not state.step:
-            state.share = self._affordable_share()
+            state.read = self.read
+            self._fit_into_time(state)
         if state.share == 1.0:
             return self._run(state)
         seed = self.learner.recipe.seed
         train, val = (pairing.sample(state.share, seed) for pairing in (self.train, self.val))
         return replace(self, train=train, val=val)._run(state)
 
-    def _affordable_share(self) -> float:
-        """Return the share of the examples whose features leave time to train, and say so where that is not all."""
-        context, recipe = self.context, self.learner.recipe
+    def _fit_into_time(self, state: RunState) -> None:
+        """Decide how many views and examples leave time to train, and say so where that is not all."""
+        context, wanted = self.context, self.learner.recipe.views
         if context.clock.left == float("inf") or context.clock.over:
-            return 1.0
+            return
         kinds = {items.kind: items for items in (self.train.left, self.train.right)}
         each = {kind: self._seconds_each(items) for kind, items in kinds.items()}
         left = context.clock.left
-        seconds = FeatureSeconds(each=each, views=recipe.views + 1).all(self.train, self.val)
-        share = affordable_share(seconds, left)
-        if share < 1:
+        plan, seconds = affordable(each, (self.train, self.val), wanted, left)
+        state.views, state.share = plan.views, plan.share
+        less = [_views_used(plan.views)] if plan.views < wanted else []
+        less += [f"{plan.share:.0%} of the examples are used"] if plan.share < 1 else []
+        if less:
             text = (
                 f"the features of all {len(self.train.left):,} {self.train.left.kind}s would take about "
-                f"{seconds:,.0f} s, and {left:,.0f} s of the time limit are left: {share:.0%} of the examples are "
-                f"used, so that no more than {FEATURE_SHARE:.0%} of it go to features"
+                f"{seconds:,.0f} s, and {left:,.0f} s of the time limit are left: {' and '.join(less)}, so that no "
+                f"more than {FEATURE_SHARE:.0%} of it go to features"
             )
             context.listen(FitProgress(stage="features", done=0, total=0, text=text))
-        return share
 
     def _seconds_each(self, items: Items) -> float:
-        recipe, batch = self.learner.recipe, self._batch(items.kind)
+        # Half batches: what is measured is computed once more, and a short limit would be spent on it.
+        recipe, batch = self.learner.recipe, self._batch(items.kind) // 2
         few = sampled(items, batch)
         if few is None:
             return 0.0
@@ -115,7 +111,7 @@ class FineTuning:
         clock = self.context.clock
         began = clock.seconds
         try:
-            feeds = self._feeds(self.train, self.learner.recipe.views + 1)
+            feeds = self._feeds(self.train, self._views(state) + 1)
             val_feeds = self._feeds(self.val, 1)
         except _OutOfTimeError:
             text = "nothing is trained: the time limit was over before the features were ready; raise it"
@@ -190,7 +186,7 @@ class FineTuning:
             pairing=self.train,
             batch_size=recipe.batch_size,
             captions=recipe.captions,
-            views=recipe.views if images else 0,
+            views=self._views(state) if images else 0,
             fresh=not any(feed.cached_views for feed in images),
             seed=recipe.seed,
         )
@@ -212,6 +208,10 @@ class FineTuning:
             context=self.context,
             state=state,
         )
+
+    def _views(self, state: RunState) -> int:
+        """Augmented views of each image that the run uses."""
+        return self.learner.recipe.views if state.views is None else state.views
 
     def _recall(self, feeds: Feeds) -> Recall:
         self.learner.training_mode(False)
@@ -283,7 +283,8 @@ class FineTuning:
             counts=self._counts(),
             seconds={**seconds, "all": self.context.clock.seconds},
             settings=asdict(self.learner.recipe),
-            share=state.share,
+            share=state.read * state.share,
+            views=self._views(state),
             unreadable=self.unreadable,
         )
 
@@ -293,6 +294,10 @@ class FineTuning:
             for role, side in (("train", self.train), ("val", self.val))
             for name, count in (("left", len(side.left)), ("right", len(side.right)), ("pairs", len(side.positives)))
         }
+
+
+def _views_used(views: int) -> str:
+    return f"{views or 'no'} augmented view{'' if views == 1 else 's'} of each image"
 
 
 def _measurement(recall: Recall) -> Measurement:

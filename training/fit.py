@@ -23,6 +23,7 @@ from .fine_tuning import FineTuning
 from .learner import Learner
 from .loop import FitProgress, Listener, RunContext
 from .report import FitReport
+from .time_budget import readable_share, taken
 from .tower_split import ConseTower, image_tower
 
 DEFAULTS = FitConfig()
@@ -40,7 +41,8 @@ def fit_encoder(
 
     Weights are chosen by ranking recall on `val`, and the untrained ones are among the choices. A run that was killed
     resumes from its last evaluation when it is called again with the same arguments; an interrupt (Ctrl-C) or the time
-    limit ends it with the best weights so far. The folder appears whole or not at all.
+    limit ends it with the best weights so far. The folder appears whole or not at all. Where the limit is short for the
+    images, augmented views are left out first, then examples, and the report says how many.
 
     Args:
         spec: The encoder to start from, as `encoders.load_encoder` takes it.
@@ -56,10 +58,16 @@ def fit_encoder(
     """
     check_arguments(fit_encoder, locals(), TrainingError)
     context = _context(out, config, progress)
-    count = len(train) + (len(val) if val is not None else 0)
-    context.listen(FitProgress(stage="read", done=0, total=count, text=f"reading {count:,} images"))
-    val_pairing = None if val is None else pair_captions(val, "val")
-    return _fit(spec, pair_captions(train), val_pairing, config, context)
+    given = [train, *([val] if val is not None else [])]
+    share = context.checkpoints.read_share()
+    if share is None:
+        share = readable_share(given, context.clock.left)
+    read = [taken(examples, share, config.seed) for examples in given]
+    count = sum(map(len, read))
+    of = "" if share == 1 else f" of the {sum(map(len, given)):,}, as the time limit does not allow all"
+    context.listen(FitProgress(stage="read", done=0, total=count, text=f"reading {count:,} images{of}"))
+    val_pairing = None if val is None else pair_captions(read[1], "val")
+    return _fit(spec, pair_captions(read[0]), val_pairing, config, context, share)
 
 
 def fit_pairs(
@@ -85,7 +93,9 @@ def _context(out: str | Path, config: FitConfig, listen: Listener | None) -> Run
     return RunContext.begin(out, listen, device=config.device, precision=config.precision, time_limit=config.time_limit)
 
 
-def _fit(spec: str, train: Pairing, val: Pairing | None, config: FitConfig, context: RunContext) -> FitReport:
+def _fit(
+    spec: str, train: Pairing, val: Pairing | None, config: FitConfig, context: RunContext, read: float = 1.0
+) -> FitReport:
     unreadable = train.unreadable + (val.unreadable if val else ())
     if val is None:
         train, val = train.split(config.val_share, config.seed)
@@ -96,7 +106,7 @@ def _fit(spec: str, train: Pairing, val: Pairing | None, config: FitConfig, cont
     with context.seeded(recipe.seed):
         learner = Learner(towers, recipe, context.placement, {train.left.kind, train.right.kind})
         report = FineTuning(
-            towers=towers, learner=learner, train=train, val=val, unreadable=unreadable, context=context
+            towers=towers, learner=learner, train=train, val=val, unreadable=unreadable, read=read, context=context
         ).run()
     _publish(towers, report, context)
     return report

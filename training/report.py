@@ -35,8 +35,10 @@ class FitReport:
         seconds: How long each stage took, and all of it.
         settings: All that the run depends on, with device and precision.
         unreadable: Images and captions that were left out, a line each.
-        share: Share of the examples that were used: less than 1 where the features of all would have taken most of the
-            time limit.
+        share: Share of the examples that were used: less than 1 where reading all, or the features of all, would have
+            taken most of the time limit.
+        views: Augmented views of each image that were used; fewer than the settings ask for where the time limit did
+            not allow them. They go before any example does.
         leaks: Validation items that are among the training items too, and recall without them; None where nothing was
             measured.
     """
@@ -55,6 +57,7 @@ class FitReport:
     settings: dict[str, Any]
     unreadable: tuple[str, ...] = ()
     share: float = 1.0
+    views: int = 0
     leaks: Leaks | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -72,8 +75,11 @@ class FitReport:
         kept = "the untrained encoder" if not self.averaged else f"steps {', '.join(map(str, self.averaged))}"
         share = f", {self.alpha:.2f} of it with the untrained weights" if 0 < self.alpha < 1 else ""
         lines.append(f"kept    {kept}{share}; stopped by: {self.stopped_by}; {self.seconds['all']:.0f} s")
-        if self.share < 1:
-            lines.append(f"used    {self.share:.0%} of the examples, as the time limit does not allow features of all")
+        fewer = self.views < self.settings["views"]
+        if self.share < 1 or fewer:
+            views = f"{self.views} of {self.settings['views']} augmented views of each image, "
+            used = f"{self.share:.0%} of the examples, {views if fewer else ''}as the time limit does not allow"
+            lines.append(f"used    {used} features of all")
         if self.stopped_by == "time_limit" and not self.curve:
             lines.append("nothing was trained: the time limit was over before that; raise it to train")
         if self.unreadable:

@@ -63,6 +63,15 @@ def test_no_time_at_all_still_leaves_an_encoder(photographs: Photographs, tmp_pa
     assert matcher.encoder.encode_texts(texts) == pytest.approx(lite.encode_texts(texts), abs=1e-5)
 
 
+def test_a_limit_that_is_over_before_anything_is_trained_is_a_warning(photographs: Photographs, tmp_path: Path) -> None:
+    pairs = {name: cells[:60] for name, cells in photographs.pairs.items()}
+    with pytest.warns(
+        UserWarning, match=r"nothing was trained: the time limit of 0\.01 s was over before that; raise it"
+    ):
+        fitted = Matcher(encoder="lite", device="cpu").fit(pairs, time_limit=0.01, out=tmp_path / "tuned", config=QUICK)
+    assert (fitted.fit_summary["stopped_by"], fitted.fit_summary["curve"]) == ("time_limit", [])
+
+
 def test_pairs_of_texts_and_labelled_pairs_can_be_learned_from(photographs: Photographs, tmp_path: Path) -> None:
     first = [texts[0] for texts in photographs.captions]
     second = [texts[1] for texts in photographs.captions]

@@ -12,14 +12,19 @@ import pytest
 from two_tone import save_tiny, two_tone
 
 from training import CaptionedImages, FitConfig, fit_encoder
+from training import examples as example_module
 from training import features as feature_module
 from training.batches import pair_captions, pair_pairs
 from training.examples import PairSet
-from training.features import affordable_share, seconds_each
 from training.loop import FitProgress
+from training.time_budget import Plan, affordable, affordable_share, seconds_each
 from twinlens.commands import fit as command
 
 LIMIT = 6.0
+
+
+class Killed(BaseException):
+    """The end of a process, which nothing catches."""
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,10 @@ def test_where_features_would_take_most_of_the_time_fewer_images_are_used(
     assert report.seconds["features"] < LIMIT
     (said,) = [one.text for one in seen if "of the time limit are left" in one.text]
     assert f"{report.share:.0%} of the examples are used" in said
-    assert f"used    {report.share:.0%} of the examples" in report.to_text()
+    # Augmented views go before examples.
+    assert "no augmented views of each image" in said
+    assert report.views == 0
+    assert f"used    {report.share:.0%} of the examples, 0 of 1 augmented views of each image" in report.to_text()
 
 
 def test_without_a_limit_and_with_a_wide_one_every_image_is_used(
@@ -71,7 +79,8 @@ def test_without_a_limit_and_with_a_wide_one_every_image_is_used(
 ) -> None:
     for number, limit in enumerate((None, 1000.0)):
         report = fit_encoder(tiny, many, None, tmp_path / str(number), replace(config, epochs=1, time_limit=limit))
-        assert report.share == 1.0
+        assert (report.share, report.views) == (1.0, 1)
+        assert "used" not in report.to_text()
         assert report.counts["train_left"] + report.counts["val_left"] == len(many)
 
 
@@ -79,18 +88,53 @@ def test_without_a_limit_and_with_a_wide_one_every_image_is_used(
 def test_a_run_that_was_killed_goes_on_with_the_examples_that_it_began_with(
     tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path
 ) -> None:
-    class Killed(BaseException):
-        pass
-
     def kill(progress: FitProgress) -> None:
         if progress.stage == "evaluate":
             raise Killed
 
     with pytest.raises(Killed):
         fit_encoder(tiny, many, None, tmp_path / "out", replace(config, time_limit=LIMIT), kill)
-    share = json.loads((tmp_path / "out.fit" / "state.json").read_text("utf-8"))["share"]
-    assert 0 < share < 1
-    assert fit_encoder(tiny, many, None, tmp_path / "out", config).share == share
+    state = json.loads((tmp_path / "out.fit" / "state.json").read_text("utf-8"))
+    assert 0 < state["share"] < 1
+    again = fit_encoder(tiny, many, None, tmp_path / "out", config)
+    assert (again.share, again.views) == (state["share"], state["views"]) == (state["share"], 0)
+
+
+def test_where_reading_would_take_long_fewer_images_are_read_and_a_killed_run_reads_the_same(
+    tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = example_module.decode
+
+    def decode(content: object) -> object:
+        time.sleep(0.04)
+        return real(content)  # type: ignore[arg-type]
+
+    def kill(progress: FitProgress) -> None:
+        seen.append(progress.text)
+        if progress.stage == "evaluate":
+            raise Killed
+
+    seen: list[str] = []
+    monkeypatch.setattr(example_module, "decode", decode)
+    monkeypatch.setattr(example_module.os, "cpu_count", lambda: 2)
+    with pytest.raises(Killed):
+        fit_encoder(tiny, many, None, tmp_path / "out", replace(config, time_limit=LIMIT), kill)
+    assert any(f"of the {len(many)}, as the time limit does not allow all" in text for text in seen)
+    read = json.loads((tmp_path / "out.fit" / "state.json").read_text("utf-8"))["read"]
+    assert 0 < read < 1
+    report = fit_encoder(tiny, many, None, tmp_path / "out", config)
+    assert report.share == pytest.approx(read)
+    assert report.counts["train_left"] + report.counts["val_left"] == int(read * len(many))
+
+
+def test_views_are_left_out_one_by_one_and_examples_last(many: CaptionedImages) -> None:
+    pairing = pair_captions(many)
+    sides, each = (pairing, pairing), {"image": 1.0, "text": 0.0}
+    count = len(pairing.left)
+    for left, views, share in ((10, 3, 1.0), (6, 1, 1.0), (4, 0, 1.0), (2, 0, 0.5)):
+        expected = Plan(views=views, share=share)
+        assert affordable(each, sides, 3, left * count) == (expected, 5 * count)
+    assert affordable({"image": 0.0, "text": 0.0}, sides, 3, 1.0)[0] == Plan(views=3, share=1.0)
 
 
 def test_a_limit_that_ends_before_training_is_said(
