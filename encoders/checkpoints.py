@@ -30,6 +30,7 @@ from safetensors.torch import save_file
 
 from storage.errors import install_hint
 
+from .catalogue.presets import FORMS, PRESETS
 from .errors import EncoderError
 from .lite import SPEC as LITE
 from .lite import load_lite
@@ -37,15 +38,12 @@ from .remembered import FOLDER_PREFIX, absolute_spec, folder_and_files
 from .two_towers import TwoTowers
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
-FORMS = "a spec is lite, ARCH/TAG, ARCH/CHECKPOINT-FILE, local-dir:PATH or hf-hub:ORG/NAME"
-
-
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
 # Saved with every model: open_clip's own writer leaves out `fill_color`, which the padding of `lite` needs.
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 # What open_clip, transformers, timm and the file formats raise on models that cannot be loaded.
-_FAILURES = (
+FAILURES = (
     OSError,
     RuntimeError,
     ValueError,
@@ -152,7 +150,7 @@ def _from_architecture(spec: str) -> TwoTowers:
 
 def _unknown_architecture(spec: str, arch: str) -> str:
     """Return the message for a spec whose architecture open_clip does not know."""
-    close = difflib.get_close_matches(arch, ["lite", *open_clip.list_models()], n=3, cutoff=0.5)
+    close = difflib.get_close_matches(arch, ["lite", *PRESETS, *open_clip.list_models()], n=3, cutoff=0.5)
     hint = f"did you mean {_or(close)}?" if close else "open_clip.list_models() lists them"
     return f"encoder {spec!r}: no open_clip architecture is called {arch!r}; {hint} ({FORMS})"
 
@@ -263,7 +261,7 @@ def _towers(
 def _as_encoder_error(spec: str, next_step: str) -> Iterator[None]:
     try:
         yield
-    except _FAILURES as error:
+    except FAILURES as error:
         # What follows "Last error" in open_clip's messages is advice about its own interface.
         words = " ".join(str(error).split()).partition(". Last error")[0][:300].rstrip(".") or type(error).__name__
         raise EncoderError(f"cannot load encoder {spec!r}: {words}; {next_step}") from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from storage.arguments import check_arguments
 from storage.errors import install_hint
 
+from .catalogue.presets import resolve_preset
 from .errors import EncoderError
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
             `local-dir:PATH`: a folder with `open_clip_config.json` and weights;
             `ARCH/PATH`: an architecture and a checkpoint file (`.safetensors`, `.pt`, `.pth`, `.bin`);
             `hrem:PATH`: a folder made by `twinlens fit-hrem`, whose images are region features;
-            `lite`: the small encoder that ships inside ordinary packages.
+            `lite`: the small encoder that ships inside ordinary packages;
+            `fast`, `balanced`, `best` or `multilingual`: presets, each for a model of open_clip (docs/encoders.md).
         device: `cpu`, `cuda`, `cuda:N`, or `auto`: CUDA where there is one.
         precision: `fp32`, `bf16`, `fp16` (GPU only), or `auto`: 16 bits on a GPU, fp32 on a CPU.
 
@@ -76,10 +78,11 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     from .two_towers import remembered_fingerprint
 
     placement, began_ns = choose_device(device, precision), time.time_ns()  # checked before a model is downloaded
-    family = family_of(spec)
+    named = resolve_preset(spec, placement.device)
+    family = family_of(named)
     if family is not None:
-        return family.load(spec, placement)
-    return ClipEncoder(load_towers(spec), placement, partial(remembered_fingerprint, began_ns=began_ns))
+        return family.load(named, placement)
+    return ClipEncoder(load_towers(named), placement, partial(remembered_fingerprint, began_ns=began_ns))
 
 
 def _check_packages(extra: str) -> None:

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from encoders import Encoder
 from encoders.base import backend_of
+from encoders.catalogue import resolve_preset
 from encoders.load import DEFAULT_ENCODER, family_of
 from storage import CollectionInfo, IndexStore, IndexVersion, Manifest, StorageError, VectorTable
 from storage.arguments import check_arguments
@@ -92,9 +93,11 @@ def build_index(
     check_keywords("build_index", settings, [*known, "source", "out", "encoder", "options", "progress"])
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
+    if spec is not None:
+        config = replace(config, encoder=resolve_preset(spec, config.device))
     if isinstance(source, str | Path) and not is_remote(source) and is_clip_retrieval(Path(source)):
         source, options = open_clip_retrieval(Path(source), options), None
-    options = _with_layout_of(spec, options, config)
+    options = _with_layout_of(config.encoder, options, config)
     made_of = corpus_of(source)
     _check_out(Path(out), update=config.update and not isinstance(source, EmbeddingSource))
     if not config.update and not isinstance(source, EmbeddingSource):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import Encoder, load_encoder
+from encoders.catalogue import resolve_preset
 from encoders.load import DEFAULT_ENCODER
 from storage.arguments import check_arguments
 
@@ -66,7 +67,7 @@ class EncodingMatcher:
         if remember_bytes < 0:
             raise MatcherError(f"remember_bytes={remember_bytes!r} is no size; give 0 or more")
         self.roles = Roles(query=query, response=response, **roles)
-        self.spec = encoder if isinstance(encoder, str) else encoder.spec
+        self.spec = resolve_preset(encoder, device) if isinstance(encoder, str) else encoder.spec
         self.index: Path | None = None
         self._placement = {"device": device, "precision": precision}
         self._encoder: Encoder | None = None if isinstance(encoder, str) else encoder

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from encoders.catalogue import resolve_preset
 from encoders.checkpoints import load_towers, save_local_dir
 from encoders.lite import MAPPED_POOLER, WIDE_TRUNK, ConseTrunk, add_map, widen
 from encoders.two_towers import TwoTowers
@@ -100,7 +101,7 @@ def _fit(
     if val is None:
         train, val = train.split(config.val_share, config.seed)
     check_enough(train)
-    towers = widened_lite(load_towers(spec))
+    towers = widened_lite(load_towers(resolve_preset(spec, config.device)))
     family = "lite" if isinstance(image_tower(towers.model), ConseTower) else "open_clip"
     recipe = recipe_for(config, family, context.placement, len(train.with_partners))
     with context.seeded(recipe.seed):

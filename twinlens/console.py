@@ -153,7 +153,7 @@ EXTRA_OF = {
     "timm": "encode",
     "tokenizers": "search",
     "torch": "encode",
-    "transformers": "lite",
+    "transformers": "encode",
 }
 """The extra that brings a package which the core does without, by the package's import name."""
 

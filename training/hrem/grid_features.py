@@ -18,6 +18,7 @@ from PIL import Image
 from torch.nn import functional
 
 from encoders import EncoderError, ImageError
+from encoders.catalogue import resolve_preset
 from encoders.checkpoints import load_towers
 from encoders.device import Placement, choose_device
 from encoders.lite import ConseTrunk
@@ -76,7 +77,7 @@ def load_trunk(spec: str, placement: Placement) -> Trunk:
     """
     if spec.startswith(TIMM):
         return _timm(spec, placement)
-    towers = load_towers(spec)
+    towers = load_towers(resolve_preset(spec))
     visual: Any = towers.model.visual
     visual.to(placement.device)
     trunk = getattr(visual, "trunk", None)

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from encoders import DecodeLimits
+from encoders.catalogue.presets import named
 from encoders.load import DEFAULT_ENCODER
 from indexer.corpus.item import LAYOUTS, printable, registered_layouts
 from indexer.corpus.remote.url import is_remote
@@ -116,7 +117,11 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 @click.command("build-index", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("corpus", required=False, type=CorpusPath(path_type=Path))
 @click.option("--out", required=True, type=FILE, metavar="INDEX", help="Folder of the index.")
-@click.option("--encoder", help=f"ARCH/TAG, hf-hub:NAME, local-dir:PATH or lite. [default: {DEFAULT_ENCODER}]")
+@click.option(
+    "--encoder",
+    help="ARCH/TAG, hf-hub:NAME, local-dir:PATH, lite, or a preset: fast, balanced, best, multilingual "
+    f"(`twinlens encoders` lists them). [default: {DEFAULT_ENCODER}]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option(
     "--precision",
@@ -262,7 +267,7 @@ def _intention(arguments: Mapping[str, Any]) -> str:
     vectors = [arguments[name] for name in ("image_embeddings", "text_embeddings") if arguments[name] is not None]
     what = " and ".join(map(str, vectors)) or str(arguments["corpus"])
     encoder = arguments["encoder"] or (None if arguments["update"] or vectors else DEFAULT_ENCODER)
-    how = f" with encoder {encoder}" if encoder else ""
+    how = f" with encoder {named(encoder, arguments['device'])}" if encoder else ""
     return printable(f"{'updating' if arguments['update'] else 'building'} {arguments['out']} from {what}{how}")
 
 

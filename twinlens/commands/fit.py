@@ -38,7 +38,9 @@ _SETTINGS = (
 @click.command()
 @click.argument("corpus", type=FILE)
 @click.option("--out", required=True, type=FILE, metavar="FOLDER", help="A new folder for the encoder.")
-@click.option("--encoder", default="lite", show_default=True, help="ARCH/TAG, hf-hub:NAME, local-dir:PATH or lite.")
+@click.option(
+    "--encoder", default="lite", show_default=True, help="lite, a preset, ARCH/TAG, hf-hub:NAME or local-dir:PATH."
+)
 @corpus_options
 @click.option("--split", help="Learn from this split.  [default: from all]")
 @click.option("--val-split", help="Choose weights by this split.  [default: some of the images are held back]")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders import Encoder
+from encoders.catalogue import PRESETS, resolve_preset
 from encoders.load import family_of
 from encoders.remembered import absolute_spec, user_cache
 from evaluation import Bootstrap
@@ -104,6 +105,7 @@ def compare_encoders(
     """
     check_arguments(compare_encoders, locals(), CompareError)
     config, progress = config or CompareConfig(), progress or SilentProgress()
+    encoders = [_without_preset(encoder, config.device) for encoder in encoders]
     check_encoders(encoders)
     sample = Sample(open_source(Path(corpus), _layout(encoders, options)), config.sample, config.seed)
     cache = Path(config.cache) if config.cache is not None else user_cache() / "compare"
@@ -139,6 +141,11 @@ def check_encoders(encoders: Sequence[str | Encoder]) -> None:
             f"{named} given, and a comparison needs two or more, as in --encoders lite,ViT-B-32/laion2b_s34b_b79k; "
             "one by itself is scored by build-index and twinlens evaluate"
         )
+
+
+def _without_preset(encoder: str | Encoder, device: str) -> str | Encoder:
+    known = isinstance(encoder, str) and encoder in PRESETS
+    return resolve_preset(str(encoder), device) if known else encoder
 
 
 def _spec(encoder: str | Encoder) -> str:
