@@ -69,9 +69,17 @@ class Entrant:
             "bytes_per_item": {name: round(size) for name, size in sizes.items()},
         }
 
-    def vectors(self, collection: Collection, like: Entrant) -> NDArray[np.float32]:
-        """Return the stored vectors of a gallery, (n, dim), in the order of that of `like`, which has the same ids."""
-        return self.truth.vectors(self.version, collection)[self.positions_of(collection, like)]
+    def vectors(self, collection: Collection, like: Entrant, chosen: Rows | None = None) -> NDArray[np.float32]:
+        """Return the stored vectors of a gallery, (n, dim), in the order of that of `like`, which has the same ids.
+
+        Args:
+            collection: `images` or `texts`.
+            like: The index whose order counts.
+            chosen: Positions in the gallery of `like`; None for all.
+        """
+        positions = self.positions_of(collection, like)
+        rows = self.truth.rows[collection][positions if chosen is None else positions[chosen]]
+        return self.version.vectors(collection).gather(rows).astype(np.float32)
 
     def positions_of(self, collection: Collection, like: Entrant) -> Rows:
         """Return where the items of the gallery of `like`, in its order, stand in this one."""

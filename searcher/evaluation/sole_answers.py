@@ -96,6 +96,6 @@ class _Examples:
 
     def _first_hits(self, entrant: Entrant, rows: Rows) -> list[dict[str, Any]]:
         first = self.entrants[0]
-        base, queries = entrant.vectors(self.target, first), entrant.vectors(self.source, first)[rows]
+        base, queries = entrant.vectors(self.target, first), entrant.vectors(self.source, first, rows)
         hits, _ = exact_top_k(base, queries, 1)
         return first.items(self.target, hits[:, 0])

@@ -11,7 +11,6 @@ from ..errors import SearchError
 from ..evaluation.scorecard import DIRECTIONS
 from ..evaluation.side_by_side_text import TIE, difference_cell
 from ..hits import cut
-from ..originals import image_source
 from .audit_page import check_page
 from .html_gallery import as_source, page_template
 from .thumbnails import thumbnail
@@ -24,30 +23,31 @@ _CAPTION, _NAME = 300, 60
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _GREY = "#8a8f98"
 Facts = Mapping[str, Any]
+Images = Mapping[str, Path | bytes]
 
 
-def save_comparison(path: Path, facts: Facts, root: Path | None) -> None:
+def save_comparison(path: Path, facts: Facts, images: Images) -> None:
     """Write a self-contained page of a comparison; an existing file is replaced.
 
     Args:
         path: The file.
         facts: As `docs/compare.md` lists them.
-        root: The folder that the images' `uri` are relative to.
+        images: By `item_id` the file, or the bytes, of each image in the examples.
 
     Raises:
         SearchError: The file cannot be written.
     """
     check_page(path)
-    page = render_comparison(facts, root)
+    page = render_comparison(facts, images)
     try:
         path.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
         raise SearchError(f"cannot write the comparison {str(path)!r}: {error.strerror or error}") from error
 
 
-def render_comparison(facts: Facts, root: Path | None) -> str:
+def render_comparison(facts: Facts, images: Images) -> str:
     """Return the page that `save_comparison` writes: 400 thumbnails at most, every text in it escaped."""
-    page = _Page(facts, root)
+    page = _Page(facts, images)
     return page_template("comparison.html").render(
         facts=facts,
         counts=facts["encoders"][0]["counts"],
@@ -65,9 +65,9 @@ def render_comparison(facts: Facts, root: Path | None) -> str:
 class _Page:
     """Turns the facts into what the template shows."""
 
-    def __init__(self, facts: Facts, root: Path | None) -> None:
+    def __init__(self, facts: Facts, images: Images) -> None:
         self.facts = facts
-        self.root = root
+        self.images = images
         self.thumbnails_left = MOST_THUMBNAILS
         devices = {one["index"]["computed"]["device"] for one in facts["encoders"]}
         self.rate = "per_cpu_second" if devices == {"cpu"} else "per_second"
@@ -181,7 +181,7 @@ class _Page:
         if self.thumbnails_left <= 0:
             return {"item_id": item["item_id"], "source": None, "problem": "no room for its image"}
         self.thumbnails_left -= 1
-        return {"item_id": item["item_id"], **as_source(thumbnail(image_source(item["uri"], self.root), _BOX))}
+        return {"item_id": item["item_id"], **as_source(thumbnail(self.images.get(item["item_id"]), _BOX))}
 
     def notes(self) -> Iterator[str]:
         """Yield what makes recall look better or worse than it is: duplicates, leaks, what could not be read."""

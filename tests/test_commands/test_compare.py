@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from colour import ColourEncoder, paint, paint_folder
@@ -104,7 +106,7 @@ def test_what_one_alone_answers_has_the_query_the_right_item_and_what_the_other_
 
 def test_text_and_page_say_the_same_figures(found: Comparison, tmp_path: Path) -> None:
     facts = found.facts
-    text, page = comparison_text(facts), render_comparison(facts, found.root)
+    text, page = comparison_text(facts), render_comparison(facts, found.images)
     for one in facts["encoders"]:
         for said in (f"{100 * one['text_to_image']['R@5']:.1f}", f"{one['rsum']:.1f}"):
             assert said in text
@@ -114,14 +116,14 @@ def test_text_and_page_say_the_same_figures(found: Comparison, tmp_path: Path) -
     assert "<script" not in page
     assert not re.search(r"(src|href)=.(https?:|/)", page)
     with pytest.raises(SearchError, match="is not there; make it first"):
-        save_comparison(tmp_path / "nowhere" / "c.html", facts, None)
+        save_comparison(tmp_path / "nowhere" / "c.html", facts, {})
 
 
 def test_words_of_a_corpus_do_not_become_markup(found: Comparison) -> None:
     words = json.dumps(found.facts).replace('"hazy"', '"<b>hazy</b>"').replace("square, number", "<img src=x>")
     facts = json.loads(words)
     assert any("<img" in one["query"]["caption"] for one in facts["alone"][1]["text_to_image"]["examples"])
-    page = render_comparison(facts, found.root)
+    page = render_comparison(facts, found.images)
     assert "<b>hazy" not in page
     assert "<img src=x>" not in page
 
@@ -190,14 +192,17 @@ def test_leaks_between_splits_and_near_duplicates_are_counted(tmp_path: Path) ->
 
 def test_an_encoder_that_fails_costs_its_column_and_the_exit_code(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "c.html"
-    specs = f"{save_tiny(tmp_path / 'tiny', 0)},local-dir:{tmp_path}/none,{save_tiny(tmp_path / 'other', 1)}"
+    specs = f"local-dir:{tmp_path}/none,{save_tiny(tmp_path / 'tiny')}"
     done = run(photos, "--encoders", specs, "--cache", tmp_path / "cache", "--out", out, "--output", "json", "-q")
     assert done.return_value == 1
     facts = json.loads(done.stdout)
-    assert [one["label"].rpartition("/")[2] for one in facts["encoders"]] == ["tiny", "other"]
+    assert [one["label"].rpartition("/")[2] for one in facts["encoders"]] == ["tiny"]
     assert [one["encoder"] for one in facts["failed"]] == [f"local-dir:{tmp_path}/none"]
     assert str(tmp_path / "none") in facts["failed"][0]["reason"]
     assert "Not compared" in out.read_text("utf-8")
+    text = comparison_text(facts)
+    assert f"NOT COMPARED: local-dir:{tmp_path}/none" in text
+    assert "Difference to" not in text
 
 
 @pytest.mark.parametrize(
@@ -231,3 +236,16 @@ def test_a_corpus_without_captions_is_refused_and_so_is_a_run_without_any_encode
     assert "holds 0 images with a caption" in str(error)
     error = run(photos, "--encoders", "a/b,c/d", "-q", "--cache", tmp_path / "cache").exception
     assert re.match(r"none of 2 encoders could be used; a/b: ", str(error))
+
+
+def test_images_within_a_table_have_thumbnails_too(photos: Path, tmp_path: Path) -> None:
+    files = sorted(photos.glob("*/*.png"))
+    rows = {
+        "image": [file.read_bytes() for file in files],
+        "caption": [f"something {file.parent.name}" for file in files],
+    }
+    pq.write_table(pa.table({**rows, "id": [file.name for file in files]}), tmp_path / "t.parquet")
+    found = compared(tmp_path / "t.parquet", tmp_path / "cache", HazyEncoder("hazy"), ColourEncoder("clear"))
+    assert found.facts["alone"][1]["text_to_image"]["examples"]
+    assert all(isinstance(content, bytes) for content in found.images.values())
+    assert render_comparison(found.facts, found.images).count("data:image/jpeg") >= 2

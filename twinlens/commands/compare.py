@@ -71,7 +71,7 @@ def compare(
     with nullcontext(SilentProgress()) if quiet else console_progress(sys.stderr) as progress:
         found = compare_encoders(corpus, specs, options=reading, config=config, progress=progress)
     if out is not None:
-        save_comparison(out, found.facts, found.root)
+        save_comparison(out, found.facts, found.images)
     emit(output, found.facts, comparison_text(found.facts))
     if found.facts["failed"]:
         context.exit(FAILED)

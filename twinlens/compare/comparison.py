@@ -72,11 +72,11 @@ class Comparison:
 
     Attributes:
         facts: JSON's own types, as `docs/compare.md` lists them.
-        root: The folder that the images' `uri` are relative to.
+        images: By `item_id` the file, or the bytes, of each image that the facts show.
     """
 
     facts: dict[str, Any]
-    root: Path
+    images: dict[str, Path | bytes]
 
 
 def compare_encoders(
@@ -119,7 +119,8 @@ def compare_encoders(
         progress=progress,
     )
     encoded, failed = _encode_all(bench, encoders)
-    return Comparison(facts=_facts(bench, config, encoded, failed), root=sample.root)
+    facts = _facts(bench, config, encoded, failed)
+    return Comparison(facts=facts, images=sample.contents(_shown(facts)))
 
 
 @exits_as_typed_wrong
@@ -213,6 +214,14 @@ def _facts(
         **found,
         **{name: audit[name] for name in ("duplicates", "leaks", "rejected")},
     }
+
+
+def _shown(facts: dict[str, Any]) -> set[str]:
+    """The ids of everything that the examples show."""
+    examples = [one for found in facts["alone"] or () for side in found.values() for one in side["examples"]]
+    items = [item for one in examples for item in (one["query"], *one["right"])]
+    items += [other["item"] for one in examples for other in one["instead"]]
+    return {item["item_id"] for item in items}
 
 
 def _depths(paths: Sequence[Path]) -> tuple[int, ...]:

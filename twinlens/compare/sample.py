@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from indexer.corpus import Item, Source
-from indexer.corpus.item import Rejection
+from encoders.images import DEFAULT_LIMITS
+from indexer.corpus import ContentError, Item, Source
+from indexer.corpus.item import LazyBytes, Rejection
 
 from .errors import CompareError
 
@@ -79,6 +81,18 @@ class Sample:
         """Return the first items of `images` or `texts`."""
         found = (entry for entry in self.items() if isinstance(entry, Item) and entry.collection == collection)
         return list(islice(found, most))
+
+    def contents(self, item_ids: Set[str]) -> dict[str, Path | bytes]:
+        """Return the files of images, or their bytes where they have no file; what cannot be read is left out."""
+        found: dict[str, Path | bytes] = {}
+        for item in self.items():
+            if not isinstance(item, Item) or item.collection != "images" or item.item_id not in item_ids:
+                continue
+            with suppress(ContentError):
+                content = item.content
+                content = content.read(DEFAULT_LIMITS.max_bytes) if isinstance(content, LazyBytes) else content
+                found[item.item_id] = content if isinstance(content, bytes) else Path(content)
+        return found
 
     def about(self) -> dict[str, Any]:
         """Return what was drawn, as JSON values."""
