@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -89,14 +89,17 @@ class Bench:
             return Encoded(index=out, fingerprint=known, speed=speed, reused=True)
         loaded = self._loaded(encoder, spec)
         reused = kept is not None and _is_of(kept, loaded.fingerprint)
+        if reused and speed:
+            return Encoded(index=out, fingerprint=loaded.fingerprint, speed=speed, reused=True)
+        if isinstance(encoder, str):
+            loaded = computed(loaded, self.config, self.corpus.images, None, self.progress).encoder
         if not reused:
             given = cast("Encoder", _WithoutTowers(loaded))
             settings: dict[str, Any] = {"prompt": self.config.prompt, "shard_cost": _SHARD_COST, "min_ann_recall": 0.0}
             build_index(self.sample, out, encoder=given, progress=self.progress, **settings)
-        if not (reused and speed):
-            self.progress.note(f"timing {spec}")
-            speed = measure_speed(loaded, self.sample, self.config.prompt)
-            replace_file(_speed_file(out), json.dumps(speed).encode(), "cache")()
+        self.progress.note(f"timing {spec}")
+        speed = speed_on_sample(loaded, self.sample, self.config.prompt)
+        replace_file(_speed_file(out), json.dumps(speed).encode(), "cache")()
         return Encoded(index=out, fingerprint=loaded.fingerprint, speed=speed, reused=reused)
 
     def _key(self, spec: str) -> str:
@@ -120,8 +123,7 @@ class Bench:
         if not isinstance(encoder, str):
             return encoder
         self.progress.note(f"loading encoder {spec}")
-        config = BuildConfig(encoder=spec, device=self.config.device, precision=self.config.precision)
-        return computed(load(config, None), config, self.corpus.images, None, self.progress).encoder
+        return load(replace(self.config, encoder=spec), None)
 
 
 class _WithoutTowers:
@@ -136,7 +138,7 @@ class _WithoutTowers:
         return getattr(self._encoder, name)
 
 
-def measure_speed(encoder: Encoder, sample: Sample, prompt: str | None = None) -> dict[str, Any]:
+def speed_on_sample(encoder: Encoder, sample: Sample, prompt: str | None = None) -> dict[str, Any]:
     """Return how many images and texts of a sample an encoder takes a second, by wall clock and by processor time.
 
     Processor time counts all cores, so that it is what one core would take, and other programs do not change it. An
