@@ -9,7 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import CorruptIndexError, IndexNotFoundError, PublishStateUnknownError, StorageError
+from .errors import (
+    CorruptIndexError,
+    IncompatibleIndexError,
+    IndexNotFoundError,
+    PublishStateUnknownError,
+    StorageError,
+)
 from .files import atomic
 from .files.layout import (
     CURRENT,
@@ -117,6 +123,34 @@ def read_pointer(root: Path) -> Pointer | None:
     return Pointer(int(match[1]), match[2].decode())
 
 
+def check_pointer(root: Path, pointer: Pointer) -> None:
+    """Compare what CURRENT says with the manifest that it names, before anything is removed or built on its word.
+
+    Raises:
+        CorruptIndexError: There is no such version, or its manifest is whole and another than CURRENT says.
+    """
+    try:
+        data = read_manifest(root, pointer.number, None)[1]
+    except IncompatibleIndexError:
+        return
+    except CorruptIndexError:
+        if (root / VERSIONS / version_name(pointer.number)).is_dir():
+            return  # it is the version that is damaged, as far as anybody can tell
+        raise _names_no_version(root, pointer.number) from None
+    if sha256_of(data) != pointer.sha256:
+        raise CorruptIndexError(
+            f"{root / CURRENT} names version {pointer.number} and not the checksum of its manifest; "
+            f"take a version of {root / VERSIONS} with `twinlens rollback {root} --to NUMBER`"
+        )
+
+
+def _names_no_version(root: Path, number: int) -> CorruptIndexError:
+    return CorruptIndexError(
+        f"{root / CURRENT} names version {version_name(number)}, which {root / VERSIONS} does not hold; "
+        f"take one of those there with `twinlens rollback {root} --to NUMBER`"
+    )
+
+
 def no_current_version(root: Path, versions: list[int]) -> IndexNotFoundError:
     """Return the error for an index without CURRENT: never published, or it has versions and lost the file."""
     if not versions:
@@ -137,10 +171,7 @@ def read_manifest(root: Path, number: int, pointer: Pointer | None) -> tuple[Man
     name = f"{VERSIONS}/{version_name(number)}/{MANIFEST}"
     path = str(root / name)
     if pointer is not None and not (root / name).parent.exists():
-        raise CorruptIndexError(
-            f"{root / CURRENT} names version {version_name(number)}, which {root / VERSIONS} does not hold; "
-            f"take one of those there with `twinlens rollback {root} --to NUMBER`"
-        )
+        raise _names_no_version(root, number)
     with open_regular(root, name) as file:
         data = file.read(MAX_BYTES + 1)
     if pointer is not None and sha256_of(data) != pointer.sha256:

@@ -27,7 +27,17 @@ from .files.layout import (
 from .files.lock import IndexLock
 from .hit_calibration import HitCalibration
 from .manifest import Manifest, check_writable
-from .publish import Draft, Pointer, describe, no_current_version, read_manifest, read_pointer, seal, write_pointer
+from .publish import (
+    Draft,
+    Pointer,
+    check_pointer,
+    describe,
+    no_current_version,
+    read_manifest,
+    read_pointer,
+    seal,
+    write_pointer,
+)
 from .schema import Collection, CollectionInfo, CorpusInfo, Counts, Direction, EncoderInfo, EncodingInfo
 from .staging import Staging
 from .verify import Verification, check_version, unreadable
@@ -180,11 +190,12 @@ class IndexStore:
 
         Raises:
             StorageError: The lock is not held, or the folder cannot be made.
+            CorruptIndexError: CURRENT is damaged.
         """
         self._require_lock("start a draft")
         self._remove_leftovers()
         seen = [number_in(entry.name) for entry in self._entries(VERSIONS)]
-        draft = Draft(self.path, max([self.current() or 0, *seen]) + 1)
+        draft = Draft(self.path, max([self._checked_current() or 0, *seen]) + 1)
         with atomic.explained("make", draft.path):
             atomic.make_folder(draft.path)
         return draft
@@ -205,10 +216,11 @@ class IndexStore:
 
         Raises:
             StorageError: The files do not fit what is said of them, or the disk is full; the old version stays.
+            CorruptIndexError: CURRENT is damaged.
             PublishStateUnknownError: All is written and current, but the final fsync failed.
         """
         self._require_lock("publish")
-        parent = self.current()
+        parent = self._checked_current()
         self._check_writable(parent)
         described: dict[str, Any] = {"encoder": encoder, "collections": collections, "counts": counts, "build": build}
         described |= {"encoding": encoding or EncodingInfo(), "corpus": corpus, "calibrations": calibrations or {}}
@@ -254,11 +266,12 @@ class IndexStore:
 
         Raises:
             StorageError: `keep` is not positive, or a folder cannot be removed.
+            CorruptIndexError: CURRENT is damaged, so that nothing says which version is the current one.
         """
         if keep < 1:
             raise StorageError(f"cannot keep {keep!r} versions of {self.path}; keep 1 or more")
         with self._lock:
-            kept = {self.current(), *self.versions()[-keep:]}
+            kept = {self._checked_current(), *self.versions()[-keep:]}
             removed = [number for number in self.versions() if number not in kept]
             for number in removed:
                 self._retire(number)
@@ -267,7 +280,7 @@ class IndexStore:
             return removed
 
     def _resolve(self, number: int | None) -> tuple[int, Pointer | None]:
-        """Return the number of the version that is meant, and what CURRENT says of it, if it is the current one."""
+        """Return the number of the version that is meant, and what CURRENT says of it if that names it."""
         if number is None:
             pointer = read_pointer(self.path)
             if pointer is None:
@@ -275,15 +288,15 @@ class IndexStore:
             return pointer.number, pointer
         if type(number) is not int or not self.version_path(number).is_dir():
             raise IndexNotFoundError(f"{self.path} has no version {number!r}; it has {self.versions()}")
-        return number, self._pointer_at(number)
+        return number, None  # a damaged CURRENT stops nobody who names a version
 
-    def _pointer_at(self, number: int) -> Pointer | None:
-        """Return what CURRENT says of this version, if anything; a damaged CURRENT stops nobody who names one."""
-        try:
-            pointer = read_pointer(self.path)
-        except CorruptIndexError:
+    def _checked_current(self) -> int | None:
+        """Return the number of the current version for what builds on it or removes others; None where none is."""
+        pointer = read_pointer(self.path)
+        if pointer is None:
             return None
-        return pointer if pointer and pointer.number == number else None
+        check_pointer(self.path, pointer)
+        return pointer.number
 
     def _check_writable(self, parent: int | None) -> None:
         if parent is None:
@@ -295,7 +308,7 @@ class IndexStore:
         check_writable(manifest, str(self.version_path(parent)))
 
     def _parent(self) -> int:
-        current = self.current()
+        current = self._checked_current()
         try:
             parent = self.manifest().parent
         except CorruptIndexError:
