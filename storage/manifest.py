@@ -117,6 +117,8 @@ class Manifest:
             checksum = plain.pop(_CHECKSUM, None)
             if checksum != sha256_of(canonical(plain)):
                 raise ValueError("its own checksum does not fit")
+            if data != canonical({**plain, _CHECKSUM: checksum}):
+                raise ValueError("it is not written as manifests are")
             manifest: Self = build_value(cls, _with_calibrations(_with_provenance(plain)), "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:

@@ -33,6 +33,15 @@ def test_damage_to_any_file_is_refused_and_the_file_named(store: IndexStore, nam
     assert [check.name for check in store.verify().files if check.problem] == [f"versions/00000002/{name}"]
 
 
+@pytest.mark.parametrize("more", [b"\n", b" "])
+def test_a_manifest_that_means_the_same_and_is_written_otherwise_is_damaged(store: IndexStore, more: bytes) -> None:
+    path = store.version_path(1) / "manifest.json"  # not that of the current version, whose checksum CURRENT has
+    path.write_bytes(path.read_bytes() + more)
+    with pytest.raises(CorruptIndexError, match="not written as manifests are"):
+        store.open_version(1)
+    assert not store.verify(1).ok
+
+
 def test_two_swapped_files_are_refused(store: IndexStore) -> None:
     images, texts = (store.version_path(2) / name / "vectors.arrow" for name in ("images", "texts"))
     flip(texts)
