@@ -6,11 +6,10 @@ of a second, and torch is not imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
@@ -22,7 +21,6 @@ from encoders.image_tower import ImageTower, find_image_tower
 from encoders.images import decode_image
 from encoders.text_tower import TextTower, find_text_tower
 from encoders.tower_files import was_refused
-from storage.files.layout import TOWER_FILES
 from storage.lru import Lru
 from storage.schema import EncoderInfo
 
@@ -73,7 +71,7 @@ class QueryEncoder:
         location: str,
         *,
         prompt: str | None = None,
-        tower_folders: Mapping[str, Path | None] = MappingProxyType({}),
+        tower_folder: Callable[[str], Path | None] = lambda _: None,
     ) -> None:
         """Hold an encoder, or how to load it.
 
@@ -84,8 +82,8 @@ class QueryEncoder:
             location: The index, for messages.
             prompt: The template that the index's texts were encoded with, so that text queries are measured alike: its
                 one `{}` stands for the text. None leaves queries as they are.
-            tower_folders: The `text_tower` and the `image_tower` that lie in the index, checked already; where there is
-                none, the user's cache may have one.
+            tower_folder: Gives the folder of the `text_tower` and of the `image_tower` that lie in the index, checked
+                already; where there is none, the user's cache may have one.
 
         Raises:
             EncoderMismatchError: An encoder was given and is not the one that made the index.
@@ -97,7 +95,7 @@ class QueryEncoder:
         self.prompt = prompt
         self._lock = Lock()
         self._encoder: Encoder | None = None
-        self._tower_folders = tower_folders
+        self._tower_folder = tower_folder
         self._towers: dict[str, TextTower | ImageTower | None] = {}
         self.note: str | None = None
         self._texts: Lru[str, Vectors] = Lru(choice.kept_texts)
@@ -117,7 +115,7 @@ class QueryEncoder:
             version.dim,
             location,
             prompt=version.manifest.encoding.prompt,
-            tower_folders={name: version.tower(name) for name in TOWER_FILES},
+            tower_folder=version.tower,
         )
 
     def encode(self, parts: Sequence[QueryPart]) -> Vectors:
@@ -209,7 +207,7 @@ class QueryEncoder:
 
     def _text_tower(self, fingerprint: str, spec: str | None) -> TextTower | None:
         try:
-            tower = find_text_tower(fingerprint, self.dim, self._tower_folders.get("text_tower"))
+            tower = find_text_tower(fingerprint, self.dim, self._tower_folder("text_tower"))
         except TowerError as error:
             self.note = f"torch encodes the texts: {error}"
             return None
@@ -222,7 +220,7 @@ class QueryEncoder:
 
     def _image_tower(self, fingerprint: str, spec: str | None) -> ImageTower | None:
         try:
-            return find_image_tower(fingerprint, self.dim, self._tower_folders.get("image_tower"))
+            return find_image_tower(fingerprint, self.dim, self._tower_folder("image_tower"))
         except TowerError as error:
             self.note = f"torch encodes the images: {error}"
             return None

@@ -5,17 +5,22 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Self
 
 from .catalog import Catalog
 from .errors import CorruptIndexError, IndexNotFoundError
+from .files.atomic import explained
 from .files.layout import (
     CATALOG,
     HELD_FILES,
     MANIFEST,
+    TOWER_FILES,
     Verify,
     ann_name,
     check,
+    copy_open_file,
+    is_same_file,
     open_regular,
     unexpected_files,
     vectors_name,
@@ -56,12 +61,17 @@ class IndexVersion:
             }
             has = manifest.collections if manifest.has_words else ()
             self._words = {name: InvertedIndex.open(path / words_name(name)) for name in has}
-            # FAISS files are loaded on first use; until then a descriptor keeps them from vanishing in a vacuum.
+            # Loaded on first use; until then descriptors keep these files from vanishing in a vacuum.
             self._ann_files: dict[Collection, IO[bytes]] = {
                 name: stack.enter_context(open_regular(path, ann_name(name)))
                 for name, info in manifest.collections.items()
                 if info.ann.kind != "flat"
             }
+            self._tower_files: dict[str, dict[str, IO[bytes]]] = {
+                tower: {name: stack.enter_context(open_regular(path / tower, name)) for name in TOWER_FILES[tower]}
+                for tower in manifest.towers
+            }
+            self._tower_copies: dict[str, Path] = {}
             self._check()
             self._stack = stack.pop_all()
 
@@ -71,8 +81,21 @@ class IndexVersion:
         return next(iter(self._vectors.values())).dim
 
     def tower(self, tower: str) -> Path | None:
-        """Return the folder of its encoder's `text_tower` or `image_tower`; None for a version built without it."""
-        return self.path / tower if tower in self.manifest.towers else None
+        """Return the folder of its encoder's `text_tower` or `image_tower`; None for a version built without it.
+
+        Where the version was vacuumed or a file replaced since it was opened, it is a copy, gone when it is closed.
+
+        Raises:
+            StorageError: There is no room for the copy.
+        """
+        if tower not in self.manifest.towers:
+            return None
+        with self._lock:
+            if tower in self._tower_copies:
+                return self._tower_copies[tower]
+            folder, files = self.path / tower, self._tower_files[tower]
+            whole = all(is_same_file(folder / name, file) for name, file in files.items())
+            return folder if whole else self._copied(tower)
 
     def vectors(self, collection: Collection) -> VectorTable:
         """Return the vectors of a collection.
@@ -116,20 +139,29 @@ class IndexVersion:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _copied(self, tower: str) -> Path:
+        with explained("copy", self.path / tower):
+            folder = Path(self._stack.enter_context(TemporaryDirectory(prefix="twinlens-")))
+            for name, file in self._tower_files[tower].items():
+                copy_open_file(file, folder / name)
+        self._tower_copies[tower] = folder
+        return folder
+
     def _load_ann(self, collection: Collection, vectors: VectorTable) -> AnnIndex:
         from .ann import AnnIndex
 
         plan = self.manifest.collections[collection].ann
         if plan.kind == "flat":
             return AnnIndex.open(None, plan, vectors)
-        path = self.path / ann_name(collection)
+        path, held = self.path / ann_name(collection), self._ann_files[collection]
         try:
-            return AnnIndex.open(path, plan, vectors)
+            if is_same_file(path, held):
+                return AnnIndex.open(path, plan, vectors)
         except CorruptIndexError:
-            if path.exists():
+            if is_same_file(path, held):
                 raise
-        # Vacuumed since this version was opened.
-        return AnnIndex.open(HELD_FILES / str(self._ann_files[collection].fileno()), plan, vectors)
+        # Vacuumed, or replaced, since this version was opened.
+        return AnnIndex.open(HELD_FILES / str(held.fileno()), plan, vectors)
 
     def _check(self) -> None:
         for name, info in self.manifest.collections.items():

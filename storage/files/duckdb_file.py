@@ -18,6 +18,7 @@ import duckdb
 
 from ..errors import CorruptIndexError
 from ..lru import Lru
+from .layout import copy_open_file, is_same_file
 
 # No files, no Python variables, no extensions, no spilling beside the catalog; and none of it can be switched back.
 # One place for all of it: DuckDB refuses to open a file twice in a process with different settings.
@@ -126,14 +127,12 @@ def _foreign(path: Path, what: str, name: str) -> str:
 @contextmanager
 def _readable(path: Path, file: BinaryIO) -> Iterator[Path]:
     resolved = path.resolve()
-    if _is_plain(resolved) and _is_same(resolved, file):
+    if _is_plain(resolved) and is_same_file(resolved, file):
         yield resolved
         return
     with TemporaryDirectory(prefix="twinlens-") as folder:
         copy = Path(folder) / "catalog.duckdb"
-        with copy.open("xb") as target:
-            while block := os.pread(file.fileno(), _BLOCK, target.tell()):
-                target.write(block)
+        copy_open_file(file, copy)
         yield copy
 
 
@@ -144,10 +143,3 @@ def _is_plain(path: Path) -> bool:
     except UnicodeEncodeError:
         return False
     return not any(sign in text for sign in _READ_OTHERWISE)
-
-
-def _is_same(path: Path, file: BinaryIO) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
-    except OSError:
-        return False

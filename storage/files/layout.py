@@ -10,7 +10,7 @@ import stat
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from ..errors import CorruptIndexError
 from ..schema import COLLECTIONS, Collection
@@ -31,6 +31,7 @@ MAX_VERSION = 99_999_999
 # Files that this process holds open, by descriptor; each looks like a link, also to a file that was removed.
 HELD_FILES = Path("/dev/fd")
 
+_BLOCK = 1 << 20
 _NUMBER = re.compile(r"[0-9]{8}", re.ASCII)
 _IN_NAME = re.compile(r"(?:\.draft-|\.trash-)?([0-9]{8})(?![0-9])", re.ASCII)
 
@@ -106,6 +107,25 @@ def open_regular(root: Path, name: str) -> io.BufferedReader:
         os.close(descriptor)
         raise CorruptIndexError(f"{path} is not a regular file; roll back to another version or build again")
     return io.BufferedReader(io.FileIO(descriptor))
+
+
+def copy_open_file(file: IO[bytes], target: Path) -> None:
+    """Copy all of an open file to a new one, also if its name is gone by now.
+
+    Raises:
+        OSError: The disk refuses.
+    """
+    with target.open("xb") as copy:
+        while block := os.pread(file.fileno(), _BLOCK, copy.tell()):
+            copy.write(block)
+
+
+def is_same_file(path: Path, file: IO[bytes]) -> bool:
+    """Return whether an open file is still the one of this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except OSError:
+        return False
 
 
 def file_names(root: Path) -> set[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import faiss
 import numpy as np
@@ -77,11 +79,14 @@ def collections(rows: int, plan: AnnPlan) -> dict[str, CollectionInfo]:
     }
 
 
-def publish(store: IndexStore, rows: int, seed: int = 0) -> Manifest:
-    """Publish one version with this many images and texts."""
+def publish(store: IndexStore, rows: int, seed: int = 0, extra: Mapping[str, bytes] = MappingProxyType({})) -> Manifest:
+    """Publish one version with this many images and texts, and these files besides."""
     with store.lock():
         draft = store.draft()
         plan = fill(draft, rows, seed)
+        for name, data in extra.items():
+            (draft.path / name).parent.mkdir(exist_ok=True)
+            (draft.path / name).write_bytes(data)
         return store.publish(
             draft, encoder=ENCODER, collections=collections(rows, plan), counts=counts(rows), build={"rows": rows}
         )

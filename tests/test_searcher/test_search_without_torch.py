@@ -192,6 +192,18 @@ def test_an_update_keeps_an_index_portable(portable: Path, photos: Path, tmp_pat
     assert (manifest.version, manifest.reader_features) == (3, ("provenance", "words"))
 
 
+def test_a_searcher_keeps_the_towers_of_its_version_when_that_is_vacuumed(
+    portable: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(portable / "it.index", tmp_path / "it.index")
+    with Searcher.open(tmp_path / "it.index") as searcher:
+        build_index(photos, tmp_path / "it.index", update=True, portable=False)
+        assert IndexStore.open(tmp_path / "it.index").vacuum(1) == [1]
+        monkeypatch.setenv("TWINLENS_CACHE", str(tmp_path / "cache"))
+        assert len(searcher.text_to_image("red", k=3)) == 3
+        assert searcher.encoder_note is None, "the tower is read for the first time after it was removed"
+
+
 def test_a_tower_needs_an_encoder_that_has_one(tmp_path: Path) -> None:
     np.save(tmp_path / "images.npy", np.eye(3, 4, dtype=np.float32))
     from indexer.corpus import EmbeddingFiles, EmbeddingOptions, EmbeddingSource

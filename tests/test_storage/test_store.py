@@ -16,6 +16,7 @@ from small_index import ENCODER, collections, counts, fill, publish, rows_found
 
 from storage import AnnPlan, EncoderInfo, IndexStore, IndexVersion
 from storage.errors import CorruptIndexError, IndexNotFoundError, StorageError
+from storage.files.layout import TOWER_FILES
 from storage.publish import Draft
 
 
@@ -230,6 +231,37 @@ def test_an_open_version_keeps_working_while_it_is_vacuumed(store: IndexStore) -
         assert 1 in store.vacuum(keep=1)
         assert not version.path.exists()
         assert read(version) == expected, "its FAISS file is read for the first time after it was removed"
+
+
+def test_an_open_version_keeps_its_files_when_others_take_their_names(store: IndexStore) -> None:
+    with store.open_version(1) as version, store.open_version(1) as other:
+        expected = read(other)
+        path = store.version_path(1) / "images" / "ann.faiss"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+        path.unlink()
+        path.write_bytes(data)
+        assert read(version) == expected
+
+
+@pytest.mark.parametrize("how", ["vacuumed", "replaced"])
+def test_the_towers_of_an_open_version_stay(store: IndexStore, how: str) -> None:
+    tower = {f"text_tower/{name}": b"{}" for name in TOWER_FILES["text_tower"]}
+    publish(store, 5, extra=tower)
+    with store.open_version() as version:
+        folder = version.tower("text_tower")
+        assert folder == version.path / "text_tower"
+        if how == "vacuumed":
+            publish(store, 5)
+            store.vacuum(1)
+        else:
+            (folder / "weights.safetensors").unlink()
+            (folder / "weights.safetensors").write_bytes(b"other")
+        copy = version.tower("text_tower")
+        assert copy == version.tower("text_tower") != folder
+        assert (copy / "weights.safetensors").read_bytes() == b"{}"
+        assert version.tower("image_tower") is None
+    assert not copy.exists()
 
 
 def test_readers_see_one_whole_version_while_others_are_published_and_vacuumed(store: IndexStore) -> None:
