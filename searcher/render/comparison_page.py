@@ -222,7 +222,7 @@ class Scatter:
     """Recall against speed as the parts of an SVG: points with whiskers, labels that do not overlap, and both axes."""
 
     WIDTH, HEIGHT = 760, 340
-    LEFT, RIGHT, TOP, BOTTOM = 52, 24, 18, 48
+    LEFT, RIGHT, TOP, BOTTOM = 52, 24, 30, 58
 
     def __init__(self, points: Sequence[Facts], words: str) -> None:
         self.words = words
