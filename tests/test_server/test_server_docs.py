@@ -18,13 +18,15 @@ def text(home: Path) -> str:
     return (home / "docs" / "server.md").read_text(encoding="utf-8")
 
 
-def test_every_option_it_names_exists_with_the_default_it_says(text: str) -> None:
+def test_every_option_they_name_exists_with_the_default_they_say(text: str, home: Path) -> None:
+    watching = (home / "docs" / "watching.md").read_text("utf-8")
     shown = "".join(CliRunner().invoke(command, ["--help"]).output for command in (serve, search))
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--id"}
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text + watching)) - {"--id"}
     assert len(named) > 8
     assert {name for name in named if name not in shown} == set()
     defaults = {name: value for param in serve.params for name, value in ((param.opts[0], param.default),)}
-    for option, default in re.findall(r"^\| `(--[a-z-]+)` \| (\d+) \|", text, re.MULTILINE):
+    said = re.findall(r"^\| `(--[a-z-]+)` \| (\d+) \|", text, re.MULTILINE)
+    for option, default in [*said, *re.findall(r"`(--[a-z-]+)`\s*\((\d+)\)", text + watching)]:
         assert float(defaults[option]) == float(default), option
 
 

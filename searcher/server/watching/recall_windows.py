@@ -16,7 +16,7 @@ LEVEL = 0.99
 # Compared queries that an estimate is made of, the latest: traffic changes, and what was found long ago says little.
 WINDOW = 2_000
 # Looked at after so many compared queries, and whenever there are twice as many: each look may be wrong by chance.
-FIRST_LOOK = 25
+FIRST_LOOK = 15
 # Callers may ask for any recall and any k; the labels of a metric are of a fixed set. A search counts for the highest
 # of these that it asks for, and in the first depth that holds its hits.
 ASKED = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
