@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.catalogue import load_entries
 from storage.arguments import check_fields, exits_as_typed_wrong
 from storage.logistic import fit_logistic, sigmoid
 
@@ -224,7 +225,24 @@ def find_calibration(spec: str, fingerprint: str | None) -> Calibration:
         known = calibration.fingerprint
         if (known is not None and known == fingerprint) or (known is None and calibration.encoder == spec):
             return calibration
-    raise CalibrationError(
+    raise _without_calibration(spec)
+
+
+def check_not_unknown(spec: str) -> None:
+    """Refuse an encoder of which its spec alone says that there is no calibration, before it is fetched and loaded.
+
+    Any other may lie on this machine, hold a calibration, or be the weights of one that ships.
+
+    Raises:
+        CalibrationError: The catalogue knows it, and nothing ships for it.
+    """
+    known = any(entry.spec == spec for entry in load_entries())
+    if known and all(calibration.encoder != spec for calibration in shipped_calibrations().values()):
+        raise _without_calibration(spec)
+
+
+def _without_calibration(spec: str) -> CalibrationError:
+    return CalibrationError(
         f"encoder {spec!r} has no calibration, so its cosines say nothing about the probability of a match; fit one "
         "with matcher.calibrate(pairs) or --calibrate PAIRS on 100 or more true pairs, or give a saved one"
     )

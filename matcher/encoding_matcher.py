@@ -13,7 +13,7 @@ from encoders.catalogue import resolve_preset
 from encoders.load import DEFAULT_ENCODER
 from storage.arguments import check_arguments
 
-from .calibration import Calibration, check_encoder, find_calibration
+from .calibration import Calibration, check_encoder, check_not_unknown, find_calibration
 from .embed import CellEncoder, Column, Vectors
 from .errors import DataError, MatcherError
 from .keywords import own_keywords
@@ -88,10 +88,13 @@ class EncodingMatcher:
         """What turns cosines into probabilities: the one given or fitted, else the stored one of the encoder.
 
         Raises:
-            CalibrationError: There is none; the message says how to fit one.
+            CalibrationError: There is none; the message says how to fit one. Of an encoder of the catalogue it is told
+                before anything is fetched.
         """
         if self._calibration is None:
-            self._calibration = find_calibration(self.spec, self.encoder.fingerprint)
+            if self._encoder is None:
+                check_not_unknown(self.spec)
+            self._calibration = find_calibration(self.encoder.spec, self.encoder.fingerprint)
         return self._calibration
 
     def use(self, calibration: Calibration) -> None:

@@ -314,7 +314,7 @@ class Matcher(EncodingMatcher):
         pairs = read_pairs(data, self.roles, id_mappings, several=True)
         scores, labels = known_pairs(self._reader(), pairs, sampling)
         self._calibration = fit_calibration(
-            scores, labels, method, encoder=self.spec, fingerprint=self.encoder.fingerprint
+            scores, labels, method, encoder=self.encoder.spec, fingerprint=self.encoder.fingerprint
         )
         return self._calibration
 

@@ -108,7 +108,7 @@ def test_an_index_is_served_and_asked_by_vector(home: Path, folder: Path) -> Non
         ("search", "it.index", "--text", "a dog", "--encoder", "ViT-B-32/openai"),
         ("build", "photos", "--out", "photos.index", "--encoder", "ViT-B-32/openai"),
         ("fit", "captions.csv", "--out", "tuned"),
-        ("match", "captions.csv", "--image", "image", "--text", "caption"),
+        ("match", "captions.csv", "--image", "image", "--text", "caption", "--uncalibrated"),
         ("fit-hrem", "precomp", "--out", "hrem"),
     ],
     ids=lambda arguments: arguments[0],
