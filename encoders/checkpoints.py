@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import open_clip
+import torch
 from huggingface_hub import constants
 from open_clip.hf_model import HFTextEncoder
 from open_clip.pretrained import (
@@ -40,6 +41,7 @@ from .two_towers import TwoTowers
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 CONFIG_FILE = "open_clip_config.json"
 WEIGHTS_FILE = "open_clip_model.safetensors"
+DETAILS = "details"  # beside the two parts of a configuration that open_clip reads
 # Saved with every model: open_clip's own writer leaves out `fill_color`, which the padding of `lite` needs.
 _PREPROCESS_KEYS = ("mean", "std", "interpolation", "resize_mode", "fill_color")
 # What open_clip, transformers, timm and the file formats raise on models that cannot be loaded.
@@ -99,9 +101,15 @@ def _from_folder(spec: str) -> TwoTowers:
     config = _read_config(folder)
     with local_only(), _as_encoder_error(name, f"is {CONFIG_FILE} that of these weights?"):
         model = open_clip.create_model(name, require_pretrained=True, **_local_text(config["model_cfg"], folder))
-        details = {"family": "open_clip", "source": "folder"}
+        details = {"family": "open_clip", "source": "folder", **_own_details(config)}
         files = () if _needs_hub(config["model_cfg"], folder) else folder_and_files(folder)
         return _towers(name, model, config["model_cfg"], name, details, files)
+
+
+def _own_details(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a folder that was written here says of itself."""
+    details = config.get(DETAILS)
+    return dict(details) if isinstance(details, dict) else {}
 
 
 def _local_text(config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -344,14 +352,33 @@ def save_local_dir(towers: TwoTowers, folder: Path) -> None:
     Raises:
         EncoderError: The folder exists and is not empty.
     """
+    write_local_dir(towers, towers.model.state_dict(), towers.config, folder)
+
+
+def write_local_dir(
+    towers: TwoTowers,
+    state: Mapping[str, torch.Tensor],
+    model_config: Mapping[str, Any],
+    folder: Path,
+    details: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a folder as `save_local_dir` does, with other weights and another configuration than the model has.
+
+    `details` are what encoders that are loaded from it say of themselves.
+
+    Raises:
+        EncoderError: The folder exists and is not empty.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise EncoderError(f"folder {str(folder)!r} is not empty; give a new one to save the encoder to")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in towers.model.state_dict().items()}
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     save_file(weights, folder / WEIGHTS_FILE)
     _save_text_files(towers, folder)
     preprocess = {key: towers.preprocess[key] for key in _PREPROCESS_KEYS}
-    config = {"model_cfg": dict(towers.config), "preprocess_cfg": preprocess}
+    config: dict[str, Any] = {"model_cfg": dict(model_config), "preprocess_cfg": preprocess}
+    if details is not None:
+        config[DETAILS] = dict(details)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 

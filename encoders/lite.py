@@ -138,26 +138,27 @@ TEMPERATURE = 1.5
 
 
 class ConseTrunk(nn.Module):
-    """EfficientNet-lite0 with a head that mixes class vectors: (n, 3, 224, 224) -> (n, 384), not yet of unit length.
+    """EfficientNet-lite0 with a head that mixes class vectors: (n, 3, 224, 224) -> (n, dim), not yet of unit length.
 
-    `residual` starts at zero, so that the untrained head is exactly ConSE and fine-tuning starts from there.
+    `residual` starts at zero, so that the untrained head is exactly ConSE and fine-tuning starts from there. `dim` is
+    384 but for an encoder that was reduced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = DIM) -> None:
         super().__init__()
         self.backbone: Any = timm.create_model("tf_efficientnet_lite0", num_classes=CLASSES)
-        self.num_features = DIM
+        self.num_features = dim
         self.temperature = nn.Parameter(torch.tensor(TEMPERATURE))
-        self.class_vectors = nn.Parameter(torch.zeros(CLASSES, DIM))
-        self.residual = nn.Linear(FEATURES, DIM, bias=False)
+        self.class_vectors = nn.Parameter(torch.zeros(CLASSES, dim))
+        self.residual = nn.Linear(FEATURES, dim, bias=False)
         nn.init.zeros_(self.residual.weight)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (n, 384) mixtures of centred class vectors."""
+        """Return (n, dim) mixtures of centred class vectors."""
         return self.mix(self.backbone.forward_head(self.backbone.forward_features(pixels), pre_logits=True))
 
     def mix(self, features: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
-        """Return (n, 384) mixtures for pooled features, of which training may drop a share."""
+        """Return (n, dim) mixtures for pooled features, of which training may drop a share."""
         # The mixture is a sum of small differences: 8 bits of mantissa would blur it, and it costs next to nothing.
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
@@ -199,15 +200,15 @@ class WideConseTrunk(ConseTrunk):
     seen_mean: torch.Tensor
     seen_scale: torch.Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.residual = nn.Linear(WIDE_FEATURES, DIM, bias=False)
+    def __init__(self, dim: int = DIM) -> None:
+        super().__init__(dim)
+        self.residual = nn.Linear(WIDE_FEATURES, dim, bias=False)
         nn.init.zeros_(self.residual.weight)
         self.register_buffer("seen_mean", torch.zeros(WIDE_FEATURES))
         self.register_buffer("seen_scale", torch.ones(WIDE_FEATURES))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (n, 384) mixtures of centred class vectors."""
+        """Return (n, dim) mixtures of centred class vectors."""
         backbone = self.backbone
         return self.mix(self.features_from(backbone.bn1(backbone.conv_stem(pixels)), 0))
 
@@ -270,7 +271,7 @@ def widen(trunk: ConseTrunk) -> WideConseTrunk:
     """Return a wide trunk with the layers, and the vectors, of a trunk whose residual is still zero."""
     if trunk.residual.weight.count_nonzero():
         raise ValueError("a trunk whose residual was trained cannot be widened without changing its vectors")
-    wide = WideConseTrunk()
+    wide = WideConseTrunk(trunk.num_features)
     wide.backbone, wide.temperature, wide.class_vectors = trunk.backbone, trunk.temperature, trunk.class_vectors
     return wide
 
@@ -282,18 +283,18 @@ def add_map(pooler: TwinlensCentredMeanPooler) -> TwinlensMappedMeanPooler:
     return new
 
 
-def twinlens_conse_lite0(pretrained: bool = False, **_: Any) -> ConseTrunk:
-    """Return the trunk as timm asks for it by name, without weights."""
+def twinlens_conse_lite0(pretrained: bool = False, num_classes: int = 0, **_: Any) -> ConseTrunk:
+    """Return the trunk as timm asks for it by name, without weights; `num_classes` is the dim of a reduced one."""
     if pretrained:
         raise ValueError(f"{TRUNK!r} has no weights on a hub; load the encoder 'lite' or a folder saved from it")
-    return ConseTrunk()
+    return ConseTrunk(num_classes or DIM)
 
 
-def twinlens_conse_lite0_wide(pretrained: bool = False, **_: Any) -> WideConseTrunk:
-    """Return the wide trunk as timm asks for it by name, without weights."""
+def twinlens_conse_lite0_wide(pretrained: bool = False, num_classes: int = 0, **_: Any) -> WideConseTrunk:
+    """Return the wide trunk as timm asks for it by name, without weights; `num_classes` is the dim of a reduced one."""
     if pretrained:
         raise ValueError(f"{WIDE_TRUNK!r} has no weights on a hub; load a folder saved from it")
-    return WideConseTrunk()
+    return WideConseTrunk(num_classes or DIM)
 
 
 register_pooler(TwinlensCentredMeanPooler)

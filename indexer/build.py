@@ -53,6 +53,7 @@ from .lexical import check_columns, write_words
 from .merge import EmbeddingTables, merge
 from .progress import Progress, SilentProgress
 from .rebuild_command import corpus_of
+from .reduce_dim import go_on_with, with_fewer_dimensions
 from .report import BuildReport, ShrinkGuard, changes_since
 from .tower_export import include_towers, keep_towers
 from .up_to_date import changed_on_disk, image_root, is_up_to_date
@@ -156,13 +157,16 @@ class Builder:
                     "can go on with; build without --update"
                 )
             options = recorded_options(parent.manifest.build, options)
-            builder = replace(self, config=recorded_config(parent.manifest, self.config, self.named))
+            config = go_on_with(self.config, parent.manifest.encoder)
+            builder = replace(self, config=recorded_config(parent.manifest, config, self.named))
             return builder._from_source(self._opened(corpus, options), options, parent)
 
     def from_embeddings(self, source: EmbeddingSource) -> BuildReport:
         """Publish ready-made vectors."""
         if self.config.update:
             raise BuildError("--update works on a corpus, not on ready-made embeddings; build them anew without it")
+        if self.config.dim is not None:
+            raise BuildError("--dim cuts an encoder, and ready-made embeddings have none; leave it out")
         if self.config.prompt is not None:
             raise BuildError(
                 f"the prompt {self.config.prompt!r} goes with texts that are yet to be encoded; "
@@ -200,7 +204,8 @@ class Builder:
         reading = Reading(source=source, options=options, corpus=corpus, parent=parent, guard=guard)
         executor = self._executor()
         try:
-            return self._encoded(reading, executor, self._deferred(corpus, parent) or self._encoder(corpus, parent))
+            encoder = self._deferred(source, corpus, parent) or self._encoder(source, corpus, parent)
+            return self._encoded(reading, executor, encoder)
         except ComputedElsewhereError as other:
             return self._encoded(reading, executor, other.computed)
 
@@ -254,19 +259,21 @@ class Builder:
         notes = (*source.notes, *_own_columns(source, corpus))
         return self._report(manifest, notes=(*notes, *_discarded(staging)), rejected=report.reasons)
 
-    def _deferred(self, corpus: Corpus, parent: IndexVersion | None) -> Computed | None:
+    def _deferred(self, source: Source, corpus: Corpus, parent: IndexVersion | None) -> Computed | None:
         """Return the encoder of an update, to be loaded when it is needed; None where it is needed at once."""
         if parent is None or self.given is not None:
             return None
-        encoder = deferred(self.config, parent.manifest, lambda: self._encoder(corpus, parent))
+        encoder = deferred(self.config, parent.manifest, lambda: self._encoder(source, corpus, parent))
         return Computed(encoder) if encoder is not None else None
 
-    def _encoder(self, corpus: Corpus, parent: IndexVersion | None) -> Computed:
+    def _encoder(self, source: Source, corpus: Corpus, parent: IndexVersion | None) -> Computed:
         """Return the encoder of this build, as it will be computed."""
         if self.given is None:
             known = parent.manifest.encoder if parent else None
             self.progress.note(f"loading encoder {self.config.encoder or (known.spec if known else DEFAULT_ENCODER)}")
         encoder = load(self.config, self.given, parent.manifest.encoder if parent else None)
+        if self.config.dim is not None:
+            encoder = with_fewer_dimensions(encoder, source, corpus, self.config, self.store.path, self.progress)
         if self.given is not None:
             return Computed(encoder)
         before = parent.manifest.encoding if parent else None

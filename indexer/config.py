@@ -28,6 +28,7 @@ POSITIVE_INTEGERS = (
     "max_pixels",
     "max_file_bytes",
     "ray_workers",
+    "dim",
 )
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
 KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache", "portable", "words_columns")
@@ -54,6 +55,8 @@ class BuildConfig:
             `ann_recall@10`. Usual range 0.9-0.99; 0 switches the check off.
         max_rejected: Stop when more items than this were rejected; a value below 1 is a share of all items. None and
             infinity let any number pass.
+        dim: Length of the vectors, where they are to be shorter than the encoder's: it is cut to the directions that
+            matter most for a sample of the corpus, and the build is refused where that loses too much (`reduce_dim`).
         update: Take over the vectors of unchanged items from the current version and drop what is gone.
         allow_shrink: Publish although no image of the corpus could be read, or more than half of the images, texts or
             pairs of the current version would go. Off, such a build is refused: as a rule a drive is missing or a path
@@ -84,6 +87,7 @@ class BuildConfig:
     precision: str = "auto"
     backend: Literal["auto", "torch", "openvino"] = "auto"
     prompt: str | None = None
+    dim: int | None = None
     ann: AnnKind | Literal["auto"] = "auto"
     min_ann_recall: float = 0.9
     max_rejected: float | None = None

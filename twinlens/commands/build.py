@@ -144,6 +144,11 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     help="Encode every text as TEMPLATE with the text in place of {}, e.g. 'a photo of {}'; text queries of a search "
     "go through it too. '{}' alone stands for no template.",
 )
+@click.option(
+    "--dim",
+    type=int,
+    help="Shorter vectors than the encoder's, cut to what matters for a sample of CORPUS; refused if that loses much.",
+)
 @click.option("--update", is_flag=True, help="Encode only what was added or changed, drop what is gone.")
 @click.option(
     "--watch",
@@ -268,6 +273,7 @@ def _intention(arguments: Mapping[str, Any]) -> str:
     what = " and ".join(map(str, vectors)) or str(arguments["corpus"])
     encoder = arguments["encoder"] or (None if arguments["update"] or vectors else DEFAULT_ENCODER)
     how = f" with encoder {named(encoder, arguments['device'])}" if encoder else ""
+    how += f" cut to {arguments['dim']} dimensions" if arguments["dim"] and encoder else ""
     return printable(f"{'updating' if arguments['update'] else 'building'} {arguments['out']} from {what}{how}")
 
 
@@ -277,6 +283,7 @@ CONFIG_NAMES = (
     "precision",
     "backend",
     "prompt",
+    "dim",
     "update",
     "allow_shrink",
     "portable",
