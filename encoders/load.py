@@ -71,6 +71,7 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     check_arguments(load_encoder, locals(), EncoderError)
     if not spec.strip():
         raise EncoderError("the encoder spec is empty; give e.g. 'ViT-B-32/laion2b_s34b_b79k' or 'lite'")
+    spec = resolve_preset(spec, device)
     _check_packages("lite" if spec == "lite" else "encode")
     from .checkpoints import load_towers
     from .device import choose_device
@@ -78,11 +79,10 @@ def load_encoder(spec: str, device: str = "auto", precision: str = "auto") -> En
     from .two_towers import remembered_fingerprint
 
     placement, began_ns = choose_device(device, precision), time.time_ns()  # checked before a model is downloaded
-    named = resolve_preset(spec, placement.device)
-    family = family_of(named)
+    family = family_of(spec)
     if family is not None:
-        return family.load(named, placement)
-    return ClipEncoder(load_towers(named), placement, partial(remembered_fingerprint, began_ns=began_ns))
+        return family.load(spec, placement)
+    return ClipEncoder(load_towers(spec), placement, partial(remembered_fingerprint, began_ns=began_ns))
 
 
 def _check_packages(extra: str) -> None:

@@ -58,6 +58,7 @@ def fit_encoder(
         EncoderError: The encoder cannot be loaded.
     """
     check_arguments(fit_encoder, locals(), TrainingError)
+    spec = resolve_preset(spec, config.device)
     context = _context(out, config, progress)
     given = [train, *([val] if val is not None else [])]
     share = context.checkpoints.read_share()
@@ -85,6 +86,7 @@ def fit_pairs(
     negatives, so that they are told apart even where chance would hardly bring them together.
     """
     check_arguments(fit_pairs, locals(), TrainingError)
+    spec = resolve_preset(spec, config.device)
     context = _context(out, config, progress)
     val_pairing = None if val is None else pair_pairs(val, "val")
     return _fit(spec, pair_pairs(train), val_pairing, config, context)
@@ -101,7 +103,7 @@ def _fit(
     if val is None:
         train, val = train.split(config.val_share, config.seed)
     check_enough(train)
-    towers = widened_lite(load_towers(resolve_preset(spec, config.device)))
+    towers = widened_lite(load_towers(spec))
     family = "lite" if isinstance(image_tower(towers.model), ConseTower) else "open_clip"
     recipe = recipe_for(config, family, context.placement, len(train.with_partners))
     with context.seeded(recipe.seed):

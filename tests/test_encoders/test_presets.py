@@ -17,6 +17,11 @@ from encoders.text_tower.export import keep_text_tower
 from indexer import build_index
 from matcher import Matcher
 from storage import IndexStore
+from training import fit_encoder
+from training.config import FitConfig
+from training.examples import CaptionedImages
+from twinlens.compare.comparison import compare_encoders
+from twinlens.compare.errors import CompareError
 
 SPECS = sorted({resolve_preset(preset, device) for preset in PRESETS for device in ("cpu", "cuda:1")})
 XLM = "xlm-roberta-base-ViT-B-32/laion5b_s13b_b90k"
@@ -54,6 +59,23 @@ def test_an_index_holds_the_encoder_and_not_the_preset(tmp_path: Path, monkeypat
     manifest = IndexStore.open(tmp_path / "photos.index").manifest()
     assert manifest.encoder is not None
     assert manifest.encoder.spec == manifest.build["config"]["encoder"] == spec
+
+
+def test_what_is_fitted_remembers_the_encoder_that_it_started_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_hub(monkeypatch, tmp_path / "hub", resolve_preset("fast"))
+    images = [Image.new("RGB", (40, 30), color) for color in ("red", "green", "blue", "white")]
+    examples = CaptionedImages(
+        images=images, captions=[[f"a {word} wall"] for word in ("red", "green", "blue", "white")]
+    )
+    report = fit_encoder("fast", examples, examples, tmp_path / "fitted", FitConfig(time_limit=0, device="cpu"))
+    assert report.base == resolve_preset("fast")
+
+
+def test_a_comparison_is_of_the_encoders_that_presets_stand_for(tmp_path: Path) -> None:
+    with pytest.raises(CompareError, match=f"the encoder '{resolve_preset('balanced')}' is given twice"):
+        compare_encoders(tmp_path, ["balanced", resolve_preset("balanced")])
 
 
 @pytest.mark.parametrize("spec", [resolve_preset("balanced"), XLM])
