@@ -147,13 +147,12 @@ class Builder:
         """Encode a corpus and publish it."""
         if not self.config.update:
             return self._from_source(self._opened(corpus, options or SourceOptions()), options, None)
-        number = self.store.current()
-        if number is None:
+        if self.store.current() is None:
             raise BuildError(f"{self.store.path} holds no version to update; build it first, without --update")
-        with self.store.open_version(number) as parent:
+        with self.store.open_version() as parent:
             if parent.manifest.corpus is None:
                 raise BuildError(
-                    f"version {number} of {self.store.path} was made of ready-made embeddings, which no encoder "
+                    f"version {parent.number} of {self.store.path} was made of ready-made embeddings, which no encoder "
                     "can go on with; build without --update"
                 )
             options = recorded_options(parent.manifest.build, options)

@@ -12,6 +12,7 @@ from colour import ColourEncoder, paint
 from indexer import BuildError, EmbeddingSource, build_index
 from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from storage import IndexStore
+from storage.errors import CorruptIndexError
 
 
 def update(photos: Path, out: Path, **settings: object) -> tuple[ColourEncoder, object]:
@@ -77,6 +78,17 @@ def test_an_update_with_another_encoder_is_refused(photos: Path, built: Path) ->
 def test_there_must_be_something_to_update(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="holds no version to update"):
         update(photos, tmp_path / "nothing")
+
+
+def test_an_update_over_a_damaged_pointer_encodes_nothing(photos: Path, built: Path) -> None:
+    """The version that it names by mistake is no parent."""
+    paint(photos / "new.png", "red", noise=99)
+    _, digest = (built / "CURRENT").read_text("ascii").split()
+    (built / "CURRENT").write_text(f"00000001 {digest[::-1]}\n")
+    encoder = ColourEncoder()
+    with pytest.raises(CorruptIndexError, match="CURRENT"):
+        build_index(photos, built, encoder=encoder, update=True)
+    assert encoder.images_encoded == 0
 
 
 def test_metadata_that_changed_reaches_the_catalog_without_encoding(tmp_path: Path) -> None:
