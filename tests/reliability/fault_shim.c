@@ -2,7 +2,8 @@
 
    Loaded by LD_PRELOAD. `shim_arm` says which folder is meant and what to do at the N-th such call of the process:
    only record, die by SIGKILL before or after it, let it fail with an error, let it and all that would take space fail
-   from then on, or write a part only. Calls are counted and carried out one at a time, so that a record is an order
+   from then on, write a part only, or let it and all calls after it fail, so that the disk stays as a kill would leave
+   it and the process goes on. Calls are counted and carried out one at a time, so that a record is an order
    that can be played back. Each line of the record: call, offset, size, result, data bytes that follow, path, other
    path, separated by tabs.
 */
@@ -21,7 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { OFF = -1, RECORD, KILL_BEFORE, KILL_AFTER, FAIL, FAIL_FROM, PART };
+enum { OFF = -1, RECORD, KILL_BEFORE, KILL_AFTER, FAIL, FAIL_FROM, PART, CUT_OFF };
 enum { GO = 0, SHORTENED = -1 };
 
 static char root[4096];
@@ -102,7 +103,8 @@ static int decide(const Event *event) {
         note(event, -1);
         die();
     }
-    if ((action == FAIL && number == wanted) || (action == FAIL_FROM && number >= wanted && takes_space(event->call))) {
+    int from_here = number >= wanted && (action == CUT_OFF || (action == FAIL_FROM && takes_space(event->call)));
+    if (from_here || (action == FAIL && number == wanted)) {
         note(event, -error_number);
         return error_number;
     }

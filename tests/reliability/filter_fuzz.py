@@ -26,6 +26,7 @@ from storage import IndexStore
 Row = dict[str, Any]
 Truth = Callable[[Row], Any]
 ROWS = 240
+KINDS = {"n": pa.int64(), "m": pa.int32(), "x": pa.float64(), "s": pa.string(), "t": pa.string(), "b": pa.bool_()}
 WORDS = (
     "cat",
     "Cat",
@@ -47,29 +48,30 @@ WORDS = (
 def facts() -> list[Row]:
     """Metadata of every kind, a fifth of it missing."""
     chance = random.Random(1)
+    return [fact(chance) for _ in range(ROWS)]
+
+
+def fact(chance: random.Random) -> Row:
+    """Metadata of one row, by the columns of `KINDS`."""
 
     def maybe(value: Any) -> Any:
         return None if chance.random() < 0.2 else value
 
-    return [
-        {
-            "n": maybe(chance.randrange(0, 12)),
-            "m": maybe(chance.randrange(-40, 40)),
-            "x": maybe(chance.randrange(-8, 8) / 4),
-            "s": maybe(chance.choice(WORDS)),
-            "t": maybe(chance.choice(WORDS)),
-            "b": maybe(chance.random() < 0.5),
-        }
-        for _ in range(ROWS)
-    ]
+    return {
+        "n": maybe(chance.randrange(0, 12)),
+        "m": maybe(chance.randrange(-40, 40)),
+        "x": maybe(chance.randrange(-8, 8) / 4),
+        "s": maybe(chance.choice(WORDS)),
+        "t": maybe(chance.choice(WORDS)),
+        "b": maybe(chance.random() < 0.5),
+    }
 
 
 def build(folder: Path) -> Path:
     """Build an index whose images have these facts."""
     vectors = np.random.default_rng(0).standard_normal((ROWS, 4))
     np.save(folder / "v.npy", (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32))
-    kinds = {"n": pa.int64(), "m": pa.int32(), "x": pa.float64(), "s": pa.string(), "t": pa.string(), "b": pa.bool_()}
-    pq.write_table(pa.Table.from_pylist(facts(), pa.schema(list(kinds.items()))), folder / "facts.parquet")
+    pq.write_table(pa.Table.from_pylist(facts(), pa.schema(list(KINDS.items()))), folder / "facts.parquet")
     files = EmbeddingFiles(vectors=folder / "v.npy", table=folder / "facts.parquet")
     build_index(EmbeddingSource(EmbeddingOptions(images=files)), folder / "index")
     return folder / "index"

@@ -14,7 +14,7 @@ from typing import Any
 
 SOURCE = Path(__file__).parent / "fault_shim.c"
 # The order of the actions in the C source.
-ACTIONS = ("record", "kill before", "kill after", "fail", "fail from", "part")
+ACTIONS = ("record", "kill before", "kill after", "fail", "fail from", "part", "cut off")
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ def compile_shim(folder: Path) -> Path:
     return library
 
 
-def arm(folder: Path, arming: Arming) -> None:
-    """Arm the shim that this process was started with, for what lies below a folder."""
+def arm(folder: Path, arming: Arming) -> int:
+    """Arm the shim that this process was started with, for what lies below a folder; return the record's descriptor."""
     record = -1
     if arming.record:
         record = os.open(arming.record, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -75,6 +75,7 @@ def arm(folder: Path, arming: Arming) -> None:
         int(arming.with_data),
         int(arming.with_reads),
     )
+    return record
 
 
 def disarm() -> None:
