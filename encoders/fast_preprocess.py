@@ -35,6 +35,7 @@ class FastPreprocess:
         low, high = exact.table[:, 0], exact.table[:, 255]
         self.scale = torch.from_numpy((high - low) / 255).reshape(1, 3, 1, 1)
         self.shift = torch.from_numpy(low.copy()).reshape(1, 3, 1, 1)
+        self._sent: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """Return the image as (3, H, W) uint8."""
@@ -47,9 +48,15 @@ class FastPreprocess:
 
     def scaled(self, batch: torch.Tensor) -> torch.Tensor:
         """Return (n, 3, H, W) bytes as the float32 that `Preprocess` would give, on the batch's own device."""
-        scale, shift = self.scale.to(batch.device), self.shift.to(batch.device)
+        scale, shift = self._on_device(batch.device)
         wide = batch.to(torch.float32, memory_format=torch.channels_last)
         return wide.mul_(scale).add_(shift)
+
+    def _on_device(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return scale and shift on a device, sent once: a copy for each batch would wait for all that is under way."""
+        if device not in self._sent:
+            self._sent[device] = (self.scale.to(device), self.shift.to(device))
+        return self._sent[device]
 
     def bytes_of(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the (n, 3, H, W) bytes that `scaled` or `floats` made a batch of; bytes are returned as they are."""

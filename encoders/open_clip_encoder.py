@@ -184,8 +184,11 @@ class ClipEncoder:
         self.device = placement.device
         self.precision = placement.precision
         self.backend = "torch"
-        self._pool = CorePool(None if placement.kind == "cpu" else 1)
-        self.batch_size = CPU_BATCH_PER_THREAD * self._pool.count if placement.kind == "cpu" else GPU_BATCH
+        on_cpu = placement.kind == "cpu"
+        self._pool = CorePool(None if on_cpu else 1)
+        # A GPU is fed by one thread, and the images of a call are decoded by all cores.
+        self._decoders = self._pool if on_cpu else CorePool(os.cpu_count())
+        self.batch_size = CPU_BATCH_PER_THREAD * self._pool.count if on_cpu else GPU_BATCH
         self.dim = _dim(towers)
         # Before anything is moved, folded or cast: the fingerprint is that of the model as it was loaded.
         self.fingerprint = hashed(towers, self.dim)
@@ -226,7 +229,7 @@ class ClipEncoder:
             visual: Any = self._model.visual
             other._compiled = OpenVinoImages(visual, self._fast, precision=precision, cores=self._pool.count)
             other._pass = self._compiled_pass
-            other.batch_size = max(self.batch_size, self._compiled_pass * self._pool.count)
+            other.batch_size = max(self.batch_size, (self._compiled_pass or 1) * self._pool.count)
             other._model = _with_visual(self._model, nn.Identity())
         if precision != "fp32":
             placement = Placement(device=self.device, precision=precision)
@@ -277,7 +280,7 @@ class ClipEncoder:
         parts = []
         for start in range(0, len(images), self.batch_size):
             chunk = images[start : start + self.batch_size]
-            ready = self._pool.map(lambda image: self.byte_pixels(self.open_image(image).pixels), chunk)
+            ready = self._decoders.map(lambda image: self.byte_pixels(self.open_image(image).pixels), chunk)
             parts.append(self.encode_pixels(np.stack(ready)))
         return np.concatenate(parts) if parts else self._rows([])
 
@@ -309,7 +312,7 @@ class ClipEncoder:
         """Return a batch split into forward passes of `times` the usual size, or less to occupy every core."""
         if not len(batch):
             return []
-        limit = min(self._pass, self.batch_size) * times
+        limit = min(self._pass or self.batch_size, self.batch_size) * times
         return list(torch.split(batch, min(limit, -(-len(batch) // self._pool.count))))
 
     def _images(self, batch: torch.Tensor) -> torch.Tensor:
@@ -328,9 +331,28 @@ class ClipEncoder:
     def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
         """Return unit rows on the device; on a GPU the call returns before they are computed."""
         with torch.inference_mode():
-            with torch.autocast(**self._autocast):
-                features = tower(batch)
+            try:
+                with torch.autocast(**self._autocast):
+                    features = tower(batch)
+            except torch.OutOfMemoryError as error:
+                if len(batch) == 1:
+                    raise EncoderError(
+                        f"device {self.device!r} has no memory left for one item of encoder {self.spec!r}: "
+                        f"{str(error).partition('.')[0]}; end what else runs there, or use --device cpu"
+                    ) from error
+                features = None
+            if features is None:  # outside of the handler, which holds the tensors of the frames that failed
+                return self._in_halves(tower, batch)
             return functional.normalize(features.float(), dim=-1)
+
+    def _in_halves(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
+        """Return what `_run` does for a batch that the device had no memory for; later ones are as small at once."""
+        if self._kind == "cuda":
+            torch.cuda.empty_cache()
+        half = -(-len(batch) // 2)
+        if tower is not self._text and half < self.batch_size:
+            self.batch_size = half
+        return torch.cat([self._run(tower, part) for part in torch.split(batch, half)])
 
     def _rows(self, parts: Sequence[torch.Tensor]) -> np.ndarray:
         """Return the rows of all parts on the CPU, checked."""
@@ -349,10 +371,10 @@ class ClipEncoder:
             return self._tokenizer(texts)
 
 
-def _passes(model: nn.Module, placement: Placement) -> tuple[int, int]:
-    """Return images per forward pass, on a CPU on one core: of torch, and of OpenVINO."""
+def _passes(model: nn.Module, placement: Placement) -> tuple[int | None, int | None]:
+    """Return images per forward pass, on a CPU on one core: of torch, and of OpenVINO; None for a whole batch."""
     if placement.kind != "cpu":
-        return GPU_BATCH, GPU_BATCH
+        return None, None
     convolutions = sum(isinstance(part, nn.Conv2d) for part in model.visual.modules())  # type: ignore[union-attr]
     return CONVOLUTIONAL_PASSES if convolutions > 4 else TRANSFORMER_PASSES
 

@@ -27,7 +27,7 @@ from storage.hit_calibration import Calibrations
 from storage.schema import COLLECTIONS, LATER_COLUMNS, Collection, CorpusInfo, Counts, EncodingInfo
 from storage.staging import Staging
 
-from .ann.build_ann import EncodeTexts, build_approximate, carried_over, import_torch, needs_training, say_memory
+from .ann.build_ann import EncodeTexts, build_approximate, carried_over, say_memory
 from .config import BuildConfig, options_json, recorded_config, recorded_options
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.embeddings.clip_retrieval import is_clip_retrieval, open_clip_retrieval
@@ -401,9 +401,6 @@ class Builder:
         if infos is None:
             with ExitStack() as stack:
                 tables = {name: stack.enter_context(closing(VectorTable.open(paths[name]))) for name in present}
-                not_loaded = isinstance(encoder, DeferredEncoder) and encoder.device != "cpu"
-                if not_loaded and needs_training(tables, self.config):
-                    import_torch()  # the GPU that encoded the vectors finds their lists too
                 infos = build_approximate(folder, tables, self.config, self.progress, encode)
         if calibrations is None:
             calibrations = fit_calibrations(folder, counts, self.config.seed, self.progress, encode)

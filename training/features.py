@@ -84,6 +84,11 @@ class Feed(Protocol):
         """Return (hidden, raw) of some items on the device; a draw other than 0 is one augmented view of an image."""
 
 
+def _fits(hidden: torch.Tensor) -> bool:
+    """Whether hidden states can be kept in float16; others, which bf16 and fp32 may give, are computed each time."""
+    return bool(hidden.abs().max() <= torch.finfo(torch.float16).max)
+
+
 class TextFeed:
     """Texts: tokenised once, hidden states cached where the lower blocks are frozen."""
 
@@ -111,6 +116,9 @@ class TextFeed:
         for start in range(0, len(order), batch):
             rows = order[start : start + batch]
             hidden = self.part.lower(self._raw(rows)).cpu()
+            if not _fits(hidden):
+                self._hidden = None
+                return
             if self._hidden is None:
                 total = (int(self._lengths.sum()), hidden.shape[-1])
                 if total[0] * total[1] * 2 > budget:
@@ -172,6 +180,8 @@ class ImageFeed:
             for start in range(0, len(self), batch):
                 rows = np.arange(start, min(len(self), start + batch))
                 hidden = self.part.lower(self._pixels(rows, np.full(len(rows), draw))).cpu()
+                if not _fits(hidden):
+                    return
                 if start == 0:
                     total = (len(self), *hidden.shape[1:])
                     if 2 * int(np.prod(total)) * (draw + 1) > budget:

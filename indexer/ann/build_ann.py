@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from collections.abc import Collection as Names
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -78,6 +79,7 @@ def generic_captions() -> list[str]:
 
 
 TUNING_QUERIES = 500
+_DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 LEARNING_QUERIES = 20_000  # half as many save as many lists less a tenth
 EncodeTexts = Callable[[list[str]], np.ndarray]
 
@@ -161,26 +163,22 @@ def _train(
     )
 
 
-def needs_training(tables: Mapping[Collection, VectorTable], config: BuildConfig) -> bool:
-    """Return whether any collection gets an index with lists, which a GPU trains much faster than a CPU."""
-    return any(plan_ann(config.ann, one.rows, one.dim, seed=config.seed).nlist for one in tables.values())
-
-
-def import_torch() -> None:
-    """Import torch, so that `auto` looks for a GPU though no encoder was loaded."""
-    import torch
-
-    del torch
-
-
 def _gpu(device: str) -> str | None:
-    """Return the GPU that a build runs on; None for none. `auto` looks for one only where torch was loaded."""
-    if device == "cpu" or (device == "auto" and "torch" not in sys.modules):
+    """Return the GPU that lists are found on; None for none.
+
+    `auto` imports torch to look for one only where it was imported already or a driver of NVIDIA is there.
+    """
+    if device == "cpu" or (device == "auto" and "torch" not in sys.modules and not _may_have_gpu()):
         return None
     from encoders.device import choose_device
 
     chosen = choose_device(device)
     return chosen.device if chosen.kind == "cuda" else None
+
+
+def _may_have_gpu() -> bool:
+    """Whether a driver is there, under Linux or in its guest on Windows, and torch is installed."""
+    return any(path.exists() for path in _DRIVERS) and find_spec("torch") is not None
 
 
 def _learned_from(

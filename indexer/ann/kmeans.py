@@ -91,6 +91,7 @@ def _means(sample: Scores, lists: Ids, nlist: int, seed: int) -> Scores:
 
 
 _SCORES = 1 << 28  # float32 values of a block of scores: a gigabyte
+_SUMMED_ROWS = 1 << 18  # that are put into the order of their lists at once
 
 
 def list_centroids(sample: Scores, nlist: int, *, device: str = "cuda", rounds: int = 10, seed: int = 0) -> Scores:
@@ -102,6 +103,9 @@ def list_centroids(sample: Scores, nlist: int, *, device: str = "cuda", rounds: 
         device: Torch's name of the device.
         rounds: More find little; FAISS takes 10 too.
         seed: Of the rows that the centroids start from.
+
+    Raises:
+        MemoryError: The device has not enough memory.
     """
     import torch
 
@@ -116,7 +120,11 @@ def list_centroids(sample: Scores, nlist: int, *, device: str = "cuda", rounds: 
 
 
 def lists_of(vectors: Scores, centroids: Scores, *, device: str = "cuda") -> Ids:
-    """Return (n,) int64: for each row the centroid with the largest inner product, the first of equals."""
+    """Return (n,) int64: for each row the centroid with the largest inner product, the first of equals.
+
+    Raises:
+        MemoryError: The device has not enough memory.
+    """
     import torch
 
     with _full_precision():
@@ -151,12 +159,27 @@ def _updated(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     import torch
 
     nearest = _nearest(rows, centroids)
-    sums = torch.zeros_like(centroids).index_add_(0, nearest, rows)
+    sums = sums_of_lists(rows, nearest, len(centroids))
     empty = torch.bincount(nearest, minlength=len(centroids)) == 0
     if empty.any():
         far = (rows * centroids[nearest]).sum(1)
         sums[empty] = rows[far.topk(int(empty.sum()), largest=False).indices]
     return torch.nn.functional.normalize(sums, dim=1)
+
+
+def sums_of_lists(rows: torch.Tensor, lists: torch.Tensor, count: int) -> torch.Tensor:
+    """Return (count, dim): the sum of the rows of each list, added in their order.
+
+    `index_add_` adds by atomics on a GPU, in an order that differs from run to run, and so do its last bits.
+    """
+    import torch
+
+    sums = rows.new_zeros((count, rows.shape[1]))
+    for part, of_part in zip(torch.split(rows, _SUMMED_ROWS), torch.split(lists, _SUMMED_ROWS), strict=True):
+        order = torch.argsort(of_part, stable=True)
+        sizes = torch.bincount(of_part, minlength=count)
+        sums += torch.segment_reduce(part[order], "sum", lengths=sizes, axis=0, unsafe=True)
+    return sums
 
 
 def _nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
@@ -168,13 +191,25 @@ def _nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _full_precision() -> Iterator[None]:
-    """Compute float32 products as float32: with TF32 a GPU keeps 10 of their 23 bits."""
+    """Compute float32 products as float32: with TF32 a GPU keeps 10 of their 23 bits.
+
+    Raises:
+        MemoryError: The device has not enough memory.
+    """
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
+    matmul: Any = torch.backends.cuda.matmul
+    # Torch has two switches, and of a program that has used the newer one it does not let the older one be read.
+    switch: tuple[str, Any] = ("allow_tf32", False)
+    try:
+        before = matmul.allow_tf32
+    except RuntimeError:
+        switch, before = ("fp32_precision", "ieee"), matmul.fp32_precision
+    setattr(matmul, *switch)
     try:
         with torch.inference_mode():
             yield
+    except torch.OutOfMemoryError as error:
+        raise MemoryError(str(error)) from error
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        setattr(matmul, switch[0], before)

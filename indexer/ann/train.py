@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -217,14 +217,18 @@ def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> tuple[Any, 
     if plan.kind in ("ivf-pq", "ivf-pq4"):
         rotation = pq_rotation(sample, index.pq.M)
         turn(sample, rotation)
-    if device is None:
-        centroids = train_centroids(sample, plan.nlist, plan.seed)
-    else:
-        centroids = list_centroids(sample, plan.nlist, device=device, rounds=ROUNDS, seed=plan.seed)
-    index.quantizer.add(centroids)
+    index.quantizer.add(_centroids(sample, plan, device))
     with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
         index.train(sample)  # it finds the list centroids trained and goes on with the codes
     return index, rotation
+
+
+def _centroids(sample: NDArray[np.float32], plan: AnnPlan, device: str | None) -> NDArray[np.float32]:
+    if device is not None:
+        # Hours of encoding do not end because something else has taken the memory of the GPU.
+        with suppress(MemoryError):
+            return list_centroids(sample, plan.nlist, device=device, rounds=ROUNDS, seed=plan.seed)
+    return train_centroids(sample, plan.nlist, plan.seed)
 
 
 def _empty(dim: int, plan: AnnPlan) -> Any:
@@ -270,9 +274,13 @@ def _add(index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, dev
     for start in range(0, total, chunk_rows):
         ids = np.arange(start, min(start + chunk_rows, total), dtype=np.int64)
         rows = seen.rows(ids)
-        if device is None or centroids is None:
+        lists = None
+        if device is not None and centroids is not None:
+            with suppress(MemoryError):
+                lists = lists_of(rows, centroids, device=device)
+        if lists is None:
             index.add(rows)
         else:
-            add_to_lists(index, rows, ids, lists_of(rows, centroids, device=device))
+            add_to_lists(index, rows, ids, lists)
         if progress is not None:
             progress(start + len(ids), total)

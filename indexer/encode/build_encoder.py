@@ -108,6 +108,8 @@ def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None =
     spec = config.encoder or (known.spec if known else DEFAULT_ENCODER)
     precision = "fp32" if config.backend == "openvino" else config.precision  # compiled from fp32
     encoder = given or load_encoder(spec, config.device, precision)
+    if given is None and config.batch_size and encoder.device != "cpu":
+        encoder.batch_size = config.batch_size  # else it would cut what it is given into batches of its own
     if known is not None and known.fingerprint != encoder.fingerprint:
         raise BuildError(
             f"the index was built with encoder {known.spec!r} ({known.fingerprint}), and {encoder.spec!r} is another "

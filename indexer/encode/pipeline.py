@@ -270,7 +270,7 @@ class ShardEncoder:
         Raises:
             RejectedError: More items than `max_rejected` were rejected.
         """
-        started = time.perf_counter()
+        started, batch_size = time.perf_counter(), self.encoder.batch_size
         self.report.device, self.report.precision = self.encoder.device, self.encoder.precision
         self.report.backend = backend_of(self.encoder)
         self.meter.begin()
@@ -283,6 +283,10 @@ class ShardEncoder:
                 # Whatever ended the loop: do not decode images that nobody will use.
                 pool.shutdown(wait=True, cancel_futures=True)
         self.report.seconds = time.perf_counter() - started
+        if (less := self.encoder.batch_size) < batch_size:
+            self.progress.note(
+                f"{self.encoder.device} had no memory for {batch_size} images at once: --batch-size {less}"
+            )
         return self.report
 
     def _encode_all(self, shards: Iterator[Shard], threads: Threads) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -121,6 +122,44 @@ def test_bf16_moves_vectors_little_and_the_fingerprint_not_at_all(tiny_folder: P
     assert (coarse.precision, coarse.fingerprint) == ("bf16", tiny.fingerprint)
     assert coarse.encode_texts(TEXTS).dtype == np.float32
     assert (coarse.encode_texts(TEXTS) * tiny.encode_texts(TEXTS)).sum(1).min() > 0.99
+
+
+@pytest.mark.parametrize("most", [3, 1])
+def test_a_batch_that_finds_no_memory_is_halved_and_so_are_those_after_it(
+    most: int, tiny_folder: Path, tiny: Encoder, make_picture: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a GPU does it: the error is torch's own, raised here by a tower that takes only so many."""
+    small: Any = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
+    monkeypatch.setattr(small, "_pass", None)
+    small.batch_size, tower, sizes = 11, small._model.encode_image, []
+
+    def encode_image(batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        if len(batch) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return tower(batch)
+
+    monkeypatch.setattr(small._model, "encode_image", encode_image)
+    monkeypatch.setattr(small._pool, "count", 1)
+    pixels = np.stack([tiny.byte_pixels(make_picture(seed=number)) for number in range(11)])
+    np.testing.assert_allclose(small.encode_pixels(pixels), tiny.encode_pixels(pixels), atol=1e-5)
+    assert small.batch_size == most
+    sizes.clear()
+    small.encode_pixels(pixels)
+    assert max(sizes) == most
+
+
+def test_no_memory_for_a_single_item_says_what_to_do(
+    tiny_folder: Path, make_picture: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: Any = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
+
+    def encode_image(batch: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(small._model, "encode_image", encode_image)
+    with pytest.raises(EncoderError, match=r"no memory left for one item .*: CUDA out of memory; end what else runs"):
+        small.encode_images([make_picture()])
 
 
 @pytest.mark.gpu
