@@ -109,6 +109,13 @@ def unit(rows: np.ndarray) -> np.ndarray:
 @contextmanager
 def serving(index: Path, *options: object) -> Iterator[str]:
     """Run the server in a process of its own, and yield its address."""
+    with served(index, *options) as (url, _):
+        yield url
+
+
+@contextmanager
+def served(index: Path, *options: object) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Run the server in a process of its own, and yield its address and the process."""
     command = [sys.executable, "-c", SERVE, str(index), "--port", "0", "--output", "json", *map(str, options)]
     process = subprocess.Popen(command, cwd=HOME, stdout=subprocess.PIPE, text=True, env={**os.environ})
     try:
@@ -118,7 +125,7 @@ def serving(index: Path, *options: object) -> Iterator[str]:
             if not line:
                 sys.exit(f"the server did not start: exit code {process.wait()}")
             said += line
-        yield json.loads(said)["url"]
+        yield json.loads(said)["url"], process
     finally:
         process.terminate()
         code = process.wait(60)

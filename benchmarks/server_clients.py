@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +58,10 @@ def all_well(status: int, head: bytes, body: bytes) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Crowd:
-    """Clients that each send the next request as soon as the last is answered, over connections that stay open."""
+    """Clients that each send the next request as soon as the last is answered, over connections that stay open.
+
+    With a `pause` each waits between an answer and its next request, for seconds of that mean, as people do.
+    """
 
     url: str
     requests: Sequence[bytes]
@@ -65,6 +69,7 @@ class Crowd:
     seconds: float = 1e9
     most: int = 10**9
     check: Check = all_well
+    pause: float = 0.0
 
     def run(self) -> Seen:
         return asyncio.run(self._run())
@@ -94,4 +99,6 @@ class Crowd:
             seen.statuses[status] = seen.statuses.get(status, 0) + 1
             if problem := self.check(status, head, body):
                 seen.wrong.append(problem)
+            if self.pause:
+                await asyncio.sleep(random.expovariate(1 / self.pause))
         writer.close()
