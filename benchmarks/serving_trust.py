@@ -187,7 +187,7 @@ def drift(arguments: argparse.Namespace) -> tuple[list[Figure], str]:
     notes = (
         f"A copy of the index whose manifest gives every operating point a {FORCED_DOWN}th of its lists and the recall "
         "that was measured with all of them. Text queries, 4 clients that pause for 0.4 s in the mean, one search in "
-        f"20 put aside; {arguments.runs} servers, the first asked for four minutes, the others for 100 s."
+        f"20 put aside; {arguments.runs} servers, the first asked for 160 s, the others for 100."
     )
     return figures, notes
 
@@ -235,7 +235,7 @@ def one_drift(index: Path, vectors: np.ndarray, run: int, first: list[int]) -> l
         watcher.start()
         well(
             Crowd(
-                url=url, requests=requests, clients=4, most=len(requests), seconds=100 if run else 250, pause=0.4
+                url=url, requests=requests, clients=4, most=len(requests), seconds=100 if run else 160, pause=0.4
             ).run()
         )
         ended.set()

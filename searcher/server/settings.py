@@ -46,7 +46,7 @@ class ServerSettings:
         wait_ms: How long a query waits for others when others came just before; 0 to 5 is usual. A query that comes
             alone never waits.
         measure_every: One search in so many, by chance, is compared with the exact search while no request is worked
-            on; 0 for none. At most a fiftieth of the time goes to it, whatever this says. 10 to 100 is usual: of 1,000
+            on; 0 for none. At most a hundredth of the time goes to it, whatever this says. 10 to 100 is usual: of 1,000
             searches 20 leaves 50, enough to see within them that a twentieth of the hits more is missed than was asked.
         access_log: `json` or `text` writes a line for each request to the logger `searcher.server.access`.
         log_queries: Whether those lines hold the texts that are searched with, which are private.

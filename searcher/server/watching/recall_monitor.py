@@ -1,20 +1,21 @@
 """The recall of a server's own searches: some are compared with the exact search while there is nothing else to do.
 
 A build measures operating points with queries that it has; those that come may be others. So one search in N is put
-aside, its query vector and the scores of its hits, and a thread of the lowest priority looks for the exact hits of
-these whenever no request is worked on. Where searches find less than was asked for, the direction is widened.
+aside, its query vector and the scores of its hits, and a thread looks for the exact hits of these whenever no request
+is worked on. Where searches find less than was asked for, the direction is widened.
+
+The thread makes way by itself, and has the priority of all others: one that the system lets wait while it holds
+Python's lock would hold up every request.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 import numpy as np
@@ -34,14 +35,13 @@ from .recall_windows import Cell, Estimate, RecallWindow, cell_of
 log = logging.getLogger(__name__)
 
 # The share of the time that exact searches may run, whatever the size of the index and the traffic.
-_SHARE = 0.02
+_SHARE = 0.01
 # Reading the vectors costs more than comparing them: so many queries share one pass.
 _BATCH = 16
 # What waits beyond this is dropped: the server is too busy, or the index too large, to compare one query in N.
 _MOST_WAITING = 64
 # How long to wait for the requests that are worked on before the next block, at first and at most.
 _PAUSE, _LONGEST_PAUSE = 0.002, 0.1
-_NICEST = 19
 
 
 class Sample(NamedTuple):
@@ -152,7 +152,6 @@ class RecallMonitor:
         )
 
     def _run(self) -> None:
-        _lower_priority()
         while not self._ended.is_set():
             self._arrived.wait()
             self._arrived.clear()
@@ -282,9 +281,3 @@ def _is_plain(snapshot: Snapshot, request: SearchRequest, hits: Hits) -> bool:
 
 def _pass_of(sample: Sample) -> tuple[int, Collection]:
     return id(sample.snapshot), sample.into
-
-
-def _lower_priority() -> None:
-    """Let the calling thread have what all others leave; Linux gives each thread a priority of its own."""
-    with suppress(OSError):  # a sandbox may forbid it
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICEST)
