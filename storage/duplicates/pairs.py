@@ -252,8 +252,6 @@ class _Comparison:
 
 
 def _numbers(table: pa.Table, name: str, absent: float) -> NDArray[np.float64]:
-    if name not in table.column_names:
-        return np.full(len(table), absent)
     column = pc.fill_null(table.column(name).cast(pa.float64(), safe=False), absent)
     return np.asarray(column)
 

@@ -7,11 +7,13 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from small_index import publish
 
+from storage import IndexStore
 from storage.duplicates.grades import EXACT, RESAVED, SIMILAR, UNLIKE, Sizes, copy_rule
 from storage.duplicates.groups import grouped
 from storage.duplicates.near_hashes import bits_apart, cheapest, mirrored, near_between, near_pairs
-from storage.duplicates.pairs import AlikePairs, ImageFacts, candidates
+from storage.duplicates.pairs import AlikePairs, ImageFacts, alike_pairs, candidates, copies_between
 from storage.schema import EncoderInfo
 
 Found = set[tuple[int, int]]
@@ -57,6 +59,33 @@ def test_near_hashes_of_two_sides_are_found_either_way(most: int, monkeypatch: p
     i, j = np.nonzero(np.bitwise_count(left[:, None] ^ right[None]) <= 8)
     assert found == {pair for pair in zip(i.tolist(), j.tolist(), strict=True) if pair[1] < 800}
     assert not pairs_of([near_between(left, right[:0], 8)])
+    assert not pairs_of([near_between(np.zeros(1, np.uint64), ~np.zeros(1, np.uint64), 8)])
+
+
+@pytest.mark.parametrize("loosest", [EXACT, RESAVED, SIMILAR])
+def test_alike_images_of_a_version_are_those_of_comparing_all_with_all(store: IndexStore, loosest: int) -> None:
+    """Their hashes are small numbers, which differ in few bits."""
+    rows = 40
+    publish(store, rows)
+    with store.open_version() as version:
+        facts, rule = ImageFacts.read(version), copy_rule(version.manifest.encoder)
+        vectors = version.vectors("images").gather(np.arange(rows)).astype(np.float32)
+        found = alike_pairs(version, facts, loosest)
+        between = copies_between(version, facts, np.arange(20), np.arange(20, rows))
+        assert not copies_between(version, facts, np.arange(20), np.arange(0))[0].size
+    expected = {}
+    for i in range(rows):
+        for j in range(i):
+            apart = np.array([int(facts.hashes[i] ^ facts.hashes[j]).bit_count()], dtype=np.uint8)
+            shape = facts.sizes.take(np.array([i])).beside(facts.sizes.take(np.array([j])))
+            cosine = np.vecdot(vectors[[i]], vectors[[j]])
+            expected[i, j] = int(rule.grades(apart, cosine, shape, np.zeros(1, np.bool_))[0])
+    pairs = zip(found.better.tolist(), found.other.tolist(), strict=True)
+    graded = dict(zip(((max(pair), min(pair)) for pair in pairs), found.grades.tolist(), strict=True))
+    assert graded == {pair: grade for pair, grade in expected.items() if EXACT < grade <= loosest}
+    assert bool(graded) == (loosest != EXACT)
+    copied = {(j, i) for i, j in zip(*map(np.ndarray.tolist, between), strict=True)}
+    assert copied == {(i, j) for (i, j), grade in expected.items() if i >= 20 > j and grade <= RESAVED}
 
 
 def test_equal_hashes_are_pairs_and_of_very_many_the_best_are_compared_with_all() -> None:

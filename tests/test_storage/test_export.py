@@ -184,6 +184,8 @@ def test_a_half_that_the_index_lacks_is_named(tmp_path: Path) -> None:
 def test_a_parent_that_is_missing_is_named(index: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="there is no folder"):
         export_index(index, str(tmp_path / "nowhere" / "out"))
+    with pytest.raises(StorageError, match="cannot export to '/'; name a new folder"):
+        export_index(index, "/")
 
 
 def test_a_failure_on_the_way_leaves_nothing(index: Path, tmp_path: Path, no_hook: None) -> None:
@@ -240,11 +242,18 @@ def test_two_exports_to_one_folder_do_not_mix(index: Path, tmp_path: Path) -> No
 
 def test_a_column_called_vector_goes_out_under_another_name(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.eye(3, dtype=np.float32))
-    pq.write_table(pa.table({"Vector": ["a", "b", "c"]}), tmp_path / "beside.parquet")
+    pq.write_table(pa.table({"Vector": ["a", "b", "c"], "vector_meta": [1, 2, 3]}), tmp_path / "beside.parquet")
     files = EmbeddingFiles(vectors=tmp_path / "a.npy", table=tmp_path / "beside.parquet")
     build_index(EmbeddingSource(EmbeddingOptions(images=files)), tmp_path / "index")
     export_index(tmp_path / "index", str(tmp_path / "out"))
-    assert pq.read_table(tmp_path / "out" / "images.parquet").column("Vector_meta").to_pylist() == ["a", "b", "c"]
+    table = pq.read_table(tmp_path / "out" / "images.parquet")
+    assert table.column("Vector_meta_").to_pylist() == ["a", "b", "c"]
+    assert table.column("vector_meta").to_pylist() == [1, 2, 3]
+
+
+def test_an_export_may_leave_out_all_metadata(index: Path, tmp_path: Path) -> None:
+    export_index(index, str(tmp_path / "out"), ExportOptions(columns=()))
+    assert pq.read_table(tmp_path / "out" / "images.parquet").column_names == ["item_id", "vector"]
 
 
 def test_a_large_export_goes_out_in_bounded_batches(tmp_path: Path) -> None:

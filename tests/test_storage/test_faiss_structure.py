@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 import sys
@@ -160,7 +161,7 @@ def test_changes_of_any_part_end_in_an_error_or_an_answer(tmp_path: Path, files:
         input=given,
         capture_output=True,
         text=True,
-        env={"PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path), "OMP_NUM_THREADS": "1"},
         timeout=120,
         check=False,
     )

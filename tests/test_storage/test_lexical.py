@@ -187,6 +187,28 @@ def test_a_header_that_this_format_does_not_write_is_refused(tmp_path: Path, cha
         InvertedIndex.open(path)
 
 
+@pytest.mark.parametrize(
+    ("moved", "cut", "message"),
+    [
+        ((), -1, "its tensor terms"),
+        ((), 1, "1 bytes too many"),
+        ((("shares", 1, -2), ("terms", 0, -2)), 0, "do not have the same lengths"),
+        ((("row_ends", 1, -8), ("rows", 0, -8)), 0, "do not have the same lengths"),
+        ((("terms", 1, -1),), -1, "its term_ends end at"),
+    ],
+)
+def test_tensors_that_do_not_fit_each_other_are_refused(
+    tmp_path: Path, moved: tuple[tuple[str, int, int], ...], cut: int, message: str
+) -> None:
+    path = written(tmp_path / "words", TEXTS)  # type: ignore[arg-type]
+    header, body = header_and_body(path)
+    for name, side, by in moved:
+        header[name]["data_offsets"][side] += by
+    write(path, header, body + b"x" * cut if cut >= 0 else body[:cut])
+    with pytest.raises(CorruptIndexError, match=message):
+        InvertedIndex.open(path)
+
+
 @pytest.mark.parametrize("data", [b"", b"x", b"\xff" * 64, (8).to_bytes(8, "little") + b"[" * 8])
 def test_what_is_no_safetensors_file_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "words").write_bytes(data)

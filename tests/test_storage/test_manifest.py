@@ -13,10 +13,10 @@ from small_index import collections, counts
 from storage import AnnPlan, EncoderInfo, Manifest
 from storage.errors import CorruptIndexError, IncompatibleIndexError, StorageError
 from storage.files.canonical_json import canonical
-from storage.files.layout import FileEntry, sha256_of
+from storage.files.layout import TOWER_FILES, FileEntry, sha256_of
 from storage.hit_calibration import HitCalibration, HitCurve
 from storage.manifest import CALIBRATIONS, MAX_BYTES, PROVENANCE, check_writable
-from storage.schema import CorpusInfo, Direction, EncodingInfo
+from storage.schema import CorpusInfo, Counts, Direction, EncodingInfo
 
 ENTRY = FileEntry(bytes=3, sha256="a" * 64)
 FILES = ("catalog.duckdb", "images/vectors.arrow", "images/ann.faiss", "texts/vectors.arrow")
@@ -238,6 +238,24 @@ def test_what_is_not_json_cannot_be_published(value: Any) -> None:
 def test_what_contradicts_itself_cannot_be_published() -> None:
     with pytest.raises(StorageError, match="its counts do not add up"):
         replace(MANIFEST, counts=replace(counts(4), items=1)).to_json()
+
+
+def test_a_tower_or_a_calibration_of_what_is_not_there_cannot_be_published() -> None:
+    towers = {f"text_tower/{name}": ENTRY for name in TOWER_FILES["text_tower"]}
+    features = (PROVENANCE, "text_tower")
+    with pytest.raises(StorageError, match="it has a text tower and no encoder that this is of"):
+        replace(MANIFEST, files={**MANIFEST.files, **towers}, reader_features=features).to_json()
+    images = {"images": replace(MANIFEST.collections["images"], ann=AnnPlan(kind="flat"))}
+    alone = replace(
+        MANIFEST,
+        collections=images,
+        counts=Counts(items=4, indexed=4, rejected=0, images=4, texts=0, pairs=0),
+        files=dict.fromkeys(FILES[:2], ENTRY),
+        calibrations={"image_to_text": CALIBRATED["text_to_image"]},
+        reader_features=(PROVENANCE, CALIBRATIONS),
+    )
+    with pytest.raises(StorageError, match="it has a calibration of image_to_text and nothing that this searches"):
+        alone.to_json()
 
 
 def test_a_float_must_be_finite_and_may_be_written_as_an_integer() -> None:

@@ -35,6 +35,11 @@ def test_an_old_version_stays_readable_by_number(store: IndexStore) -> None:
         assert version.vectors("texts").rows == 5
 
 
+def test_an_argument_of_another_kind_is_told_in_one_line(store: IndexStore) -> None:
+    with pytest.raises(StorageError, match=r"verify is 'fast'; choose"):
+        store.open_version(verify="fast")  # type: ignore[arg-type]
+
+
 def test_an_index_is_made_where_there_is_nothing(tmp_path: Path) -> None:
     store = IndexStore.create(tmp_path / "deep" / "index")
     assert (store.current(), store.versions()) == (None, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from small_index import ENCODER, collections, counts, fill, publish, tables
 from storage import IndexStore
 from storage.catalog import write_catalog
 from storage.files.canonical_json import to_plain
-from storage.files.layout import measure
+from storage.files.layout import TOWER_FILES, measure
 from storage.publish import write_pointer
 
 ROWS = 6
@@ -134,3 +135,19 @@ def test_item_ids_come_in_row_order_and_only_those_that_exist(store: IndexStore)
 def test_a_version_that_was_published_in_the_ordinary_way_breaks_no_rule(store: IndexStore) -> None:
     publish(store, 9)
     assert {check.outcome for check in store.verify().structure} == {"ok"}
+
+
+@pytest.mark.parametrize(("fingerprint", "wrong"), [(ENCODER.fingerprint, False), ("0" * 64, True)])
+def test_a_tower_of_another_encoder_is_found(store: IndexStore, fingerprint: str, wrong: bool) -> None:
+    tower = {f"text_tower/{name}": b"{}" for name in TOWER_FILES["text_tower"]}
+    publish(store, 4, extra={**tower, "text_tower/tower.json": json.dumps({"fingerprint": fingerprint}).encode()})
+    problems = store.verify().problems
+    assert [f"is that of the encoder {fingerprint}" in problem for problem in problems] == [True] * wrong
+
+
+def test_vectors_of_an_unknown_encoder_have_the_dim_that_they_have(store: IndexStore) -> None:
+    with store.lock():
+        draft = store.draft()
+        plan = fill(draft, 4)
+        store.publish(draft, encoder=None, collections=collections(4, plan), counts=counts(4), build={})
+    assert store.verify().ok
