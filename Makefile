@@ -1,5 +1,5 @@
-# The whole interface: `make demo`, `make test`, `make check`, `make sweep`, `make simulate`, `make bench` and its longer
-# parts `make bench-ann` and `make bench-gpu`. Each installs what it needs into .venv; `make test-lowest` into .venv-lowest.
+# The whole interface: `make demo`, `make test`, `make check`, `make sweep`, `make simulate`, `make coverage`, `make bench`
+# and its longer parts `make bench-ann` and `make bench-gpu`. Each installs what it needs into .venv; `make test-lowest` into .venv-lowest.
 PYTHON ?= python3
 VENV ?= .venv
 # faiss comes by one of two extras that exclude each other: `make test FAISS=gpu` on a machine with CUDA.
@@ -16,7 +16,7 @@ STEPS ?= 5000
 # What the lower bounds were held to; the other tests need engines whose bounds are their newest releases.
 LOWEST_TESTS = tests/test_storage tests/test_evaluation tests/test_encoders tests/test_searcher/test_where.py
 
-.PHONY: demo test test-lowest check sweep simulate bench bench-ann bench-gpu clean
+.PHONY: demo test test-lowest check sweep simulate coverage bench bench-ann bench-gpu clean
 
 demo: $(READY)  ## Index real photographs, search them, leave demo/hits.png
 	$(BIN)/python benchmarks/demo.py
@@ -40,6 +40,9 @@ sweep: $(READY)  ## Every reliability test at full size, under an hour; the figu
 
 simulate: $(READY)  ## Random steps, faults and damage against what is expected of an index; SEED= STEPS= plays one seed again
 	$(BIN)/python tests/reliability/simulate.py $(if $(SEED),--seed $(SEED),--seeds $(SEEDS)) --steps $(STEPS) --workers $(WORKERS)
+
+coverage: $(READY)  ## The branches of storage/ that its tests and a simulation take, and those that none takes
+	$(BIN)/python tests/reliability/branch_coverage.py --workers $(WORKERS)
 
 bench-ann: $(READY)  ## Measure searching a million vectors beside other engines, which it installs: hours
 	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),bench]"
