@@ -49,7 +49,7 @@ def test_an_error_is_one_line_and_an_exit_code(home: Path, body: str, code: int,
     [
         ("serch", "error: there is no command 'serch'; did you mean 'search' or 'serve'? See `"),
         ("exprot", "did you mean 'export'?"),
-        ("xyz", "there is no command 'xyz'; there are audit, build, duplicates, encoders,"),
+        ("xyz", "there is no command 'xyz'; there are audit, build, compare, duplicates, encoders,"),
     ],
 )
 def test_a_command_that_is_misspelt_is_answered_with_those_like_it(home: Path, typed: str, words: str) -> None:
