@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +26,7 @@ from .files import (
     write_pairs,
     write_single_parquet,
 )
-from .rows import Advance, DType, Pairs, Rows, choose_columns, choose_rows, read_pairs
+from .rows import COLLECTION, Advance, DType, Pairs, Rows, choose_columns, choose_rows, read_pairs
 
 ENGINES: dict[str, str] = {"milvus": "MilvusTarget", "qdrant": "QdrantTarget"}
 
@@ -117,7 +117,8 @@ def export_index(
         check_target(Path(target), force=options.force)
     with IndexStore.open(path).open_version(options.version, verify=options.verify) as version:
         dtype: DType = options.dtype or ("float32" if is_engine else "float16")
-        rows = _rows(version, options, dtype, advance or _say_nothing)
+        single = not is_engine and is_single_file(Path(target), options.format)
+        rows = _rows(version, options, dtype, advance or _say_nothing, {COLLECTION} if single else set())
         pairs = read_pairs(version, {part.collection: part.row_ids for part in rows})
         if is_engine:
             with _engine(engine, address, options) as opened:
@@ -126,7 +127,6 @@ def export_index(
                 opened.publish()
         else:
             _write_files(Path(target), options, rows, pairs)
-        single = not is_engine and is_single_file(Path(target), options.format)
         return ExportReport(
             target=target,
             kind=engine if is_engine else options.format,
@@ -138,7 +138,7 @@ def export_index(
         )
 
 
-def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: Advance) -> list[Rows]:
+def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: Advance, ours: Set[str]) -> list[Rows]:
     held = [name for name in COLLECTIONS if name in version.manifest.collections]
     for name in options.collections:
         if name not in held:
@@ -150,7 +150,7 @@ def _rows(version: IndexVersion, options: ExportOptions, dtype: DType, advance: 
             dtype=dtype,
             advance=advance,
             row_ids=choose_rows(version.catalog, name, options.where),
-            columns=choose_columns(version.catalog, name, options.columns),
+            columns=choose_columns(version.catalog, name, options.columns, ours),
         )
         for name in held
         if not options.collections or name in options.collections

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ..errors import StorageError, install_hint
 from ..files import atomic
-from .rows import PAIR_SCHEMA, Pairs, Rows
+from .rows import COLLECTION, PAIR_SCHEMA, Pairs, Rows
 
 FileFormat = Literal["parquet", "npy", "lance"]
 MARK = "export.json"
@@ -91,7 +91,7 @@ def write_single_parquet(path: Path, parts: Sequence[Rows], facts: Mapping[str, 
     """
     marked = {SINGLE_MARK: json.dumps(facts, allow_nan=False).encode()}
     try:
-        schema = pa.unify_schemas([pa.schema([("collection", pa.string())]), *(part.schema for part in parts)])
+        schema = pa.unify_schemas([pa.schema([(COLLECTION, pa.string())]), *(part.schema for part in parts)])
     except pa.ArrowException as error:
         raise StorageError(f"images and texts do not fit into one table: {error}; choose by --collection") from error
     _parquet(
@@ -103,8 +103,7 @@ def write_single_parquet(path: Path, parts: Sequence[Rows], facts: Mapping[str, 
 
 def _widened(batch: pa.RecordBatch, part: Rows, schema: pa.Schema) -> pa.RecordBatch:
     known = {name: batch.column(name) for name in batch.schema.names}
-    if "collection" not in known:
-        known["collection"] = pa.array([part.collection] * batch.num_rows, pa.string())
+    known[COLLECTION] = pa.array([part.collection] * batch.num_rows, pa.string())
     columns = [known.get(field.name, pa.nulls(batch.num_rows, field.type)) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 

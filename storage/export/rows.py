@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from ..version import IndexVersion
 
 DType = Literal["float16", "float32"]
 Advance = Callable[[str, int, int], None]
-ITEM_ID, VECTOR, PAIRED = "item_id", "vector", "paired_items"
+ITEM_ID, VECTOR, PAIRED, COLLECTION = "item_id", "vector", "paired_items", "collection"
 BATCH_ROWS = 16_384
 WHERE_SECONDS = 3600.0
 BATCH_PAIRS = 65_536
@@ -168,10 +168,12 @@ def choose_rows(catalog: Catalog, collection: Collection, where: str | None) -> 
     return row_ids
 
 
-def choose_columns(catalog: Catalog, collection: Collection, requested: tuple[str, ...] | None) -> dict[str, str]:
+def choose_columns(
+    catalog: Catalog, collection: Collection, requested: tuple[str, ...] | None, ours: Set[str] = frozenset()
+) -> dict[str, str]:
     """Return the catalog's columns that go out, each with its name there.
 
-    A column of the user's that is called like one of ours goes out as `NAME_meta`.
+    A column of the user's that is called like one of ours (`vector`, `paired_items`, `ours`) goes out as `NAME_meta`.
 
     Raises:
         StorageError: A requested column is not there.
@@ -180,10 +182,11 @@ def choose_columns(catalog: Catalog, collection: Collection, requested: tuple[st
     for name in requested or ():
         if name not in known:
             raise StorageError(f"{collection} have no column {name!r}; they have {', '.join(known)}")
-    taken = {name.casefold() for name in known} | {VECTOR, PAIRED}
+    reserved = {VECTOR, PAIRED, *ours}
+    taken = {name.casefold() for name in known} | reserved
     chosen: dict[str, str] = {}
     for name in known if requested is None else dict.fromkeys(requested):
-        chosen[name] = _free(name, taken) if name.casefold() in (VECTOR, PAIRED) else name
+        chosen[name] = _free(name, taken) if name.casefold() in reserved else name
     return chosen
 
 

@@ -251,6 +251,20 @@ def test_a_column_called_vector_goes_out_under_another_name(tmp_path: Path) -> N
     assert table.column("vector_meta").to_pylist() == [1, 2, 3]
 
 
+def test_a_column_called_collection_goes_out_beside_that_of_one_table(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.eye(2, dtype=np.float32))
+    pq.write_table(pa.table({"collection": ["stamps", "coins"]}), tmp_path / "beside.parquet")
+    files = EmbeddingFiles(vectors=tmp_path / "a.npy", table=tmp_path / "beside.parquet")
+    build_index(EmbeddingSource(EmbeddingOptions(images=files)), tmp_path / "index")
+    export_index(tmp_path / "index", str(tmp_path / "out.parquet"))
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table.column("collection").to_pylist() == ["images", "images"]
+    assert table.column("collection_meta").to_pylist() == ["stamps", "coins"]
+    export_index(tmp_path / "index", str(tmp_path / "out"))
+    table = pq.read_table(tmp_path / "out" / "images.parquet")
+    assert table.column("collection").to_pylist() == ["stamps", "coins"]
+
+
 def test_an_export_may_leave_out_all_metadata(index: Path, tmp_path: Path) -> None:
     export_index(index, str(tmp_path / "out"), ExportOptions(columns=()))
     assert pq.read_table(tmp_path / "out" / "images.parquet").column_names == ["item_id", "vector"]
