@@ -93,6 +93,14 @@ def figure(text: str, name: str, **labels: object) -> float | None:
     return None
 
 
+def own_share(before: str, text: str) -> Figure:
+    """Return the processor time of comparing, and its share of all that the server used between two readings."""
+    names = ("twinlens_comparing_seconds_total", "process_cpu_seconds_total")
+    comparing, process = ((figure(text, name) or 0.0) - (figure(before, name) or 0.0) for name in names)
+    name = "processor time of comparing, and its share of the server's own"
+    return Figure(name, f"{comparing:.2f}, {comparing / process:.4f}", "0.02", "s")
+
+
 # --- beside the truth -----------------------------------------------------------------------------------------------
 
 
@@ -100,6 +108,7 @@ def truth(arguments: argparse.Namespace) -> tuple[list[Figure], str]:
     vectors = {name: queries_of(arguments.work, name) for _, name, _ in KINDS}
     requests = [request(vectors[name][row], *kind) for row in range(QUERIES) for *kind, name in turned(KINDS)]
     with serving(arguments.work / "large.index") as url:
+        before = fetched(url, "metrics")
         crowd = Crowd(url=url, requests=requests, clients=8, seconds=arguments.seconds, pause=0.1)
         seen = well(crowd.run())
         time.sleep(15)  # what waits is compared
@@ -111,6 +120,7 @@ def truth(arguments: argparse.Namespace) -> tuple[list[Figure], str]:
             figures.append(beside_truth(text, searcher, vectors[name], exact[name], direction, asked))
     outcomes = [figure(text, "twinlens_compared_searches_total", outcome=one) or 0 for one in ("measured", "dropped")]
     figures.append(Figure("searches compared; dropped", "; ".join(f"{one:.0f}" for one in outcomes)))
+    figures.append(own_share(before, text))
     notes = (
         f"{ROWS:,} vectors of 512 dimensions; three kinds of search in turn, 8 clients that pause for 0.1 s in the "
         f"mean, one search in 20 put aside, which is the default. Truth: all {QUERIES:,} queries of a kind, of which "
@@ -254,6 +264,8 @@ def cost(arguments: argparse.Namespace) -> tuple[list[Figure], str]:
     turns = {(clients, every): list[Turn]() for clients in (1, 8) for every in EVERY}
     with ExitStack() as stack:
         servers = {every: stack.enter_context(stoppable(arguments.work / "large.index", every)) for every in EVERY}
+        servers[20][1].send_signal(signal.SIGCONT)
+        before = fetched(servers[20][0], "metrics")
         for number in range(-WARM_UP, arguments.rounds):
             for every in EVERY if number % 2 else EVERY[::-1]:
                 for clients in (1, 8):
@@ -261,13 +273,15 @@ def cost(arguments: argparse.Namespace) -> tuple[list[Figure], str]:
                     if number >= 0:
                         turns[clients, every].append(turn)
         servers[20][1].send_signal(signal.SIGCONT)
-        compared = figure(fetched(servers[20][0], "metrics"), "twinlens_compared_searches_total", outcome="measured")
+        text = fetched(servers[20][0], "metrics")
+    compared = figure(text, "twinlens_compared_searches_total", outcome="measured")
     figures = [one for clients in (1, 8) for one in ratios(clients, turns[clients, 20], turns[clients, 0])]
     for clients in (1, 8):
         plain, measuring = (np.concatenate([one.costs for one in turns[clients, every]]) for every in EVERY)
         times = [f"{np.percentile(one, 50):.2f} / {np.percentile(one, 99):.2f}" for one in (plain, measuring)]
         figures.append(Figure(f"{who(clients)}: p50 / p99 without; with", "; ".join(times), unit="ms"))
     figures.append(Figure("searches compared meanwhile", compared or 0.0))
+    figures.append(own_share(before, text))
     notes = (
         "Two servers of one index, with --measure-every 0 and with the default of 20, asked in turn for half a second "
         f"by one client and by 8, none of which pauses, {arguments.rounds} rounds. The one that is not asked is "

@@ -27,6 +27,7 @@ class Metrics:
         batches: Queries that went through one call, by stage: `text`, `image`, `search`.
         known_texts: Text queries whose vector was still known.
         compared: Searches put aside to be compared with the exact search, by outcome: `measured`, `dropped`.
+        comparing: Seconds of processor time that this took.
         fallback: By direction, how many operating points wider it is searched than was measured to be enough.
     """
 
@@ -58,6 +59,9 @@ class Metrics:
 
         self.compared = Counter(
             "twinlens_compared_searches", "Searches to compare with the exact search", ["outcome"], registry=registry
+        )
+        self.comparing = Counter(
+            "twinlens_comparing_seconds", "Processor time spent on comparing searches", registry=registry
         )
         self.fallback = Gauge(
             "twinlens_operating_point_fallback",

@@ -113,6 +113,7 @@ def test_what_is_shown_is_what_searches_found(server: Served, lists: Path) -> No
     assert high is not None
     assert 0.7 < low < truth < high < 1
     assert figure(server, 'twinlens_operating_point_fallback{direction="image_to_image"}') == 0
+    assert 0 < (figure(server, "twinlens_comparing_seconds_total") or 0) < 5
 
 
 def test_an_item_is_no_hit_of_its_own_and_counts_in_the_depth_that_it_was_searched_with(server: Served) -> None:

@@ -162,8 +162,10 @@ class RecallMonitor:
                 except Exception as error:  # noqa: BLE001 - whatever goes wrong here is no reason to stop serving
                     log.warning("searches could not be compared with the exact search: %s", error)
                     outcome = "dropped"
+                spent = time.thread_time() - began
                 self._metrics.compared.labels(outcome).inc(len(batch))
-                self._ended.wait((time.thread_time() - began) * (1 / _SHARE - 1))
+                self._metrics.comparing.inc(spent)
+                self._ended.wait(spent * (1 / _SHARE - 1))
 
     def _take(self) -> list[Sample]:
         """Take what waits and can share one pass over the vectors."""
