@@ -18,6 +18,7 @@ from indexer.reduce_dim import Sample, check_what_is_left, sentence, what_is_lef
 from searcher import Searcher
 from storage import IndexStore
 from twinlens.commands.build import COLUMN_NAMES, CONFIG_NAMES, VECTOR_NAMES, build
+from twinlens.commands.info import info
 
 FACTS = {"of": "some", "full_dim": 16, "dim": 4}
 
@@ -53,6 +54,7 @@ def test_an_index_of_fewer_dimensions_is_searched_updated_and_rebuilt_like_any(
     with Searcher.open(out) as searcher:
         (hit,) = searcher.image_to_image(image, k=1)
     assert (hit.item_id, hit.score) == (image.name, pytest.approx(1, abs=1e-3))
+    assert f"(20-d, cut from {spec} of 24-d with" in CliRunner().invoke(info, [str(out)]).stdout
     assert not build_index(photos, out, encoder=spec, dim=20, update=True).published
     assert not build_index(photos, out, update=True).published
     with pytest.raises(BuildError, match="--dim 12: the index has vectors of 20 values; build without --update"):

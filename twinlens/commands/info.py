@@ -106,7 +106,9 @@ def _encoder_text(encoder: Mapping[str, Any] | None, encoding: Mapping[str, Any]
         return "unknown: ready-made embeddings"
     fingerprint = f", fingerprint {encoder['fingerprint'][:12]}..." if encoder["fingerprint"] else ""
     how = "".join(f", {name} {encoding[name]}" for name in ("backend", "precision") if encoding.get(name))
-    return f"{encoder['spec']} ({encoder['dim']}-d){fingerprint}{how}"
+    cut = encoder["details"].get("reduced")
+    of = f", cut from {cut['of']} of {cut['full_dim']}-d with {cut['left']:.1%} left" if cut else ""
+    return f"{encoder['spec']} ({encoder['dim']}-d{of}){fingerprint}{how}"
 
 
 def _cheapest_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
