@@ -10,25 +10,16 @@ import numpy as np
 import pytest
 import torch
 from concepts import write_concepts
+from hrem_learners import learner_of
 
 from encoders import load_encoder
-from encoders.device import choose_device
 from training import CheckpointError, ExamplesError, TrainingError
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem
 from training.hrem.hrem_evaluation import EvaluateHremOptions, HremReport, save_plot
 from training.hrem.hrem_learner import HremLearner
-from training.hrem.hrem_training import parts_of
-from training.hrem.towers.region_features import open_split
-from training.loop import FitProgress, ignore_progress
+from training.loop import FitProgress
 
 ALL = EvaluateHremOptions(split="test", device="cpu")
-
-
-def learner_of(precomp: Path, config: HremConfig) -> tuple[HremLearner, object]:
-    torch.manual_seed(0)
-    splits = open_split(precomp, "train"), open_split(precomp, "dev")
-    parts = parts_of(splits, config, choose_device("cpu", "fp32"), precomp, ignore_progress)
-    return parts.learner, parts.train.batch(np.arange(16), (0, 0, 0))
 
 
 def moved(learner: HremLearner) -> set[str]:

@@ -11,8 +11,10 @@ from ..errors import TrainingError
 
 Interaction = Literal["fusion", "standalone", "none"]
 Ranking = Literal["distance", "hardest"]
+RelationGradient = Literal["through", "stopped"]
 INTERACTIONS: tuple[Interaction, ...] = ("fusion", "standalone", "none")
 RANKINGS: tuple[Ranking, ...] = ("distance", "hardest")
+RELATION_GRADIENTS: tuple[RelationGradient, ...] = ("through", "stopped")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,9 @@ class HremConfig:
         top_fragments: Largest fragment affinities that the relevance network sees.
         ranking: Loss of the plain embeddings: `distance`, one negative drawn by its distance; `hardest`, the nearest.
         relation_ranking: The same for enhanced embeddings.
+        relation_gradient: `through`: towers and relation learn from all losses, through each other. `stopped` (ours):
+            the relation sees the embeddings as given and learns from those it enhances alone; the towers learn from
+            their own and from the cross losses, in which enhanced embeddings are given.
         cross_loss: Whether plain embeddings are also ranked against enhanced ones; without, enhanced ones only among
             themselves.
         margin: By how much a match should be nearer; 0.1 to 0.3.
@@ -93,6 +98,7 @@ class HremConfig:
     # The losses.
     ranking: Ranking = "distance"
     relation_ranking: Ranking = "distance"
+    relation_gradient: RelationGradient = "through"
     cross_loss: bool = True
     margin: float = 0.2
     cutoff: float = 1.7
@@ -137,6 +143,11 @@ class HremConfig:
             raise TrainingError(
                 f"warmup_epochs {self.warmup_epochs:g} leaves none of the {self.epochs} epochs to instance relations; "
                 "lower it, or take interaction 'none'"
+            )
+        if self.interaction != "none" and self.relation_gradient == "stopped" and not self.cross_loss:
+            raise TrainingError(
+                "relation_gradient 'stopped' without cross_loss teaches the towers nothing; leave cross_loss on, or "
+                "take 'through'"
             )
 
     @property

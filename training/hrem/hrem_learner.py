@@ -193,8 +193,10 @@ class HremLearner(nn.Module):
         total = self._plain(images.unit, texts.unit, owners, every)
         if self.relation is None or epoch < self.config.warmup_epochs:
             return total
-        related = self.relation(images, texts)
-        return total + self._related_loss((images.unit, texts.unit), related, owners, every)
+        seen = (images, texts)
+        if self.config.relation_gradient == "stopped":
+            seen = (replace(images, unit=images.unit.detach()), replace(texts, unit=texts.unit.detach()))
+        return total + self._related_loss((images.unit, texts.unit), self.relation(*seen), owners, every)
 
     def _related_loss(
         self, plain: tuple[torch.Tensor, torch.Tensor], related: Related, owners: torch.Tensor, every: bool
@@ -202,8 +204,11 @@ class HremLearner(nn.Module):
         images, texts = plain
         total = self._enhanced(related.images, related.texts, owners, every)
         if self.config.cross_loss:
-            total = total + self._enhanced(images, related.texts, owners, every)
-            total = total + self._enhanced(related.images, texts, owners, every)
+            given_images, given_texts = related.images, related.texts
+            if self.config.relation_gradient == "stopped":
+                given_images, given_texts = given_images.detach(), given_texts.detach()
+            total = total + self._enhanced(images, given_texts, owners, every)
+            total = total + self._enhanced(given_images, texts, owners, every)
         if self.config.regularisation:
             apart = regularisation(related.relevance, images, texts, self.config.temperature)
             total = total + self.config.regularisation * apart

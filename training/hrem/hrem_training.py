@@ -260,8 +260,12 @@ def _plan(parts: Parts, placement: Placement) -> str:
     return (
         f"{len(train.split):,} images and {len(train.tokens):,} captions, {train.steps} steps an epoch; text encoder "
         f"{parts.bert}{' (frozen)' if learner.frozen else ''}; {trained / 1e6:.1f} M parameters in training; "
-        f"interaction {learner.config.interaction}; {placement.device} in {placement.precision}"
+        f"interaction {_interaction(learner.config)}; {placement.device} in {placement.precision}"
     )
+
+
+def _interaction(config: HremConfig) -> str:
+    return config.interaction if config.interaction == "none" else f"{config.interaction}, {config.relation_gradient}"
 
 
 def _publish(parts: Parts, report: HremReport, context: RunContext) -> None:

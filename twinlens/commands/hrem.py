@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from training.errors import TrainingError
-from training.hrem.config import INTERACTIONS, RANKINGS, HremConfig
+from training.hrem.config import INTERACTIONS, RANKINGS, RELATION_GRADIENTS, HremConfig
 
 from ..console import emit, output_option
 from .build import FILE, column_options, corpus_options
@@ -88,6 +88,11 @@ _SETTINGS = (
     _setting("margin", "Of the ranking losses."),
     _setting("cutoff", "No negative beyond this distance; 1.9 for COCO."),
     _setting("distance_dim", "Dimension of the distribution of distances."),
+    _setting(
+        "relation_gradient",
+        "through: towers and relation learn through each other; stopped: each takes the other's output as given.",
+        type=click.Choice(RELATION_GRADIENTS),
+    ),
     _setting("cross_loss", "Also rank embeddings against enhanced ones."),
     _setting("relation_weight", "Of relevance in attention; 1.5 for COCO."),
     _setting("link_share", "Share of a batch that each instance is linked to."),
