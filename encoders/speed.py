@@ -101,13 +101,14 @@ def _random_towers(entry: CatalogueEntry) -> TwoTowers:
 
 
 def _stand_in_tokenizer(config: Mapping[str, Any], text: Any) -> Callable[[list[str]], torch.Tensor]:
-    """Return CLIP's tokenizer, which ships with open_clip: the other vocabularies are larger, so that its ids fit."""
+    """Return CLIP's tokenizer, which ships with open_clip, its ids cut to the vocabulary of another text tower."""
     tokenize = SimpleTokenizer(context_length=config.get("context_length", 77))
+    last = config.get("vocab_size", tokenize.vocab_size) - 1
     padding = text.config.pad_token_id if isinstance(text, HFTextEncoder) else 0
 
     def padded(texts: list[str]) -> torch.Tensor:
         ids: torch.Tensor = tokenize(texts)
-        return torch.where(ids == 0, padding, ids)
+        return torch.where(ids == 0, padding, ids.clamp(max=last))
 
     return padded
 

@@ -84,7 +84,8 @@ def test_the_table_needs_no_torch() -> None:
 
 
 def test_speed_is_measured_and_what_cannot_be_built_costs_its_row_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "EVA02-L-14", TINY)
+    small = {**TINY, "text_cfg": {**TINY["text_cfg"], "vocab_size": 32000}}  # as SigLIP's, smaller than CLIP's
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "EVA02-L-14", small)
     broken = {**TINY, "vision_cfg": {"timm_model_name": "no_such_model", "image_size": 32}}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "EVA02-L-14-336", broken)
     result = run("--measure", "--only", "EVA02-L", "--seconds", "4", "--output", "json", "--sort", "speed")

@@ -135,7 +135,7 @@ def test_a_folder_without_weights_is_never_a_random_model(tiny_folder: Path, tmp
 
 
 @pytest.mark.usefixtures("unreachable_hub")
-@pytest.mark.parametrize("spec", ["ViT-B-32/laion2b_s34b_b79k", "hf-hub:laion/some-model", "ViT-B-16-SigLIP/webli"])
+@pytest.mark.parametrize("spec", ["ViT-B-32/laion2b_s34b_b79k", "hf-hub:laion/some-model", "best", "multilingual"])
 def test_without_a_hub_the_error_comes_at_once_and_names_the_ways_out(spec: str) -> None:
     start = time.monotonic()
     with pytest.raises(EncoderError, match="is out of reach: use local-dir:PATH or ARCH/CHECKPOINT") as caught:
