@@ -274,7 +274,7 @@ def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], dev
     encoder = load_encoder(spec, device=device)
     try:
         reader = Reader(roles, CellEncoder(encoder))
-        scores, labels = known_pairs(reader, _encoded(reader, val, limit))
+        scores, labels = known_pairs(reader, encoded_within(limit, reader, val))
         calibration = fit_calibration(scores, labels, encoder=spec, fingerprint=encoder.fingerprint)
     except CalibrationError as error:
         return Fitted(spec, None, report | {"calibration": f"none: {error}"})
@@ -282,7 +282,7 @@ def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], dev
     return Fitted(spec, calibration, report | {"calibration": dict(calibration.measured)})
 
 
-def _encoded(reader: Reader, pairs: Pairs, limit: TimeLimit) -> Pairs:
+def encoded_within(limit: TimeLimit, reader: Reader, pairs: Pairs) -> Pairs:
     """Encode pairs, drawn at random, as long as there is time, and return those; `_FEWEST_PAIRS` in any case."""
     order, count = np.random.default_rng(0).permutation(len(pairs)), _FEWEST_PAIRS
     if limit.seconds is None:

@@ -220,8 +220,8 @@ class Matcher(EncodingMatcher):
         distinct content is encoded once.
 
         Args:
-            query_data: A table with the query column, or a list. A table that holds only the response column exchanges
-                the sides: images then ask, and `response_data` are texts.
+            query_data: A table with the query column, or a list. A table that holds only the response column, or a list
+                of images, exchanges the sides: images then ask, and `response_data` are texts.
             response_data: A table with the response column, or a list.
             **options: `query_embeddings`, `response_embeddings`, `index`, `top_k`, `query_chunk_size`,
                 `response_chunk_size`, `similarity`, `id_mappings`, `as_arrays`; `SearchRequest` says what they mean.
@@ -260,7 +260,7 @@ class Matcher(EncodingMatcher):
         Args:
             data: The relevance table, or pairs.
             query_data: The queries, a table or a list; ones that come again count once. A table that holds only the
-                response column exchanges the sides: images then ask and texts are ranked.
+                response column, or a list of images, exchanges the sides: images then ask and texts are ranked.
             response_data: The responses likewise.
             directions: `one`: queries ask, or what `query_data` holds. `both`: a dict of the figures of each direction,
                 `text_to_image` and `image_to_text`; where both sides are of one kind, by the names of the columns.

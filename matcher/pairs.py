@@ -232,8 +232,8 @@ def facing(roles: Roles, query_data: Any, response_data: Any) -> Roles:
     """Return the roles with the sides as the tables have them.
 
     A table of queries that holds only what was declared as the response exchanges the sides; so does a table of
-    responses that holds only the query column, where no query data say otherwise. Lists hold no columns and say
-    nothing.
+    responses that holds only the query column, where no query data say otherwise. Of lists only those say a side that
+    hold nothing but images, and series that have the name of a column.
     """
     if query_data is not None:
         return roles.swapped() if _only(query_data, "response", roles) else roles
@@ -243,9 +243,15 @@ def facing(roles: Roles, query_data: Any, response_data: Any) -> Roles:
 def _only(data: Any, side: Side, roles: Roles) -> bool:
     """Whether data hold the column of this side and not that of the other."""
     if is_column(data):
-        return getattr(data, "name", None) == roles.column(side)
+        named = getattr(data, "name", None) in (roles.query, roles.response)
+        return data.name == roles.column(side) if named else roles.kind(side) == "image" and _only_images(data, roles)
     table = read_table(data, [roles.query, roles.response], quoting=roles.quoting)
     return set(table.columns) == {roles.column(side)}
+
+
+def _only_images(column: Any, roles: Roles) -> bool:
+    cells = read_table(column, ["cells"], header="cells").column("cells")
+    return roles.mixed and all(_kind_of(cell) == "image" for cell in cells)
 
 
 def is_column(data: Any) -> bool:

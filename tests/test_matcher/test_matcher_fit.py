@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matching import Photographs
+from colour import ColourEncoder
+from matching import Painted, Photographs
 
 from encoders import Encoder, load_encoder
 from matcher import DataError, Matcher, MatcherError
-from matcher.fitting import contents_of, one_image_a_row, split_pairs
-from matcher.pairs import read_pairs
+from matcher.embed import CellEncoder
+from matcher.fitting import TimeLimit, contents_of, encoded_within, one_image_a_row, split_pairs
+from matcher.pairs import Reader, read_pairs
 from matcher.tables import Roles
 from storage.errors import TwinlensError
 
@@ -70,6 +72,12 @@ def test_a_limit_that_is_over_before_anything_is_trained_is_a_warning(photograph
     ):
         fitted = Matcher(encoder="lite", device="cpu").fit(pairs, time_limit=0.01, out=tmp_path / "tuned", config=QUICK)
     assert (fitted.fit_summary["stopped_by"], fitted.fit_summary["curve"]) == ("time_limit", [])
+
+
+def test_as_many_pairs_calibrate_as_there_is_time_for(painted: Painted) -> None:
+    pairs = read_pairs(painted.all_pairs, Roles())
+    reader = Reader(Roles(), CellEncoder(ColourEncoder()))
+    assert [len(encoded_within(TimeLimit(limit), reader, pairs)) for limit in (None, 1000.0, 1e-9)] == [72, 72, 64]
 
 
 def test_pairs_of_texts_and_labelled_pairs_can_be_learned_from(photographs: Photographs, tmp_path: Path) -> None:

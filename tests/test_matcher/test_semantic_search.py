@@ -107,6 +107,8 @@ def test_an_index_ranks_as_memory_does(index: Path, painted: Painted, encoder: C
     in_memory = Matcher(encoder=encoder).evaluate(painted.pairs)
     assert in_index["R@5"] == in_memory["R@5"] == 1
     assert in_index["queries"] == 24
+    with pytest.raises(MatcherError, match="an index is searched in one direction; leave directions out"):
+        Matcher.from_index(index, encoder=encoder).evaluate(truth, painted.captions, directions="both")
 
 
 def test_an_index_of_another_encoder_is_refused(index: Path) -> None:
@@ -149,6 +151,7 @@ def test_one_matcher_searches_both_ways(painted: Painted, matcher: Matcher) -> N
     wanted = matcher.semantic_search(query_embeddings=pictures, response_embeddings=texts, top_k=3)
     assert matcher.semantic_search(images, captions, top_k=3) == wanted
     assert matcher.semantic_search(images, painted.captions, top_k=3) == wanted
+    assert matcher.semantic_search(painted.images[:5], painted.captions, top_k=3) == wanted
     assert matcher.semantic_search(images, response_embeddings=texts, top_k=3) == wanted
     assert matcher.semantic_search(query_embeddings=pictures, response_data=captions, top_k=3) == wanted
     assert semantic_search(matcher, images, captions, top_k=3) == wanted
