@@ -16,6 +16,7 @@ COMMANDS = (
     ("flickr8k", "--root", str(DATA / "flickr8k"), "--encoder", "lite", "--split", "dev"),
     ("flickr8k_lite",),
     ("match",),
+    ("tutorial",),
     ("semantic_search",),
     ("metrics", "--large"),
     ("fine_tune",),
