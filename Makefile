@@ -48,8 +48,8 @@ bench-ann: $(READY)  ## Measure searching a million vectors beside other engines
 	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),bench]"
 	$(BIN)/python benchmarks/ann.py --rows 1000000 --work benchmarks/work/ann
 
-bench-gpu: $(READY)  ## Measure what a GPU adds: encoding, training of the index, exact search
-	$(BIN)/python benchmarks/gpu.py --photographs
+bench-gpu: $(READY)  ## Measure what a GPU adds, and that its vectors are the CPU's: encoding, building, training
+	$(BIN)/python benchmarks/gpu/run.py --results benchmarks/results
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -96,15 +96,15 @@ def repeated(paths: Sequence[Path], count: int, scratch: Path) -> Path:
     """Return a folder with `count` photographs, each as often as it takes."""
     folder = scratch / "corpus"
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for number in range(count):
         (folder / f"{number:05}.jpg").symlink_to(paths[number % len(paths)].resolve())
     return folder
 
 
-def opened(name: str, scratch: Path, precision: str, device: str = "cpu") -> Encoder:
+def opened(name: str, scratch: Path, precision: str) -> Encoder:
     if name == "lite":
-        return load_encoder(name, device=device, precision=precision)
+        return load_encoder(name, device="cpu", precision=precision)
     import open_clip
     import torch
     from fidelity import save
@@ -113,7 +113,7 @@ def opened(name: str, scratch: Path, precision: str, device: str = "cpu") -> Enc
     model = open_clip.create_model(name, pretrained=None).eval()
     (scratch / name).mkdir()
     save(model, name, scratch / name)
-    return load_encoder(f"local-dir:{scratch / name}", device=device, precision=precision)
+    return load_encoder(f"local-dir:{scratch / name}", device="cpu", precision=precision)
 
 
 @dataclass(frozen=True)

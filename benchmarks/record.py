@@ -28,8 +28,8 @@ class Figure:
     unit: str = ""
 
 
-def hardware() -> dict[str, Any]:
-    """Return the processor, cores, memory, accelerator and package versions of this machine."""
+def hardware(gpu: str | None = None) -> dict[str, Any]:
+    """Return the processor, cores, memory, accelerator (`gpu`, else torch's name of it) and package versions."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -38,7 +38,7 @@ def hardware() -> dict[str, Any]:
         "cpu": models[0] if models else platform.machine(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory, 1),
-        "gpu": gpu_name(),
+        "gpu": gpu or gpu_name(),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := installed(name))},
     }
@@ -61,10 +61,21 @@ def installed(name: str) -> str | None:
         return None
 
 
-def record(name: str, figures: list[Figure], notes: str = "", *, folder: Path = RESULTS, show: bool = True) -> Path:
-    """Write `DATE_NAME.json` and `.md` to a folder, print the table if `show`, and return the path of the table."""
+def record(
+    name: str,
+    figures: list[Figure],
+    notes: str = "",
+    *,
+    folder: Path = RESULTS,
+    show: bool = True,
+    gpu: str | None = None,
+) -> Path:
+    """Write `DATE_NAME.json` and `.md` to a folder, print the table if `show`, and return the path of the table.
+
+    `gpu` is the name of the accelerator where the measurements were made in other processes.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    machine, today = hardware(), date.today().isoformat()
+    machine, today = hardware(gpu), date.today().isoformat()
     stem = folder / f"{today}_{name}"
     rows = [asdict(figure) for figure in figures]
     value = {"benchmark": name, "date": today, "hardware": machine, "notes": notes, "figures": rows}
