@@ -114,7 +114,7 @@ def test_progress_goes_to_stderr_and_text_says_what_came_out(table: Path, tmp_pa
     [
         (["--image", "photo"], "captions.jsonl has no column 'photo'. Its columns: 'image'"),
         (["--split", "test"], "captions.jsonl has no rows of split 'test'; its splits: "),
-        (["--encoder", "litte"], "no open_clip architecture is called 'litte'; did you mean lite?"),
+        (["--encoder", "litte"], "there is no encoder 'litte'; did you mean lite?"),
         (["--epochs", "0"], "epochs is 0; give 1 or more"),
         (["--out", "."], "output folder '.' is not empty; give a new one"),
         (["--plot", "nowhere/fit.png"], "there is no folder 'nowhere'; make it first"),
