@@ -28,7 +28,7 @@ from record import HOME, Figure, need_data, record
 
 from encoders.device import choose_device
 from evaluation import evaluate_embeddings
-from evaluation.published import MARKS, published
+from evaluation.published import MARKS, PublishedRow, published
 from indexer import SourceOptions, build_index
 from searcher import Searcher, evaluate_index
 from searcher.evaluation.evaluate_index import EvaluateOptions
@@ -38,6 +38,7 @@ from training.hrem.hrem_evaluation import EvaluateHremOptions, embeddings
 from training.hrem.hrem_learner import HremLearner
 from training.hrem.hrem_training import parts_of
 from training.hrem.towers.region_features import RegionSplit, file_names, open_split
+from training.hrem.towers.region_towers import FORMAT
 from training.loop import FitProgress
 
 WORK = HOME / "benchmarks" / "work" / "hrem"
@@ -47,7 +48,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "b": ("with fragment relation", {"interaction": "none"}),
     "c": ("with instance relation, fusion", {"interaction": "fusion"}),
     "d": ("with instance relation, standalone", {"interaction": "standalone"}),
+    "c-stopped": ("with fusion, gradients stopped", {"interaction": "fusion", "relation_gradient": "stopped"}),
+    "d-stopped": ("with standalone, gradients stopped", {"interaction": "standalone", "relation_gradient": "stopped"}),
 }
+PUBLISHED_VARIANTS = ("a", "b", "c", "d")
 # Small enough for a CPU: 2,000 images of 4 x 4 cells, a frozen sentence encoder, a quarter of the published width.
 FLICKR8K = HremConfig(bert="lite", freeze_bert=True, dim=256, heads=8, epochs=6, warmup_epochs=2.0)
 # A bag of concepts has no use for attention among fragments, which loses recall here, so it stays off: what is left is
@@ -76,7 +80,6 @@ DESIGNS = {
         concepts=40, topics=4, told=2, words=3, noise=0.7, images=(200, 60, 150)
     ),
 }
-COCO = {"batch_size": 256, "cutoff": 1.9, "relation_weight": 1.5, "warmup_epochs": 3.6}
 CUTOFFS = (1, 5, 10)
 # What is asked of the approximate search beside its default of 0.95, which is met on the queries it was tuned on.
 FINER = 0.97
@@ -105,6 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--bert", default="auto", help="of --data: a folder, a hub name, lite, auto or bigru")
     parser.add_argument("--seed", type=int, nargs="*", default=[0], help="of --data: one run each, and their ensemble")
     parser.add_argument("--interaction", default="fusion", help="of --data: fusion, standalone or none")
+    parser.add_argument("--relation-gradient", default="through", help="of --data: through or stopped")
     parser.add_argument("--finished", action="store_true", help="train nothing; measure the runs that are there")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop in time; the next call goes on")
     found = parser.parse_args()
@@ -117,9 +121,14 @@ class OutOfTimeError(Exception):
     """The seconds of this call are over; what was done is kept."""
 
 
+def run_folder(name: str) -> Path:
+    """Return where a run is kept: towers of another format are other towers."""
+    return WORK / f"format{FORMAT}" / name
+
+
 def run(data: Path, name: str, config: HremConfig, deadline: float) -> Path:
     """Train, or take the run that was finished before."""
-    out = WORK / name
+    out = run_folder(name)
     if (out / "training.json").is_file():
         return out
 
@@ -149,7 +158,7 @@ def all_runs(
     for seed in seeds:
         for variant, settings in variants.items():
             if deadline is None:
-                done = WORK / name / f"{variant}-{seed}"
+                done = run_folder(f"{name}/{variant}-{seed}")
                 found[variant] += [done] if (done / "training.json").is_file() else []
                 continue
             chosen = replace(config, seed=seed, cache=str(WORK.parent / "token-states"), **settings)
@@ -157,11 +166,23 @@ def all_runs(
     return found
 
 
-def flickr8k(deadline: float | None) -> None:
+def flickr8k_data() -> Path:
     data = WORK.parent / "f8k_precomp"
     if not data.is_dir():
         write_regions(need_data() / "flickr8k" / "captions.jsonl", data, RegionsConfig(grid=4))
-    variants = {name: settings for name, (_, settings) in VARIANTS.items()}
+    return data
+
+
+def planted_data(number: int) -> Path:
+    data = WORK / f"planted{number}_precomp"
+    if not (data / "test_caps.txt").is_file():
+        write_planted(data, list(DESIGNS.values())[number], PLANTED_SEED)
+    return data
+
+
+def flickr8k(deadline: float | None) -> None:
+    data = flickr8k_data()
+    variants = {name: VARIANTS[name][1] for name in PUBLISHED_VARIANTS}
     runs = all_runs(data, "flickr8k", FLICKR8K, deadline, variants)
     figures = []
     for variant, folders in runs.items():
@@ -224,10 +245,8 @@ def searcher_names(data: Path, split: RegionSplit) -> list[str]:
 def planted(deadline: float | None) -> None:
     figures = []
     torch.set_num_threads(1)  # two cores only get in each other's way at this size
-    for number, (words, how) in enumerate(DESIGNS.items()):
-        data = WORK / f"planted{number}_precomp"
-        if not (data / "test_caps.txt").is_file():
-            write_planted(data, how, PLANTED_SEED)
+    for number, words in enumerate(DESIGNS):
+        data = planted_data(number)
         runs = all_runs(data, f"planted{number}", PLANTED, deadline, PLANTED_VARIANTS, PLANTED_RUNS)
         sums = {
             variant: [evaluate_hrem([f], EvaluateHremOptions(split="test", device="cpu"))["rsum"] for f in folders]
@@ -237,7 +256,9 @@ def planted(deadline: float | None) -> None:
             figures.append(Figure(f"{words}: ({variant}) {VARIANTS[variant][0]}, test rsum", spread(found)))
         figures += [replace(figure, name=f"{words}: {figure.name}") for figure in verdicts(sums)]
     record(
-        "hrem_planted", figures, "Weights are chosen on dev, measured on test. " + settings_of(WORK / "planted0/c-0")
+        "hrem_planted",
+        figures,
+        "Weights are chosen on dev, measured on test. " + settings_of(run_folder("planted0/c-0")),
     )
 
 
@@ -289,20 +310,23 @@ def step_seconds(data: Path, config: HremConfig) -> float:
 def published_setting(data: Path, options: argparse.Namespace) -> None:
     """Train as published, weights chosen on dev, and set test figures beside the published rows."""
     coco = "coco" in data.name
-    config = HremConfig(bert=options.bert, interaction=options.interaction, **(COCO if coco else {}))
-    runs = [
-        run(data, f"{data.name}/{options.interaction}-{seed}", replace(config, seed=seed), float("inf"))
-        for seed in options.seed
-    ]
+    config = HremConfig.preset(
+        "coco" if coco else "f30k",
+        bert=options.bert,
+        interaction=options.interaction,
+        relation_gradient=options.relation_gradient,
+    )
+    name = options.interaction if options.relation_gradient == "through" else f"{options.interaction}-stopped"
+    runs = [run(data, f"{data.name}/{name}-{seed}", replace(config, seed=seed), float("inf")) for seed in options.seed]
     parts = [("coco-1k", "testall", 5), ("coco-5k", "testall", 1)] if coco else [("flickr30k", "test", 1)]
     figures = []
     for dataset, split, folds in parts:
-        for name, chosen in measured_as(runs):
+        for words, chosen in measured_as(runs):
             found = evaluate_hrem(chosen, EvaluateHremOptions(split=split, data=data, folds=folds))
             rates = [" / ".join(f"{100 * found[side][f'R@{k}']:.1f}" for k in CUTOFFS) for side in DIRECTIONS]
             rates_text = f"i2t {rates[0]}, t2i {rates[1]}, rsum {found['rsum']:.1f}"
-            figures.append(Figure(f"{dataset}, {name}: R@1/5/10", rates_text, "weights chosen on dev"))
-        figures += [published_figure(row) for row in published(dataset, "regions")]
+            figures.append(Figure(f"{dataset}, {words}: R@1/5/10", rates_text, "weights chosen on dev"))
+        figures += [published_figure(row) for row in anchors(dataset)]
     record(f"hrem_{data.name}", figures, settings_of(runs[0]))
 
 
@@ -312,13 +336,26 @@ def measured_as(runs: Sequence[Path]) -> list[tuple[str, Sequence[Path]]]:
     return [*single, (f"similarities of {len(runs)} runs averaged", runs)] if len(runs) > 1 else single
 
 
-def published_figure(row: Any) -> Figure:
+def anchors(dataset: str) -> list[PublishedRow]:
+    """Return the models on region features, and zero-shot encoders to use instead: SigLIP 2, else its predecessor."""
+    zero_shot = published(dataset, "zero-shot") if dataset != "coco-1k" else []
+    for generation in ("SigLIP2", "SigLIP"):
+        rows = [row for row in zero_shot if generation in (row.encoder or "")]
+        if rows:
+            return [*published(dataset, "regions"), *rows]
+    return published(dataset, "regions")
+
+
+def published_figure(row: PublishedRow) -> Figure:
     rates = [
         " / ".join("-" if rate is None else f"{rate:.1f}" for rate in side)
         for side in (row.image_to_text, row.text_to_image)
     ]
     note = f"; {row.note.upper()}" if row.note else ""
     rates_text = f"i2t {rates[0]}, t2i {rates[1]}"
+    all_six = [rate for side in (row.image_to_text, row.text_to_image) for rate in side if rate is not None]
+    if len(all_six) == 6:
+        rates_text += f", rsum {sum(all_six):.1f}"
     return Figure(f"published, {row.dataset}: {row.model}", rates_text, f"{MARKS[row.mark]}: {row.source}{note}")
 
 

@@ -42,6 +42,21 @@ def test_every_instance_is_linked_to_itself_and_half_of_each_block() -> None:
             assert set(links[rows, columns].sum(1).tolist()) == {3}
 
 
+def test_links_within_a_modality_by_own_cosines_or_by_those_across() -> None:
+    # Images 0 and 1 are alike, 2 and 3; captions 0 and 2 are, 1 and 3.
+    images, texts = torch.eye(2)[[0, 0, 1, 1]], torch.eye(2)[[0, 1, 0, 1]]
+    side = [embedded(4, 3), embedded(4, 3)]
+    fragments = affinity(side[0], side[1], 10)
+    own = connection(images, texts, fragments, 0.5)
+    across = connection(images, texts, fragments, 0.5, "across")
+    assert own[:4, :4].int().tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 1, 1]]
+    assert own[4:, 4:].int().tolist() == [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
+    # Image 0 is linked to the images whose captions it is near: 0 and 2. Image 1 not to itself.
+    assert across[:4, :4].int().tolist() == [[1, 0, 1, 0], [1, 0, 1, 0], [0, 1, 0, 1], [0, 1, 0, 1]]
+    assert across[4:, 4:].int().tolist() == [[1, 1, 0, 0], [0, 0, 1, 1], [1, 1, 0, 0], [0, 0, 1, 1]]
+    assert torch.equal(own[:4, 4:], across[:4, 4:])
+
+
 def test_the_affinities_of_a_worked_example() -> None:
     # One image of two regions and one caption of two words; affinities 1, 0 / 0.6, 0.8.
     regions = torch.tensor([[[1.0, 0.0], [0.6, 0.8]]])

@@ -145,7 +145,7 @@ def test_the_fingerprint_is_of_what_the_vectors_depend_on(run: Path, tmp_path: P
     ("name", "text", "words"),
     [
         ("hrem.json", "{", "hrem.json' is damaged or of another version"),
-        ("hrem.json", '{"format": 99}', "format 99 is not 1"),
+        ("hrem.json", '{"format": 1}', "format 1 is not 2; train it again"),
         ("towers.safetensors", "rubbish", "cannot be loaded: .*train it again"),
         ("text/vocabulary.json", '["one"]', "cannot be loaded: .*size mismatch"),
     ],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,6 +17,7 @@ from training.hrem.towers.region_towers import (
     GruStates,
     ImageTower,
     MaxPooling,
+    RegionProjection,
     TextTower,
     TowersConfig,
     masked_mean,
@@ -38,6 +40,19 @@ class NoBert(nn.Module):
 def test_the_towers_have_the_published_numbers_of_parameters() -> None:
     assert count(ImageTower(PUBLISHED)) / 1e6 == pytest.approx(9.98, abs=0.01)
     assert count(TextTower(BertStates(NoBert(), 1024), PUBLISHED)) / 1e6 == pytest.approx(7.09, abs=0.01)
+
+
+def test_the_small_network_of_the_regions_is_half_as_wide_as_the_embeddings() -> None:
+    for dim, hidden in ((1024, 512), (256, 128), (1, 1)):
+        project = RegionProjection(6, dim)
+        assert project.wide.weight.shape == (hidden, 6)
+        assert project(torch.randn(2, 3, 6), torch.ones(2, 3, dtype=torch.bool)).shape == (2, 3, dim)
+
+
+def test_the_layers_of_towers_and_relation_are_counted_apart() -> None:
+    config = HremConfig(dim=8, heads=2, relation_layers=3, warmup_epochs=0)
+    assert len(Fusion(config).layers) == 3
+    assert len(FragmentHead(replace(SMALL, layers=2)).relation) == 2
 
 
 def test_the_relation_has_the_published_number_of_parameters() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from storage.arguments import check_fields, exits_as_typed_wrong
 
@@ -11,10 +12,17 @@ from ..errors import TrainingError
 
 Interaction = Literal["fusion", "standalone", "none"]
 Ranking = Literal["distance", "hardest"]
+LinksWithin = Literal["own", "across"]
 RelationGradient = Literal["through", "stopped"]
 INTERACTIONS: tuple[Interaction, ...] = ("fusion", "standalone", "none")
 RANKINGS: tuple[Ranking, ...] = ("distance", "hardest")
+LINKS_WITHIN: tuple[LinksWithin, ...] = ("own", "across")
 RELATION_GRADIENTS: tuple[RelationGradient, ...] = ("through", "stopped")
+# Where the two published settings differ. The warm-up is 8,000 steps of each data set's batches.
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "f30k": {"batch_size": 128, "cutoff": 1.7, "relation_weight": 1.0, "warmup_epochs": 8000 / (145_000 // 128)},
+    "coco": {"batch_size": 256, "cutoff": 1.9, "relation_weight": 1.5, "warmup_epochs": 8000 / (566_435 // 256)},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,13 +44,16 @@ class HremConfig:
         fragment_relation: Attention among the regions of an image and among the words of a caption.
         residual_weight: Share of the embedding pooled before that attention.
         heads: Of all attention layers.
-        layers: Attention layers of a tower, and of the interaction.
+        layers: Attention layers of a tower.
+        relation_layers: Attention layers of the interaction.
         dropout: In all attention layers.
         interaction: How instances attend to each other in training: `fusion`, all in one layer; `standalone`, first
             across and then within the modalities; `none`.
         warmup_epochs: Before the instances attend to each other. The published 8,000 steps are 7 epochs of Flickr30K
             and 3.6 of COCO.
         link_share: Share of a batch that each instance is linked to, within each of the four blocks.
+        links_within: What links images to images and captions to captions: `own`, cosines among them; `across`, as the
+            first published version had it, the cosine of the one with the match of the other.
         relation_weight: What relevance is multiplied with before it is added to attention; 1.5 for COCO.
         top_fragments: Largest fragment affinities that the relevance network sees.
         ranking: Loss of the plain embeddings: `distance`, one negative drawn by its distance; `hardest`, the nearest.
@@ -88,11 +99,13 @@ class HremConfig:
     residual_weight: float = 0.8
     heads: int = 16
     layers: int = 1
+    relation_layers: int = 1
     dropout: float = 0.1
     # The instance relation.
     interaction: Interaction = "fusion"
     warmup_epochs: float = 7.0
     link_share: float = 0.5
+    links_within: LinksWithin = "own"
     relation_weight: float = 1.0
     top_fragments: int = 10
     # The losses.
@@ -150,6 +163,21 @@ class HremConfig:
                 "take 'through'"
             )
 
+    @classmethod
+    def preset(cls, name: str, **settings: Any) -> HremConfig:
+        """Return the published settings of a data set, with those given in their place.
+
+        Args:
+            name: `f30k` or `coco`.
+            settings: Fields of this class.
+
+        Raises:
+            TrainingError: The name is unknown, or a setting cannot be.
+        """
+        if name not in PRESETS:
+            raise TrainingError(f"preset is {name!r}; choose one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **settings})
+
     @property
     def steps(self) -> tuple[int, ...]:
         """Epochs at which the learning rate falls."""
@@ -172,7 +200,11 @@ _NOT_NEGATIVE = (
     "seed",
 )
 _RANGES: tuple[tuple[tuple[str, ...], float, float], ...] = (
-    (("dim", "heads", "layers", "top_fragments", "epochs", "dev_images", "patience", "workers"), 1, _INFINITE),
+    (
+        ("dim", "heads", "layers", "relation_layers", "top_fragments", "epochs", "dev_images", "patience", "workers"),
+        1,
+        _INFINITE,
+    ),
     (("batch_size",), 2, _INFINITE),
     (("max_tokens", "distance_dim"), 4, _INFINITE),
     (("temperature", "clip_norm"), 1e-6, _INFINITE),

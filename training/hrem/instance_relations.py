@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .config import HremConfig
+from .config import HremConfig, LinksWithin
 from .towers.region_towers import EPSILON, Embedded
 
 # Of the leaky ReLU: negative affinities count a tenth.
@@ -96,11 +96,19 @@ def linked(scores: torch.Tensor, share: float) -> torch.Tensor:
     return scores >= least
 
 
-def connection(images: torch.Tensor, texts: torch.Tensor, fragments: Affinity, share: float) -> torch.Tensor:
-    """Return which instances are linked: by cosine within a modality, by fragments across."""
+def connection(
+    images: torch.Tensor, texts: torch.Tensor, fragments: Affinity, share: float, links_within: LinksWithin = "own"
+) -> torch.Tensor:
+    """Return which instances are linked: by cosine within a modality, by fragments across.
+
+    With `across` an image is linked to those images whose captions are near it, and a caption likewise.
+    """
     with torch.no_grad():
-        eye = torch.eye(len(images), dtype=torch.bool, device=images.device)
-        within = [linked(unit @ unit.T, share) | eye for unit in (images, texts)]
+        if links_within == "own":
+            eye = torch.eye(len(images), dtype=torch.bool, device=images.device)
+            within = [linked(unit @ unit.T, share) | eye for unit in (images, texts)]
+        else:
+            within = [linked(images @ texts.T, share), linked(texts @ images.T, share)]
         upper = torch.cat([within[0], linked(fragments.from_images, share)], dim=1)
         lower = torch.cat([linked(fragments.from_texts, share), within[1]], dim=1)
         return torch.cat([upper, lower])
@@ -186,7 +194,7 @@ class RelationLayer(nn.Module):
 
 
 def _layers(config: HremConfig) -> nn.ModuleList:
-    return nn.ModuleList(RelationLayer(config) for _ in range(config.layers))
+    return nn.ModuleList(RelationLayer(config) for _ in range(config.relation_layers))
 
 
 class Fusion(nn.Module):
@@ -233,7 +241,7 @@ class InstanceRelation(nn.Module):
         """Return the enhanced embeddings of a batch."""
         config = self.config
         fragments = affinity(images, texts, config.top_fragments)
-        links = connection(images.unit, texts.unit, fragments, config.link_share)
+        links = connection(images.unit, texts.unit, fragments, config.link_share, config.links_within)
         relevance = self.relevance(images.unit, texts.unit, fragments)
         bias = attention_bias(links, relevance.whole(), config.relation_weight)
         enhanced = self.interaction(images.unit, texts.unit, bias)

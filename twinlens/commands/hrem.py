@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from training.errors import TrainingError
-from training.hrem.config import INTERACTIONS, RANKINGS, RELATION_GRADIENTS, HremConfig
+from training.hrem.config import INTERACTIONS, LINKS_WITHIN, PRESETS, RANKINGS, RELATION_GRADIENTS, HremConfig
 
 from ..console import emit, output_option
 from .build import FILE, column_options, corpus_options
@@ -69,7 +70,8 @@ _SETTINGS = (
     _setting("fragment_relation", "Attention among regions and among words."),
     _setting("dim", "Length of the embeddings."),
     _setting("heads", "Attention heads."),
-    _setting("layers", "Attention layers."),
+    _setting("layers", "Attention layers of a tower."),
+    _setting("relation_layers", "Attention layers of the instance relation."),
     _setting("dropout", "In attention layers."),
     _setting("residual_weight", "Share pooled before the fragments' attention."),
     _setting("pooling", "Before that attention.", type=click.Choice(["max", "gpo"])),
@@ -96,6 +98,11 @@ _SETTINGS = (
     _setting("cross_loss", "Also rank embeddings against enhanced ones."),
     _setting("relation_weight", "Of relevance in attention; 1.5 for COCO."),
     _setting("link_share", "Share of a batch that each instance is linked to."),
+    _setting(
+        "links_within",
+        "What links images to images and captions to captions: their own cosines, or those across.",
+        type=click.Choice(LINKS_WITHIN),
+    ),
     _setting("top_fragments", "Fragment affinities that the relevance network sees."),
     _setting("regularisation", "Weight of the divergence."),
     _setting("temperature", "Of the softmaxes in it."),
@@ -124,6 +131,11 @@ def _all_settings(command: Any) -> Any:
 @click.option("--train-split", default="train", show_default=True)
 @click.option("--dev-split", default="dev", show_default=True, help="Weights are chosen by it.")
 @click.option("--lr-step", "lr_steps", type=int, multiple=True, metavar="EPOCH", help="[default: at 1/2 and 5/6]")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    help="Published settings of Flickr30K or COCO; what is given beside it comes first.",
+)
 @_all_settings
 @click.option("--plot", type=FILE, metavar="FILE", help="Draw loss and recall, e.g. fit.png.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
@@ -136,6 +148,7 @@ def fit_hrem(
     out: Path,
     train_split: str,
     dev_split: str,
+    preset: str | None,
     plot: Path | None,
     quiet: bool,
     output: str,
@@ -152,7 +165,12 @@ def fit_hrem(
     """
     if plot is not None and not plot.parent.is_dir():
         raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
-    config = HremConfig(**{**settings, "lr_steps": settings["lr_steps"] or None})
+    settings["lr_steps"] = settings["lr_steps"] or None
+    chosen = PRESETS[preset] if preset else {}
+    settings |= {
+        name: value for name, value in chosen.items() if context.get_parameter_source(name) is ParameterSource.DEFAULT
+    }
+    config = HremConfig(**settings)
     from training.hrem.hrem_training import fit_hrem as fit
 
     report = fit(data, out, config, None if quiet else line_listener(), train=train_split, dev=dev_split)

@@ -182,18 +182,16 @@ class FragmentHead(nn.Module):
         return Embedded(unit=functional.normalize(raw, dim=-1, eps=EPSILON), raw=raw, fragments=fragments, mask=mask)
 
 
-HIDDEN = 512
-
-
 class RegionProjection(nn.Module):
-    """A linear map plus a small network: (n, m, region_dim) -> (n, m, dim)."""
+    """A linear map plus a small network, half as wide as the embeddings: (n, m, region_dim) -> (n, m, dim)."""
 
     def __init__(self, region_dim: int, dim: int) -> None:
         super().__init__()
         self.linear = nn.Linear(region_dim, dim)
-        self.wide = nn.Linear(region_dim, HIDDEN)
-        self.norm = nn.BatchNorm1d(HIDDEN)
-        self.narrow = nn.Linear(HIDDEN, dim)
+        hidden = max(1, dim // 2)
+        self.wide = nn.Linear(region_dim, hidden)
+        self.norm = nn.BatchNorm1d(hidden)
+        self.narrow = nn.Linear(hidden, dim)
         for layer in (self.linear, self.wide, self.narrow):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -309,7 +307,8 @@ class RegionTowers(nn.Module):
 
 
 CONFIG_FILE, WEIGHTS_FILE, TEXT_FOLDER = "hrem.json", "towers.safetensors", "text"
-FORMAT = 1
+# Towers of format 1 were 512 wide inside the regions' projection, whatever the embeddings' length.
+FORMAT = 2
 _FAILURES = (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError, SafetensorError)
 
 
