@@ -370,9 +370,9 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean(values):.1f} +- {stdev(values):.1f} ({', '.join(f'{value:.1f}' for value in values)})"
 
 
-def settings_of(folder: Path) -> str:
+def settings_of(folder: Path, whose: str = "(c)") -> str:
     kept = {name: value for name, value in report(folder)["settings"].items() if name not in ("cache", "seed")}
-    return f"Settings of (c): {json.dumps(kept)}"
+    return f"Settings of {whose}: {json.dumps(kept)}"
 
 
 if __name__ == "__main__":

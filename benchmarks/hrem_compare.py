@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -44,13 +45,15 @@ from training.hrem.hrem_evaluation import EvaluateHremOptions
 def main() -> None:
     options = arguments()
     deadline = None if options.finished else time.monotonic() + options.seconds
+    load = os.getloadavg()[0]
     figures, first = [], None
     for words, data, config in settings(options):
         runs = runs_of(data, config, options, deadline)
         sums = {variant: [measured(folder, options.on) for folder in folders] for variant, folders in runs.items()}
         figures += [replace(figure, name=f"{words}{figure.name}") for figure in compared(sums)]
         first = first or next(folder for folders in runs.values() for folder in folders)
-    notes = f"{options.seeds} seed(s). Settings of the first run: {settings_of(first)}" if first else ""
+    notes = f"Seeds 0 to {options.seeds - 1}; load of the machine at the start {load:.1f}. "
+    notes += settings_of(first, "the first run") if first else "No run is finished."
     record(f"hrem_compare_{options.on}", figures, notes, folder=options.results)
 
 
