@@ -320,10 +320,16 @@ class ClipEncoder:
             batch = batch.pin_memory()  # a copy from pinned memory overlaps with computation
         if self._compiled is not None:
             return torch.from_numpy(self._compiled(self._fast.bytes_of(batch).numpy()))
-        moved = batch.to(self.device, non_blocking=True)
-        if moved.dtype == torch.uint8:
-            return self._run(self._model.encode_image, self._fast.scaled(moved))
-        return self._run(self._model.encode_image, moved.to(torch.float32, memory_format=torch.channels_last))
+        return self._run(self._image_features, batch.to(self.device, non_blocking=True))
+
+    def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the features of bytes or floats; bytes are scaled here, where `_run` halves what finds no memory."""
+        if pixels.dtype == torch.uint8:
+            wide = self._fast.scaled(pixels)
+        else:
+            wide = pixels.to(torch.float32, memory_format=torch.channels_last)
+        features: torch.Tensor = self._model.encode_image(wide)
+        return features
 
     def _texts(self, ids: torch.Tensor) -> torch.Tensor:
         return self._run(self._text, ids.to(self.device))

@@ -28,7 +28,7 @@ def headroom(run: Run) -> None:
     plain = plain.to(kind).to(memory_format=torch.channels_last)
 
     def now() -> Any:
-        return encoder._run(encoder._model.encode_image, encoder._fast.scaled(pixels))
+        return encoder._run(encoder._image_features, pixels)
 
     def bare() -> Any:
         with torch.inference_mode():

@@ -73,7 +73,7 @@ def image_speed(run: Run, name: str, encoder: Any, pixels: Any, ceiling: Ceiling
         one = pixels[:batch].to(device)
 
         def forward(one: Any = one) -> Any:
-            return encoder._run(encoder._model.encode_image, encoder._fast.scaled(one))
+            return encoder._run(encoder._image_features, one)
 
         took = seconds_of(forward, device, repeats=7, warm=3)
         notes.figure(f"{name}: bytes on the device, batch {batch}", batch / took, "images/s")

@@ -59,7 +59,7 @@ def test_what_the_kit_reads_of_an_encoder_is_there() -> None:
         for node in ast.walk(tree(module))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "encoder"
     }
-    assert {"_fast", "_model", "_run", "_text"} <= used <= names
+    assert {"_fast", "_image_features", "_run", "_text"} <= used <= names
 
 
 def test_every_step_is_a_function_of_its_module() -> None:

@@ -124,22 +124,23 @@ def test_bf16_moves_vectors_little_and_the_fingerprint_not_at_all(tiny_folder: P
     assert (coarse.encode_texts(TEXTS) * tiny.encode_texts(TEXTS)).sum(1).min() > 0.99
 
 
-@pytest.mark.parametrize("most", [3, 1])
+@pytest.mark.parametrize(("most", "where"), [(3, "encode_image"), (1, "encode_image"), (3, "scaled")])
 def test_a_batch_that_finds_no_memory_is_halved_and_so_are_those_after_it(
-    most: int, tiny_folder: Path, tiny: Encoder, make_picture: Callable, monkeypatch: pytest.MonkeyPatch
+    most: int, where: str, tiny_folder: Path, tiny: Encoder, make_picture: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a GPU does it: the error is torch's own, raised here by a tower that takes only so many."""
+    """As a GPU does it: the error is torch's own, raised here by a tower, or a scaling, that takes only so many."""
     small: Any = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
     monkeypatch.setattr(small, "_pass", None)
-    small.batch_size, tower, sizes = 11, small._model.encode_image, []
+    owner = small._fast if where == "scaled" else small._model
+    small.batch_size, real, sizes = 11, getattr(owner, where), []
 
-    def encode_image(batch: torch.Tensor) -> torch.Tensor:
+    def limited(batch: torch.Tensor) -> torch.Tensor:
         sizes.append(len(batch))
         if len(batch) > most:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-        return tower(batch)
+        return real(batch)
 
-    monkeypatch.setattr(small._model, "encode_image", encode_image)
+    monkeypatch.setattr(owner, where, limited)
     monkeypatch.setattr(small._pool, "count", 1)
     pixels = np.stack([tiny.byte_pixels(make_picture(seed=number)) for number in range(11)])
     np.testing.assert_allclose(small.encode_pixels(pixels), tiny.encode_pixels(pixels), atol=1e-5)
