@@ -14,6 +14,9 @@ from gpu.models import encoder_of, random_model, random_towers, saved_model
 from gpu.notes import Notes, Run
 from gpu.photographs import captions_of, paths_of
 
+LEFT = 2 << 30  # bytes of the GPU that are left free
+TOO_MANY = 4096  # images for them
+
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
@@ -49,6 +52,10 @@ def equality(run: Run) -> None:
         with run.notes.part(f"equality of {precision}"):
             run.notes.need(5)
             one_precision(run, spec, precision, known)
+    if run.device != "cpu":
+        with run.notes.part("little memory"):
+            run.notes.need(8)
+            little_memory(run, spec, known)
     archs = run.pick((("ViT-L-14", 16), ("ViT-SO400M-14-SigLIP-384", 8)), (("ViT-B-16-SigLIP", 4),))
     for arch, few in archs:
         with run.notes.part(f"equality of {arch}"):
@@ -77,6 +84,26 @@ def one_precision(run: Run, spec: str, precision: str, known: Known) -> None:
         found = list(pool.map(encoder.encode_pixels, [known.pixels] * run.pick(8, 4)))
     worst = max(float(np.abs(one - again).max()) for one in found)
     notes.figure(f"{precision}: four threads at once, largest difference", worst)
+
+
+def little_memory(run: Run, spec: str, known: Known) -> None:
+    """A batch that the GPU has no memory for is halved until it fits, and gives the same vectors."""
+    import torch
+
+    from encoders import load_encoder
+
+    encoder: Any = load_encoder(spec, device=run.device, precision="bf16")
+    expected = encoder.encode_pixels(known.pixels)
+    torch.cuda.empty_cache()
+    held = torch.empty(torch.cuda.mem_get_info(run.device)[0] - LEFT, dtype=torch.uint8, device=run.device)
+    times = -(-TOO_MANY // len(expected))
+    encoder.batch_size = len(expected) * times
+    found = encoder.encode_pixels(np.tile(known.pixels, (times, 1, 1, 1)))
+    del held
+    lowest = float((found * np.tile(expected, (times, 1))).sum(1).min())
+    name = f"a batch of {len(found)} in 2 GiB"
+    run.notes.figure(f"{name}: lowest cosine to that of small batches", lowest, asked="> 0.999")
+    run.notes.figure(f"{name}: halved to", encoder.batch_size, "images", asked=f"< {len(found)}")
 
 
 def other_model(run: Run, arch: str, paths: list[Path]) -> None:
