@@ -233,22 +233,24 @@ def test_a_plot_is_drawn(run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def command(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    code = f"from twinlens.console import run; from twinlens.commands.hrem import {name}; run({name})"
-    return subprocess.run(
-        [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, check=False
-    )
-
-
 def test_the_commands_print_json_and_one_line_for_an_error(precomp: Path, tmp_path: Path) -> None:
     flags = "--bert bigru --dim 16 --heads 2 --epochs 2 --warmup-epochs 1 --batch-size 12 --interaction standalone"
-    done = command("fit_hrem", precomp, "--out", tmp_path / "out", *flags.split(), "--output", "json", "--seed", 3)
-    assert done.returncode == 0, done.stderr
+    given = [str(precomp), "--out", str(tmp_path / "out"), *flags.split(), "--output", "json", "--seed", "3"]
+    done = CliRunner().invoke(commands.fit_hrem, given)
+    assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["settings"]["seed"] == 3
-    assert "interaction standalone" in done.stderr
-    done = command("evaluate_hrem", tmp_path / "out", "--split", "test", "--output", "json")
-    assert json.loads(done.stdout)["images"] == 12
-    done = command("evaluate_hrem", tmp_path / "nowhere", "--data", precomp)
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "is not a folder; give hrem:PATH" in done.stderr
+    assert "interaction standalone, through" in done.stderr
+    measured = CliRunner().invoke(
+        commands.evaluate_hrem, [str(tmp_path / "out"), "--split", "test", "--output", "json"]
+    )
+    assert json.loads(measured.stdout)["images"] == 12
+    code = "from twinlens.console import run; from twinlens.commands.hrem import evaluate_hrem; run(evaluate_hrem)"
+    failed = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "nowhere"), "--data", str(precomp)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode == 1
+    assert failed.stderr.count("\n") == 1
+    assert "is not a folder; give hrem:PATH" in failed.stderr
