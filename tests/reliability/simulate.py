@@ -69,14 +69,14 @@ def play(seed: int, steps: Iterable[int], *, reading: float = 1.0, deadline: flo
     return played
 
 
-def shortened(seed: int, steps: Sequence[int], seconds: float = SHORTEN_SECONDS) -> list[int]:
+def shortened(seed: int, steps: Sequence[int], reading: float, seconds: float = SHORTEN_SECONDS) -> list[int]:
     """Return a part of the steps that still breaks a promise at the last one: halves, then ever smaller parts, go."""
     deadline, last, kept = time.monotonic() + seconds, steps[-1], list(steps[:-1])
     size = max(1, len(kept) // 2)
     while size and time.monotonic() < deadline:
         for start in range(0, len(kept), size):
             fewer = kept[:start] + kept[start + size :]
-            again = play(seed, [*fewer, last], deadline=deadline)
+            again = play(seed, [*fewer, last], reading=reading, deadline=deadline)
             if again.broken and again.at == last:
                 kept = fewer
                 break
@@ -85,30 +85,34 @@ def shortened(seed: int, steps: Sequence[int], seconds: float = SHORTEN_SECONDS)
     return [*kept, last]
 
 
-def replay_line(seed: int, steps: Sequence[int]) -> str:
+def replay_line(seed: int, steps: Sequence[int], reading: float) -> str:
     """Return the command that plays these steps again."""
-    if list(steps) == list(range(len(steps))):
+    whole = list(steps) == list(range(len(steps)))
+    if whole and reading == 1:
         return f"make simulate SEED={seed} STEPS={len(steps)}"
-    return f"python tests/reliability/simulate.py --seed {seed} --only {','.join(map(str, steps))}"
+    which = f"--steps {len(steps)}" if whole else f"--only {','.join(map(str, steps))}"
+    share = "" if reading == 1 else f" --reading {reading}"
+    return f"python tests/reliability/simulate.py --seed {seed} {which}{share}"
 
 
-def tell(played: Played, steps: Sequence[int], *, shorten: bool = True) -> None:
+def tell(played: Played, steps: Sequence[int], reading: float = 1.0) -> None:
     """Print a broken promise with its seed, step and the line that plays it again."""
     taken = list(steps[: steps.index(played.at) + 1])
     print(f"BROKEN seed {played.seed}, step {played.at}: {played.broken}", file=sys.stderr)
-    print(f"  play it again: {replay_line(played.seed, taken)}", file=sys.stderr, flush=True)
-    if shorten and len(taken) > 1:
-        print(f"  or shorter: {replay_line(played.seed, shortened(played.seed, taken))}", file=sys.stderr, flush=True)
+    print(f"  play it again: {replay_line(played.seed, taken, reading)}", file=sys.stderr, flush=True)
+    fewer = shortened(played.seed, taken, reading)
+    if len(fewer) < len(taken):
+        print(f"  or shorter: {replay_line(played.seed, fewer, reading)}", file=sys.stderr, flush=True)
 
 
-def worker(seeds: Iterable[int], steps: Sequence[int], deadline: float) -> None:
+def worker(seeds: Iterable[int], steps: Sequence[int], reading: float, deadline: float) -> None:
     """Play seeds one after another and print what became of each as a line of JSON."""
     for seed in seeds:
         if time.monotonic() > deadline:
             return
-        played = play(seed, steps, deadline=deadline)
+        played = play(seed, steps, reading=reading, deadline=deadline)
         if played.broken:
-            tell(played, steps)
+            tell(played, steps, reading)
         print(json.dumps(played.__dict__), flush=True)
 
 
@@ -121,6 +125,7 @@ def run(arguments: argparse.Namespace, seeds: Sequence[int]) -> list[Played]:
         else:
             print(f"{missing()}: no faults but interruptions", file=sys.stderr)
         command = [sys.executable, "-W", "ignore", str(Path(__file__)), "--steps", str(arguments.steps)]
+        command += ["--reading", str(arguments.reading)]
         command += ["--only", arguments.only] if arguments.only else []
         command += ["--seconds", str(arguments.seconds)] if arguments.seconds else []
         shares = [seeds[number :: arguments.workers] for number in range(arguments.workers)]
@@ -176,6 +181,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0, help="The first of the seeds.")
     parser.add_argument("--steps", type=int, default=2000, help="Steps of each seed.")
     parser.add_argument("--only", help="Numbers of the steps to take, with commas between; the others are left out.")
+    parser.add_argument("--reading", type=float, default=1.0, help="How often steps only read, 1 for the usual share.")
     parser.add_argument("--workers", type=int, default=1, help="Processes.")
     parser.add_argument("--seconds", type=float, help="End after so many seconds, wherever the seeds are.")
     parser.add_argument("--record", action="store_true", help="Keep the figures in benchmarks/results.")
@@ -190,7 +196,7 @@ def main() -> None:
     steps = list(map(int, arguments.only.split(","))) if arguments.only else list(range(arguments.steps))
     if arguments.worker is not None:
         deadline = time.monotonic() + arguments.seconds if arguments.seconds else float("inf")
-        worker(map(int, arguments.worker.split(",")), steps, deadline)
+        worker(map(int, arguments.worker.split(",")), steps, arguments.reading, deadline)
         return
     first = arguments.first
     seeds = [arguments.seed] if arguments.seed is not None else list(range(first, first + arguments.seeds))
