@@ -94,8 +94,8 @@ def build_index(
     check_keywords("build_index", settings, [*known, "source", "out", "encoder", "options", "progress"])
     spec = encoder if isinstance(encoder, str) or encoder is None else encoder.spec
     config = BuildConfig(encoder=spec, **settings)
-    if spec is not None:
-        config = replace(config, encoder=resolve_preset(spec, config.device))
+    if isinstance(encoder, str):
+        config = replace(config, encoder=resolve_preset(encoder, config.device))
     if isinstance(source, str | Path) and not is_remote(source) and is_clip_retrieval(Path(source)):
         source, options = open_clip_retrieval(Path(source), options), None
     options = _with_layout_of(config.encoder, options, config)

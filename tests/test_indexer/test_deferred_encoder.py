@@ -14,10 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 from colour import paint
-from own_cache import with_towers
 from tiny_clip import write_folder
 
-from encoders import Encoder, cpu_backends, load_encoder
+from encoders import cpu_backends
 from indexer import BuildError, build_index
 from storage import IndexStore
 
@@ -176,32 +175,6 @@ def test_an_encoder_that_cannot_be_computed_as_before_begins_anew(
     report = build_index(shop.table, tmp_path / "out", update=True)
     assert (report.manifest.encoding.precision, report.manifest.counts.images) == ("fp32", 4)
     assert not any((tmp_path / "out" / "staging").iterdir())
-
-
-class OnGpu:
-    """An encoder that says it runs on a GPU."""
-
-    device = "cuda"
-
-    def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._encoder, name)
-
-
-@pytest.mark.parametrize(("kind", "torch"), [("flat", False), ("ivf-flat", True)])
-def test_lists_are_looked_for_on_the_gpu_that_encoded_the_vectors(
-    shop: Shop, kind: str, torch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TWINLENS_CACHE", with_towers(tmp_path / "cache"))
-    encoder: Any = OnGpu(load_encoder(shop.encoder, "cpu"))
-    build_index(shop.table, tmp_path / "out", encoder=encoder, ann=kind)
-    another_order(shop)
-    given = [sys.executable, "-c", UPDATE, str(tmp_path / "out"), str(shop.table)]
-    done = subprocess.run(given, capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == str(torch)
 
 
 FIRST = """
