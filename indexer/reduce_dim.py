@@ -31,7 +31,7 @@ from .errors import BuildError
 from .progress import Progress
 
 Rows = NDArray[np.float32]
-# Half of them fit, half of them judge. More images moved no figure of `benchmarks/fewer_dimensions.py`.
+# Half of them fit, half of them judge.
 MOST_IMAGES, MOST_TEXTS = 2_000, 4_000
 _DEPTH = 10
 # What is to be left: of the sum of recalls where there are pairs, else of the ten nearest.
