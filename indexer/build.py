@@ -104,8 +104,7 @@ def build_index(
     if not config.update and not isinstance(source, EmbeddingSource):
         # A corpus that cannot be read leaves no empty index behind.
         source = _opened(source, options or SourceOptions(), Path(out), config, progress or SilentProgress())
-    store = IndexStore.create(Path(out))
-    with store.lock():
+    with IndexStore.building(Path(out)) as store:
         builder = Builder(
             store=store,
             config=config,

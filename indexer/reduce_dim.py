@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -252,3 +253,5 @@ def _save(spec: str, directions: Rows, folder: Path, facts: dict[str, Any], save
         ) from error
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        with suppress(OSError):
+            folder.parent.rmdir()  # where nothing is in it

@@ -20,8 +20,14 @@ PLAN = "plan.json"
 
 # A shard file is an Arrow IPC file followed by its SHA-256, so that one rename makes both durable.
 _MAGIC = b"TWINSHRD"
+_SHARD_SUFFIX = ".arrow"
 _TRAILER = 32 + len(_MAGIC)
 _FINGERPRINT = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{0,127}", re.ASCII)
+
+
+def is_shard(path: Path) -> bool:
+    """Whether a file in a staging folder is called like a finished shard."""
+    return path.suffix == _SHARD_SUFFIX and not path.name.startswith(".")
 
 
 class Staging:
@@ -109,7 +115,7 @@ class Staging:
         atomic.remove_folder(self.path)
 
     def _shard_path(self, shard: int) -> Path:
-        return self.path / f"{shard:08d}.arrow"
+        return self.path / f"{shard:08d}{_SHARD_SUFFIX}"
 
     def _map(self, shard: int) -> mmap.mmap:
         path = self._shard_path(shard)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -39,7 +39,7 @@ from .publish import (
     write_pointer,
 )
 from .schema import Collection, CollectionInfo, CorpusInfo, Counts, Direction, EncoderInfo, EncodingInfo
-from .staging import Staging
+from .staging import Staging, is_shard
 from .verify import Verification, check_version, unreadable
 from .version import IndexVersion, check_files
 
@@ -87,6 +87,29 @@ class IndexStore:
         if not (path / VERSIONS).is_dir():
             raise IndexNotFoundError(f"there is no index at {path}; make one with `build-index CORPUS --out {path}`")
         return cls(path)
+
+    @classmethod
+    @contextmanager
+    def building(cls, path: str | Path) -> Iterator[Self]:
+        """Open or make the index at `path` and hold its lock while the block runs.
+
+        A block that fails before it has kept anything, a version or a finished shard, leaves nothing where nothing was.
+
+        Raises:
+            StorageError: As `create` raises it.
+            IndexLockedError: Another builder has the lock.
+        """
+        path = Path(path)
+        with atomic.folder_made(path, "make the index"):
+            fresh = not (path / VERSIONS).is_dir()
+            store = cls.create(path)
+            with store.lock():
+                try:
+                    yield store
+                except BaseException:
+                    if fresh and not store._holds_work():
+                        store._remove_traces()
+                    raise
 
     @cached_property
     def _lock(self) -> IndexLock:
@@ -332,6 +355,20 @@ class IndexStore:
     def _entries(self, name: str) -> list[Path]:
         folder = self.path / name
         return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def _holds_work(self) -> bool:
+        """Whether there is anything that a reader or a later build could use."""
+        staged = (file for folder in self._entries(STAGING) for file in folder.iterdir())
+        versions = (version_number(entry.name) for entry in self._entries(VERSIONS))
+        return any(map(is_shard, staged)) or any(number is not None for number in versions)
+
+    def _remove_traces(self) -> None:
+        """Remove what a build without result has left; what cannot be removed stays."""
+        with suppress(StorageError, OSError):
+            self._remove_leftovers()
+            atomic.remove_folder(self.path / STAGING)
+            atomic.remove_empty(self.path / VERSIONS)
+            (self.path / LOCK).unlink(missing_ok=True)
 
     def _require_lock(self, action: str) -> None:
         if not self._lock.held:

@@ -159,6 +159,8 @@ def new_folder(out: Path) -> Path:
 def publish_folder(folder: Path, content: str, write: Callable[[Path], None]) -> None:
     """Let `write` fill an empty folder beside, make it durable, and give it its name as the last step.
 
+    Where `write` fails that folder is removed.
+
     Args:
         folder: As `new_folder` returned it.
         content: What the folder holds, for messages and crash points: `encoder`, `towers`.
@@ -170,8 +172,12 @@ def publish_folder(folder: Path, content: str, write: Callable[[Path], None]) ->
     partial = folder.with_name(f".{folder.name}.partial")
     with atomic.explained(f"save the {content} to", folder):
         atomic.remove_folder(partial)
-        atomic.make_folder(partial)
-        write(partial)
+        with atomic.folder_made(partial, f"save the {content} to"):
+            try:
+                write(partial)
+            except BaseException:
+                atomic.remove_folder(partial)
+                raise
         for path in partial.rglob("*"):
             if path.is_file():
                 atomic.sync_file(path)

@@ -9,7 +9,7 @@ import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import StorageError
@@ -110,6 +110,31 @@ def make_folder(path: Path) -> None:
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
     sync_directory(path.parent)
+
+
+@contextmanager
+def folder_made(path: Path, action: str) -> Iterator[None]:
+    """Make a folder and its parents for a block; those that were made go again where it fails and leaves them empty.
+
+    Raises:
+        StorageError: It cannot be made, for what `action` says.
+    """
+    with explained(action, path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        with explained(action, path):
+            make_folder(path)
+        yield
+    except BaseException:
+        remove_empty(*missing)
+        raise
+
+
+def remove_empty(*folders: Path) -> None:
+    """Remove folders, each inside the next, as far as they are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def remove_folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -50,7 +51,7 @@ class IndexLock:
     def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0:
-            # The file stays: unlinking it would let two builders lock two files of one name.
+            # The file stays, so that one builder's lock is the next one's too.
             os.close(self._descriptor)
 
     def _take(self) -> None:
@@ -58,6 +59,7 @@ class IndexLock:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._check_in_place(descriptor)
                 os.truncate(descriptor, 0)
                 os.pwrite(descriptor, _this_process(), 0)
             except BlockingIOError as error:
@@ -70,6 +72,11 @@ class IndexLock:
                 os.close(descriptor)
                 raise
         self._descriptor = descriptor
+
+    def _check_in_place(self, descriptor: int) -> None:
+        """Refuse a file that was removed while it was opened: another builder would lock one of the same name."""
+        if not os.path.samestat(os.fstat(descriptor), self.path.lstat()):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
 
 def _this_process() -> bytes:

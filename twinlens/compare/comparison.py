@@ -19,7 +19,7 @@ from searcher.audit import audit_index
 from searcher.evaluation.side_by_side import SideBySideOptions, evaluate_side_by_side
 from storage import IndexStore, TwinlensError
 from storage.arguments import check_arguments, check_fields, exits_as_typed_wrong
-from storage.files.atomic import explained, make_folder
+from storage.files.atomic import folder_made
 
 from .candidate import Bench, Encoded
 from .errors import CompareError
@@ -109,8 +109,6 @@ def compare_encoders(
     check_encoders(encoders)
     sample = Sample(open_source(Path(corpus), _layout(encoders, options)), config.sample, config.seed)
     cache = Path(config.cache) if config.cache is not None else user_cache() / "compare"
-    with explained("keep vectors in", cache):
-        make_folder(cache)
     bench = Bench(
         sample=sample,
         corpus=survey(sample),
@@ -118,7 +116,8 @@ def compare_encoders(
         config=BuildConfig(device=config.device, precision=config.precision, prompt=config.prompt),
         progress=progress,
     )
-    encoded, failed = _encode_all(bench, encoders)
+    with folder_made(cache, "keep vectors in"):
+        encoded, failed = _encode_all(bench, encoders)
     facts = _facts(bench, config, encoded, failed)
     return Comparison(facts=facts, images=sample.contents(_shown(facts)))
 

@@ -17,6 +17,7 @@ from itertools import combinations, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from storage.errors import IndexLockedError
 from storage.files.atomic import explained, make_folder, remove_folder
 from storage.files.lock import IndexLock
 
@@ -68,7 +69,9 @@ def local_copy(url: str, folder: Path, options: SourceOptions, progress: Progres
         make_folder(folder)
     try:
         return _copied(url, folder, options, progress)
-    except SourceError:
+    except IndexLockedError:
+        raise  # the folder is another build's
+    except BaseException:
         if new and not (folder / LIST).exists():
             remove_folder(folder)  # nothing was fetched
         raise
