@@ -138,8 +138,24 @@ COMMANDS = {
 }
 """Each command of `twinlens`: its module in `twinlens.commands`, and its function there."""
 
+READ_ONLY = "nothing was changed; run the same command again"
+KEPT = {
+    "build": "finished shards are kept and what was published has not changed; run the same command again to go on",
+    "compare": "nothing was changed, and what was encoded is kept; run the same command again to go on",
+    "export": "nothing appeared under the name of the export; run the same command again",
+    "fit": "no encoder was written; run the same command again, which goes on from the last evaluation, if any",
+    "fit-hrem": "no towers were written; run the same command again, which goes on from the last evaluation, if any",
+    "regions": "no folder was written; run the same command again",
+    "rollback": "`twinlens versions INDEX` shows which version is current",
+    "serve": "the server has stopped, and the index has not changed",
+    "serve-ray": "the server has stopped, and the index has not changed",
+    "vacuum": "the versions that are left are whole; run the same command again to remove the others",
+    "verify": "what was published has not changed; run the same command again",
+}
+"""What a command has kept when it is interrupted, and how to go on; `READ_ONLY` for all others."""
+
 _COMPLETED = 60  # signs of help beside a command that is completed
-TYPED_WRONG, DAMAGED = 2, CorruptIndexError.exit_code
+TYPED_WRONG, DAMAGED, INTERRUPTED = 2, CorruptIndexError.exit_code, 130
 
 EXTRA_OF = {
     "fastapi": "server",
@@ -219,12 +235,12 @@ def run(command: click.Command) -> None:
     _escape_unknown_characters()
     try:
         check_origins()
-        defaults = default_map(None if command is twinlens else command.name)
+        defaults = default_map(None if command is twinlens else _called(command))
         code = command.main(standalone_mode=False, default_map=defaults)
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
     except (click.Abort, KeyboardInterrupt):
-        code = _fail("interrupted; what was published has not changed, a build goes on when it is run again", 130)
+        code = _fail(f"interrupted; {KEPT.get(_called(command), READ_ONLY)}", INTERRUPTED)
     except click.UsageError as error:
         code = _fail(f"{_sentence(error)} See `{_path(error)} --help`.", TYPED_WRONG)
     except click.ClickException as error:
@@ -236,6 +252,13 @@ def run(command: click.Command) -> None:
     except (OSError, MemoryError) as error:
         code = _fail(str(error) or type(error).__name__, 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _called(command: click.Command) -> str:
+    """Return the name in `COMMANDS` of what runs."""
+    if command is not twinlens:
+        return "build" if command.name == "build-index" else command.name or ""
+    return next((name for name in sys.argv[1:] if not name.startswith("-")), "")
 
 
 def _fail(message: str, code: int) -> int:
@@ -308,7 +331,7 @@ def default_map(command: str | None) -> dict[str, Any]:
     by_command = {
         each: {name: value for name, value in values.items() if each in OPTIONS[name][1]} for each in sorted(commands)
     }
-    return by_command if command is None else by_command.get("build" if command == "build-index" else command, {})
+    return by_command if command is None else by_command.get(command, {})
 
 
 def user_defaults() -> dict[str, Any]:

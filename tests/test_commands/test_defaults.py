@@ -34,7 +34,7 @@ def test_a_variable_wins_over_the_folder_and_the_folder_over_the_home(
     (tmp_path / "twinlens.toml").write_text('device = "cuda"\n')
     monkeypatch.setenv("TWINLENS_ENCODER", "ViT-B-32/openai")
     assert user_defaults() == {"encoder": "ViT-B-32/openai", "device": "cuda", "ann_recall": 0.9}
-    assert default_map("build-index") == {"encoder": "ViT-B-32/openai", "device": "cuda"}
+    assert default_map("build") == {"encoder": "ViT-B-32/openai", "device": "cuda"}
     assert default_map(None)["search"] == {"device": "cuda", "ann_recall": 0.9}
     assert default_map("verify") == {}
 

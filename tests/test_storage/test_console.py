@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from small_index import publish
 
 from storage import IndexStore
+from twinlens import console
 from twinlens.commands.versions import versions
 
 
@@ -34,7 +36,7 @@ def command(home: Path, body: str, **environment: str) -> subprocess.CompletedPr
             b"error: it is damaged",
         ),
         ("raise click.UsageError('no such thing.')", 2, b"error: no such thing. See"),
-        ("raise KeyboardInterrupt", 130, b"error: interrupted; what was published has not changed"),
+        ("raise KeyboardInterrupt", 130, b"error: interrupted; nothing was changed; run the same command again"),
     ],
 )
 def test_an_error_is_one_line_and_an_exit_code(home: Path, body: str, code: int, line: bytes) -> None:
@@ -57,6 +59,38 @@ def test_a_command_that_is_misspelt_is_answered_with_those_like_it(home: Path, t
     done = subprocess.run([sys.executable, "-c", code, typed], cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("build", "finished shards are kept"),
+        ("fit", "goes on from the last evaluation"),
+        ("search", "nothing was changed; run the same command again"),
+        ("audit", "nothing was changed; run the same command again"),
+        ("compare", "what was encoded is kept"),
+    ],
+)
+def test_an_interrupted_command_says_what_it_has_kept(
+    name: str, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_context: click.Context) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(console.twinlens.get_command(click.Context(console.twinlens), name), "invoke", interrupted)
+    needed = {"build": ["--out", "b"], "fit": ["--out", "b"], "compare": ["--encoders", "b"]}.get(name, [])
+    monkeypatch.setattr("sys.argv", ["twinlens", name, "a", *needed])
+    with pytest.raises(SystemExit) as ended:
+        console.main()
+    assert ended.value.code == 130
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: interrupted; ")
+    assert words in said
+    assert "\n" not in said
+
+
+def test_what_is_kept_is_said_for_commands_that_there_are() -> None:
+    assert console.KEPT.keys() <= console.COMMANDS.keys()
 
 
 def test_a_defect_of_ours_keeps_its_traceback(home: Path) -> None:
