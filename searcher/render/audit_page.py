@@ -17,18 +17,19 @@ from .thumbnails import thumbnail
 
 # Some 8 kB each: a page of 6 MB at most, a third of them for the map.
 MOST_THUMBNAILS = 800
+EXAMPLE = "audit.html"
 _MOST_OF_A_GROUP = 6
 _BOX, _SMALL = (280, 210), (112, 84)
 _CAPTION = 300
 Facts = Mapping[str, Any]
 
 
-def check_page(path: Path) -> None:
-    """Raise SearchError where no page can be written to a path, before the work is done."""
+def check_page(path: Path, example: str) -> None:
+    """Raise SearchError where no page can be written to a path, before the work is done; it names an example of one."""
     if not path.parent.is_dir():
         raise SearchError(f"cannot write {str(path)!r}: the folder {str(path.parent)!r} is not there; make it first")
     if path.is_dir():
-        raise SearchError(f"cannot write {str(path)!r}: it is a folder; name a file in it, such as audit.html")
+        raise SearchError(f"cannot write {str(path)!r}: it is a folder; name a file in it, such as {example}")
 
 
 def save_audit(path: Path, audit: Audit) -> None:
@@ -37,7 +38,7 @@ def save_audit(path: Path, audit: Audit) -> None:
     Raises:
         SearchError: The file cannot be written.
     """
-    check_page(path)
+    check_page(path, EXAMPLE)
     page = render_audit(audit)
     try:
         path.write_text(page, encoding="utf-8", errors="replace")

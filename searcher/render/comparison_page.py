@@ -17,6 +17,7 @@ from .thumbnails import thumbnail
 
 # Some 6 kB each: a page of 3 MB at most.
 MOST_THUMBNAILS = 400
+EXAMPLE = "compare.html"
 _BOX = (240, 180)
 _CAPTION, _NAME = 300, 60
 # Told apart with any common colour blindness, on white and on black (Okabe and Ito 2008); one of many is grey.
@@ -37,7 +38,7 @@ def save_comparison(path: Path, facts: Facts, images: Images) -> None:
     Raises:
         SearchError: The file cannot be written.
     """
-    check_page(path)
+    check_page(path, EXAMPLE)
     page = render_comparison(facts, images)
     try:
         path.write_text(page, encoding="utf-8", errors="replace")

@@ -217,6 +217,7 @@ def test_an_encoder_that_fails_costs_its_column_and_the_exit_code(photos: Path, 
         (["--encoders", "a/b,c/d", "--prompt", "none"], "has 0 placeholders", 2),
         (["--encoders", "a/b,hrem:c"], "some see photographs and some region features", 1),
         (["--encoders", "a/b,c/d", "--out", "nowhere/c.html"], "the folder 'nowhere' is not there; make it first", 1),
+        (["--encoders", "a/b,c/d", "--out", "."], "it is a folder; name a file in it, such as compare.html", 1),
         (["--encoders", "a/b,c/d", "--split", "test"], "has no split 'test'", 1),
     ],
 )
@@ -236,6 +237,7 @@ def test_a_corpus_without_captions_is_refused_and_so_is_a_run_without_any_encode
     assert "holds 0 images with a caption" in str(error)
     error = run(photos, "--encoders", "a/b,c/d", "-q", "--cache", tmp_path / "cache").exception
     assert re.match(r"none of 2 encoders could be used; a/b: ", str(error))
+    assert not (tmp_path / "cache").exists()
 
 
 def test_images_within_a_table_have_thumbnails_too(photos: Path, tmp_path: Path) -> None:

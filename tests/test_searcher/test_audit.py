@@ -213,7 +213,10 @@ def test_what_cannot_be_audited_is_refused_in_a_sentence(tmp_path: Path, corpus:
         audit_index(tmp_path / "nothing")
     with pytest.raises(ParameterError, match="most=0 is not between 1 and 100"):
         audit_index(corpus, most=0)
-    for out, said in (("absent/audit.html", "the folder '.*absent' is not there"), (".", "it is a folder")):
+    for out, said in (
+        ("absent/audit.html", "the folder '.*absent' is not there"),
+        (".", "it is a folder; name a file in it, such as audit.html"),
+    ):
         answer = CliRunner().invoke(audit, [str(corpus), "--out", str(tmp_path / out)])
         assert isinstance(answer.exception, SearchError)
         assert re.search(said, str(answer.exception))

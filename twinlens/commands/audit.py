@@ -29,9 +29,9 @@ def audit(index: Path, out: Path | None, most: int, root: Path | None, version: 
     from searcher.audit import audit_index
 
     if out is not None:
-        from searcher.render.audit_page import check_page, save_audit
+        from searcher.render.audit_page import EXAMPLE, check_page, save_audit
 
-        check_page(out)
+        check_page(out, EXAMPLE)
     found = audit_index(index, most=most, version=version, root=root)
     if out is not None:
         save_audit(out, found)

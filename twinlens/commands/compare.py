@@ -56,7 +56,7 @@ def compare(
     from indexer.corpus import SourceOptions
     from indexer.progress import SilentProgress, console_progress
     from searcher.render.audit_page import check_page
-    from searcher.render.comparison_page import save_comparison
+    from searcher.render.comparison_page import EXAMPLE, save_comparison
 
     from ..compare.comparison import CompareConfig, check_encoders, compare_encoders
     from ..compare.comparison_text import comparison_text
@@ -64,7 +64,7 @@ def compare(
     specs = [spec.strip() for spec in encoders.split(",") if spec.strip()]
     check_encoders(specs)
     if out is not None:
-        check_page(out)
+        check_page(out, EXAMPLE)
     reading = SourceOptions(**column_options(options), splits=options["split"], exclude=options["exclude"])
     names = ("sample", "seed", "device", "precision", "prompt", "examples", "cache")
     config = CompareConfig(**{name: options[name] for name in names})
