@@ -57,6 +57,7 @@ from .reduce_dim import go_on_with, with_fewer_dimensions
 from .report import BuildReport, ShrinkGuard, changes_since
 from .tower_export import include_towers, keep_towers
 from .up_to_date import changed_on_disk, image_root, is_up_to_date
+from .vector_dtype import check_vector_dtype, rounding_of, taken_over
 
 SHARD_COST_CPU, SHARD_COST_GPU = 512, 8192
 LOADED_LATER = "as it made the index, loaded once something has to be encoded"
@@ -156,7 +157,9 @@ class Builder:
                 )
             options = recorded_options(parent.manifest.build, options)
             config = go_on_with(self.config, parent.manifest.encoder)
-            builder = replace(self, config=recorded_config(parent.manifest, config, self.named))
+            config = recorded_config(parent.manifest, config, self.named)
+            check_vector_dtype(parent.manifest, config)
+            builder = replace(self, config=config)
             return builder._from_source(self._opened(corpus, options), options, parent)
 
     def from_embeddings(self, source: EmbeddingSource) -> BuildReport:
@@ -213,7 +216,8 @@ class Builder:
         self._say_plan(source, corpus, encoder)
         say_memory({"images": corpus.images, "texts": corpus.texts}, encoder.dim, self.config, self.progress)
         cost = self.config.shard_cost or (SHARD_COST_CPU if encoder.device == "cpu" else SHARD_COST_GPU)
-        fingerprint = build_fingerprint(source, encoder, executor.placed(self.config), cost)
+        known = taken_over(parent.manifest if parent else None)
+        fingerprint = build_fingerprint(source, encoder, executor.placed(self.config), cost, known)
         if (done := self._published_by(fingerprint, corpus)) is not None:
             return self._unchanged(done, source)
         staging = self.store.staging(fingerprint)
@@ -348,7 +352,7 @@ class Builder:
         draft = self.store.draft()
         try:
             self.progress.note("merging")
-            counts = merge(tables, draft.path, dim, pairs)
+            counts, lost = merge(tables, draft.path, dim, pairs, self.config.vector_dtype)
             write_words(draft.path, self.config.words_columns, self.progress)
             changes = (
                 changes_since(parent, draft.path / CATALOG, set(build_report[IMAGE_COLUMNS_KEY])) if parent else None
@@ -373,6 +377,7 @@ class Builder:
                 encoding=encoding,
                 corpus=corpus,
                 calibrations=calibrations,
+                rounding=rounding_of(lost, parent.manifest if parent else None, self.config),
                 collections=infos,
                 counts=counts,
                 build=build,

@@ -13,7 +13,7 @@ import numpy as np
 from encoders import DecodeLimits
 from storage import Manifest
 from storage.arguments import check_fields, exits_as_typed_wrong
-from storage.schema import AnnKind
+from storage.schema import AnnKind, VectorDType
 
 from .corpus import SourceOptions
 from .errors import BuildError
@@ -31,7 +31,17 @@ POSITIVE_INTEGERS = (
     "dim",
 )
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
-KEPT_SETTINGS = ("ann", "min_ann_recall", "max_pixels", "max_file_bytes", "seed", "cache", "portable", "words_columns")
+KEPT_SETTINGS = (
+    "ann",
+    "min_ann_recall",
+    "max_pixels",
+    "max_file_bytes",
+    "seed",
+    "cache",
+    "portable",
+    "words_columns",
+    "vector_dtype",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +67,10 @@ class BuildConfig:
             infinity let any number pass.
         dim: Length of the vectors, where they are to be shorter than the encoder's: it is cut to the directions that
             matter most for a sample of the corpus, and the build is refused where that loses too much (`reduce_dim`).
+        vector_dtype: `float16`, or `int8`: one byte a value, half of the disk and of the memory that searches map.
+            Scores are exact for the vectors as stored, and differ by a thousandth or so from those of float16, which
+            changes two of a hundred nearest (docs/encode.md); the manifest says how much at most. An update keeps it,
+            and cannot take it back.
         update: Take over the vectors of unchanged items from the current version and drop what is gone.
         allow_shrink: Publish although no image of the corpus could be read, or more than half of the images, texts or
             pairs of the current version would go. Off, such a build is refused: as a rule a drive is missing or a path
@@ -88,6 +102,7 @@ class BuildConfig:
     backend: Literal["auto", "torch", "openvino"] = "auto"
     prompt: str | None = None
     dim: int | None = None
+    vector_dtype: VectorDType = "float16"
     ann: AnnKind | Literal["auto"] = "auto"
     min_ann_recall: float = 0.9
     max_rejected: float | None = None

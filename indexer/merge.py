@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from storage.catalog import IMAGE_COLUMNS, REJECTED_COLUMNS, RESERVED_NAMES, TEXT_COLUMNS, write_catalog
 from storage.metadata_columns import check_names
-from storage.schema import COLLECTIONS, Collection, Counts
+from storage.schema import COLLECTIONS, Collection, Counts, VectorDType
 from storage.vectors import VectorWriter
 
 from .corpus import EmbeddingChunk, EmbeddingSource, kept_pairs
@@ -29,12 +29,22 @@ from .progress import Progress
 _Value = TypeVar("_Value")
 
 
-def merge(tables: Iterable[pa.Table], folder: Path, dim: int, pairs: Callable[[], np.ndarray] | None = None) -> Counts:
-    """Write vectors and catalog of encoded tables, in their order, into the folder of a draft; see `Merger`."""
-    merger = Merger(folder, dim)
+def merge(
+    tables: Iterable[pa.Table],
+    folder: Path,
+    dim: int,
+    pairs: Callable[[], np.ndarray] | None = None,
+    dtype: VectorDType = "float16",
+) -> tuple[Counts, dict[Collection, float]]:
+    """Write vectors and catalog of encoded tables, in their order, into the folder of a draft; see `Merger`.
+
+    Returns:
+        The counts, and for each collection the largest length of what `dtype` took off a vector.
+    """
+    merger = Merger(folder, dim, dtype)
     for table in tables:
         merger.add(table)
-    return merger.finish(pairs() if pairs else None)
+    return merger.finish(pairs() if pairs else None), merger.lost
 
 
 @dataclass
@@ -43,6 +53,7 @@ class Merger:
 
     folder: Path
     dim: int
+    dtype: VectorDType = "float16"
     _writers: dict[Collection, VectorWriter] = field(default_factory=dict)
     _tables: dict[str, list[pa.Table]] = field(default_factory=lambda: {"images": [], "texts": [], "rejected": []})
     _links: list[pa.Table] = field(default_factory=list)
@@ -54,6 +65,11 @@ class Merger:
         indexed = shard.filter(pc.invert(rejected))
         for collection in COLLECTIONS:
             self._add_rows(collection, indexed.filter(pc.equal(indexed.column("collection"), collection)))
+
+    @property
+    def lost(self) -> dict[Collection, float]:
+        """For each collection the largest length of what `dtype` took off a vector, once it is finished."""
+        return {name: writer.lost for name, writer in self._writers.items()}
 
     def finish(self, known_pairs: np.ndarray | None = None) -> Counts:
         """Write the catalog and return the counts.
@@ -103,7 +119,8 @@ class Merger:
             self._links.append(rows.select(["item_id", "image_ids"]))
         if collection not in self._writers:
             (self.folder / collection).mkdir(parents=True, exist_ok=True)
-            self._writers[collection] = VectorWriter(self.folder / collection / "vectors.arrow", self.dim)
+            path = self.folder / collection / "vectors.arrow"
+            self._writers[collection] = VectorWriter(path, self.dim, dtype=self.dtype)
         self._writers[collection].append(rows.column("item_id").to_pylist(), vector_matrix(rows, self.dim))
 
 

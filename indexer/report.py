@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from storage import IndexVersion, Manifest
 from storage.catalog import Catalog
+from storage.files.canonical_json import to_plain
 from storage.schema import COLLECTIONS, Collection, Counts
 
 from .config import BuildConfig
@@ -63,6 +64,7 @@ class BuildReport:
             "seconds": round(self.seconds, 2),
             "notes": list(self.notes),
             "encoding": asdict(self.manifest.encoding),
+            "rounding": to_plain(self.manifest.rounding),
             "corpus": asdict(self.manifest.corpus) if self.manifest.corpus else None,
             "build": dict(self.manifest.build),
         }
@@ -83,7 +85,15 @@ class BuildReport:
                 f"{counts.rejected:,} of {counts.items:,} items were rejected{': ' if reasons else ''}{reasons}; "
                 f"`twinlens info {self.path} --rejected` lists them"
             )
+        if self.manifest.rounding:
+            lines.append(f"vectors at {rounding_text(to_plain(self.manifest.rounding))}")
         return "\n".join([*lines, *self.notes])
+
+
+def rounding_text(rounding: Mapping[str, Mapping[str, float]]) -> str:
+    """Return how far scores may be from those of float16 vectors, as JSON has it, in a few words."""
+    within = " and ".join(f"{one['within']:.3f} ({name})" for name, one in rounding.items())
+    return f"one byte a value: scores are within {within} of those of float16 vectors"
 
 
 def changes_text(changes: Mapping[str, Mapping[str, int]]) -> str:

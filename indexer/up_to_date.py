@@ -28,8 +28,9 @@ def is_up_to_date(version: IndexVersion, source: Source, corpus: Corpus, config:
         return False  # what could not be fetched then may be there now
     before = {**(manifest.build.get("config") or {}), "prompt": manifest.encoding.prompt}
     before.setdefault("portable", False)
+    before.setdefault("vector_dtype", "float16")
     before["words_columns"] = tuple(before.get("words_columns") or ())
-    settings = ("ann", "prompt", "max_pixels", "max_file_bytes", "portable", "words_columns")
+    settings = ("ann", "prompt", "max_pixels", "max_file_bytes", "portable", "words_columns", "vector_dtype")
     encoder = manifest.encoder.spec if manifest.encoder else None
     if config.encoder not in (None, encoder):
         return False

@@ -1,8 +1,8 @@
 """Exact search over the stored vectors: the re-rank of candidates, and the brute-force scan of every row.
 
 Every score that leaves an index comes from here, from the same arithmetic whatever the path: the dot product of the
-float32 query with the float16 vector as stored, so a row has one score, and hits come in one order: score downwards,
-then row id upwards.
+float32 query with the vector as stored, whose values are numbers of float16. So a row has one score, and hits come in
+one order: score downwards, then row id upwards.
 """
 
 from __future__ import annotations
@@ -42,6 +42,9 @@ class Vectors(Protocol):
     def gather(self, row_ids: Ids) -> NDArray[np.float16]:
         """Vectors of these rows, in this order, as one C-contiguous array `row_ids.shape + (dim,)`."""
 
+    def gather_scaled(self, row_ids: Ids) -> NDArray[np.float32]:
+        """The same as float32, times 2^-112: see `to_scaled_float32`."""
+
     def chunks(self, size: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """All vectors in row order: (first row, (n, dim) float32)."""
 
@@ -66,7 +69,7 @@ def score_candidates(vectors: Vectors, queries: NDArray[Any], candidates: Ids) -
 
 def _block_scores(vectors: Vectors, shifted: Scores, candidates: Ids) -> Scores:
     """Exact scores of a block; the queries come times 2^112, see `to_scaled_float32`."""
-    scores: Scores = np.vecdot(to_scaled_float32(vectors.gather(np.maximum(candidates, 0))), shifted[:, None, :])
+    scores: Scores = np.vecdot(vectors.gather_scaled(np.maximum(candidates, 0)), shifted[:, None, :])
     scores[candidates < 0] = -np.inf
     return scores
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +24,18 @@ from .files.layout import (
     words_name,
 )
 from .hit_calibration import HitCalibration
-from .schema import TARGETS, Collection, CollectionInfo, CorpusInfo, Counts, Direction, EncoderInfo, EncodingInfo
+from .schema import (
+    TARGETS,
+    Collection,
+    CollectionInfo,
+    CorpusInfo,
+    Counts,
+    Direction,
+    EncoderInfo,
+    EncodingInfo,
+    Rounding,
+    VectorDType,
+)
 
 __all__ = ["FORMAT_VERSION", "MAX_BYTES", "READER_FEATURES", "WRITER_FEATURES", "FileEntry", "Manifest"]
 
@@ -33,14 +45,17 @@ FORMAT_VERSION = 1
 # `calibrations`: the key `calibrations` is there; without it hits have no probability.
 # `text_tower` and `image_tower`: that tower of the encoder is among the files.
 # `words`: each collection has a lexical index.
-PROVENANCE, CALIBRATIONS, WORDS = "provenance", "calibrations", "words"
-READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, CALIBRATIONS, WORDS, *TOWER_FILES})
+# `int8`: vectors take one byte a value, and the key `rounding` is there.
+PROVENANCE, CALIBRATIONS, WORDS, INT8 = "provenance", "calibrations", "words", "int8"
+READER_FEATURES: frozenset[str] = frozenset({PROVENANCE, CALIBRATIONS, WORDS, INT8, *TOWER_FILES})
 WRITER_FEATURES: frozenset[str] = frozenset()
 MAX_BYTES = 1 << 20
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _CHECKSUM = "checksum"
 _PROVENANCE_KEYS = frozenset({"encoding", "corpus"})
+# Keys that hold something only with a feature, which then gives them a name.
+_FEATURE_KEYS = {CALIBRATIONS: "calibrations", INT8: "rounding"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +71,7 @@ class Manifest:
         corpus: What it was given to encode; None for ready-made embeddings.
         calibrations: What tells, for a direction, how probable it is that a hit fits; empty where nothing does.
         collections: What it has of `images` and `texts`.
+        rounding: What one byte a value took off the vectors of each collection; empty where they are float16.
         counts: Every item of the corpus, indexed or rejected.
         build: Configuration and report of the build, as JSON values, for people: nothing depends on it but the settings
             that an update takes over.
@@ -76,6 +92,7 @@ class Manifest:
     encoding: EncodingInfo = field(default_factory=EncodingInfo)
     corpus: CorpusInfo | None = None
     calibrations: Mapping[Direction, HitCalibration] = field(default_factory=dict)
+    rounding: Mapping[Collection, Rounding] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     reader_features: tuple[str, ...] = (PROVENANCE,)
     writer_features: tuple[str, ...] = ()
@@ -87,7 +104,7 @@ class Manifest:
             StorageError: A value is not JSON's, or the whole is larger than 1 MiB or contradicts itself.
         """
         try:
-            plain = _without_calibrations(_without_provenance(to_plain(self)))
+            plain = _without_empty(_without_provenance(to_plain(self)))
             data = canonical({**plain, _CHECKSUM: sha256_of(canonical(plain))})
             self._check()
         except (TypeError, ValueError) as error:
@@ -119,7 +136,7 @@ class Manifest:
                 raise ValueError("its own checksum does not fit")
             if data != canonical({**plain, _CHECKSUM: checksum}):
                 raise ValueError("it is not written as manifests are")
-            manifest: Self = build_value(cls, _with_calibrations(_with_provenance(plain)), "manifest")
+            manifest: Self = build_value(cls, _with_empty(_with_provenance(plain)), "manifest")
             manifest._check()
         except (ValueError, RecursionError) as error:
             raise CorruptIndexError(
@@ -131,6 +148,11 @@ class Manifest:
     def towers(self) -> tuple[str, ...]:
         """The towers of the encoder that are among the files: `text_tower`, `image_tower`."""
         return tuple(feature for feature in self.reader_features if feature in TOWER_FILES)
+
+    @property
+    def vector_dtype(self) -> VectorDType:
+        """The type of the numbers that its vectors are stored in."""
+        return "int8" if INT8 in self.reader_features else "float16"
 
     @property
     def has_words(self) -> bool:
@@ -159,6 +181,11 @@ class Manifest:
         self._check_counts()
         if (CALIBRATIONS in self.reader_features) != bool(self.calibrations):
             raise ValueError(f"it has {len(self.calibrations)} calibrations and the features {self.reader_features}")
+        if set(self.rounding) != (set(self.collections) if INT8 in self.reader_features else set()):
+            raise ValueError(f"it has the rounding of {sorted(self.rounding)} and the features {self.reader_features}")
+        for name, rounding in self.rounding.items():
+            if not 0 <= rounding.within < math.inf:
+                raise ValueError(f"the rounding of its {name} is within {rounding.within!r}")
         for direction, calibration in self.calibrations.items():
             if TARGETS[direction] not in self.collections:
                 raise ValueError(f"it has a calibration of {direction} and nothing that this searches")
@@ -233,19 +260,20 @@ def _with_provenance(plain: dict[str, Any]) -> dict[str, Any]:
     return {**plain, "encoding": to_plain(encoding), "corpus": to_plain(corpus)}
 
 
-def _without_calibrations(plain: dict[str, Any]) -> dict[str, Any]:
-    """Leave the key of the feature `calibrations` out of a manifest without it, or without any."""
-    if CALIBRATIONS in plain["reader_features"] or plain["calibrations"]:
-        return plain
-    return {key: value for key, value in plain.items() if key != CALIBRATIONS}
+def _without_empty(plain: dict[str, Any]) -> dict[str, Any]:
+    """Leave the keys of features that a manifest does not have, and that hold nothing, out of it."""
+    absent = {key for feature, key in _FEATURE_KEYS.items() if feature not in plain["reader_features"]}
+    return {key: value for key, value in plain.items() if key not in absent or value}
 
 
-def _with_calibrations(plain: dict[str, Any]) -> dict[str, Any]:
-    if CALIBRATIONS in plain["reader_features"]:
-        return plain
-    if CALIBRATIONS in plain:
-        raise ValueError(f"manifest has {CALIBRATIONS!r} without the feature of that name")
-    return {**plain, CALIBRATIONS: {}}
+def _with_empty(plain: dict[str, Any]) -> dict[str, Any]:
+    for feature, key in _FEATURE_KEYS.items():
+        if feature in plain["reader_features"]:
+            continue
+        if key in plain:
+            raise ValueError(f"manifest has {key!r} without the feature {feature!r}")
+        plain = {**plain, key: {}}
+    return plain
 
 
 def _object(value: Any) -> Mapping[str, Any]:

@@ -31,7 +31,7 @@ from .files.layout import (
     version_name,
     words_name,
 )
-from .manifest import CALIBRATIONS, MAX_BYTES, PROVENANCE, WORDS, Manifest
+from .manifest import CALIBRATIONS, INT8, MAX_BYTES, PROVENANCE, WORDS, Manifest
 from .version import IndexVersion
 
 _POINTER_LINE = re.compile(rb"([0-9]{8}) ([0-9a-f]{64})\n?")
@@ -79,7 +79,8 @@ def describe(draft: Draft, parent: int | None, described: Mapping[str, Any]) -> 
     words = [WORDS] if any((draft.path / words_name(name)).exists() for name in described["collections"]) else []
     calibrations = [CALIBRATIONS] if described.get("calibrations") else []
     towers = (tower for tower in TOWER_FILES if (draft.path / tower).is_dir())
-    features = (PROVENANCE, *calibrations, *words, *towers)
+    rounded = [INT8] if described.get("rounding") else []
+    features = (PROVENANCE, *calibrations, *words, *rounded, *towers)
     manifest = Manifest(
         version=draft.number, parent=parent, created_at=now, files={}, reader_features=features, **described
     )

@@ -38,7 +38,7 @@ from .publish import (
     seal,
     write_pointer,
 )
-from .schema import Collection, CollectionInfo, CorpusInfo, Counts, Direction, EncoderInfo, EncodingInfo
+from .schema import Collection, CollectionInfo, CorpusInfo, Counts, Direction, EncoderInfo, EncodingInfo, Rounding
 from .staging import Staging, is_shard
 from .verify import Verification, check_version, unreadable
 from .version import IndexVersion, check_files
@@ -234,6 +234,7 @@ class IndexStore:
         encoding: EncodingInfo | None = None,
         corpus: CorpusInfo | None = None,
         calibrations: Mapping[Direction, HitCalibration] | None = None,
+        rounding: Mapping[Collection, Rounding] | None = None,
     ) -> Manifest:
         """Make a draft the current version and return its manifest; when this returns, the version is durable.
 
@@ -247,6 +248,7 @@ class IndexStore:
         self._check_writable(parent)
         described: dict[str, Any] = {"encoder": encoder, "collections": collections, "counts": counts, "build": build}
         described |= {"encoding": encoding or EncodingInfo(), "corpus": corpus, "calibrations": calibrations or {}}
+        described["rounding"] = rounding or {}
         with atomic.explained("publish", draft.path):
             manifest = describe(draft, parent, described)
             data = seal(draft, manifest)

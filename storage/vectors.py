@@ -1,4 +1,8 @@
-"""The vectors of a collection: their writer and their memory-mapped reader, float16 rows in an Arrow IPC file."""
+"""The vectors of a collection: their writer and their memory-mapped reader, rows in an Arrow IPC file.
+
+A value is stored as a float16, or in one byte with a scale for each row (see `one_byte`); either way rows are read as
+float16 numbers, exactly as stored.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +10,36 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from . import one_byte
 from .errors import CorruptIndexError, SearchParameterError, StorageError, first_line
-from .exact_search import to_float32
+from .exact_search import to_float32, to_scaled_float32
 from .files.atomic import checkpoint, explained
 from .files.layout import open_regular
+from .schema import VectorDType
 
 __all__ = ["BATCH_ROWS", "VectorTable", "VectorWriter"]
 BATCH_ROWS = 131_072
 _FEW_ROWS = 128
+_NO_SCALES = np.empty(0, dtype=np.float16)
 
 
-def vector_schema(dim: int, batch_rows: int) -> pa.Schema:
+def vector_schema(dim: int, batch_rows: int, dtype: VectorDType = "float16") -> pa.Schema:
     """Return the schema of a file of vectors; its metadata states `dim` and `batch_rows`.
 
     Item ids are `string`, whose 32-bit offsets count within one batch, so the number of rows is not bounded by them.
     """
-    vector = pa.list_(pa.field("item", pa.float16(), nullable=False), dim)
+    element = pa.float16() if dtype == "float16" else pa.int8()
+    vector = pa.list_(pa.field("item", element, nullable=False), dim)
     fields = [pa.field("item_id", pa.string(), nullable=False), pa.field("vector", vector, nullable=False)]
+    if dtype == "int8":
+        fields.append(pa.field("scale", pa.float16(), nullable=False))
     return pa.schema(fields, metadata={"dim": str(dim), "batch_rows": str(batch_rows)})
 
 
@@ -41,15 +51,20 @@ class VectorWriter:
         dim: Length of the vectors.
         batch_rows: Rows in each batch of the file, the last one apart. Larger batches make fewer of them and take more
             memory while writing (`batch_rows * dim * 2` bytes); there is no need to change it.
+        dtype: `float16`, or `int8` for one byte a value.
+
+    Attributes:
+        lost: The largest length of what one byte a value took off a row so far; 0 for `float16`.
     """
 
-    def __init__(self, path: Path, dim: int, batch_rows: int = BATCH_ROWS) -> None:
+    def __init__(self, path: Path, dim: int, batch_rows: int = BATCH_ROWS, dtype: VectorDType = "float16") -> None:
         if dim < 1 or batch_rows < 1:
             raise StorageError(f"cannot write vectors of dim {dim!r} in batches of {batch_rows!r} rows to {path}")
         self.path = Path(path)
         self.dim = dim
         self.rows = 0
-        self._schema = vector_schema(dim, batch_rows)
+        self.lost = 0.0
+        self._schema = vector_schema(dim, batch_rows, dtype)
         self._ids: list[str] = []
         self._block = np.empty((batch_rows, dim), dtype=np.float16)
         with explained("write", self.path):
@@ -57,7 +72,7 @@ class VectorWriter:
             self._writer: pa.ipc.RecordBatchFileWriter | None = pa.ipc.new_file(self._file, self._schema)
 
     def append(self, item_ids: Sequence[str] | pa.Array, vectors: NDArray[Any]) -> None:
-        """Append rows: `item_ids` (n,) and `vectors` (n, dim), float16 or float32, which are rounded to float16.
+        """Append rows: `item_ids` (n,) and `vectors` (n, dim), float16 or float32, which are rounded as they are kept.
 
         Raises:
             StorageError: The shapes differ, an id is missing, a value is not finite in float16, or the disk is full.
@@ -125,13 +140,21 @@ class VectorWriter:
     def _flush(self) -> None:
         assert self._writer is not None
         count = len(self._ids)
-        values = pa.array(self._block[:count].reshape(-1))
-        vectors = pa.FixedSizeListArray.from_arrays(values, type=self._schema.field("vector").type)
-        ids = pa.array(self._ids, type=pa.string())
+        arrays = [pa.array(self._ids, type=pa.string()), *self._encoded(self._block[:count])]
         with explained("write", self.path):
-            self._writer.write_batch(pa.record_batch([ids, vectors], schema=self._schema))
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
         self.rows += count
         self._ids = []
+
+    def _encoded(self, block: NDArray[np.float16]) -> list[pa.Array]:
+        """The columns of a batch that hold its vectors."""
+        kind = self._schema.field("vector").type
+        if kind.value_type == pa.float16():
+            return [pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), type=kind)]
+        encoded = one_byte.encode(block)
+        self.lost = max(self.lost, encoded.lost)
+        numbers = pa.FixedSizeListArray.from_arrays(pa.array(encoded.numbers.reshape(-1)), type=kind)
+        return [numbers, pa.array(encoded.scales)]
 
 
 class VectorTable:
@@ -139,22 +162,26 @@ class VectorTable:
 
     Nothing is copied into memory when it is opened. Rows that were read stay valid after `close`, and an open table
     keeps working when its file is removed.
+
+    Attributes:
+        dtype: `float16` as a rule; `int8` where a value takes one byte.
     """
 
-    def __init__(self, path: Path, batches: Sequence[pa.RecordBatch], dim: int, mapped: NDArray[np.uint8]) -> None:
+    def __init__(
+        self, path: Path, batches: Sequence[pa.RecordBatch], schema: pa.Schema, mapped: NDArray[np.uint8]
+    ) -> None:
+        kind = schema.field("vector").type
         self.path = path
-        self.dim = dim
+        self.dim = int(kind.list_size)
+        self.dtype: VectorDType = "float16" if kind.value_type == pa.float16() else "int8"
         self.rows = sum(batch.num_rows for batch in batches)
         self._batch_rows = batches[0].num_rows if batches else 1
         self._ids = [batch.column(0) for batch in batches]
         self._strings = [_StringColumn.of(column) for column in self._ids]
-        first_rows = np.arange(len(batches), dtype=np.int64) * self._batch_rows
-        # Where each batch would start if it held all rows before it too: row `r` of it is at this + r * dim.
-        self._starts = (
-            np.array([_element_offset(batch, mapped) for batch in batches], dtype=np.int64) - first_rows * dim
-        )
-        self._flat = mapped[: mapped.size // 2 * 2].view(np.float16)
-        self._row_at = _overlapping_rows(self._flat, dim)
+        values = [batch.column(1).values for batch in batches]
+        self._vectors = _MappedColumn(mapped, values, self._batch_rows, self.dim, np.dtype(self.dtype))
+        scales = [batch.column(2) for batch in batches] if self.dtype == "int8" else []
+        self._scales = _MappedColumn(mapped, scales, self._batch_rows, 1, np.dtype(np.float16))
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -168,8 +195,8 @@ class VectorTable:
         try:
             reader = pa.ipc.open_file(pa.py_buffer(mapped))
             batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            dim = _checked_dim(reader.schema, batches)
-            return cls(path, batches, dim, np.frombuffer(mapped, dtype=np.uint8))
+            _check_structure(reader.schema, batches)
+            return cls(path, batches, reader.schema, np.frombuffer(mapped, dtype=np.uint8))
         except (pa.ArrowException, ValueError, OSError) as error:
             raise CorruptIndexError(
                 f"{path} is not a whole file of vectors ({first_line(error)}); "
@@ -182,12 +209,30 @@ class VectorTable:
         Raises:
             SearchParameterError: A row id is not in [0, rows).
         """
-        rows = np.asarray(row_ids, dtype=np.int64)
-        if rows.size == 0:
-            return np.empty((*rows.shape, self.dim), dtype=np.float16)
-        self._check_range(rows)
-        vectors: NDArray[np.float16] = self._row_at[self._starts[rows // self._batch_rows] + rows * self.dim]
-        return vectors
+        rows = self._checked(row_ids)
+        values = self._vectors.at(rows)
+        return values if self.dtype == "float16" else one_byte.decode_float16(values, self._scales.at(rows)[..., 0])
+
+    def gather_scaled(self, row_ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
+        """Return the same vectors times 2^-112 as float32, exactly: see `exact_search.to_scaled_float32`.
+
+        Raises:
+            SearchParameterError: A row id is not in [0, rows).
+        """
+        rows = self._checked(row_ids)
+        values = self._vectors.at(rows)
+        if self.dtype == "float16":
+            return to_scaled_float32(values)
+        return one_byte.decode(values, self._scales.at(rows)[..., 0], one_byte.TO_FLOAT16)
+
+    def wrong_rows(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the row ids from `start` to `stop` whose values are not finite, or no level or scale of `int8`."""
+        parts = [np.empty(0, dtype=np.int64)]
+        for first, values, scales in self._raw(start, stop):
+            is_half = self.dtype == "float16"
+            wrong = ~np.isfinite(values).all(axis=1) if is_half else one_byte.wrong_rows(values, scales)
+            parts.append(first + np.flatnonzero(wrong))
+        return np.concatenate(parts)
 
     def chunks(self, size: int = 65536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield all vectors in row order as (row id of the first, (n, dim) float32), n <= size.
@@ -236,9 +281,8 @@ class VectorTable:
         self.rows = 0
         self._ids = []
         self._strings = []
-        self._starts = np.empty(0, dtype=np.int64)
-        self._flat = np.empty(0, dtype=np.float16)
-        self._row_at = np.empty((0, self.dim), dtype=np.float16)
+        self._vectors.close()
+        self._scales.close()
 
     def __enter__(self) -> Self:
         return self
@@ -247,19 +291,65 @@ class VectorTable:
         self.close()
 
     def _slice(self, start: int, stop: int) -> NDArray[np.float32]:
-        parts = []
-        while start < stop:
-            batch, row = divmod(start, self._batch_rows)
-            count = min(stop - start, self._batch_rows - row)
-            first = self._starts[batch] + start * self.dim
-            parts.append(to_float32(self._flat[first : first + count * self.dim].reshape(count, self.dim)))
-            start += count
+        parts = [
+            to_float32(values) if self.dtype == "float16" else one_byte.decode(values, scales)
+            for _, values, scales in self._raw(start, stop)
+        ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _raw(self, start: int, stop: int) -> Iterator[tuple[int, NDArray[Any], NDArray[np.float16]]]:
+        """Yield rows as they stand in the file, batch by batch: first row id, values, and the scales of int8."""
+        while start < stop:
+            count = min(stop - start, self._batch_rows - start % self._batch_rows)
+            scales = self._scales.span(start, count)[:, 0] if self.dtype == "int8" else _NO_SCALES
+            yield start, self._vectors.span(start, count), scales
+            start += count
+
+    def _checked(self, row_ids: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        rows = np.asarray(row_ids, dtype=np.int64)
+        if rows.size:
+            self._check_range(rows)
+        return rows
 
     def _check_range(self, row_ids: NDArray[np.int64]) -> None:
         if row_ids.view(np.uint64).max() >= self.rows:  # a negative number seen as unsigned is beyond every row
             wrong = int(row_ids.min() if row_ids.min() < 0 else row_ids.max())
             raise SearchParameterError(f"row id {wrong} is not in {self.path}, which has rows 0 to {self.rows - 1}")
+
+
+class _MappedColumn:
+    """A column of rows of one width, read straight from the mapped file, in whose batches they lie without gaps."""
+
+    def __init__(
+        self, mapped: NDArray[np.uint8], batches: Sequence[pa.Array], batch_rows: int, width: int, dtype: np.dtype[Any]
+    ) -> None:
+        """Find the values of each batch; ValueError where they do not lie in the file."""
+        self._batch_rows = batch_rows
+        self._width = width
+        first_rows = np.arange(len(batches), dtype=np.int64) * batch_rows
+        offsets = [_element_offset(values, mapped, dtype.itemsize) for values in batches]
+        # Where each batch would start if it held all rows before it too: row `r` of it is at this + r * width.
+        self._starts = np.array(offsets, dtype=np.int64) - first_rows * width
+        self._flat: NDArray[Any] = mapped[: mapped.size // dtype.itemsize * dtype.itemsize].view(dtype)
+        self._row_at = _overlapping_rows(self._flat, width)
+
+    def at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return a C-contiguous copy of these rows, `rows.shape + (width,)`."""
+        if rows.size == 0:
+            return np.empty((*rows.shape, self._width), dtype=self._flat.dtype)
+        values: NDArray[Any] = self._row_at[self._starts[rows // self._batch_rows] + rows * self._width]
+        return values
+
+    def span(self, start: int, count: int) -> NDArray[Any]:
+        """Return rows of one batch, as they lie in the file, (count, width)."""
+        first = self._starts[start // self._batch_rows] + start * self._width
+        return self._flat[first : first + count * self._width].reshape(count, self._width)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._starts = np.empty(0, dtype=np.int64)
+        self._flat = np.empty(0, dtype=self._flat.dtype)
+        self._row_at = np.empty((0, self._width), dtype=self._flat.dtype)
 
 
 class _StringColumn(NamedTuple):
@@ -286,35 +376,37 @@ def _map(path: Path) -> mmap.mmap:
             raise CorruptIndexError(f"{path} is empty; roll back to another version or build again") from error
 
 
-def _checked_dim(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> int:
-    """Return dim after comparing the structure with what the writer makes; ValueError says what differs."""
+def _check_structure(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
+    """Compare the structure with what the writer makes; ValueError says what differs."""
     stated = dict(schema.metadata or {})
     dim, batch_rows = int(stated.get(b"dim", b"0")), int(stated.get(b"batch_rows", b"0"))
-    if dim < 1 or batch_rows < 1 or not schema.equals(vector_schema(dim, batch_rows), check_metadata=True):
+    dtypes: tuple[VectorDType, ...] = get_args(VectorDType)
+    known = [vector_schema(dim, batch_rows, dtype) for dtype in dtypes] if dim > 0 and batch_rows > 0 else []
+    if not any(schema.equals(one, check_metadata=True) for one in known):
         raise ValueError("its columns are not item_id and vector as written by this format")
     for number, batch in enumerate(batches):
         last = number == len(batches) - 1
         if batch.num_rows != batch_rows and not (last and 0 < batch.num_rows < batch_rows):
             raise ValueError(f"batch {number} has {batch.num_rows} rows and not {batch_rows}")
         batch.column(0).validate(full=True)
-        batch.column(1).validate()
+        for column in batch.columns[1:]:
+            column.validate()
         if any(column.null_count or column.offset for column in batch.columns):
             raise ValueError(f"batch {number} holds missing values")
-    return dim
 
 
-def _element_offset(batch: pa.RecordBatch, mapped: NDArray[np.uint8]) -> int:
-    """Return where the batch's first vector starts in the file, in float16 elements; ValueError if it does not fit."""
-    values = batch.column(1).values
+def _element_offset(values: pa.Array, mapped: NDArray[np.uint8], size: int) -> int:
+    """Return where the values of a batch start in the file, in elements of `size` bytes; ValueError if not there."""
     data = values.buffers()[1]
-    start = data.address + 2 * values.offset - mapped.ctypes.data
-    expected = 2 * batch.num_rows * batch.schema.field(1).type.list_size
-    if values.null_count or start % 2 or start < 0 or start + expected > mapped.size or data.size < expected:
+    start = data.address + size * values.offset - mapped.ctypes.data
+    expected = size * len(values)
+    if values.null_count or start % size or start < 0 or start + expected > mapped.size or data.size < expected:
         raise ValueError("the values of a batch lie outside the file")
-    return int(start // 2)
+    return int(start // size)
 
 
-def _overlapping_rows(values: NDArray[np.float16], dim: int) -> NDArray[np.float16]:
-    """Return a view of overlapping rows, one at each even byte of the file, so that one fancy index reads any rows."""
-    shape = (max(values.size - dim + 1, 0), dim)
-    return np.lib.stride_tricks.as_strided(values, shape=shape, strides=(2, 2), writeable=False)
+def _overlapping_rows(values: NDArray[Any], width: int) -> NDArray[Any]:
+    """Return a view of overlapping rows, one at each element of the file, so that one fancy index reads any rows."""
+    shape = (max(values.size - width + 1, 0), width)
+    strides = (values.itemsize, values.itemsize)
+    return np.lib.stride_tricks.as_strided(values, shape=shape, strides=strides, writeable=False)

@@ -232,16 +232,17 @@ def _vector_shape(folder: Path, manifest: Manifest, collection: Collection) -> N
         _expect(path, "rows", vectors.rows, manifest.collections[collection].rows)
         if manifest.encoder is not None:
             _expect(path, "dim", vectors.dim, manifest.encoder.dim)
+        _expect(path, "numbers", vectors.dtype, manifest.vector_dtype)
 
 
 def _finite(folder: Path, _manifest: Manifest, collection: Collection) -> None:
     path = folder / vectors_name(collection)
     with VectorTable.open(path) as vectors:
-        for rows in _row_ranges(vectors.rows):
-            finite = np.isfinite(vectors.gather(rows)).all(axis=1)
-            if not finite.all():
-                wrong = int(rows[np.argmin(finite)])
-                raise CorruptIndexError(f"{path} holds NaN or infinity in row {wrong}; build again")
+        what = "NaN or infinity" if vectors.dtype == "float16" else "a level or scale that no vector has"
+        for start in range(0, vectors.rows, _CHUNK_ROWS):
+            wrong = vectors.wrong_rows(start, min(start + _CHUNK_ROWS, vectors.rows))
+            if len(wrong):
+                raise CorruptIndexError(f"{path} holds {what} in row {wrong[0]}; build again")
 
 
 def _item_ids(folder: Path, _manifest: Manifest, collection: Collection) -> None:
@@ -288,7 +289,7 @@ def _row_ranges(rows: int) -> Iterator[np.ndarray]:
         yield np.arange(start, min(start + _CHUNK_ROWS, rows))
 
 
-def _expect(path: Path, what: str, actual: int, expected: int) -> None:
+def _expect(path: Path, what: str, actual: int | str, expected: int | str) -> None:
     if actual != expected:
         raise CorruptIndexError(
             f"{path} has {what} {actual} and the manifest says {expected}; roll back to another version or build again"

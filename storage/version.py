@@ -167,6 +167,7 @@ class IndexVersion:
         for name, info in self.manifest.collections.items():
             self._expect(vectors_name(name), "rows", self._vectors[name].rows, info.rows)
             self._expect(vectors_name(name), "dim", self._vectors[name].dim, self._stated_dim())
+            self._expect(vectors_name(name), "numbers", self._vectors[name].dtype, self.manifest.vector_dtype)
             if name in self._words:
                 self._expect(words_name(name), "rows", self._words[name].rows, info.rows)
         counts = self.manifest.counts
@@ -176,7 +177,7 @@ class IndexVersion:
     def _stated_dim(self) -> int:
         return self.manifest.encoder.dim if self.manifest.encoder else self.dim
 
-    def _expect(self, name: str, what: str, actual: int, expected: int) -> None:
+    def _expect(self, name: str, what: str, actual: int | str, expected: int | str) -> None:
         if actual != expected:
             raise CorruptIndexError(
                 f"{self.path / name} has {what} {actual} and the manifest says {expected}; "

@@ -320,7 +320,7 @@ def say_memory(rows: Mapping[Collection, int], dim: int, config: BuildConfig, pr
         stated = used_bytes() + max(need, merging)
         if config.memory_bytes:
             stated = min(stated, config.memory_bytes)
-        mapped = max(rows.values()) * dim * 2
+        mapped = max(rows.values()) * dim * (1 if config.vector_dtype == "int8" else 2)
         progress.note(
             f"memory: at most about {stated / MIB:,.0f} MiB of its own, and {mapped / MIB:,.0f} MiB of mapped vectors "
             "that the system takes back when it needs them"

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pyarrow as pa
 from encoders.base import Encoder, backend_of
 from storage.catalog import IMAGE_COLUMNS
 from storage.errors import DuplicateItemError
-from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, ImageInfo
+from storage.schema import COLLECTIONS, IMAGE_INFO_COLUMNS, Collection, ImageInfo, Rounding
 
 from ..config import BuildConfig
 from ..corpus.item import Item, LazyBytes, Rejection, Source, file_of, one_line, shown
@@ -125,8 +126,17 @@ def survey(source: Source) -> Corpus:
     return Corpus(digest=digest.hexdigest(), first_absent=first_absent, changed_ns=changes.latest_ns, **counts)
 
 
-def build_fingerprint(source: Source, encoder: Encoder, config: BuildConfig, shard_cost: int) -> str:
-    """Return the name under which a build keeps its shards; builds that may share them have the same one."""
+def build_fingerprint(
+    source: Source,
+    encoder: Encoder,
+    config: BuildConfig,
+    shard_cost: int,
+    rounding: Mapping[Collection, Rounding] = MappingProxyType({}),
+) -> str:
+    """Return the name under which a build keeps its shards; builds that may share them have the same one.
+
+    `rounding` is that of the vectors that an update takes over: shards with such are for builds that know of it.
+    """
     # A source's name holds its path as it was written: from another folder it is written otherwise.
     # Precision and batch size change the last bits of a vector, so shards made with others are not taken over.
     parts = [
@@ -145,6 +155,8 @@ def build_fingerprint(source: Source, encoder: Encoder, config: BuildConfig, sha
     ]
     if config.prompt is not None:
         parts.append(config.prompt)
+    if config.vector_dtype != "float16":
+        parts += [config.vector_dtype, {name: one.within for name, one in sorted(rounding.items())}]
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

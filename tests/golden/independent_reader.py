@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-FEATURES = {"provenance", "calibrations", "words", "text_tower", "image_tower"}
+FEATURES = {"provenance", "calibrations", "words", "int8", "text_tower", "image_tower"}
 TOWERS = {
     "text_tower": ("tower.json", "weights.safetensors", "tokenizer.json"),
     "image_tower": ("tower.json", "weights.safetensors"),
@@ -120,11 +120,15 @@ class IndependentReader:
         must(features <= FEATURES, f"features {features - FEATURES}")
         extra = {"encoding", "corpus"} if "provenance" in features else set()
         extra |= {"calibrations"} if "calibrations" in features else set()
+        extra |= {"rounding"} if "int8" in features else set()
         must(set(plain) == KEYS | extra, f"keys {set(plain) ^ (KEYS | extra)}")
         must(plain["version"] == version, f"version {plain['version']}")
         unsigned = {name: value for name, value in plain.items() if name != "checksum"}
         canonical = json.dumps(unsigned, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
         must(hashlib.sha256(canonical.encode()).hexdigest() == plain["checksum"], "the checksum")
+        if "int8" in features:
+            must(set(plain["rounding"]) == set(plain["collections"]), "the rounding of a collection")
+            must(all(set(one) == {"within"} and one["within"] > 0 for one in plain["rounding"].values()), "rounding")
         counts, rows = plain["counts"], {name: one["rows"] for name, one in plain["collections"].items()}
         must(counts["items"] == counts["indexed"] + counts["rejected"], "the counts do not add up")
         must(counts["indexed"] == counts["images"] + counts["texts"], "the counts do not add up")
@@ -162,9 +166,18 @@ class IndependentReader:
             must(not any(column.null_count for column in table.columns), f"{name}: a value is missing")
             values = np.concatenate([np.asarray(batch.column("vector").flatten()) for batch in batches])
             ids = table.column("item_id").to_pylist()
+            if "int8" in self.manifest["reader_features"]:
+                must(
+                    table.schema.types[1:] == [pa.list_(table.schema.field(1).type.value_field, dim), pa.float16()],
+                    name,
+                )
+                must(values.dtype == np.int8 and values.min() >= -127, f"{name}: a level")
+                values = levels(values.reshape(-1, dim), np.asarray(table.column("scale")))
+            must(values.dtype == np.float16, f"{name}: {values.dtype}")
         vectors = values.reshape(-1, dim).astype(np.float32)
         must(np.isfinite(vectors).all() and len(set(ids)) == len(ids) == len(vectors), f"{name}: vectors or ids")
-        must(np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < 2e-3, f"{name}: a vector is not of length 1")
+        off = 2e-3 + self.manifest.get("rounding", {}).get(name, {}).get("within", 0)
+        must(np.abs(np.linalg.norm(vectors, axis=1) - 1).max() < off, f"{name}: a vector is not of length 1")
         return ids, vectors
 
     def _check_ann(self, name: str, kind: str) -> None:
@@ -203,6 +216,15 @@ class IndependentReader:
         found_pairs = np.column_stack([pairs["image_row"], pairs["text_row"]]).astype(np.int64)
         must((found_pairs < [counts["images"], counts["texts"]]).all() and (found_pairs >= 0).all(), "a pair of no row")
         return found_pairs
+
+
+def levels(numbers: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray[np.float16]:
+    n = numbers.astype(np.float64)
+    significand = np.frexp(scales.astype(np.float64))[0] * 32
+    must(((scales > 0) & (scales <= 256) & (significand == np.rint(significand))).all(), "a scale")
+    values = (4 * n - 2 * np.clip(n, -96, 96) - np.clip(n, -64, 64)) * scales.astype(np.float64)[:, None]
+    must((values.astype(np.float16) == values).all(), "a product is no halffloat")
+    return values.astype(np.float16)
 
 
 def standing(cosine: float, at_large: NDArray[np.float32]) -> float:

@@ -15,9 +15,10 @@ from searcher import Searcher
 from storage import IndexStore, StorageError
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_paired(tmp_path_factory.mktemp("read"), *captioned(300, 2, dim=24, noise=0.8), ann="ivf-pq")
+@pytest.fixture(scope="module", params=["float16", "int8"])
+def index(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    folder = tmp_path_factory.mktemp("read")
+    return build_paired(folder, *captioned(300, 2, dim=24, noise=0.8), ann="ivf-pq", vector_dtype=request.param)
 
 
 def test_it_finds_the_same_with_the_same_scores_and_probabilities(index: Path) -> None:

@@ -15,8 +15,8 @@ from storage.errors import CorruptIndexError, IncompatibleIndexError, StorageErr
 from storage.files.canonical_json import canonical
 from storage.files.layout import TOWER_FILES, FileEntry, sha256_of
 from storage.hit_calibration import HitCalibration, HitCurve
-from storage.manifest import CALIBRATIONS, MAX_BYTES, PROVENANCE, check_writable
-from storage.schema import CorpusInfo, Counts, Direction, EncodingInfo
+from storage.manifest import CALIBRATIONS, INT8, MAX_BYTES, PROVENANCE, check_writable
+from storage.schema import Collection, CorpusInfo, Counts, Direction, EncodingInfo, Rounding
 
 ENTRY = FileEntry(bytes=3, sha256="a" * 64)
 FILES = ("catalog.duckdb", "images/vectors.arrow", "images/ann.faiss", "texts/vectors.arrow")
@@ -133,7 +133,7 @@ def test_a_manifest_is_written_with_the_feature_that_its_keys_need() -> None:
 def test_an_unknown_reader_feature_is_refused_saying_both() -> None:
     message = (
         r"needs the features \['zip'\], and this release knows "
-        r"\['calibrations', 'image_tower', 'provenance', 'text_tower', 'words'\]"
+        r"\['calibrations', 'image_tower', 'int8', 'provenance', 'text_tower', 'words'\]"
     )
     with pytest.raises(IncompatibleIndexError, match=message):
         Manifest.from_json(changed(reader_features=["zip"]), "here")
@@ -168,14 +168,33 @@ def calibrated(
     return {"reader_features": list(features), "calibrations": {direction: calibration}}
 
 
+def rounded(rounding: dict[str, Any]) -> Any:
+    """Keys of a manifest of an index with one byte a value."""
+    return {"reader_features": [PROVENANCE, INT8], "rounding": rounding}
+
+
+def test_the_rounding_of_one_byte_a_value_is_read_back_under_its_feature() -> None:
+    rounding: dict[Collection, Rounding] = {"images": Rounding.of(0.02), "texts": Rounding.of(0)}
+    manifest = replace(MANIFEST, rounding=rounding, reader_features=(PROVENANCE, INT8))
+    again = Manifest.from_json(manifest.to_json(), "here")
+    assert again == manifest
+    assert (again.vector_dtype, MANIFEST.vector_dtype) == ("int8", "float16")
+    assert 0.02 < again.rounding["images"].within <= 0.02002
+    assert "rounding" not in json.loads(MANIFEST.to_json())
+
+
 DAMAGES: dict[str, dict[str, Any]] = {
     r"lacks \['build'\]": {"build": "absent"},
     r"has \['more'\] unasked": {"more": 1},
     r"lacks \['encoding'\]": {"encoding": "absent"},
     r"has \['corpus', 'encoding'\] without the feature 'provenance'": {"reader_features": []},
     "manifest.encoding.prompt is int and not str": {"encoding": {**asdict(EncodingInfo()), "prompt": 1}},
-    "manifest has 'calibrations' without the feature of that name": calibrated(features=(PROVENANCE,)),
+    "manifest has 'calibrations' without the feature 'calibrations'": calibrated(features=(PROVENANCE,)),
     "it has 0 calibrations and the features": {**calibrated(), "calibrations": {}},
+    "manifest has 'rounding' without the feature 'int8'": {"rounding": {"images": {"within": 0.02}}},
+    r"it has the rounding of \[\] and the features": rounded({}),
+    r"it has the rounding of \['texts'\] and the features": rounded({"texts": {"within": 0.02}}),
+    "the rounding of its images is within -0.1": rounded({"images": {"within": -0.1}, "texts": {"within": 0.1}}),
     "a calibration has 3 weights for the signals": calibrated(weights=[1.0, 2.0, 3.0]),
     r"weights\[1\] is str and not float": calibrated(weights=[1.0, "2"]),
     "calibrations key is 'text_to_sound', which is none of": calibrated("text_to_sound"),

@@ -11,13 +11,17 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from small_index import ENCODER, collections, counts, fill, publish, tables
+from small_index import DIM, ENCODER, collections, counts, fill, publish, tables, unit_rows
 
 from storage import IndexStore
 from storage.catalog import write_catalog
+from storage.errors import CorruptIndexError
 from storage.files.canonical_json import to_plain
 from storage.files.layout import TOWER_FILES, measure
+from storage.one_byte import encode
 from storage.publish import write_pointer
+from storage.schema import Collection, Rounding
+from storage.vectors import VectorWriter
 
 ROWS = 6
 
@@ -90,6 +94,48 @@ def test_values_that_are_no_numbers_are_found(store: IndexStore) -> None:
     reseal(store, "images/vectors.arrow")
     (problem,) = store.verify().problems
     assert "holds NaN or infinity in row 3" in problem
+
+
+def in_one_byte(folder: Path, scale: float | None = None) -> None:
+    """Write the vectors of a draft anew at one byte a value, the first image with another scale."""
+    for name in ("images", "texts"):
+        path = folder / name / "vectors.arrow"
+        path.unlink()
+        with VectorWriter(path, DIM, dtype="int8") as writer:
+            writer.append([f"item_id-{row}" for row in range(ROWS)], unit_rows(ROWS, 0))
+    if scale is not None:
+        path = folder / "images" / "vectors.arrow"
+        scales = encode(unit_rows(ROWS, 0).astype(np.float16)).scales
+        other = np.array([scale, *scales[1:]], dtype=np.float16)
+        path.write_bytes(path.read_bytes().replace(scales.tobytes(), other.tobytes()))
+
+
+def publish_in_one_byte(store: IndexStore, rounding: dict[Collection, Rounding], scale: float | None = None) -> None:
+    with store.lock():
+        draft = store.draft()
+        plan = fill(draft, ROWS)
+        in_one_byte(draft.path, scale)
+        values = {"collections": collections(ROWS, plan), "counts": counts(ROWS), "build": {}, "rounding": rounding}
+        store.publish(draft, encoder=ENCODER, **values)
+
+
+BOTH: dict[Collection, Rounding] = {"images": Rounding(within=0.02), "texts": Rounding(within=0.02)}
+
+
+@pytest.mark.parametrize("scale", [np.nan, 0.0, -0.5, 0.3])
+def test_a_scale_that_no_row_has_is_found_by_verification(store: IndexStore, scale: float) -> None:
+    publish_in_one_byte(store, BOTH)
+    assert store.verify().problems == []
+    publish_in_one_byte(store, BOTH, scale)
+    (problem,) = store.verify().problems
+    assert "images/vectors.arrow holds a level or scale that no vector has in row 0; build again" in problem
+
+
+def test_vectors_of_another_form_than_the_manifest_says_are_not_published(store: IndexStore) -> None:
+    before = store.current()
+    with pytest.raises(CorruptIndexError, match="has numbers int8 and the manifest says float16"):
+        publish_in_one_byte(store, {})
+    assert store.current() == before
 
 
 def test_an_ann_file_of_other_vectors_is_found(store: IndexStore) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from indexer.report import changes_text
+from indexer.report import changes_text, rounding_text
 from storage.files.canonical_json import to_plain
 from storage.files.layout import MANIFEST
 from storage.manifest import Manifest
@@ -56,6 +56,7 @@ def summarize(store: IndexStore, manifest: Manifest) -> dict[str, Any]:
         "changes": manifest.build.get("changes"),
         "encoder": to_plain(manifest.encoder),
         "encoding": to_plain(manifest.encoding),
+        "rounding": to_plain(manifest.rounding),
         "ann": {name: _ann(to_plain(info)) for name, info in manifest.collections.items()},
         "bytes": size + sum(entry.bytes for entry in manifest.files.values()),
         "versions": store.versions(),
@@ -89,6 +90,8 @@ def _info_text(summary: Mapping[str, Any], with_points: bool) -> str:
         ("holds", f"{format_counts(summary)}, {summary['bytes'] / 1e6:,.1f} MB"),
         ("encoder", _encoder_text(summary["encoder"], summary["encoding"] or {})),
     ]
+    if summary["rounding"]:
+        lines.append(("vectors", rounding_text(summary["rounding"])))
     if summary["changes"]:
         lines.append(("changes", f"since version {summary['parent']}: {changes_text(summary['changes'])}"))
     for name, ann in summary["ann"].items():
