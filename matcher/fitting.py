@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from training import CaptionedImages, FitConfig
 
 _NAMED = 3
-# Of a time limit, what is left for loading the new encoder and encoding validation pairs with it.
-_CALIBRATION_SHARE = 0.1
+# Of a time limit, what is left for loading the new encoder and encoding validation pairs with it; where that is less
+# than some encoders take to be loaded, up to so many seconds, but never more than the second share.
+_CALIBRATION_SHARE, _LOADING_SECONDS, _LOADING_SHARE = 0.1, 4.0, 0.3
+# And of that limit, what is left for the curve, once the pairs are encoded.
+_CURVE_SHARE = 0.01
 # Pairs to calibrate with when the time is over already.
 _FEWEST_PAIRS = 64
 
@@ -115,7 +118,8 @@ class TimeLimit:
         """Return the settings with the seconds that are left for training."""
         if not self.seconds:
             return config
-        return replace(config, time_limit=max(0.0, self.left - _CALIBRATION_SHARE * self.seconds))
+        share = max(_CALIBRATION_SHARE, min(_LOADING_SHARE, _LOADING_SECONDS / self.seconds))
+        return replace(config, time_limit=max(0.0, self.left - share * self.seconds))
 
 
 def split_pairs(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
@@ -284,16 +288,17 @@ def _calibrated(spec: str, roles: Roles, val: Pairs, report: dict[str, Any], dev
 
 def encoded_within(limit: TimeLimit, reader: Reader, pairs: Pairs) -> Pairs:
     """Encode pairs, drawn at random, as long as there is time, and return those; `_FEWEST_PAIRS` in any case."""
-    order, count = np.random.default_rng(0).permutation(len(pairs)), _FEWEST_PAIRS
     if limit.seconds is None:
         return pairs
-    while True:
-        before, part = limit.left, take(pairs, np.sort(order[:count]))
-        reader.pairs(part)
-        # The next ones are as many as all so far, twice the last ones.
-        if count >= len(pairs) or 2 * (before - limit.left) > limit.left:
-            return part
-        count *= 2
+    order, done, count = np.random.default_rng(0).permutation(len(pairs)), 0, _FEWEST_PAIRS
+    while done < count:
+        before = limit.left
+        reader.pairs(take(pairs, np.sort(order[done:count])))
+        each = (before - limit.left) / (count - done)
+        spare = limit.left - _CURVE_SHARE * limit.seconds
+        # Half of what the time would allow for: the next ones may take longer than these.
+        done, count = count, min(len(pairs), 2 * count, count + int(spare / 2 / max(each, 1e-6)))
+    return take(pairs, np.sort(order[:done]))
 
 
 def _as_report(report: Any) -> dict[str, Any]:

@@ -11,9 +11,12 @@ A file counts once `state.json` names it; others were left by a kill and are rem
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -25,6 +28,8 @@ from storage.files import atomic
 from .errors import CheckpointError, TrainingError
 
 STATE = "state.json"
+_PROBE_BYTES = 4 * 2**20
+_WRITE_AT_LEAST = 0.2  # seconds: tokenizer, configuration and report beside the weights
 Weights = dict[str, torch.Tensor]
 
 
@@ -154,6 +159,21 @@ def new_folder(out: Path) -> Path:
         what = "is not empty" if folder.is_dir() else "is a file"
         raise TrainingError(f"output folder {str(out)!r} {what}; give a new one")
     return folder
+
+
+def seconds_to_write(folder: Path, size: int) -> float:
+    """Return the seconds that `size` bytes of weights take to be copied and made durable, as measured beside a folder.
+
+    Raises:
+        StorageError: Nothing can be written there.
+    """
+    beside = next(parent for parent in folder.parents if parent.is_dir())
+    began = time.monotonic()
+    with atomic.explained("write in", beside), TemporaryFile(dir=beside) as file:
+        file.write(bytes(_PROBE_BYTES))
+        file.flush()
+        os.fsync(file.fileno())
+    return _WRITE_AT_LEAST + 2 * (time.monotonic() - began) * size / _PROBE_BYTES
 
 
 def publish_folder(folder: Path, content: str, write: Callable[[Path], None]) -> None:

@@ -22,9 +22,9 @@ from .examples import Kind
 from .features import Feed, ImageFeed, TextFeed, embed
 from .leaks import Leaks, leaked
 from .learner import Learner
-from .loop import FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
+from .loop import LAST_EVALUATION, STEP, FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
 from .report import FitReport
-from .selection import Choice, Recall, greedy_soup, interpolated, measure
+from .selection import ALPHAS, Choice, Recall, greedy_soup, interpolated, measure
 from .time_budget import FEATURE_SHARE, affordable, sampled, seconds_each
 from .tower_split import ConseTower
 
@@ -32,6 +32,9 @@ from .tower_split import ConseTower
 FEATURE_BATCH = {"cpu": 32, "cuda": 256}
 # Images whose features give the wide head of `lite` its scales.
 STANDARDISED_ON = 512
+REPORT, CHOICE = "report", "choice"
+CHOICE_SHARE = 0.05
+"""Share of the time limit that choosing among weights may take when the limit ends the training."""
 Feeds = tuple[Feed, Feed]
 
 
@@ -63,6 +66,7 @@ class FineTuning:
         Raises:
             TrainingError: There is a checkpoint of another run, or the loss is not finite.
         """
+        self.context.keep_back_saving(self.towers.model)
         state = self.context.checkpoints.load(self._digest())
         if not state.step:
             state.read = self.read
@@ -119,8 +123,10 @@ class FineTuning:
             return self._report(state, stopped_by="time_limit", seconds={"features": clock.seconds - began})
         self._standardise(feeds)
         seconds = {"features": clock.seconds - began}
+        clock.let_go("features")
         before = self._recall(val_feeds)
         leaks = self._leaks(feeds, val_feeds)
+        self._keep_back_evaluations(leaks)
         began = clock.seconds
         stopped_by = self._loop(feeds, val_feeds, state).run()
         seconds["training"] = clock.seconds - began
@@ -167,8 +173,11 @@ class FineTuning:
         if clock.over:
             raise _OutOfTimeError
         listen(FitProgress(stage="features", done=0, total=total, text=text))
+        began = clock.seconds
         for done in filling:
-            if clock.over:
+            clock.keep_back("features", clock.seconds - began)
+            began = clock.seconds
+            if clock.over and done < total:
                 raise _OutOfTimeError
             listen(FitProgress(stage="features", done=done, total=total))
 
@@ -214,8 +223,21 @@ class FineTuning:
         return self.learner.recipe.views if state.views is None else state.views
 
     def _recall(self, feeds: Feeds) -> Recall:
+        clock = self.context.clock
+        began = clock.seconds
         self.learner.training_mode(False)
-        return measure(self.val, feeds, FEATURE_BATCH[self.context.placement.kind])
+        recall = measure(self.val, feeds, FEATURE_BATCH[self.context.placement.kind])
+        clock.keep_back(REPORT, clock.seconds - began)
+        return recall
+
+    def _keep_back_evaluations(self, leaks: Leaks) -> None:
+        """Reserve what comes when the time for training is over, as the evaluation before it took."""
+        recipe, clock = self.learner.recipe, self.context.clock
+        seconds = clock.kept_back(REPORT)
+        clock.keep_back(LAST_EVALUATION, seconds)
+        clock.keep_back("leaks", seconds if leaks.any else 0.0)
+        choices = recipe.soup - 1 + (len(ALPHAS) if recipe.interpolate else 0)
+        clock.keep_back(CHOICE, min(seconds * choices, CHOICE_SHARE * (recipe.time_limit or 0.0)))
 
     def _leaks(self, feeds: Feeds, val_feeds: Feeds) -> Leaks:
         """Return the validation items that are among the training items, as the untrained model tells copies."""
@@ -243,11 +265,13 @@ class FineTuning:
         if not state.candidates:
             return None
         context = self.context
+        context.clock.let_go(STEP, LAST_EVALUATION, CHOICE)
+        context.clock.keep_back("one to choose by", context.clock.kept_back(REPORT))
         text = "choosing among averages of the best weights"
         context.listen(FitProgress(stage="choose", done=0, total=1, text=text))
 
         def score(weights: Weights) -> float:
-            if context.clock.left < 0:
+            if context.clock.over:
                 return -1.0
             self.learner.load(weights)
             return self._recall(feeds).mean

@@ -15,7 +15,7 @@ from torch import nn
 
 from encoders.device import Placement, choose_device
 
-from .checkpoint import Checkpoints, RunState, Weights, new_folder
+from .checkpoint import Checkpoints, RunState, Weights, new_folder, seconds_to_write
 from .errors import TrainingError
 
 
@@ -36,6 +36,7 @@ class FitProgress:
     text: str = ""
 
 
+STEP, LAST_EVALUATION = "step", "last evaluation"
 Listener = Callable[[FitProgress], None]
 Stop = Literal["finished", "early", "time_limit", "interrupted"]
 
@@ -55,8 +56,7 @@ class Clock:
         self._limit = limit
         self._began = time.monotonic()
         self._training_from = self._began
-        # For what comes after training: evaluations of candidates, saving.
-        self._reserve = 0.0
+        self._kept: dict[str, float] = {}
 
     @property
     def seconds(self) -> float:
@@ -70,7 +70,7 @@ class Clock:
 
     @property
     def over(self) -> bool:
-        """Whether only the reserve is left."""
+        """Whether only what is kept back is left."""
         return self.left <= self._reserve
 
     @property
@@ -85,9 +85,22 @@ class Clock:
         """Mark the beginning of training, from which `share` counts."""
         self._training_from = time.monotonic()
 
-    def keep_back(self, seconds: float) -> None:
-        """Reserve at least so many seconds for what comes after training."""
-        self._reserve = max(self._reserve, seconds)
+    def keep_back(self, what: str, seconds: float) -> None:
+        """Reserve seconds for something that is yet to come; of several figures for it the largest counts."""
+        self._kept[what] = max(self._kept.get(what, 0.0), seconds)
+
+    def let_go(self, *over: str) -> None:
+        """Give back what was reserved for things that are over."""
+        for what in over:
+            self._kept.pop(what, None)
+
+    def kept_back(self, what: str) -> float:
+        """Return the seconds that are reserved for something; 0 where none are."""
+        return self._kept.get(what, 0.0)
+
+    @property
+    def _reserve(self) -> float:
+        return sum(self._kept.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +139,16 @@ class RunContext:
             listen=listen or ignore_progress,
             checkpoints=Checkpoints(folder.with_name(f"{folder.name}.fit")),
         )
+
+    def keep_back_saving(self, model: nn.Module) -> None:
+        """Reserve the seconds that saving a model takes; without a limit, or with none left, nothing is measured.
+
+        Raises:
+            StorageError: Nothing can be written where the result is to appear.
+        """
+        if 0 < self.clock.left < float("inf"):
+            size = sum(value.nbytes for value in model.state_dict().values())
+            self.clock.keep_back("saving", seconds_to_write(self.folder, size))
 
     @contextmanager
     def seeded(self, seed: int) -> Iterator[None]:
@@ -289,14 +312,13 @@ class TrainingLoop(Generic[BatchT]):
         state, clock = self._state, self._context.clock
         began = clock.seconds
         measured = self._measure()
-        # After training: the candidates, the interpolations, and one more for the report.
-        clock.keep_back((clock.seconds - began) * 2 + 1)
         best = state.rank(measured.score, self._schedule.keep)
         epoch = state.step / self._batches.steps
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
         state.curve.append({"step": state.step, "epoch": epoch, "loss": loss, **measured.figures})
         self._context.checkpoints.save(state, self._tensors(), self._learner.weights())
+        clock.keep_back(LAST_EVALUATION, clock.seconds - began)
         mark = "  best so far" if best else ""
         said = "-" if loss is None else f"{loss:.3f}"
         self._tell("evaluate", f"epoch {epoch:.1f}  loss {said}  {measured.text}{mark}")
@@ -310,7 +332,9 @@ class TrainingLoop(Generic[BatchT]):
                     if self._losses:
                         self.evaluate()
                     return "time_limit"
+                began = self._context.clock.seconds
                 self._losses.append(self._step(batch, state.step))
+                self._context.clock.keep_back(STEP, self._context.clock.seconds - began)
                 state.step += 1
                 self._tell("train")
                 if state.step % schedule.evaluate_every == 0 or state.step == self._total:

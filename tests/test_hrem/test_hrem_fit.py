@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -91,9 +92,10 @@ def test_ctrl_c_keeps_the_best_weights_so_far(precomp: Path, tmp_path: Path, qui
 
 
 def test_the_time_limit_ends_a_run_with_what_there_is(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:
+    began = time.monotonic()
     report = fit_hrem(precomp, tmp_path / "out", replace(quick, epochs=100_000, time_limit=3.0))
+    assert time.monotonic() - began < 4
     assert report.stopped_by == "time_limit"
-    assert report.seconds["all"] < 15
     load_encoder(report.encoder, "cpu")
 
 

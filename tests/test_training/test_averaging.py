@@ -65,11 +65,14 @@ def test_a_clock_knows_what_is_left_and_what_is_kept_back() -> None:
     assert math.isinf(Clock(None).left)
     assert Clock(0).over
     clock = Clock(100)
-    clock.keep_back(60)
-    clock.keep_back(20)
+    clock.keep_back("saving", 60)
+    clock.keep_back("saving", 20)
     assert not clock.over
-    clock.keep_back(100)
+    clock.keep_back("evaluation", 41)
     assert clock.over
+    clock.let_go("saving")
+    assert not clock.over
+    assert (clock.kept_back("saving"), clock.kept_back("evaluation")) == (0.0, 41.0)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,9 +150,10 @@ def test_no_time_saves_the_encoder_untrained(
 def test_a_time_limit_ends_the_run_with_what_was_learned(
     tiny: str, examples: CaptionedImages, quick: FitConfig, tmp_path: Path
 ) -> None:
-    report = fit_encoder(tiny, examples, None, tmp_path / "encoder", replace(quick, epochs=100_000, time_limit=8))
+    began = time.monotonic()
+    report = fit_encoder(tiny, examples, None, tmp_path / "encoder", replace(quick, epochs=100_000, time_limit=4))
+    assert time.monotonic() - began < 5
     assert report.stopped_by == "time_limit"
-    assert report.seconds["all"] < 20
     assert report.curve
     assert vectors(report.encoder).shape == (2, 24)
 

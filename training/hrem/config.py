@@ -81,7 +81,7 @@ class HremConfig:
         clip_norm: Largest norm of the gradient.
         dev_images: Images of the dev split that weights are chosen by; None for all. The papers take 1,000.
         patience: Epochs without gain after which training stops; None never stops early (ours).
-        time_limit: Seconds for everything; the best weights so far are kept (ours).
+        time_limit: Seconds for everything, saving included; the best weights so far are kept (ours).
         workers: Batches read ahead, each in its thread (ours; published: 8).
         cache: Folder for the states of a frozen transformer; None puts them beside the output (ours).
         device: `auto`, `cpu`, `cuda` or `cuda:N`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,7 @@ def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) ->
       twinlens fit captions.jsonl --split train --val-split dev --encoder lite --out my-encoder
       build-index photos/ --encoder local-dir:my-encoder --out photos.index
     """
+    began = time.monotonic()
     plot: Path | None = options["plot"]
     if plot is not None and not plot.parent.is_dir():
         raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
@@ -84,6 +86,7 @@ def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) ->
     listen = None if options["quiet"] else line_listener()
     for note in dict.fromkeys((*train.notes, *(val.notes if val is not None else ()))):
         click.echo(note, err=True)
+    config = replace(config, time_limit=left(config.time_limit, began))
     report = fit_encoder(options["encoder"], train, val, options["out"], config, listen)
     if plot is not None and report.curve:
         from training.report import save_plot
@@ -92,6 +95,11 @@ def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) ->
     emit(output, report.to_json(), report.to_text())
     if report.stopped_by == "interrupted":
         context.exit(130)
+
+
+def left(limit: float | None, began: float) -> float | None:
+    """Return what imports and reading since `began` have left of a time limit."""
+    return None if limit is None else max(0.0, limit - (time.monotonic() - began))
 
 
 def line_listener() -> Listener:

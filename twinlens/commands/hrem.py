@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from training.hrem.config import INTERACTIONS, LINKS_WITHIN, PRESETS, RANKINGS, 
 
 from ..console import emit, output_option
 from .build import FILE, column_options, corpus_options
-from .fit import line_listener
+from .fit import left, line_listener
 
 DEFAULTS = HremConfig()
 _TABLE = ("encoder", "grid", "dtype", "device", "precision")
@@ -163,6 +165,7 @@ def fit_hrem(
       twinlens fit-hrem data/f8k_precomp --bert lite --freeze-bert --out runs/f8k
       build-index data/f8k_precomp --split dev --encoder hrem:runs/f8k --out f8k.index
     """
+    began = time.monotonic()
     if plot is not None and not plot.parent.is_dir():
         raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
     settings["lr_steps"] = settings["lr_steps"] or None
@@ -173,6 +176,7 @@ def fit_hrem(
     config = HremConfig(**settings)
     from training.hrem.hrem_training import fit_hrem as fit
 
+    config = replace(config, time_limit=left(config.time_limit, began))
     report = fit(data, out, config, None if quiet else line_listener(), train=train_split, dev=dev_split)
     if plot is not None:
         from training.hrem.hrem_evaluation import save_plot
