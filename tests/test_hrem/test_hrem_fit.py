@@ -247,6 +247,11 @@ def test_the_commands_print_json_and_one_line_for_an_error(precomp: Path, tmp_pa
     )
     assert json.loads(measured.stdout)["images"] == 12
     code = "from twinlens.console import run; from twinlens.commands.hrem import evaluate_hrem; run(evaluate_hrem)"
+    halved = [str(tmp_path / "out"), "--split", "test", "--output", "json", "--device", "cpu", "--precision"]
+    rounded = CliRunner().invoke(commands.evaluate_hrem, [*halved, "bf16"])
+    assert json.loads(rounded.stdout)["rsum"] == pytest.approx(json.loads(measured.stdout)["rsum"], abs=60)
+    refused = CliRunner().invoke(commands.evaluate_hrem, [*halved, "fp16"])
+    assert "precision 'fp16' runs on a GPU only; on device 'cpu' choose fp32 or bf16" in str(refused.exception)
     failed = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "nowhere"), "--data", str(precomp)],
         capture_output=True,

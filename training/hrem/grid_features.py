@@ -158,7 +158,7 @@ class RegionsConfig:
             time and memory of training grow with its square.
         dtype: `float16` halves the files and loses nothing that matters; `float32` as the published ones.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto`, `fp32` or `bf16`.
+        precision: `auto` (16 bits on a GPU), `fp32`, `bf16` or `fp16` (on a GPU only).
     """
 
     encoder: str = "lite"

@@ -144,7 +144,7 @@ class EvaluateHremOptions:
         folds: Contiguous folds of the images whose figures are averaged; 5 for COCO 1K.
         k: How deep to look.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto`, `fp32` or `bf16`.
+        precision: `auto` (16 bits on a GPU), `fp32`, `bf16` or `fp16` (on a GPU only).
         similarities: Write the (images, captions) scores to this `.npy` file.
     """
 

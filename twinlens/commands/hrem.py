@@ -29,7 +29,7 @@ _TABLE = ("encoder", "grid", "dtype", "device", "precision")
 @click.option("--grid", type=int, metavar="N", help="Average the map into N x N cells.  [default: the trunk's own]")
 @click.option("--dtype", type=click.Choice(["float16", "float32"]), default="float16", show_default=True)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @output_option
 def regions(corpus: Path, out: Path, quiet: bool, output: str, **options: Any) -> None:
@@ -197,7 +197,13 @@ def fit_hrem(
 )
 @click.option("--similarities", type=FILE, metavar="FILE", help="Write all scores to this .npy file.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="fp32 as published; auto: 16 bits on a GPU.",
+)
 @output_option
 def evaluate_hrem(runs: tuple[Path, ...], output: str, **options: Any) -> None:
     """Measure checkpoints on a split, several as one ensemble whose similarities are averaged.
