@@ -32,7 +32,7 @@ from .config import BuildConfig, options_json, recorded_config, recorded_options
 from .corpus import EmbeddingSource, Source, SourceOptions, open_source
 from .corpus.embeddings.clip_retrieval import is_clip_retrieval, open_clip_retrieval
 from .corpus.item import LAYOUTS, is_utf8, printable
-from .corpus.remote.mirror import local_copy
+from .corpus.remote.mirror import path_here
 from .corpus.remote.url import is_remote
 from .encode.build_encoder import (
     Computed,
@@ -441,10 +441,10 @@ def machine() -> dict[str, Any]:
 def _opened(
     corpus: str | Path | Source, options: SourceOptions, out: Path, config: BuildConfig, progress: Progress
 ) -> Source:
-    if isinstance(corpus, str) and is_remote(corpus):
-        cache = Path(config.cache) if config.cache else out.with_name(f"{out.name}.corpus")
-        corpus = local_copy(corpus, cache, options, progress)
-    return open_source(Path(corpus), options) if isinstance(corpus, str | Path) else corpus
+    if not isinstance(corpus, str | Path):
+        return corpus
+    cache = Path(config.cache) if config.cache else out.with_name(f"{out.name}.corpus")
+    return open_source(path_here(corpus, cache, options, progress), options)
 
 
 def _with_layout_of(spec: str | None, options: SourceOptions | None, config: BuildConfig) -> SourceOptions | None:

@@ -62,6 +62,31 @@ def alone(result: Result) -> Iterator[str]:
     yield "\n".join(lines)
 
 
+def sample_notes(facts: Result) -> Iterator[str]:
+    """Yield what of a sample makes recall look better or worse than it is, where that was looked for, and what is lost.
+
+    Args:
+        facts: Those of a comparison of encoders, as `docs/compare.md` lists them.
+    """
+    found, drawn = facts["duplicates"], facts["corpus"]["images"]
+    beside = sum(found["beside_the_best"].values())
+    yield f"{beside:,} images of the sample are near-duplicates of another one in it, in {found['groups']:,} groups."
+    for part in facts["leaks"]:
+        for name in ("images", "texts"):
+            if part.get(name, {}).get("count"):
+                where = ", ".join(f"{split} {count:,}" for split, count in part[name]["splits"].items())
+                yield (
+                    f"{part[name]['count']:,} {name} of split {part['split']} of the sample stand in another split of "
+                    f"it too: {where}."
+                )
+    yield (
+        f"Near-duplicates and leaks between splits were looked for within these {drawn:,} images and their captions "
+        "alone; `twinlens audit` looks through all that an index holds."
+    )
+    for one in facts["rejected"]:
+        yield f"{one['count']:,} {one['collection']} could not be used ({one['reason']}), such as {one['example']}."
+
+
 def _scope(result: Result) -> str:
     counts = result["indexes"][0]["counts"]
     of = f"{counts['images']:,} images, {counts['texts']:,} texts and {counts['pairs']:,} pairs"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import SearchError
 from ..evaluation.scorecard import DIRECTIONS
-from ..evaluation.side_by_side_text import TIE, difference_cell
+from ..evaluation.side_by_side_text import TIE, difference_cell, sample_notes
 from ..hits import cut
 from .audit_page import check_page
 from .html_gallery import as_source, page_template
@@ -59,7 +59,7 @@ def render_comparison(facts: Facts, images: Images) -> str:
         plot=Scatter.of(page.points(), page.speed_words),
         alone=list(page.alone()),
         about_speed=page.about_speed,
-        notes=list(page.notes()),
+        notes=list(sample_notes(facts)),
     )
 
 
@@ -183,19 +183,6 @@ class _Page:
             return {"item_id": item["item_id"], "source": None, "problem": "no room for its image"}
         self.thumbnails_left -= 1
         return {"item_id": item["item_id"], **as_source(thumbnail(self.images.get(item["item_id"]), _BOX))}
-
-    def notes(self) -> Iterator[str]:
-        """Yield what makes recall look better or worse than it is: duplicates, leaks, what could not be read."""
-        found = self.facts["duplicates"]
-        beside = sum(found["beside_the_best"].values())
-        yield f"{beside:,} images of the sample are near-duplicates of another one in it ({found['groups']:,} groups)."
-        for part in self.facts["leaks"]:
-            for name in ("images", "texts"):
-                if part.get(name, {}).get("count"):
-                    where = ", ".join(f"{split} {count:,}" for split, count in part[name]["splits"].items())
-                    yield f"{part[name]['count']:,} {name} of split {part['split']} stand in another one too: {where}."
-        for one in self.facts["rejected"]:
-            yield f"{one['count']:,} {one['collection']} could not be read ({one['reason']}), such as {one['example']}."
 
 
 def _gap(one: Facts | None, factor: float) -> dict[str, Any] | None:

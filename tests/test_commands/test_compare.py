@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from searcher.errors import SearchError
 from searcher.render.comparison_page import render_comparison, save_comparison
 from storage.errors import TwinlensError
 from twinlens.commands.compare import compare
+from twinlens.commands.fit import copied_here
 from twinlens.compare import candidate
 from twinlens.compare.comparison import CompareConfig, Comparison, compare_encoders
 from twinlens.compare.comparison_text import comparison_text
@@ -184,10 +187,32 @@ def test_leaks_between_splits_and_near_duplicates_are_counted(tmp_path: Path) ->
     assert facts["duplicates"]["groups"] == 1
     (dev,) = [part for part in facts["leaks"] if part["split"] == "dev"]
     assert (dev["images"]["count"], dev["texts"]["count"]) == (1, 1)
+    told = "within these 7 images and their captions alone; `twinlens audit` looks through all that an index holds."
+    for said in (comparison_text(facts), html.unescape(render_comparison(facts, {}))):
+        assert told in said
+        assert "1 images of split dev of the sample stand in another split of it too: train 1." in said
     options = SourceOptions(splits=("train",))
     config = CompareConfig(cache=tmp_path / "cache")
     only = compare_encoders(table, [ColourEncoder("one"), ColourEncoder("two")], options=options, config=config)
     assert only.facts["encoders"][0]["counts"]["images"] == 3
+
+
+def test_a_remote_corpus_is_copied_into_the_cache_once(photos: Path, tmp_path: Path) -> None:
+    address = f"zip://::{shutil.make_archive(str(tmp_path / 'photos'), 'zip', photos)}"
+    for _ in range(2):
+        facts = compared(address, tmp_path / "cache", ColourEncoder("one"), ColourEncoder("two")).facts
+        assert facts["encoders"][0]["counts"]["images"] == len([*photos.glob("*/*.png")])
+        assert len([*(tmp_path / "cache").glob("*.corpus/files")]) == 1
+    assert all(one["from_cache"] for one in facts["encoders"])
+    copied = copied_here(address, tmp_path / "tuned", SourceOptions(), quiet=True)
+    assert len([*copied.glob("*/*.png")]) == len([*photos.glob("*/*.png")])
+    assert copied_here(photos, tmp_path / "tuned", SourceOptions(), quiet=True) == photos
+
+
+def test_an_address_where_a_path_is_needed_is_told_without_its_password(photos: Path) -> None:
+    done = CliRunner().invoke(compare, [str(photos), "--encoders", "a/b,c/d", "--cache", "s3://me:secret@host/cache"])
+    assert done.exit_code == 2
+    assert "'s3://***@host/cache' is an address; copy it here and name the copy" in done.output
 
 
 def test_an_encoder_that_fails_costs_its_column_and_the_exit_code(photos: Path, tmp_path: Path) -> None:

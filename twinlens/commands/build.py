@@ -17,7 +17,7 @@ from encoders import DecodeLimits
 from encoders.catalogue.presets import named
 from encoders.load import DEFAULT_ENCODER
 from indexer.corpus.item import LAYOUTS, printable, registered_layouts
-from indexer.corpus.remote.url import is_remote
+from indexer.corpus.remote.url import is_remote, without_credentials
 from storage.schema import ANN_KINDS, VectorDType
 
 from ..console import F, emit, emit_line, output_option, run
@@ -65,6 +65,8 @@ class NamedPath(click.Path):
         """Return a `Path`."""
         if value in ("", b""):
             self.fail("the path is empty; name a file or a folder", param, ctx)
+        if is_remote(value):
+            self.fail(f"{without_credentials(value)!r} is an address; copy it here and name the copy", param, ctx)
         return super().convert(value, param, ctx)
 
 

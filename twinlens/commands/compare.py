@@ -10,13 +10,13 @@ from typing import Any
 import click
 
 from ..console import emit, output_option
-from .build import FILE, column_options, corpus_options
+from .build import FILE, CorpusPath, column_options, corpus_options
 
 FAILED = 1
 
 
 @click.command()
-@click.argument("corpus", type=FILE)
+@click.argument("corpus", type=CorpusPath(path_type=Path))
 @click.option("--encoders", required=True, metavar="A,B,...", help="Two specs or more, as --encoder of build-index.")
 @click.option("--sample", type=int, default=2000, show_default=True, help="Captioned images that are drawn.")
 @click.option("--out", type=FILE, metavar="FILE", help="Write a page with plot and thumbnails: one file, no network.")
@@ -30,7 +30,12 @@ FAILED = 1
 )
 @click.option("--prompt", metavar="TEMPLATE", help="Encode every text as TEMPLATE with the text in place of {}.")
 @click.option("--examples", type=int, default=4, show_default=True, help="Queries shown that one alone answers.")
-@click.option("--cache", type=FILE, metavar="DIR", help="Where vectors are kept.  [default: the user's cache]")
+@click.option(
+    "--cache",
+    type=FILE,
+    metavar="DIR",
+    help="Where vectors are kept, and the copy of a remote CORPUS.  [default: the user's cache]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the sample and of the intervals.")
@@ -38,7 +43,14 @@ FAILED = 1
 @output_option
 @click.pass_context
 def compare(
-    context: click.Context, /, corpus: Path, encoders: str, out: Path | None, output: str, quiet: bool, **options: Any
+    context: click.Context,
+    /,
+    corpus: Path | str,
+    encoders: str,
+    out: Path | None,
+    output: str,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Compare encoders on the captioned images of CORPUS: whatever build-index reads.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +15,10 @@ from training.config import MODES, FitConfig
 from training.errors import TrainingError
 
 from ..console import emit, output_option
-from .build import FILE, column_options, corpus_options
+from .build import FILE, CorpusPath, column_options, corpus_options
 
 if TYPE_CHECKING:
+    from indexer.corpus import SourceOptions
     from training.loop import FitProgress, Listener
 
 FIRST_LINE_AFTER, SECONDS_BETWEEN_LINES = 3.0, 10.0
@@ -37,7 +39,7 @@ _SETTINGS = (
 
 
 @click.command()
-@click.argument("corpus", type=FILE)
+@click.argument("corpus", type=CorpusPath(path_type=Path))
 @click.option("--out", required=True, type=FILE, metavar="FOLDER", help="A new folder for the encoder.")
 @click.option(
     "--encoder", default="lite", show_default=True, help="lite, a preset, ARCH/TAG, hf-hub:NAME or local-dir:PATH."
@@ -61,8 +63,8 @@ _SETTINGS = (
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @output_option
 @click.pass_context
-def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) -> None:
-    """Fine-tune an encoder on the captioned images of CORPUS: whatever build-index reads.
+def fit(context: click.Context, /, corpus: Path | str, output: str, **options: Any) -> None:
+    """Fine-tune an encoder on the captioned images of CORPUS: whatever build-index reads, remote ones too.
 
     A killed run goes on when the same command is run again; Ctrl-C and the time limit keep the best weights so far.
 
@@ -81,6 +83,7 @@ def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) ->
 
     config = FitConfig(**{name: options[name] for name in _SETTINGS})
     reading = SourceOptions(**column_options(options))
+    corpus = copied_here(corpus, options["out"], reading, quiet=options["quiet"])
     train = read_captions(corpus, split=options["split"], options=reading)
     val = None if options["val_split"] is None else read_captions(corpus, split=options["val_split"], options=reading)
     listen = None if options["quiet"] else line_listener()
@@ -95,6 +98,15 @@ def fit(context: click.Context, /, corpus: Path, output: str, **options: Any) ->
     emit(output, report.to_json(), report.to_text())
     if report.stopped_by == "interrupted":
         context.exit(130)
+
+
+def copied_here(corpus: Path | str, out: Path, reading: SourceOptions, *, quiet: bool) -> Path:
+    """Return the path of a corpus; of a remote one that of its copy, in `OUT.corpus`."""
+    from indexer.corpus.remote.mirror import path_here
+    from indexer.progress import SilentProgress, console_progress
+
+    with nullcontext(SilentProgress()) if quiet else console_progress(sys.stderr) as progress:
+        return path_here(corpus, out.with_name(f"{out.name}.corpus"), reading, progress)
 
 
 def left(limit: float | None, began: float) -> float | None:

@@ -14,15 +14,15 @@ from training.errors import TrainingError
 from training.hrem.config import INTERACTIONS, LINKS_WITHIN, PRESETS, RANKINGS, RELATION_GRADIENTS, HremConfig
 
 from ..console import emit, output_option
-from .build import FILE, column_options, corpus_options
-from .fit import left, line_listener
+from .build import FILE, CorpusPath, column_options, corpus_options
+from .fit import copied_here, left, line_listener
 
 DEFAULTS = HremConfig()
 _TABLE = ("encoder", "grid", "dtype", "device", "precision")
 
 
 @click.command()
-@click.argument("corpus", type=FILE)
+@click.argument("corpus", type=CorpusPath(path_type=Path))
 @click.option("--out", required=True, type=FILE, metavar="FOLDER", help="A new folder, usually NAME_precomp.")
 @corpus_options
 @click.option("--encoder", default="lite", show_default=True, help="Whose trunk: lite, ARCH/TAG, ..., or timm:NAME.")
@@ -32,7 +32,7 @@ _TABLE = ("encoder", "grid", "dtype", "device", "precision")
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16", "fp16"]), default="auto", show_default=True)
 @click.option("-q", "--quiet", is_flag=True, help="No progress on stderr.")
 @output_option
-def regions(corpus: Path, out: Path, quiet: bool, output: str, **options: Any) -> None:
+def regions(corpus: Path | str, out: Path, quiet: bool, output: str, **options: Any) -> None:
     """Write grid features of the images in CORPUS, and their captions, as a folder that fit-hrem learns from.
 
     \b
@@ -43,6 +43,7 @@ def regions(corpus: Path, out: Path, quiet: bool, output: str, **options: Any) -
 
     config = RegionsConfig(**{name: options[name] for name in _TABLE})
     reading = SourceOptions(**column_options(options))
+    corpus = copied_here(corpus, out, reading, quiet=quiet)
     result = write_regions(corpus, out, config, reading, None if quiet else line_listener())
     lines = [
         f"{name:<8} {facts['images']:,} images x {facts['regions']} regions x {facts['dim']}, "

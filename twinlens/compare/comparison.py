@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from encoders.load import family_of
 from encoders.remembered import absolute_spec, user_cache
 from evaluation import Bootstrap
 from indexer import BuildConfig, SourceOptions, open_source
+from indexer.corpus.remote.mirror import path_here
 from indexer.encode.shards import survey
 from indexer.progress import Progress, SilentProgress
 from searcher.audit import audit_index
@@ -92,7 +94,8 @@ def compare_encoders(
     An encoder that cannot be used is named with the reason under `failed`, and the others are compared.
 
     Args:
-        corpus: A file, a folder or a pattern of shards, as `build_index` reads it.
+        corpus: A file, a folder or a pattern of shards, as `build_index` reads it, here or by a protocol of fsspec;
+            of a remote one a copy is kept in the cache.
         encoders: Specs or loaded encoders, two or more.
         options: Which columns, split and layout to read.
         config: Size of the sample, seed, device and so on.
@@ -107,19 +110,25 @@ def compare_encoders(
     config, progress = config or CompareConfig(), progress or SilentProgress()
     encoders = [_without_preset(encoder, config.device) for encoder in encoders]
     check_encoders(encoders)
-    sample = Sample(open_source(Path(corpus), _layout(encoders, options)), config.sample, config.seed)
+    reading = _layout(encoders, options)
     cache = Path(config.cache) if config.cache is not None else user_cache() / "compare"
-    bench = Bench(
-        sample=sample,
-        corpus=survey(sample),
-        cache=cache,
-        config=BuildConfig(device=config.device, precision=config.precision, prompt=config.prompt),
-        progress=progress,
-    )
     with folder_made(cache, "keep vectors in"):
+        source = open_source(path_here(corpus, cache / _copy_name(corpus), reading, progress), reading)
+        sample = Sample(source, config.sample, config.seed)
+        bench = Bench(
+            sample=sample,
+            corpus=survey(sample),
+            cache=cache,
+            config=BuildConfig(device=config.device, precision=config.precision, prompt=config.prompt),
+            progress=progress,
+        )
         encoded, failed = _encode_all(bench, encoders)
     facts = _facts(bench, config, encoded, failed)
     return Comparison(facts=facts, images=sample.contents(_shown(facts)))
+
+
+def _copy_name(corpus: str | Path) -> str:
+    return f"{hashlib.sha256(str(corpus).encode('utf-8', 'surrogatepass')).hexdigest()[:24]}.corpus"
 
 
 @exits_as_typed_wrong

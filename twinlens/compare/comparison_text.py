@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from searcher.evaluation.scorecard import aligned
-from searcher.evaluation.side_by_side_text import alone, tables, unlike
+from searcher.evaluation.side_by_side_text import alone, sample_notes, tables, unlike
 from searcher.hits import clean
 
 Facts = Mapping[str, Any]
@@ -19,7 +19,8 @@ def comparison_text(facts: Facts) -> str:
         facts: Those of `compare_encoders`.
     """
     result = {**facts, "indexes": facts["encoders"]}
-    parts = [*unlike(result), *tables(result), _costs(facts), *alone(result), *_sample(facts), *_failed(facts)]
+    parts = [*unlike(result), *tables(result), _costs(facts), *alone(result)]
+    parts += ["\n".join(map(clean, sample_notes(facts))), *_failed(facts)]
     return "\n\n".join([_scope(facts), *parts])
 
 
@@ -47,26 +48,6 @@ def _costs(facts: Facts) -> str:
         how = " ".join(str(one["index"]["computed"][name]) for name in ("device", "backend", "precision"))
         lines.append([clean(one["label"]), *rates, str(one["dim"]), f"{one['bytes_per_item']['images']:,}", how])
     return aligned(lines, groups, to_left={0, 7})
-
-
-def _sample(facts: Facts) -> Iterator[str]:
-    """Yield what of the sample makes recall look better or worse than it is, and what could not be read."""
-    found = facts["duplicates"]
-    beside = sum(found["beside_the_best"].values())
-    lines = [
-        f"{beside:,} images of the sample are near-duplicates of another one in it, in {found['groups']:,} groups."
-    ]
-    for part in facts["leaks"]:
-        for name in ("images", "texts"):
-            if part.get(name, {}).get("count"):
-                where = ", ".join(f"{split} {count:,}" for split, count in part[name]["splits"].items())
-                lines.append(
-                    f"{part[name]['count']:,} {name} of split {part['split']} stand in another one too: {where}."
-                )
-    for one in facts["rejected"]:
-        named = f"{one['count']:,} {one['collection']} could not be used ({one['reason']}), such as {one['example']}."
-        lines.append(clean(named))
-    yield "\n".join(lines)
 
 
 def _failed(facts: Facts) -> Iterator[str]:

@@ -28,7 +28,7 @@ from ..image_paths import MAX_PARTS, SEPARATOR, spellings
 from ..item import Item, SourceOptions, is_utf8, one_line, printable
 from ..layouts.folder import TABLE_SUFFIXES, TEXT_SUFFIX
 from ..webdataset.shard import TAR_SUFFIX
-from .url import without_credentials
+from .url import is_remote, without_credentials
 
 AT_A_TIME = 16
 # Each under its own name; the first one that a file has tells its versions apart.
@@ -75,6 +75,16 @@ def local_copy(url: str, folder: Path, options: SourceOptions, progress: Progres
         if new and not (folder / LIST).exists():
             remove_folder(folder)  # nothing was fetched
         raise
+
+
+def path_here(corpus: str | Path, folder: Path, options: SourceOptions, progress: Progress) -> Path:
+    """Return the path of a corpus on this machine: its own, or that of the copy in `folder` of one that is remote.
+
+    Raises:
+        SourceError: As `local_copy` raises it, as its other errors.
+    """
+    remote = isinstance(corpus, str) and is_remote(corpus)
+    return local_copy(str(corpus), folder, options, progress) if remote else Path(corpus)
 
 
 def _copied(url: str, folder: Path, options: SourceOptions, progress: Progress) -> Path:
