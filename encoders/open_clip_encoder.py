@@ -29,7 +29,7 @@ from .fast_preprocess import FastPreprocess
 from .images import DEFAULT_LIMITS, DecodedImage, DecodeLimits, decode_image
 from .lite import LOGIT_SCALE, ConseTrunk, fold_batch_norm
 from .openvino_images import OpenVinoImages
-from .preprocess import Preprocess
+from .preprocess import Preprocess, PreprocessConfig
 from .text_forward import text_forward
 from .two_towers import TwoTowers, fingerprint
 
@@ -206,6 +206,11 @@ class ClipEncoder:
         self.towers = replace(towers, model=self._model)
         # Rust tokenizers keep padding and truncation as state, and fail when two threads use them at once.
         self._tokenizer_lock = threading.Lock()
+
+    @property
+    def preprocess_config(self) -> PreprocessConfig:
+        """What `open_image` and `byte_pixels` make of an image, for processes that decode without the encoder."""
+        return self._fast.exact.config
 
     @property
     def info(self) -> EncoderInfo:

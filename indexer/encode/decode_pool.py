@@ -1,4 +1,4 @@
-"""Reading and decoding images ahead of the encoder, in threads and in order."""
+"""Reading and decoding images ahead of the encoder and in order, in threads; for a GPU processes decode for them."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from encoders import DecodeLimits, Encoder, ImageError, decode_image
+from encoders.decoding.processes import DecodeProcesses
+from encoders.decoding.shared_pixels import Slot
 from encoders.formats.films import film_of
 from encoders.images import open_image, pixels_for
 from storage.schema import ImageInfo
 
+from ..config import BuildConfig
 from ..corpus.item import Item, LazyBytes, Rejection
 from ..corpus.remote.fetch import FETCHES, WebImage
-from ..errors import ContentError
+from ..errors import BuildError, ContentError
 from .known_items import KnownItem
 from .reuse import Reuse
 from .shards import Entry, Shard, file_state
@@ -25,11 +29,15 @@ from .shards import Entry, Shard, file_state
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """An image that is ready: what is known of it, and either pixels for the encoder or a vector known already."""
+    """An image that is ready: what is known of it, and either pixels for the encoder or a vector known already.
+
+    `slot` is where the pixels lie that a process has decoded, to be released once they are encoded.
+    """
 
     info: ImageInfo
     pixels: np.ndarray | None = None
     vector: np.ndarray | None = None
+    slot: Slot | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +51,21 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageReader:
-    """Turns image items into pixels, and whatever cannot be one into a `Rejection`."""
+    """Turns image items into pixels, and whatever cannot be one into a `Rejection`; in this process without others."""
 
     encoder: Encoder
     reuse: Reuse
     limits: DecodeLimits
+    processes: DecodeProcesses | None = None
+
+    def slot(self, item: Item) -> Slot | None:
+        """Return room for an image that a process is to decode; None where it is decoded in this one.
+
+        Frames of films are, as processes of their own read those already.
+        """
+        if self.processes is None or (isinstance(item.content, Path) and film_of(item.content.name)):
+            return None
+        return self.processes.pixels.take()
 
     def fetch(self, item: Item) -> bytes | Rejection:
         """Fetch one image from the web; one that is known already is not fetched."""
@@ -58,24 +76,45 @@ class ImageReader:
         except ContentError as error:
             return item.rejected("read", error.reason, error.detail)
 
-    def prepare(self, item: Item, fetched: Future[bytes | Rejection] | None = None) -> Prepared | Rejection:
-        """Read, check, decode and preprocess one image; an item that has not changed is not read at all."""
+    def prepare(
+        self, item: Item, fetched: Future[bytes | Rejection] | None = None, slot: Slot | None = None
+    ) -> Prepared | Rejection:
+        """Read, check, decode and preprocess one image; an item that has not changed is not read at all.
+
+        Args:
+            item: The image.
+            fetched: Its bytes, where they come from the web.
+            slot: Where a process is to write its pixels; None decodes it here.
+        """
         content = fetched.result() if fetched is not None else None
-        if isinstance(content, Rejection):
-            return content
+        prepared = content if isinstance(content, Rejection) else self._prepared(item, content, slot)
+        if slot is not None and getattr(prepared, "slot", None) is None:
+            slot.release()
+        return prepared
+
+    def _prepared(self, item: Item, content: bytes | None, slot: Slot | None) -> Prepared | Rejection:
         known = self.reuse.unchanged(item) or self.reuse.by_content(item, self.limits, content)
         if known is not None and _within(item, known.info, self.limits):
             return self._known(self._completed(item, known))
         try:
-            image = open_image(self.encoder, self._read(item) if content is None else content, self.limits)
+            read, opened = self._opened(self._read(item) if content is None else content, slot)
         except (ImageError, ContentError) as error:
             return item.rejected("decode" if isinstance(error, ImageError) else "read", error.reason, error.detail)
-        file_bytes, mtime_ns = _state(item) or (image.info.file_bytes, None)
-        info = replace(image.info, file_bytes=file_bytes, mtime_ns=mtime_ns)
+        file_bytes, mtime_ns = _state(item) or (read.file_bytes, None)
+        info = replace(read, file_bytes=file_bytes, mtime_ns=mtime_ns)
         known = self.reuse.same_bytes(item, info.sha256)
         if known is not None:
             return Prepared(info, vector=self.reuse.vector("images", known.row_id))
-        return Prepared(info, pixels=pixels_for(self.encoder, image.pixels))
+        if slot is not None:
+            return Prepared(info, pixels=slot.pixels, slot=slot)
+        return Prepared(info, pixels=pixels_for(self.encoder, opened))
+
+    def _opened(self, source: Path | bytes, slot: Slot | None) -> tuple[ImageInfo, Any]:
+        """Return what is known of an image, and the image itself where it is not in its slot already."""
+        if slot is not None and self.processes is not None:
+            return self.processes.decode(source, slot), None
+        image = open_image(self.encoder, source, self.limits)
+        return image.info, image.pixels
 
     def _read(self, item: Item) -> Path | bytes:
         if isinstance(item.content, LazyBytes):
@@ -133,9 +172,9 @@ class _Starter:
     fetches: ThreadPoolExecutor
 
     def start(self, item: Item) -> Future[Prepared | Rejection]:
-        if not isinstance(item.content, WebImage):
-            return self.pool.submit(self.reader.prepare, item)
-        return self.pool.submit(self.reader.prepare, item, self.fetches.submit(self.reader.fetch, item))
+        fetched = self.fetches.submit(self.reader.fetch, item) if isinstance(item.content, WebImage) else None
+        # In the order of the items, so that the slots of a batch lie one after the other.
+        return self.pool.submit(self.reader.prepare, item, fetched, self.reader.slot(item))
 
 
 def _read_ahead(shards: Iterable[Shard], window: int, starter: _Starter) -> Iterator[Step]:
@@ -151,3 +190,37 @@ def _read_ahead(shards: Iterable[Shard], window: int, starter: _Starter) -> Iter
                 images -= step.image is not None
                 yield step
     yield from held
+
+
+# Fewer threads than this decode as fast as processes, and for fewer images these do not pay for their start.
+_PROCESSES_FROM, _IMAGES_FROM = 4, 10_000
+# Beside those that are read ahead: a batch that is put together, one that waits and two that are computed.
+_BATCHES_HELD = 4
+
+
+def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window: int) -> DecodeProcesses | None:
+    """Return the processes that decode the images of a build; None where its threads do.
+
+    Args:
+        encoder: Of the build.
+        config: Says whether there is a choice. `auto` takes processes for an encoder on a GPU, which encodes more
+            images than the threads of one process can decode, from four threads and 10,000 images on.
+        images: How many there are.
+        window: How many are read ahead.
+
+    Raises:
+        BuildError: Processes are asked for, and the encoder opens images in its own way.
+        EncoderError: They cannot be started.
+    """
+    pays = encoder.device != "cpu" and config.workers >= _PROCESSES_FROM and images >= _IMAGES_FROM
+    if config.decode_in == "threads" or (config.decode_in == "auto" and not pays):
+        return None
+    preprocessing = getattr(encoder, "preprocess_config", None)
+    if preprocessing is not None:
+        slots = window + _BATCHES_HELD * (config.batch_size or encoder.batch_size)
+        return DecodeProcesses(preprocessing, config.limits, processes=config.workers, slots=slots)
+    if config.decode_in == "auto":
+        return None
+    raise BuildError(
+        f"encoder {encoder.spec!r} opens images in its own way, which processes do not know; leave --decode-in out"
+    )

@@ -1,12 +1,15 @@
-"""Encoding shards: images are read ahead in threads, one thread feeds the encoder, another writes behind it."""
+"""Encoding shards: images are read ahead in threads, one thread feeds the encoder, another writes behind it.
+
+A shard's last batches are computed while the next shard's first ones are put together.
+"""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
@@ -18,12 +21,14 @@ import pyarrow.compute as pc
 
 from encoders import Encoder
 from encoders.base import backend_of
+from encoders.decoding.processes import DecodeProcesses
 
 from ..config import BuildConfig, with_prompt
 from ..corpus.item import Item, Rejection, shown
 from ..errors import BuildError, RejectedError
 from ..progress import Progress
-from .decode_pool import ImageReader, Prepared, Step, read_ahead
+from .decode_pool import ImageReader, Prepared, Step, decode_processes, read_ahead
+from .encoder_feed import TEXT_BLOCK, EncoderFeed, OpenShard, ShardStore, ShardWriter
 from .reuse import Reuse
 from .shards import IMAGE_COST, TEXT_COST, Corpus, Shard, ShardTable, is_of
 
@@ -96,12 +101,6 @@ class EncodeProgress:
             return TEXT_COST / IMAGE_COST
         measured = (for_texts / texts) / (for_images / images)
         return min(max(measured, LEAST_SHARE), MOST_SHARE)
-
-
-# Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
-TEXT_BLOCK = 1024
-# Two: one that is computed and one that waits, so that the encoder never does.
-_BATCHES_UNDER_WAY = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,57 +195,12 @@ class EncodeReport:
         self.reasons = dict(rejected.reasons)
 
 
-class ShardStore(Protocol):
-    """Where finished shards go, by number; as a rule `storage.staging.Staging`."""
-
-    def has(self, shard: int) -> bool:
-        """Whether a shard is there, whole."""
-
-    def read(self, shard: int) -> pa.Table:
-        """Return a shard that is there."""
-
-    def write(self, shard: int, table: pa.Table) -> None:
-        """Keep a shard, durably."""
-
-
 class Threads(NamedTuple):
     """Who decodes images, who feeds the encoder with them, and who writes shards."""
 
     decode: ThreadPoolExecutor
     feed: ThreadPoolExecutor
     write: ThreadPoolExecutor
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageBatches:
-    """Batches of images of one shard on their way through the encoder, while the next one is put together."""
-
-    encoder: Encoder
-    thread: ThreadPoolExecutor
-    report: EncodeReport
-    meter: EncodeProgress
-    under_way: deque[tuple[list[int], Future[np.ndarray]]] = field(default_factory=deque)
-
-    def start(self, table: ShardTable, images: list[tuple[int, np.ndarray]]) -> None:
-        """Hand over a batch, which is not to be changed any more; waits while two are under way."""
-        if images:
-            self.under_way.append(([position for position, _ in images], self.thread.submit(self._encoded, images)))
-        while len(self.under_way) > _BATCHES_UNDER_WAY:
-            self._take(table)
-
-    def finish(self, table: ShardTable) -> None:
-        """Wait for all batches."""
-        while self.under_way:
-            self._take(table)
-
-    def _encoded(self, images: list[tuple[int, np.ndarray]]) -> np.ndarray:
-        return self.encoder.encode_pixels(np.stack([pixels for _, pixels in images]))
-
-    def _take(self, table: ShardTable) -> None:
-        positions, vectors = self.under_way.popleft()
-        with self.report.timed(IMAGES):
-            table.set_vectors(positions, vectors.result())
-        self.meter.add(images=len(positions), hint=f"limit: {self.report.bottleneck}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,11 +228,15 @@ class ShardEncoder:
         self.report.device, self.report.precision = self.encoder.device, self.encoder.precision
         self.report.backend = backend_of(self.encoder)
         self.meter.begin()
-        with ThreadPoolExecutor(self.config.workers) as pool, ThreadPoolExecutor(1) as writer:
+        with ExitStack() as stack:
+            processes = decode_processes(self.encoder, self.config, self.corpus.images, self._window)
+            if processes is not None:
+                stack.enter_context(processes)
+            pool, writer = (stack.enter_context(ThreadPoolExecutor(count)) for count in (self.config.workers, 1))
             try:
                 # On a GPU one thread packs and sends a batch while the other's is computed.
                 with ThreadPoolExecutor(1 if self.encoder.device == "cpu" else 2) as feeder:
-                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer))
+                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer), processes)
             finally:
                 # Whatever ended the loop: do not decode images that nobody will use.
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -289,19 +247,35 @@ class ShardEncoder:
             )
         return self.report
 
-    def _encode_all(self, shards: Iterator[Shard], threads: Threads) -> None:
-        reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=self.config.limits)
-        steps = read_ahead(shards, reader, threads.decode, window=2 * self._batch_size + self.config.workers)
-        written: Future[None] | None = None
-        for number, group in groupby(steps, key=lambda step: step.shard.number):
-            table = self._encode(group, threads.feed)
+    def _encode_all(self, shards: Iterator[Shard], threads: Threads, processes: DecodeProcesses | None) -> None:
+        reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=self.config.limits, processes=processes)
+        writer = ShardWriter(self.staging, threads.write)
+
+        def finished(shard: OpenShard) -> None:
+            table = shard.table.finish()
             with self.report.timed(WRITING):
-                if written is not None:
-                    written.result()
-            written = threads.write.submit(self.staging.write, number, table)
+                writer.write(shard.number, table)
             self.count(table)
-        if written is not None:
-            written.result()
+
+        feed = EncoderFeed(
+            encoder=self.encoder,
+            encode_texts=with_prompt(self.encoder.encode_texts, self.config.prompt),
+            thread=threads.feed,
+            listener=self,
+            finished=finished,
+        )
+        steps = read_ahead(shards, reader, threads.decode, self._window)
+        for _, group in groupby(steps, key=lambda step: step.shard.number):
+            self._encode(group, feed)
+        feed.finish()
+        writer.wait()
+
+    @contextmanager
+    def waiting(self, images: int, texts: int) -> Iterator[None]:
+        """Time the wait for a batch of images or of texts, and count it."""
+        with self.report.timed(IMAGES if images else TEXTS):
+            yield
+        self.meter.add(images=images, texts=texts, hint=f"limit: {self.report.bottleneck}")
 
     @cached_property
     def meter(self) -> EncodeProgress:
@@ -311,6 +285,10 @@ class ShardEncoder:
     @property
     def _batch_size(self) -> int:
         return self.config.batch_size or self.encoder.batch_size
+
+    @property
+    def _window(self) -> int:
+        return 2 * self._batch_size + self.config.workers
 
     def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """Yield the shards that are not there yet, or not of these items; those that are, are counted as resumed."""
@@ -323,29 +301,33 @@ class ShardEncoder:
             self.count(table)
             self.meter.add_shard(table, "finished before", resumed=True)
 
-    def _encode(self, steps: Iterable[Step], feeder: ThreadPoolExecutor) -> pa.Table:
-        table: ShardTable | None = None
-        batches = ImageBatches(encoder=self.encoder, thread=feeder, report=self.report, meter=self.meter)
-        images: list[tuple[int, np.ndarray]] = []
+    def _encode(self, steps: Iterable[Step], feed: EncoderFeed) -> None:
+        """Hand everything of a shard to the encoder."""
+        shard: OpenShard | None = None
+        images: list[tuple[int, Prepared]] = []
         texts: list[tuple[int, str]] = []
         for step in steps:
-            table = table or ShardTable(self.encoder.dim, self.metadata, step.shard.digest, self.read_from_ns)
+            if shard is None:
+                table = ShardTable(self.encoder.dim, self.metadata, step.shard.digest, self.read_from_ns)
+                shard = OpenShard(step.shard.number, table)
             if isinstance(step.entry, Rejection):
-                table.reject(step.entry)
+                shard.table.reject(step.entry)
                 self.meter.add(unreadable=1)
             elif step.image is None:
-                self._take_text(table, step.entry, texts)
+                self._take_text(shard.table, step.entry, texts)
             else:
-                self._take_image(table, step.entry, step.image, images)
-            if table is not None and len(images) == self._batch_size:
-                batches.start(table, images)
+                self._take_image(shard.table, step.entry, step.image, images)
+            if len(images) == self._batch_size:
+                feed.images(shard, images)
                 images = []
-        if table is None:
+            if len(texts) == TEXT_BLOCK:
+                feed.texts(shard, texts)
+                texts = []
+        if shard is None:
             raise BuildError("a shard without items; this is a defect of twinlens")
-        batches.start(table, images)
-        self._flush_texts(table, texts)
-        batches.finish(table)
-        return table.finish()
+        feed.images(shard, images)
+        feed.texts(shard, texts)
+        feed.end(shard)
 
     def _take_text(self, table: ShardTable, item: Item, texts: list[tuple[int, str]]) -> None:
         position, known = table.add_text(item), self.reuse.unchanged(item)
@@ -356,7 +338,7 @@ class ShardEncoder:
             self.meter.add(texts=1)
 
     def _take_image(
-        self, table: ShardTable, item: Item, image: Future[Prepared | Rejection], images: list[tuple[int, np.ndarray]]
+        self, table: ShardTable, item: Item, image: Future[Prepared | Rejection], images: list[tuple[int, Prepared]]
     ) -> None:
         with self.report.timed(WAITING):
             prepared = image.result()
@@ -366,7 +348,7 @@ class ShardEncoder:
             return
         position = table.add_image(item, prepared.info)
         if prepared.pixels is not None:
-            images.append((position, prepared.pixels))
+            images.append((position, prepared))
         elif prepared.vector is not None:
             self._take_over(table, position, prepared.vector)
             self.meter.add(images=1)
@@ -374,15 +356,6 @@ class ShardEncoder:
     def _take_over(self, table: ShardTable, position: int, vector: np.ndarray) -> None:
         table.set_vectors([position], vector[None])
         self.report.reused += 1
-
-    def _flush_texts(self, table: ShardTable, texts: list[tuple[int, str]]) -> None:
-        encode = with_prompt(self.encoder.encode_texts, self.config.prompt)
-        for start in range(0, len(texts), TEXT_BLOCK):
-            block = texts[start : start + TEXT_BLOCK]
-            with self.report.timed(TEXTS):
-                vectors = encode([text for _, text in block])
-            table.set_vectors([position for position, _ in block], vectors)
-            self.meter.add(texts=len(block), hint=f"limit: {self.report.bottleneck}")
 
     def count(self, table: pa.Table) -> None:
         """Count a finished shard.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from colour import ColourEncoder, paint
+from colour import ColourEncoder, paint, paint_folder
 from PIL import Image
 
 from encoders import DecodedImage, DecodeLimits, EncoderError, decode_image
@@ -42,6 +43,31 @@ class Meeting(ColourEncoder):
         if not self.overlapped:
             self.overlapped.append(self.further.wait(PATIENCE))
         return super().encode_pixels(pixels)
+
+
+class Pairwise(ColourEncoder):
+    """Each of its calls ends once another one has begun, so that a pipeline that is drained between them gets stuck."""
+
+    device = "cuda"  # where two threads feed it
+    batch_size = 4
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.together = threading.Barrier(2)
+        self.met: set[str] = set()
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        self.meet("images")
+        return super().encode_pixels(pixels)
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        if len(texts) == 8:  # of a shard, and no query
+            self.meet("texts")
+        return super().encode_texts(texts)
+
+    def meet(self, what: str) -> None:
+        self.together.wait(PATIENCE)
+        self.met.add(what)
 
 
 class Bytes(ColourEncoder):
@@ -87,6 +113,16 @@ def test_the_encoder_is_fed_by_one_thread_that_does_nothing_else(photos: Path, t
     build_index(photos, tmp_path / "index", encoder=encoder)
     assert len(encoder.threads) == 1
     assert threading.current_thread().name not in encoder.threads
+
+
+@pytest.mark.parametrize(("captions", "cost", "met"), [(False, 4, {"images"}), (True, 5, {"images", "texts"})])
+def test_the_encoder_gets_texts_beside_images_and_the_next_shard_before_the_last_is_done(
+    captions: bool, cost: int, met: set[str], tmp_path: Path
+) -> None:
+    encoder = Pairwise()
+    corpus = paint_folder(tmp_path / "photos", count=16, captions=captions)
+    counts = build_index(corpus, tmp_path / "index", encoder=encoder, shard_cost=cost).manifest.counts
+    assert (counts.images, counts.texts, encoder.met) == (16, 32 if captions else 0, met)
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 7, "shard_cost": 5}, {"decode_workers": 3}])
