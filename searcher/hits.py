@@ -365,10 +365,11 @@ def about(hits: Hits) -> str:
     choice = hits.choice
     if choice.kind == "words":
         return f"{count}{filtered}, by words alone"
+    stored = "" if choice.score_within is None else f", scores within {choice.score_within:.3f} of float16's"
     if choice.exact:
-        return f"{count}{filtered}, exact"
+        return f"{count}{filtered}, exact{stored}"
     recall = "" if choice.ann_recall is None else f", ann_recall@{choice.k} {choice.ann_recall:.3f}"
-    return f"{count}{filtered}, {choice.kind} nprobe {choice.nprobe} oversample {choice.oversample}{recall}"
+    return f"{count}{filtered}, {choice.kind} nprobe {choice.nprobe} oversample {choice.oversample}{recall}{stored}"
 
 
 def table(results: Sequence[Hits]) -> str:

@@ -32,6 +32,8 @@ class Choice:
         k: The number of hits that it was measured with; None where it never was.
         reason: Why this setting, in a few words.
         filtered_rows: Rows that pass the filter; None without a filter.
+        score_within: How far a score may be from that of the float16 vector, where the index stores one byte a value;
+            else None.
     """
 
     kind: str
@@ -42,10 +44,12 @@ class Choice:
     k: int | None = None
     reason: str
     filtered_rows: int | None = None
+    score_within: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as a flat JSON object; the settings that play no part are null."""
-        return {
+        """Return it as a flat JSON object; the settings that play no part are null, `score_within` is left out."""
+        said = {} if self.score_within is None else {"score_within": self.score_within}
+        return said | {
             "kind": self.kind,
             "exact": self.exact,
             "nprobe": None if self.exact else self.nprobe,

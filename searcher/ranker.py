@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -118,6 +119,8 @@ class Ranker:
         choice = self._choices.get(key) if filtered_rows is None else None
         if choice is None:
             choice = choose(self.info(into), direction, request, filtered_rows, widened)
+            if (rounding := self._version.manifest.rounding.get(into)) is not None:
+                choice = replace(choice, score_within=rounding.within)
             if filtered_rows is None:
                 self._choices.put(key, choice)
         return choice

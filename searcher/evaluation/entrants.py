@@ -66,6 +66,7 @@ class Entrant:
                 "rejected": manifest.counts.rejected,
             },
             "dim": self.version.vectors("images").dim,
+            "vector_dtype": manifest.vector_dtype,
             "bytes_per_item": {name: round(size) for name, size in sizes.items()},
         }
 

@@ -236,4 +236,6 @@ class _Evaluation:
         manifest = self.version.manifest
         kinds = {name: info.ann.kind for name, info in manifest.collections.items()}
         encoder = manifest.encoder.spec if manifest.encoder else None
-        return {"path": self.location, "version": manifest.version, "encoder": encoder, "ann": kinds}
+        within = {name: one.within for name, one in manifest.rounding.items()}
+        index = {"path": self.location, "version": manifest.version, "encoder": encoder, "ann": kinds}
+        return index | ({"score_within": within} if within else {})

@@ -31,7 +31,8 @@ def scorecard(result: Mapping[str, Any], dataset: str | None = None, rows: Seque
         dataset: The data set that the published rows are of; None to show none.
         rows: Published rows to show beside it.
     """
-    parts = [Protocol.from_json(result["protocol"]).sentence(), _figures(result), *_leaks(result), *_through(result)]
+    parts = [Protocol.from_json(result["protocol"]).sentence(), _figures(result), *_stored(result)]
+    parts += [*_leaks(result), *_through(result)]
     if "hub_corrected" in result:
         parts.append(_hub_corrected(result))
     if dataset is not None:
@@ -110,6 +111,12 @@ def _through(result: Mapping[str, Any]) -> Iterator[str]:
     for name, words in DIRECTIONS.items():
         approximate = result["ann"][name]
         yield f"{words[0].upper()}{words[1:]} through the index: {_went(approximate)}{_curve(approximate)}"
+
+
+def _stored(result: Mapping[str, Any]) -> Iterator[str]:
+    if within := result["index"].get("score_within"):
+        told = " and ".join(f"{length:.3f} ({name})" for name, length in within.items())
+        yield f"The index stores one byte a value; its scores are within {told} of those of float16 vectors."
 
 
 def _leaks(result: Mapping[str, Any]) -> Iterator[str]:

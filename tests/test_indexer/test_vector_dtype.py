@@ -17,6 +17,9 @@ from indexer.corpus import EmbeddingFiles, EmbeddingOptions
 from indexer.rebuild_command import rebuild_command
 from indexer.repair import repair_index
 from searcher import Searcher
+from searcher.evaluation.evaluate_index import evaluate_index
+from searcher.evaluation.scorecard import scorecard
+from searcher.hits import about
 from storage import IndexStore, Manifest
 from storage.export import ExportOptions, export_index
 from twinlens.commands.build import build
@@ -157,6 +160,25 @@ def test_the_build_and_info_say_how_near_scores_are(photos: Path, tmp_path: Path
     build_index(photos, tmp_path / "plain", encoder=ColourEncoder())
     assert "one byte" not in CliRunner().invoke(info, [str(tmp_path / "plain")]).output
     assert "--vector-dtype" not in rebuild_command(manifest_of(tmp_path / "plain"), tmp_path / "plain")
+
+
+def test_a_search_and_an_evaluation_say_it_too(pair: dict[str, Path]) -> None:
+    query = np.eye(1, 64)[0]
+    for form, index in pair.items():
+        rounding = manifest_of(index).rounding
+        within = rounding["images"].within if rounding else None
+        told = f", scores within {within or 0:.3f} of float16's"
+        assert (within is None) == (form == "float16")
+        with Searcher.open(index) as searcher:
+            for exact in (True, False):
+                hits = searcher.text_to_image(query, 3, exact=exact)
+                assert hits.ann.get("score_within") == within
+                assert about(hits).endswith(told) == (within is not None)
+        result = evaluate_index(index)
+        assert result["index"].get("score_within") == (
+            {name: one.within for name, one in rounding.items()} if rounding else None
+        )
+        assert ("one byte a value; its scores are within" in scorecard(result)) == (within is not None)
 
 
 def test_an_unknown_form_is_refused(photos: Path, tmp_path: Path) -> None:

@@ -76,6 +76,9 @@ class AnnAnswer(_Exact):
     k: int | None = Field(description="The number of hits it was measured with.")
     reason: str
     filtered_rows: int | None = Field(description="Rows that pass the filter.")
+    score_within: float | None = Field(
+        None, description="How far a score may be from that of the float16 vector, of an index with one byte a value."
+    )
 
 
 class QueryAnswer(_Exact):

@@ -6,13 +6,14 @@ import hashlib
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from filter_fuzz import WORDS, Row, fact
 from numpy.typing import NDArray
 
+from storage.one_byte import decode_float16, encode
 from storage.schema import AnnKind, Collection
 
 Ids = NDArray[np.int64]
@@ -67,6 +68,7 @@ class Content:
         kinds: Approximate index of each collection.
         towers: Bytes of the encoder's towers by the name of their file.
         words: Whether there is a lexical index.
+        lost: For each collection, where a value takes one byte, how much of a vector that took; else empty.
         corpus: For a version built from the folder of images: path to checksum.
     """
 
@@ -76,12 +78,22 @@ class Content:
     kinds: Mapping[Collection, AnnKind] = field(default_factory=dict)
     towers: Mapping[str, bytes] = field(default_factory=dict)
     words: bool = False
+    lost: Mapping[Collection, float] = field(default_factory=dict)
     corpus: Mapping[str, str] | None = None
 
     @property
     def dim(self) -> int:
         """The length of the vectors."""
         return next(iter(self.halves.values())).vectors.shape[1]
+
+    def in_one_byte(self) -> Content:
+        """The same with vectors that are stored at one byte a value."""
+        encoded = {name: encode(half.vectors) for name, half in self.halves.items()}
+        halves = {
+            name: replace(half, vectors=decode_float16(encoded[name].numbers, encoded[name].scales))
+            for name, half in self.halves.items()
+        }
+        return replace(self, halves=halves, lost={name: one.lost for name, one in encoded.items()})
 
     def rows(self, collection: Collection) -> int:
         """How many items a collection has."""
@@ -162,7 +174,7 @@ def _dressed(chance: random.Random, content: Content) -> Content:
     towers: dict[str, bytes] = {}
     if chance.random() < 0.2:
         towers = {"text_tower/weights.safetensors": chance.randbytes(200), "text_tower/tokenizer.json": b"{}"}
-    return Content(
+    dressed = Content(
         halves=content.halves,
         pairs=content.pairs,
         rejected=content.rejected,
@@ -170,3 +182,4 @@ def _dressed(chance: random.Random, content: Content) -> Content:
         towers=towers,
         words=chance.random() < 0.3,
     )
+    return dressed.in_one_byte() if len("".join(content.halves["images"].ids)) % 4 == 0 else dressed

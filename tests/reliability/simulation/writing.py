@@ -22,7 +22,7 @@ from storage.errors import CorruptIndexError, IncompatibleIndexError, IndexLocke
 from storage.faiss_file import write_ann
 from storage.files import atomic
 from storage.publish import Draft
-from storage.schema import Counts
+from storage.schema import Counts, Rounding, VectorDType
 from storage.vectors import VectorWriter
 
 from .disk import Fault, unsynced
@@ -56,6 +56,7 @@ def write(store: IndexStore, content: Content) -> None:
                 pairs=len(content.pairs),
             ),
             build={},
+            rounding={name: Rounding.of(lost) for name, lost in content.lost.items()},
         )
 
 
@@ -67,7 +68,8 @@ def _fill(draft: Draft, content: Content) -> None:
     for name, half in content.halves.items():
         with atomic.explained("make", draft.path / name):
             (draft.path / name).mkdir()
-        with VectorWriter(draft.path / name / "vectors.arrow", content.dim, batch_rows=8) as writer:
+        dtype: VectorDType = "int8" if content.lost else "float16"
+        with VectorWriter(draft.path / name / "vectors.arrow", content.dim, batch_rows=8, dtype=dtype) as writer:
             writer.append(half.ids, half.vectors)
         if content.kinds[name] == "hnsw":
             index = faiss.index_factory(content.dim, FACTORY, faiss.METRIC_INNER_PRODUCT)
