@@ -43,6 +43,7 @@ from .encode.build_encoder import (
     load,
     query_encoder,
 )
+from .encode.known_films import films_report
 from .encode.known_items import IMAGE_COLUMNS_KEY, columns_to_fill
 from .encode.pipeline import Executor, LocalExecutor, RejectionLimit, ShardEncoder
 from .encode.reuse import NoReuse, VersionReuse
@@ -242,6 +243,7 @@ class Builder:
             "source_options": options_json(reading.options or SourceOptions()),
             "encode": {**report.to_json(), **({"backends": race} if race else {})},
             IMAGE_COLUMNS_KEY: sorted(columns_to_fill(source.metadata_schema.names)),
+            **films_report(source, reading.options),
         }
         shards = _noting_start((staging.read(number) for number in range(report.shards)), build_report)
         encoding = EncodingInfo(

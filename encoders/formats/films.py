@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ _MARK = re.compile(r"(?P<film>.+)#t=(?P<seconds>\d+(?:\.\d+)?)", re.DOTALL)
 _READ, _LOOK, _FRAME = 600.0, 90.0, 15.0
 _WAITS, _STRIKES = 4.0, 3
 _CACHE = "films"
+_SHA256 = re.compile(rb"[0-9a-f]{64}")
 _ROUNDING = 0.0005
 # A film that is cut short says in its head how long it was.
 _SHORT_SECONDS, _SHORT_SHARE = 2.0, 0.05
@@ -103,7 +105,7 @@ def plan_frames(path: Path, frames: str, max_pixels: int) -> FilmPlan:
     """Return which frames stand for a film: every so many seconds, or the first of each scene.
 
     Every so many seconds nothing is decoded, and a frame that is shown for longer stands once. For scenes all of it is,
-    once for a film that stays as it is: the outcome is kept in the user's cache.
+    once for a film, wherever it lies: the outcome is kept in the user's cache.
 
     Raises:
         ImageError: Nothing of it can be read.
@@ -168,12 +170,33 @@ def _steps(shown: NDArray[np.float64], step: float, last: float) -> list[float]:
     return [round(float(tick) * step, 3) for tick in ticks]
 
 
-def _known_scenes(path: Path, max_pixels: int) -> FilmPlan:
+def film_sha256(path: Path) -> str:
+    """Return the checksum of a film's bytes; it is kept in the user's cache for a film that stays as it is.
+
+    Raises:
+        ImageError: The file cannot be read.
+    """
     try:
         state = path.stat()
+        return _sha256(path.absolute(), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
     except OSError as error:
-        raise ImageError("missing", f"no film at {str(path)!r}") from error
-    key = f"{path.absolute()} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {max_pixels} {SCENES}"
+        raise ImageError("missing", f"no film can be read at {str(path)!r}") from error
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, *state: int) -> str:
+    key = f"{path} {state} sha256"
+    known = read_cached(_CACHE, key)
+    if known is not None and _SHA256.fullmatch(known):
+        return known.decode()
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    write_cached(_CACHE, key, digest.encode())
+    return digest
+
+
+def _known_scenes(path: Path, max_pixels: int) -> FilmPlan:
+    key = f"{film_sha256(path)} {max_pixels} {SCENES}"
     known = read_cached(_CACHE, key)
     if known is not None:
         try:

@@ -11,12 +11,14 @@ from typing import Protocol
 import numpy as np
 
 from encoders import DecodeLimits, ImageError
+from encoders.formats.films import film_of
 from encoders.images import read_image_file
 from storage import IndexVersion, Manifest
 from storage.schema import COLLECTIONS, Collection
 
 from ..corpus.item import Item, LazyBytes, file_of
 from ..errors import ContentError
+from .known_films import KnownFilms
 from .known_items import KnownItem, KnownItems
 from .shards import changed_ns, file_state, path_of, text_sha256
 
@@ -72,6 +74,7 @@ class VersionReuse:
             for collection in COLLECTIONS
             if collection == "images" or same_prompt
         }
+        self._films = KnownFilms(version.manifest)
         self._read_from = read_from_of(version.manifest)
 
     def unchanged(self, item: Item) -> KnownItem | None:
@@ -88,6 +91,8 @@ class VersionReuse:
 
     def by_content(self, item: Item, limits: DecodeLimits, content: bytes | None = None) -> KnownItem | None:
         """Read what has as many bytes as a known image, and compare checksums."""
+        if isinstance(item.content, Path) and film_of(item.content.name):
+            return self._frame(item)
         size, mtime_ns = _state(item) if content is None else (len(content), None)
         if not self._known["images"].has_size(size):
             return None
@@ -96,6 +101,13 @@ class VersionReuse:
         except (ImageError, ContentError):
             return None  # it is rejected where it is opened
         known = self.same_bytes(item, hashlib.sha256(data).hexdigest())
+        return known and replace(known, info=replace(known.info, file_bytes=size, mtime_ns=mtime_ns))
+
+    def _frame(self, item: Item) -> KnownItem | None:
+        """Return a frame of a film with the same bytes, wherever that lay."""
+        size, mtime_ns = file_state(Path(str(item.content))) or (None, None)
+        before = self._films.frame_before(item) if self._known["images"].has_size(size) else None
+        known = None if before is None else self._known["images"].of_id(before)
         return known and replace(known, info=replace(known.info, file_bytes=size, mtime_ns=mtime_ns))
 
     def same_bytes(self, item: Item, sha256: str) -> KnownItem | None:

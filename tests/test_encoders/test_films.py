@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -144,18 +143,17 @@ def test_damaged_films_give_frames_or_an_image_error(folder: Path, path: Path) -
                 assert decode_image(Path(frame_name(str(broken), seconds))).pixels.mode == "RGB"
 
 
-def test_scenes_of_a_film_that_stays_as_it_is_are_looked_for_once(
-    folder: Path, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kept = folder / "kept.mp4"
-    shutil.copy(path, kept)
+def test_scenes_of_a_film_are_looked_for_once_wherever_it_lies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = film(folder / "kept.mp4", [(0, shown(2)), (2, shown(1))], seconds=4)
     looked: list[Path] = []
     look = films._scenes
     monkeypatch.setattr(films, "_scenes", lambda path, most: (looked.append(path), look(path, most))[1])
     assert plan_frames(kept, "scenes", MOST) == plan_frames(kept, "scenes", MOST)
     assert looked == [kept]
-    kept.touch()
-    plan_frames(kept, "scenes", MOST)
+    plan_frames(kept.rename(folder / "moved.mp4"), "scenes", MOST)
+    assert looked == [kept]
+    film(kept, [(0, shown(0))], seconds=3)
+    assert plan_frames(kept, "scenes", MOST).times == (0,)
     assert looked == [kept, kept]
 
 

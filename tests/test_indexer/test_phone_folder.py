@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from phone_files import HAS_PHOTOS, dng, exif_of, film, heic
 from PIL import Image
 
 from encoders import images
+from encoders.formats import films
 from indexer import build_index
 from indexer.corpus import SourceError, SourceOptions, open_source
 from searcher import Searcher
@@ -153,6 +155,31 @@ def test_a_film_larger_than_an_image_may_be_is_decoded_once(
     decoded.clear()
     build_frames(cinema, tmp_path, update=True, max_file_bytes=limit)
     assert decoded == []
+
+
+@pytest.mark.parametrize("frames", ["2s", "scenes"])
+def test_a_film_that_only_moved_is_not_decoded_again(
+    cinema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, frames: str
+) -> None:
+    build_frames(cinema, tmp_path, options=SourceOptions(frames=frames))
+    before = {row["item_id"]: row for row in catalog(tmp_path / "f.index")}
+    asked: list[str] = []
+    ask = films._ask
+    monkeypatch.setattr(
+        films, "_ask", lambda path, *rest, want, **more: (asked.append(want), ask(path, *rest, want=want, **more))[1]
+    )
+    (cinema / "old").mkdir()
+    shutil.copy(cinema / "b.mp4", cinema / "old" / "renamed.mp4")
+    (cinema / "b.mp4").unlink()
+    encoder, report = build_frames(cinema, tmp_path, update=True)
+    assert report.published  # type: ignore[attr-defined]
+    assert (encoder.images_encoded, set(asked) - {"times"}) == (0, set())
+    after = {str(row["item_id"]): row for row in catalog(tmp_path / "f.index")}
+    moved = {name.replace("b.mp4", "old/renamed.mp4"): row for name, row in before.items() if "b.mp4" in name}
+    assert [*after] == [*(name for name in before if "b.mp4" not in str(name)), *moved]
+    assert all(after[name]["width"] == row["width"] for name, row in moved.items())
+    with Searcher.open(tmp_path / "f.index", encoder=ColourEncoder()) as searcher:
+        assert searcher.text_to_image("blue", k=1, where="film = 'old/renamed.mp4'")[0].item_id == "old/renamed.mp4#t=4"
 
 
 def test_a_damaged_film_costs_one_rejection_and_keeps_its_frames(cinema: Path, tmp_path: Path) -> None:
