@@ -31,6 +31,7 @@ from .lite import LOGIT_SCALE, ConseTrunk, fold_batch_norm
 from .openvino_images import OpenVinoImages
 from .preprocess import Preprocess, PreprocessConfig
 from .text_forward import text_forward
+from .transfer import Transfer
 from .two_towers import TwoTowers, fingerprint
 
 T = TypeVar("T")
@@ -198,6 +199,7 @@ class ClipEncoder:
         self.logit_scale = _logit_scale(towers)
         self._kind = placement.kind
         self._autocast = _autocast(placement)
+        self._sent = Transfer(placement.device)
         self._tokenizer = towers.tokenizer
         self._model = ready_for_inference(towers.model, placement)
         self._text = text_forward(self._model)
@@ -321,11 +323,9 @@ class ClipEncoder:
         return list(torch.split(batch, min(limit, -(-len(batch) // self._pool.count))))
 
     def _images(self, batch: torch.Tensor) -> torch.Tensor:
-        if self._kind == "cuda":
-            batch = batch.pin_memory()  # a copy from pinned memory overlaps with computation
         if self._compiled is not None:
             return torch.from_numpy(self._compiled(self._fast.bytes_of(batch).numpy()))
-        return self._run(self._image_features, batch.to(self.device, non_blocking=True))
+        return self._run(self._image_features, batch)
 
     def _image_features(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return the features of bytes or floats; bytes are scaled here, where `_run` halves what finds no memory."""
@@ -337,14 +337,14 @@ class ClipEncoder:
         return features
 
     def _texts(self, ids: torch.Tensor) -> torch.Tensor:
-        return self._run(self._text, ids.to(self.device))
+        return self._run(self._text, ids)
 
     def _run(self, tower: Callable[[torch.Tensor], torch.Tensor], batch: torch.Tensor) -> torch.Tensor:
         """Return unit rows on the device; on a GPU the call returns before they are computed."""
         with torch.inference_mode():
             try:
                 with torch.autocast(**self._autocast):
-                    features = tower(batch)
+                    features = tower(self._sent(batch))
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise EncoderError(

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,7 @@ def pipeline(run: Run) -> None:
     folder = saved_model(run, "ViT-B-32")
     precision = "auto" if run.device != "cpu" else "bf16"
     encoder: Any = load_encoder(f"local-dir:{folder}", device=run.device, precision=precision)
-    pixels = np.random.default_rng(0).integers(0, 256, (encoder.batch_size, 3, 224, 224), dtype=np.uint8)
-    rounds = run.pick(40, 2)
-    with ThreadPoolExecutor(2) as two:
-        took = seconds_of(lambda: list(two.map(encoder.encode_pixels, [pixels] * rounds)), run.device, repeats=1)
-    run.notes.figure("encode alone, bytes in memory, two threads", rounds * len(pixels) / took, "images/s")
+    encode_alone(run, encoder)
     for kind, (paths, count) in photograph_sets(run).items():
         with run.notes.part(f"pipeline of {kind}"):
             run.notes.need(10)
@@ -46,11 +42,14 @@ def pipeline(run: Run) -> None:
             if kind == MIDDLE:
                 with run.notes.part("decode threads"):
                     run.notes.need(16)
-                    decode_threads(run, kind, encoder, corpus)
+                    decode_threads(run, kind, encoder, corpus, SWITCHED)
                 with run.notes.part("the plain loop"):
                     run.notes.need(15)
                     plain_loop(run, kind, files[: run.pick(6000, 32)])
             if kind != LARGE:
+                with run.notes.part(f"{kind}: threads beside processes"):
+                    run.notes.need(16)
+                    decode_threads(run, kind, encoder, corpus, BESIDE)
                 with run.notes.part(f"{kind}: decoding in processes"):
                     run.notes.need(10)
                     decode_in_processes(run, kind, folder, some)
@@ -97,14 +96,41 @@ def build_of_photographs(run: Run, kind: str, encoder: Any, corpus: Path, some: 
     notes.figure(f"{kind}: bottleneck", told["bottleneck"])
 
 
-def decode_threads(run: Run, kind: str, encoder: Any, corpus: Path) -> None:
-    """Whether the interpreter's lock holds decoding up: more threads, or threads that take turns more often."""
-    ways = (("twice the decode threads", 2, 0.005), ("threads that switch every 0.5 ms", 1, 0.0005))
+def encode_alone(run: Run, encoder: Any) -> None:
+    """Images a second of bytes in memory, copied beside the arithmetic and, as it was before, in one queue with it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (encoder.batch_size, 3, 224, 224), dtype=np.uint8)
+    rounds, name = run.pick(40, 2), "encode alone, bytes in memory, two threads"
+
+    def in_one_queue(batch: Any) -> Any:
+        return (batch.pin_memory() if run.device != "cpu" else batch).to(run.device, non_blocking=True)
+
+    beside = encoder._sent
+    with ThreadPoolExecutor(2) as two:
+        for way, send in ((name, beside), (f"{name}, copies in the queue of the arithmetic", in_one_queue)):
+            encoder._sent = send
+            took = seconds_of(lambda: list(two.map(encoder.encode_pixels, [pixels] * rounds)), run.device, repeats=1)
+            run.notes.figure(way, rounds * len(pixels) / took, "images/s")
+    encoder._sent = beside
+
+
+# Ways to decode: what is given to the build, and the interpreter's switch interval in seconds.
+BESIDE = {
+    "decoding in threads": ({"decode_in": "threads"}, 0.005),
+    "decoding in processes": ({"decode_in": "processes"}, 0.005),
+}
+SWITCHED = {
+    "twice the decode threads": ({"decode_in": "threads", "decode_workers": 2 * CORES}, 0.005),
+    "threads that switch every 0.5 ms": ({"decode_in": "threads"}, 0.0005),
+}
+
+
+def decode_threads(run: Run, kind: str, encoder: Any, corpus: Path, ways: Mapping[str, Any]) -> None:
+    """Whether the interpreter's lock holds decoding up: threads, processes, threads that take turns more often."""
     before = sys.getswitchinterval()
-    for name, times, interval in ways:
+    for name, (settings, interval) in ways.items():
         sys.setswitchinterval(interval)
         try:
-            _, told = built(run, corpus, encoder, decode_workers=times * CORES)
+            _, told = built(run, corpus, encoder, **settings)
         finally:
             sys.setswitchinterval(before)
         run.notes.figure(f"{kind}: build-index with {name}", told["items"] / told["seconds"], "images/s")

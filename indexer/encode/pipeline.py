@@ -232,6 +232,7 @@ class ShardEncoder:
             processes = decode_processes(self.encoder, self.config, self.corpus.images, self._window)
             if processes is not None:
                 stack.enter_context(processes)
+                self._pin(processes, stack)
             pool, writer = (stack.enter_context(ThreadPoolExecutor(count)) for count in (self.config.workers, 1))
             try:
                 # On a GPU one thread packs and sends a batch while the other's is computed.
@@ -246,6 +247,14 @@ class ShardEncoder:
                 f"{self.encoder.device} had no memory for {batch_size} images at once: --batch-size {less}"
             )
         return self.report
+
+    def _pin(self, processes: DecodeProcesses, stack: ExitStack) -> None:
+        if self.encoder.device != "cpu":
+            from encoders.transfer import pinned
+
+            memory = processes.pixels.array
+            if not stack.enter_context(pinned(memory, self.encoder.device)):
+                self.progress.note(f"CUDA cannot pin {memory.nbytes / 1e6:,.0f} MB: each batch is copied once more")
 
     def _encode_all(self, shards: Iterator[Shard], threads: Threads, processes: DecodeProcesses | None) -> None:
         reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=self.config.limits, processes=processes)

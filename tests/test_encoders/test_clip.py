@@ -124,14 +124,14 @@ def test_bf16_moves_vectors_little_and_the_fingerprint_not_at_all(tiny_folder: P
     assert (coarse.encode_texts(TEXTS) * tiny.encode_texts(TEXTS)).sum(1).min() > 0.99
 
 
-@pytest.mark.parametrize(("most", "where"), [(3, "encode_image"), (1, "encode_image"), (3, "scaled")])
+@pytest.mark.parametrize(("most", "where"), [(3, "encode_image"), (1, "encode_image"), (3, "scaled"), (3, "_sent")])
 def test_a_batch_that_finds_no_memory_is_halved_and_so_are_those_after_it(
     most: int, where: str, tiny_folder: Path, tiny: Encoder, make_picture: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a GPU does it: the error is torch's own, raised here by a tower, or a scaling, that takes only so many."""
+    """As a GPU does it: the error is torch's own, raised here by what copies, scales or computes only so many."""
     small: Any = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
     monkeypatch.setattr(small, "_pass", None)
-    owner = small._fast if where == "scaled" else small._model
+    owner = {"scaled": small._fast, "_sent": small}.get(where, small._model)
     small.batch_size, real, sizes = 11, getattr(owner, where), []
 
     def limited(batch: torch.Tensor) -> torch.Tensor:
