@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from ..corpus import Source, SourceOptions
 from ..corpus.item import Item
 
 _KEY = "films"  # of the build report in a manifest
+# A manifest has one MiB at most; frames of films beyond that are decoded again when these move.
+_MOST_BYTES = 256 * 1024
 
 
 def films_report(source: Source, options: SourceOptions | None) -> dict[str, Any]:
-    """Return what a build report says of the films: the checksum of each that gave frames, by its `uri`."""
+    """Return what a build report says of the films: the checksum of each that gave frames, by its `uri`; some 2,000."""
     if options is None or options.frames is None:
         return {}
     films: dict[str, str] = {}
+    room = _MOST_BYTES
     for item in source.items():
         frame = film_of(item.uri) if isinstance(item, Item) and isinstance(item.content, Path) else None
         if frame is not None and frame[0] not in films and (digest := _digest(item)) is not None:
+            room -= len(json.dumps([frame[0], digest], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            if room < 0:
+                break
             films[frame[0]] = digest
     return {_KEY: films}
 

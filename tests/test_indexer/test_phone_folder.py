@@ -16,6 +16,7 @@ from encoders import images
 from encoders.formats import films
 from indexer import build_index
 from indexer.corpus import SourceError, SourceOptions, open_source
+from indexer.encode import known_films
 from searcher import Searcher
 from searcher.render.thumbnails import hit_thumbnail, missing_images
 from storage import IndexStore
@@ -155,6 +156,16 @@ def test_a_film_larger_than_an_image_may_be_is_decoded_once(
     decoded.clear()
     build_frames(cinema, tmp_path, update=True, max_file_bytes=limit)
     assert decoded == []
+
+
+def test_the_films_of_a_report_leave_room_in_the_manifest(
+    cinema: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, asked = open_source(cinema, SourceOptions(frames="2s")), SourceOptions(frames="2s")
+    assert [*known_films.films_report(source, asked)["films"]] == ["b.mp4", "c.mkv"]
+    monkeypatch.setattr(known_films, "_MOST_BYTES", 100)
+    assert [*known_films.films_report(source, asked)["films"]] == ["b.mp4"]
+    assert known_films.films_report(source, SourceOptions()) == {}
 
 
 @pytest.mark.parametrize("frames", ["2s", "scenes"])
