@@ -9,8 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from encoders.checkpoints import CONFIG_FILE, WEIGHTS_FILE
+from encoders.image_tower.tower import ImageTowerInfo
+from encoders.text_tower.tower import TextTowerInfo
+from indexer.corpus.layouts.film_frames import FRAME_COLUMNS
+from indexer.corpus.remote.mirror import LIST
 from storage.catalog import TABLES
 from storage.faiss_structure import FOURCC
+from storage.files import layout
 from storage.manifest import FORMAT_VERSION, MAX_BYTES, READER_FEATURES, Manifest
 from storage.schema import ANN_KINDS, CorpusInfo, EncodingInfo
 from storage.staging import PLAN
@@ -47,6 +53,14 @@ def test_the_page_names_every_column_of_the_catalog_in_order(page: str) -> None:
     for table, columns in TABLES.items():
         line = next(line for line in page.splitlines() if line.startswith(f"| `{table}` | `"))
         assert re.findall(r"`(\w+)`", line) == [table, *columns]
+
+
+def test_the_page_names_what_a_tower_says_of_itself_and_what_lies_beside_an_index(page: str) -> None:
+    named = set(re.findall(r"`([\w.]+)`", page))
+    for kind in (TextTowerInfo, ImageTowerInfo):
+        assert {field.name for field in fields(kind)} <= named
+    assert {name.rpartition("/")[2] for name in layout.FILE_NAMES} <= set(re.findall(r"[\w.]+", page))
+    assert {*FRAME_COLUMNS.names, CONFIG_FILE, WEIGHTS_FILE, LIST} <= named
 
 
 def test_the_page_names_every_key_and_feature_of_a_manifest(page: str, home: Path) -> None:
