@@ -52,6 +52,10 @@ Regrouped: with the features of before. Now: with what has been built since, eac
 processes for filters, towers without torch, backends of a CPU, guards for every file that is opened, composed queries,
 probabilities, words, pages, clients.
 
+The walks are longer than when the files were regrouped because a photograph now also meets the readers of its own facts
+and hash, the layouts that might be its own (films, remote corpora, shards), words, calibration and towers, and a query
+meets sorting, pages, probabilities and, on a server, callers, cursors, the access log and the recall that is measured.
+
 Speed on 2026-11-28 over that of the code before, whole processes run in turn on these two cores, median ratio of three
 pairs (asked: 0.97 or more): 5,500 single queries and 20 batches of 1,000 over 100,000 vectors 0.99; 600 photographs
 with 3,000 captions through `lite` into an index 0.99. Vectors, catalog, hits, evaluation and match probabilities of 120
