@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,12 @@ def test_a_package_exports_few_sorted_names_that_exist(name: str) -> None:
     assert 0 < len(package.__all__) <= (15 if name == "twinlens" else 12)
     for exported in package.__all__:
         assert getattr(package, exported) is not None
+
+
+def test_every_name_of_the_front_door_stands_in_the_docs(home: Path) -> None:
+    pages = [home / "README.md", *(home / "docs").glob("*.md")]
+    words = set(re.findall(r"\w+", " ".join(page.read_text("utf-8") for page in pages)))
+    assert set(importlib.import_module("twinlens").__all__) <= words
 
 
 @pytest.mark.parametrize("name", PACKAGES)
