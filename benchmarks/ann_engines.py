@@ -97,9 +97,10 @@ class Twinlens:
 
 
 class Hnswlib:
-    """hnswlib with M 32, efConstruction 200: the usual choice for high recall at 512 dimensions."""
+    """hnswlib with efConstruction 200 and M 32, the usual choice for high recall at 512 dimensions, or another."""
 
     package = "hnswlib"
+    m = 32
     grid = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072)
 
     def build(self, folder: Path, out: Path) -> None:
@@ -107,7 +108,7 @@ class Hnswlib:
 
         rows, dim = vectors(folder).shape
         index = hnswlib.Index(space="ip", dim=dim)
-        index.init_index(max_elements=rows, M=32, ef_construction=200, random_seed=0)
+        index.init_index(max_elements=rows, M=self.m, ef_construction=200, random_seed=0)
         for start, part in chunks(folder):
             index.add_items(part, np.arange(start, start + len(part)))
         index.save_index(str(out))
@@ -124,15 +125,16 @@ class Hnswlib:
 
 
 class Usearch:
-    """usearch in float16, connectivity 32, expansion 200 while adding."""
+    """usearch in float16 or int8, connectivity 32, expansion 200 while adding."""
 
     package = "usearch"
+    dtype = "f16"
     grid = Hnswlib.grid
 
     def build(self, folder: Path, out: Path) -> None:
         from usearch.index import Index
 
-        index = Index(ndim=vectors(folder).shape[1], metric="ip", dtype="f16", connectivity=32, expansion_add=200)
+        index = Index(ndim=vectors(folder).shape[1], metric="ip", dtype=self.dtype, connectivity=32, expansion_add=200)
         for start, part in chunks(folder):
             index.add(np.arange(start, start + len(part)), part, threads=0)
         index.save(str(out))
@@ -149,40 +151,35 @@ class Usearch:
 
 
 class Scann:
-    """ScaNN: a tree, anisotropic 4-bit codes of two dimensions, exact re-ordering, after its documentation."""
+    """ScaNN: a tree, anisotropic 4-bit codes of two dimensions, exact re-ordering, after its documentation.
+
+    Attributes:
+        finer: So many times the square root of the rows are its leaves.
+        soar: The weight of a second leaf for each row (SOAR), None for one leaf.
+        bf16: Re-order by 16-bit vectors.
+    """
 
     package = "scann"
+    finer = 1
+    soar: float | None = None
+    bf16 = False
     grid = tuple(
         (leaves, reorder)
-        for leaves, reorder in (
-            (4, 100),
-            (8, 100),
-            (16, 100),
-            (16, 200),
-            (32, 100),
-            (32, 200),
-            (48, 200),
-            (64, 200),
-            (64, 400),
-            (96, 200),
-            (96, 400),
-            (128, 400),
-            (192, 400),
-            (256, 400),
-            (256, 800),
-            (384, 800),
-            (512, 800),
-        )
+        for leaves in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
+        for reorder in (50, 100, 200, 400)
     )
 
     def build(self, folder: Path, out: Path) -> None:
         import scann
 
         base = vectors(folder).astype(np.float32)
-        leaves = int(2 ** round(np.log2(np.sqrt(len(base)))))
+        leaves = int(2 ** round(np.log2(self.finer * np.sqrt(len(base)))))
         builder = scann.scann_ops_pybind.builder(base, 10, "dot_product")
-        builder = builder.tree(num_leaves=leaves, num_leaves_to_search=32, training_sample_size=min(len(base), 250_000))
-        searcher = builder.score_ah(2, anisotropic_quantization_threshold=0.2).reorder(200).build()
+        tree = {"num_leaves": leaves, "num_leaves_to_search": 32, "training_sample_size": min(len(base), 250_000)}
+        builder = builder.tree(**tree, **({"soar_lambda": self.soar} if self.soar else {}))
+        builder = builder.score_ah(2, anisotropic_quantization_threshold=0.2)
+        kind = scann.ReorderType.BFLOAT16 if self.bf16 else scann.ReorderType.FLOAT32
+        searcher = builder.reorder(200, quantize=kind).build()
         out.mkdir(parents=True)
         searcher.serialize(str(out))
 
@@ -333,11 +330,22 @@ class ExactNumpy:
         return np.array(found, dtype=np.int64)
 
 
+def tuned(engine: type[Any], **settings: Any) -> type[Any]:
+    """Return an engine with other settings of its build."""
+    return type(engine.__name__, (engine,), settings)
+
+
 ENGINES: dict[str, type[Any]] = {
     "twinlens": Twinlens,
     "hnswlib": Hnswlib,
+    "hnswlib M16": tuned(Hnswlib, m=16),
+    "hnswlib M48": tuned(Hnswlib, m=48),
     "usearch": Usearch,
+    "usearch i8": tuned(Usearch, dtype="i8"),
     "scann": Scann,
+    "scann 4x": tuned(Scann, finer=4),
+    "scann soar": tuned(Scann, soar=1.5),
+    "scann 4x soar bf16": tuned(Scann, finer=4, soar=1.5, bf16=True),
     "lancedb": LanceDb,
     "milvus-lite": MilvusLite,
     "autofaiss": Autofaiss,

@@ -41,6 +41,14 @@ class Ranking(NamedTuple):
     value: NDArray[Any] | None = None
     words: NDArray[np.float32] | None = None
 
+    def padded(self, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return row ids and scores as (n, k), k or more, padded as they are."""
+        short = k - self.row_ids.shape[1]
+        if not short:
+            return self.row_ids, self.scores
+        width = ((0, 0), (0, short))
+        return np.pad(self.row_ids, width, constant_values=-1), np.pad(self.scores, width, constant_values=-np.inf)
+
 
 class Page(NamedTuple):
     """What is shown of a ranking.

@@ -308,7 +308,8 @@ def _quick_unit_rows(vectors: Any, dim: int) -> Vectors | None:
         return None
     wide = vectors.astype(np.float64)
     squares = np.vecdot(wide, wide)
-    if not (squares.min() > _SMALLEST and squares.max() < np.inf):  # NaN fails the first
+    least, most = (squares[0], squares[0]) if len(squares) == 1 else (squares.min(), squares.max())
+    if not (least > _SMALLEST and most < np.inf):  # NaN fails the first
         return None
     wide /= np.sqrt(squares)[:, None]
     return wide.astype(np.float32)

@@ -61,8 +61,9 @@ class Ranker:
                 ids, scores = exact_search(vectors, queries, k, rows)
         # Rounding to float16 leaves lengths of 1 +- 0.0003; a cosine is at most 1 all the same.
         np.minimum(scores, 1, out=scores)
-        if (low := scores < -1).any():
-            scores[low & (ids >= 0)] = -1
+        last = scores[:, -1:]
+        if (last.item() if last.size == 1 else last.min(initial=0)) < -1:
+            scores[(scores < -1) & (ids >= 0)] = -1
         return Ranking(ids, scores, choice)
 
     def ranking(

@@ -299,13 +299,16 @@ class Searcher:
             raise ParameterError(f"sort={request.sort!r} is for hits, which search returns; leave it out here")
         with self._in_flight:
             queries = unit_rows(vectors, self._encoder.dim)
-            ranking, pages = self._ranked(into, direction, queries, request, [()] * len(queries))
+            if request.selects or request.words is not None:
+                _, pages = self._ranked(into, direction, queries, request, [()] * len(queries))
+                if request.min_probability is not None:
+                    pages = self._probabilities.judged(into, direction, request, queries, pages, [-1] * len(queries))
+                row_ids, scores = arrays(pages, request.k)
+            else:
+                row_ids, scores = self._ranker.rank(into, direction, queries, request).padded(request.k)
             table = self._version.vectors(into)
-            if not request.selects and ranking.row_ids.shape[1] == request.k and ranking.row_ids.min(initial=0) >= 0:
-                return table.item_ids(ranking.row_ids), ranking.scores
-            if request.min_probability is not None:
-                pages = self._probabilities.judged(into, direction, request, queries, pages, [-1] * len(queries))
-            row_ids, scores = arrays(pages, request.k)
+            if row_ids[:, -1].min(initial=0) >= 0:
+                return table.item_ids(row_ids), scores
             item_ids = np.full(row_ids.shape, None, dtype=object)
             item_ids[row_ids >= 0] = table.item_ids(row_ids[row_ids >= 0])
         return item_ids, scores
@@ -448,7 +451,7 @@ class Searcher:
         table = self._version.vectors(into)
         copies = partial(self._copies, into)
         while True:
-            deeper = replace(request, k=k, offset=0)
+            deeper = request if (k, 0) == (request.k, request.offset) else replace(request, k=k, offset=0)
             ranking = self._ranker.ranking(into, direction, vectors, deeper, len(own))
             pages = shown_rows(ranking, request, own, table.gather, copies)
             if not may_be_fuller(ranking, request, pages, k):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from .errors import CorruptIndexError, SearchParameterError
 from .exact_search import Ids, Ranking, Scores, Vectors, exact_search, rerank
 from .faiss_file import read_ann
+from .list_scan import ListScan
 from .schema import AnnPlan
 
 # A filter that leaves at most this many values (rows x dim) is answered by comparing them all, exactly: 4 ms on one
@@ -52,6 +53,7 @@ class AnnIndex:
         self._index, self._rotation = _lists(index), _rotation(index)
         if isinstance(self._index, faiss.IndexIVFPQFastScan):
             self._index.implem = _ONE_QUERY_AT_A_TIME
+        self._scan = ListScan.of(self._index, self._rotation, vectors)
         self._plain_parameters: dict[int, Any] = {}  # by nprobe, of which there are at most as many as lists
 
     @classmethod
@@ -124,20 +126,27 @@ class AnnIndex:
         expected, count = min(probing.k, available), min(probing.k * probing.oversample, entries)
         nprobe = -(-probing.nprobe * self._vectors.rows // available)
         allowed = None if rows is None else _mask(rows, self._vectors.rows)
-        ids, scores = rerank(self._vectors, queries, self._search_codes(queries, count, nprobe, allowed), probing.k)
-        if ids[:, expected - 1].min(initial=0) >= 0:
+        ids, scores = self._ranked(queries, probing.k, count, nprobe, allowed)
+        if _all_found(ids[:, expected - 1]):
             return ids, scores
         widest = entries if self.plan.spilled else count
         while (short := _incomplete(ids, expected)).size and (nprobe < self.max_nprobe or count < widest):
             nprobe, count = 4 * nprobe, min(4 * count, widest)
-            candidates = self._search_codes(queries[short], count, nprobe, allowed)
-            ids[short], scores[short] = rerank(self._vectors, queries[short], candidates, probing.k)
+            ids[short], scores[short] = self._ranked(queries[short], probing.k, count, nprobe, allowed)
         if short.size:
             ids[short], scores[short] = exact_search(self._vectors, queries[short], probing.k, rows)
         return ids, scores
 
+    def _ranked(self, queries: Scores, k: int, count: int, nprobe: int, allowed: NDArray[np.bool_] | None) -> Ranking:
+        """Rank the `count` candidates of each query exactly: all of them, or those that a scan says can be hits."""
+        if self._scan is not None and self._scan.scores_rows:
+            return self._scan.search(queries, k, count, min(nprobe, self.max_nprobe), _bits(allowed))
+        return rerank(self._vectors, queries, self._search_codes(queries, count, nprobe, allowed), k)
+
     def _search_codes(self, queries: Scores, count: int, nprobe: int, allowed: NDArray[np.bool_] | None) -> Ids:
-        bits = None if allowed is None else np.packbits(allowed, bitorder="little")
+        bits = _bits(allowed)
+        if self._scan is not None:
+            return self._scan.candidates(queries, count, min(nprobe, self.max_nprobe), bits)
         # The selector points into `bits`, which this frame keeps until the search is over.
         selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
         parameters = self._parameters(count, min(nprobe, self.max_nprobe), selector)
@@ -190,6 +199,10 @@ class _ProbeSettings:
     oversample: int
 
 
+def _all_found(ids: Ids) -> bool:
+    return bool(ids[0] >= 0 if len(ids) == 1 else ids.min(initial=0) >= 0)  # a reduction costs more than a few lists
+
+
 def _incomplete(ids: Ids, expected: int) -> Ids:
     """Queries with fewer hits than there could be."""
     return np.flatnonzero((ids >= 0).sum(axis=1) < expected)
@@ -199,6 +212,10 @@ def _mask(rows: Ids, total: int) -> NDArray[np.bool_]:
     allowed = np.zeros(total, dtype=np.bool_)
     allowed[rows] = True
     return allowed
+
+
+def _bits(allowed: NDArray[np.bool_] | None) -> NDArray[np.uint8] | None:
+    return None if allowed is None else np.packbits(allowed, bitorder="little")
 
 
 def _check_positive(**values: int) -> None:
@@ -211,7 +228,7 @@ def _checked_queries(queries: NDArray[Any], dim: int) -> Scores:
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise SearchParameterError(f"queries have shape {queries.shape}; this index takes (n, {dim}) unit vectors")
-    if not np.isfinite(queries).all():
+    if not np.isfinite(np.vdot(queries, queries)):  # which is not where one number is not, in one pass
         raise SearchParameterError("queries hold NaN or infinity; give unit vectors")
     return queries
 

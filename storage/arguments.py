@@ -9,7 +9,7 @@ import reprlib
 import sys
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType
@@ -46,7 +46,8 @@ def check_arguments(of: Callable[..., Any], given: Mapping[str, Any], error: Cal
 def check_fields(options: Any, error: Callable[[str], Exception]) -> None:
     """Check the fields of a frozen dataclass by `check_arguments`, from its `__post_init__`; paths become a `Path`."""
     kind: Callable[..., Any] = type(options)
-    check_arguments(kind, vars(options), error)
+    defaults = _defaults(kind)
+    check_arguments(kind, {name: it for name, it in vars(options).items() if it is not defaults.get(name, ...)}, error)
     for name in _path_fields(kind):
         if isinstance(given := getattr(options, name), str | os.PathLike):
             object.__setattr__(options, name, Path(given))
@@ -84,6 +85,12 @@ def _kinds(of: Callable[..., Any]) -> dict[str, _Kind]:
             kinds[name] = _kind(str(text), names)
     kinds.pop("return", None)
     return kinds
+
+
+@functools.cache
+def _defaults(kind: Any) -> dict[str, Any]:
+    """The defaults of a dataclass, which need no check: most of the many options of a search are left at theirs."""
+    return {field.name: field.default for field in fields(kind)}
 
 
 def _owners(of: Callable[..., Any]) -> list[Any]:

@@ -234,6 +234,13 @@ class VectorTable:
             parts.append(first + np.flatnonzero(wrong))
         return np.concatenate(parts)
 
+    def mapped(self) -> tuple[NDArray[np.float16], NDArray[np.int64], int] | None:
+        """Return the whole file as float16, where each batch of rows starts, and the rows of a batch; None for int8.
+
+        Row `r` begins at the element `starts[r // batch_rows] + r * dim`.
+        """
+        return (*self._vectors.mapped(), self._batch_rows) if self.dtype == "float16" else None
+
     def chunks(self, size: int = 65536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield all vectors in row order as (row id of the first, (n, dim) float32), n <= size.
 
@@ -344,6 +351,10 @@ class _MappedColumn:
         """Return rows of one batch, as they lie in the file, (count, width)."""
         first = self._starts[start // self._batch_rows] + start * self._width
         return self._flat[first : first + count * self._width].reshape(count, self._width)
+
+    def mapped(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """Return the file's values, and where each batch would start in them if it held all rows before it too."""
+        return self._flat, self._starts
 
     def close(self) -> None:
         """Let go of the file."""

@@ -13,8 +13,8 @@ from ..errors import BuildError
 # Values (rows x dim) up to which one exact scan of the stored vectors takes about 5 ms on one core.
 FLAT_VALUES = 10_000_000
 
-# Lists from which on the centroids of an `ivf-pq4` are searched by 4-bit codes: 39 us in place of 77 for 2048 lists.
-FAST_CENTROIDS = 2048
+# Lists from which on FAISS finds the centroids of an `ivf-pq4` by 4-bit codes: 39 us in place of 77 for 2048 lists.
+FAST_CENTROIDS = 1024
 
 _MINIMUM_ROWS: Mapping[AnnKind, int] = {
     "flat": 0,
@@ -26,6 +26,7 @@ _MINIMUM_ROWS: Mapping[AnnKind, int] = {
 }
 _MINIMUM_LIST_ROWS = 30
 _MAXIMUM_NLIST = 1 << 16
+_MOST_FINER = 4096  # beyond, finding each row's list would take most of a build
 # Measured on a million CLIP-like vectors, in the rotation that all of them get: 4-bit codes of 2 dimensions (dim / 4
 # bytes a vector) find 0.95 of what captions look for among 8 k candidates and 0.99 among 24 k. Codes of 4 need twice
 # as many and more, and half as many bytes to scan do not pay for that.
@@ -44,9 +45,9 @@ def plan_ann(
         rows: Vectors in the collection; with none the plan is `flat`, whatever the kind.
         dim: Their length. Where the usual size of a PQ code does not divide it, the next finer code that does is used.
         seed: Seed of the training sample and of k-means.
-        nlist: Inverted lists; None takes the power of two next to the square root of the rows, and
-            2048 for `ivf-pq4` where that is 1024. More lists make
-            building slower and probing finer; usual range 1 to 4 times the square root.
+        nlist: Inverted lists; None takes the power of two next to the square root of the rows, for `ivf-pq4` next to
+            twice that, up to 4096. More lists make building slower and probing finer; usual range 1 to 4 times the
+            square root.
 
     Raises:
         BuildError: `kind` is unknown, `nlist` is out of range, or there are too few rows to train on.
@@ -85,12 +86,16 @@ def _auto(rows: int, dim: int) -> AnnKind:
 
 
 def _nlist(kind: AnnKind, rows: int) -> int:
-    nlist = 1 << max(0, round(math.log2(math.sqrt(rows))))
-    if kind == "ivf-pq4" and nlist == FAST_CENTROIDS // 2:
-        nlist = FAST_CENTROIDS  # a million rows: what finer lists cost a query, fast centroids give back
+    nlist = _power_of_two(math.sqrt(rows))
+    if kind == "ivf-pq4":  # what finer lists cost a query, quick centroids give back
+        nlist = max(nlist, min(_power_of_two(2 * math.sqrt(rows)), _MOST_FINER))
     while nlist > 1 and rows < _MINIMUM_LIST_ROWS * nlist:
         nlist //= 2
     return min(nlist, _MAXIMUM_NLIST)
+
+
+def _power_of_two(number: float) -> int:
+    return 1 << max(0, round(math.log2(number)))
 
 
 def _rotation(kind: AnnKind, dim: int) -> str:

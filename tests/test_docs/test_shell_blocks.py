@@ -26,7 +26,7 @@ SHELL_BLOCKS = [block for page in pages(HOME) for block in blocks(page) if block
 ASKING = [block for page in pages(HOME) for block in blocks(page) if (block.language, block.note) == ("python", SERVER)]
 TESTED = [block for block in SHELL_BLOCKS if not block.note.startswith(NO_TEST)] + ASKING
 # How many blocks of a page are left out. A new one has to be entered here, by somebody who has read its reason.
-LEFT_OUT = {"README.md": 1, "CONTRIBUTING.md": 1, "encode.md": 1, "export.md": 1, "scale.md": 2, "server.md": 2}
+LEFT_OUT = {"README.md": 1, "CONTRIBUTING.md": 1, "encode.md": 2, "export.md": 1, "scale.md": 2, "server.md": 2}
 
 
 @pytest.fixture(scope="module")

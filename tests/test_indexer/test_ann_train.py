@@ -142,7 +142,7 @@ def test_a_memory_limit_shrinks_the_sample(tmp_path: Path) -> None:
 
 
 def test_too_small_a_memory_limit_names_one_that_would_do(tmp_path: Path, table: VectorTable) -> None:
-    plan = plan_ann("ivf-pq4", table.rows, table.dim)
+    plan = plan_ann("ivf-pq4", table.rows, table.dim, nlist=64)
     with pytest.raises(BuildError, match=r"a memory limit of 1,000 bytes is too small .* give at least ([\d,]+)") as no:
         build_ann(table, plan, tmp_path / "ann.faiss", memory_bytes=1000)
     need = int(str(no.value).split("give at least ")[1].split(", or")[0].replace(",", ""))

@@ -1,0 +1,282 @@
+/* What list_scan.c does many times, for one width of lanes; read once for each (WIDE: AVX-512, else AVX2). */
+
+#if WIDE
+typedef __m512 LANES(Floats);
+#define FLOATS 16
+#define ZERO _mm512_setzero_ps()
+#define ADD(a, b) _mm512_add_ps(a, b)
+#define MULTIPLY(a, b) _mm512_mul_ps(a, b)
+#define MULTIPLY_ADD(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define SPREAD(value) _mm512_set1_ps(value)
+#define LOAD(at) _mm512_loadu_ps(at)
+#define STORE(at, lanes) _mm512_storeu_ps(at, lanes)
+#define LOAD_BYTES(at) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(at))))
+#define LOAD_HALVES(at) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at)))
+#else
+typedef __m256 LANES(Floats);
+#define FLOATS 8
+#define ZERO _mm256_setzero_ps()
+#define ADD(a, b) _mm256_add_ps(a, b)
+#define MULTIPLY(a, b) _mm256_mul_ps(a, b)
+#define MULTIPLY_ADD(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define SPREAD(value) _mm256_set1_ps(value)
+#define LOAD(at) _mm256_loadu_ps(at)
+#define STORE(at, lanes) _mm256_storeu_ps(at, lanes)
+#define LOAD_BYTES(at) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(at))))
+#define LOAD_HALVES(at) _mm256_cvtph_ps(_mm_loadu_si128((const void *)(at)))
+#endif
+
+TARGET static inline float LANES(sum)(LANES(Floats) lanes) {
+#if WIDE
+    return _mm512_reduce_add_ps(lanes);
+#else
+    __m128 half = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps(lanes, 1));
+    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
+#endif
+}
+
+/* Take the least of 16 numbers off all of them, and return it and what the largest is then. */
+TARGET static inline void LANES(shifted)(LANES(Floats) *entries, float *least, float *span) {
+#if WIDE
+    *least = _mm512_reduce_min_ps(entries[0]);
+    entries[0] = _mm512_sub_ps(entries[0], _mm512_set1_ps(*least));
+    *span = _mm512_reduce_max_ps(entries[0]);
+#else
+    __m256 low = _mm256_min_ps(entries[0], entries[1]), high = _mm256_max_ps(entries[0], entries[1]);
+    low = _mm256_min_ps(low, _mm256_permute2f128_ps(low, low, 1));
+    high = _mm256_max_ps(high, _mm256_permute2f128_ps(high, high, 1));
+    low = _mm256_min_ps(low, _mm256_permute_ps(low, 0x4E));
+    high = _mm256_max_ps(high, _mm256_permute_ps(high, 0x4E));
+    low = _mm256_min_ps(low, _mm256_permute_ps(low, 0xB1));
+    high = _mm256_max_ps(high, _mm256_permute_ps(high, 0xB1));
+    for (int i = 0; i < 2; i++) entries[i] = _mm256_sub_ps(entries[i], low);
+    *least = _mm256_cvtss_f32(low);
+    *span = _mm256_cvtss_f32(_mm256_sub_ps(high, low));
+#endif
+}
+
+/* The product of a row that LOADER reads with floats; VALUE reads one of its numbers. */
+#define PRODUCT(name, type, LOADER, VALUE)                                                        \
+    TARGET static inline float LANES(name)(const type *row, const float *other, int64_t count) {  \
+        LANES(Floats) one = ZERO, two = ZERO;                                                     \
+        int64_t i = 0;                                                                            \
+        for (; i + 2 * FLOATS <= count; i += 2 * FLOATS) {                                        \
+            one = MULTIPLY_ADD(LOADER(row + i), LOAD(other + i), one);                            \
+            two = MULTIPLY_ADD(LOADER(row + i + FLOATS), LOAD(other + i + FLOATS), two);          \
+        }                                                                                         \
+        float rest = 0;                                                                           \
+        for (; i < count; i++) rest += VALUE(row[i]) * other[i];                                  \
+        return LANES(sum)(ADD(one, two)) + rest;                                                  \
+    }
+PRODUCT(of_bytes, int8_t, LOAD_BYTES, (float))
+PRODUCT(of_floats, float, LOAD, )
+
+/* The inner product of a stored row and a query, exactly as storage/exact_search.py adds it up. */
+TARGET static float LANES(exact_score)(const uint16_t *row, const float *query, int64_t count) {
+    enum { PARTS = SUMS / FLOATS };
+    LANES(Floats) sums[PARTS];
+    int64_t whole = count / SUMS * SUMS;
+    for (int i = 0; i < PARTS; i++) sums[i] = ZERO;
+    for (int64_t at = 0; at < whole; at += SUMS)
+        for (int i = 0; i < PARTS; i++)
+            sums[i] = ADD(sums[i], MULTIPLY(LOAD_HALVES(row + at + i * FLOATS), LOAD(query + at + i * FLOATS)));
+    if (whole < count) {
+        uint16_t last_row[SUMS] = {0};
+        float last_query[SUMS] = {0};
+        memcpy(last_row, row + whole, sizeof(uint16_t) * (size_t)(count - whole));
+        memcpy(last_query, query + whole, sizeof(float) * (size_t)(count - whole));
+        for (int i = 0; i < PARTS; i++)
+            sums[i] = ADD(sums[i], MULTIPLY(LOAD_HALVES(last_row + i * FLOATS), LOAD(last_query + i * FLOATS)));
+    }
+    float flat[SUMS];
+    for (int half = PARTS / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) sums[i] = ADD(sums[i], sums[i + half]);
+    STORE(flat, sums[0]);
+    for (int half = FLOATS / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) flat[i] += flat[i + half];
+    return flat[0];
+}
+
+/* Put the nprobe best lists first, best of all in front: by the narrow bytes twice as many, of these by the floats. */
+TARGET static int64_t LANES(best_lists)(const Scan *scan, int64_t nprobe, Work *work) {
+    Scored *lists = work->lists;
+    for (int64_t i = 0; i < scan->narrow_width; i++) work->narrow[i] = work->query[scan->narrow_dims[i]];
+    for (int64_t i = 0; i < scan->lists; i++) {
+        const int8_t *row = scan->narrow + i * scan->narrow_width;
+        lists[i].score = scan->narrow_scale[i] * LANES(of_bytes)(row, work->narrow, scan->narrow_width);
+        lists[i].id = i;
+    }
+    int64_t compared = 2 * nprobe < scan->lists ? 2 * nprobe : scan->lists;
+    select_first(lists, scan->lists, compared);
+    for (int64_t i = 0; i < compared; i++)
+        ask_for((const char *)(scan->centroids + lists[i].id * scan->dim), 4 * scan->dim);
+    for (int64_t i = 0; i < compared; i++)
+        lists[i].score = LANES(of_floats)(scan->centroids + lists[i].id * scan->dim, work->query, scan->dim);
+    qsort(lists, (size_t)compared, sizeof(Scored), by_score);
+    return nprobe < compared ? nprobe : compared;
+}
+
+/* Fill the table of a query: what each centroid of each code adds to a score, above the least, in steps of one byte.
+   Returns the size of a step; `floor` gets the sum of what is least. */
+TARGET static float LANES(fill_table)(const Scan *scan, Work *work, float *floor) {
+    int64_t width = scan->dim / scan->codes;
+    float most = 0, all = 0;
+    *floor = 0;
+    for (int64_t code = 0; code < scan->codes; code++) {
+        const float *book = scan->codebook + code * CENTROIDS * width, *part = work->query + code * width;
+        LANES(Floats) entries[CENTROIDS / FLOATS];
+        for (int i = 0; i < CENTROIDS / FLOATS; i++) {
+            entries[i] = ZERO;
+            for (int64_t d = 0; d < width; d++)
+                entries[i] = MULTIPLY_ADD(LOAD(book + d * CENTROIDS + i * FLOATS), SPREAD(part[d]), entries[i]);
+        }
+        float least, span;
+        LANES(shifted)(entries, &least, &span);
+        for (int i = 0; i < CENTROIDS / FLOATS; i++) STORE(work->distances + code * CENTROIDS + i * FLOATS, entries[i]);
+        *floor += least;
+        all += span;
+        most = span > most ? span : most;
+    }
+    if (!(most > 0)) most = 1; /* a query that all codes are equal to */
+    float steps = 255 / most, limit = (float)(65535 - scan->codes); /* each may be rounded up by a half */
+    if (all * steps > limit) steps = limit / all;
+    for (int64_t i = 0; i < scan->codes * CENTROIDS; i++) work->table[i] = (uint8_t)(work->distances[i] * steps + 0.5f);
+    return 1 / steps;
+}
+
+/* The sums of one block's rows, 32 in their order. Bytes are added in pairs, and what the odd ones carried into the
+   sums of pairs is taken off in the end. */
+TARGET static inline void LANES(sum_block)(const uint8_t *block, int64_t bytes, const uint8_t *table, uint16_t *sums) {
+#if WIDE
+    const __m512i low = _mm512_set1_epi8(15);
+    __m512i first = _mm512_setzero_si512(), first_odd = first, second = first, second_odd = first;
+    for (int64_t at = 0; at < bytes; at += 64) {
+        __m512i codes = _mm512_loadu_si512(block + at), entries = _mm512_load_si512(table + at);
+        __m512i one = _mm512_shuffle_epi8(entries, _mm512_and_si512(codes, low));
+        __m512i other = _mm512_shuffle_epi8(entries, _mm512_and_si512(_mm512_srli_epi16(codes, 4), low));
+        first = _mm512_add_epi16(first, one);
+        first_odd = _mm512_add_epi16(first_odd, _mm512_srli_epi16(one, 8));
+        second = _mm512_add_epi16(second, other);
+        second_odd = _mm512_add_epi16(second_odd, _mm512_srli_epi16(other, 8));
+    }
+    __m512i quarters[4] = {_mm512_sub_epi16(first, _mm512_slli_epi16(first_odd, 8)), first_odd,
+                           _mm512_sub_epi16(second, _mm512_slli_epi16(second_odd, 8)), second_odd};
+    for (int i = 0; i < 4; i++) {
+        __m256i half = _mm256_add_epi16(_mm512_castsi512_si256(quarters[i]), _mm512_extracti64x4_epi64(quarters[i], 1));
+        __m128i sum = _mm_add_epi16(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+        _mm_storeu_si128((__m128i *)(sums + 8 * i), sum);
+    }
+#else
+    const __m256i low = _mm256_set1_epi8(15);
+    __m256i first = _mm256_setzero_si256(), first_odd = first, second = first, second_odd = first;
+    for (int64_t at = 0; at < bytes; at += 32) {
+        __m256i codes = _mm256_loadu_si256((const void *)(block + at));
+        __m256i entries = _mm256_load_si256((const void *)(table + at));
+        __m256i one = _mm256_shuffle_epi8(entries, _mm256_and_si256(codes, low));
+        __m256i other = _mm256_shuffle_epi8(entries, _mm256_and_si256(_mm256_srli_epi16(codes, 4), low));
+        first = _mm256_add_epi16(first, one);
+        first_odd = _mm256_add_epi16(first_odd, _mm256_srli_epi16(one, 8));
+        second = _mm256_add_epi16(second, other);
+        second_odd = _mm256_add_epi16(second_odd, _mm256_srli_epi16(other, 8));
+    }
+    __m256i quarters[4] = {_mm256_sub_epi16(first, _mm256_slli_epi16(first_odd, 8)), first_odd,
+                           _mm256_sub_epi16(second, _mm256_slli_epi16(second_odd, 8)), second_odd};
+    for (int i = 0; i < 4; i++) {
+        __m128i sum =
+            _mm_add_epi16(_mm256_castsi256_si128(quarters[i]), _mm256_extracti128_si256(quarters[i], 1));
+        _mm_storeu_si128((__m128i *)(sums + 8 * i), sum);
+    }
+#endif
+}
+
+/* Which of 32 sums are at least `edge`, a bit each. */
+TARGET static inline uint32_t LANES(at_least)(const uint16_t *sums, uint16_t edge) {
+#if WIDE
+    return _mm512_cmpge_epu16_mask(_mm512_loadu_si512(sums), _mm512_set1_epi16((short)edge));
+#else
+    const __m256i limit = _mm256_set1_epi16((short)edge);
+    __m256i one = _mm256_loadu_si256((const void *)sums), other = _mm256_loadu_si256((const void *)(sums + 16));
+    one = _mm256_cmpeq_epi16(_mm256_max_epu16(one, limit), one);
+    other = _mm256_cmpeq_epi16(_mm256_max_epu16(other, limit), other);
+    __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(one, other), 0xD8);
+    return (uint32_t)_mm256_movemask_epi8(bytes);
+#endif
+}
+
+/* Go through the lists, and return how many candidates there are: those that can be among the best `count`. */
+TARGET static int64_t LANES(scan_lists)(const Scan *scan, const Probe *probe, int64_t lists, float floor, float step,
+                                        Work *work) {
+    int64_t bytes = scan->codes * CENTROIDS, found = 0;
+    float least = -INFINITY;
+    Ahead ahead = {0, 0};
+    for (int i = 0; i < AHEAD; i++) ask_ahead(scan, work->lists, lists, &ahead);
+    for (int64_t number = 0; number < lists; number++) {
+        int64_t list = work->lists[number].id, size = scan->sizes[list];
+        const uint8_t *block = scan->blocks[list];
+        const int64_t *ids = scan->ids[list];
+        float bias = work->lists[number].score + floor;
+        for (int64_t first = 0; first < size; first += BLOCK, block += bytes) {
+            uint16_t sums[BLOCK];
+            ask_ahead(scan, work->lists, lists, &ahead);
+            LANES(sum_block)(block, bytes, work->table, sums);
+            float edge = (least - bias) / step; /* -inf while there are too few */
+            if (edge > 65535) continue;
+            uint32_t good = LANES(at_least)(sums, edge <= 0 ? 0 : (uint16_t)edge);
+            if (size - first < BLOCK) good &= ((uint32_t)1 << (size - first)) - 1;
+            for (; good; good &= good - 1) {
+                int at = __builtin_ctz(good);
+                int64_t id = ids[first + at];
+                if (probe->allowed && !(probe->allowed[id >> 3] >> (id & 7) & 1)) continue;
+                work->found[found].score = bias + step * sums[at];
+                work->found[found++].id = id;
+            }
+            if (found + BLOCK > work->room) found = narrowed(work->found, found, probe->count, &least);
+        }
+    }
+    return narrowed(work->found, found, probe->count, &least);
+}
+
+/* Score the stored rows of the candidates. */
+TARGET static void LANES(score_rows)(const Scan *scan, const float *query, Scored *found, int64_t size) {
+    for (int64_t i = 0; i < ROWS_AHEAD && i < size; i++)
+        ask_for((const char *)stored_row(scan, found[i].id), 2 * scan->dim);
+    for (int64_t i = 0; i < size; i++) {
+        if (i + ROWS_AHEAD < size) ask_for((const char *)stored_row(scan, found[i + ROWS_AHEAD].id), 2 * scan->dim);
+        found[i].score = LANES(exact_score)(stored_row(scan, found[i].id), query, scan->dim);
+    }
+}
+
+/* Answer one query, and return how many of `found` are its results, best first. */
+TARGET static int64_t LANES(search_one)(const Scan *scan, const Probe *probe, const float *query, Work *work) {
+    if (scan->rotation)
+        for (int64_t i = 0; i < scan->dim; i++)
+            work->query[i] =
+                scan->rotation_scale[i] * LANES(of_bytes)(scan->rotation + i * scan->dim, query, scan->dim);
+    else
+        memcpy(work->query, query, 4 * (size_t)scan->dim);
+    int64_t lists = LANES(best_lists)(scan, probe->nprobe, work);
+    float floor, step = LANES(fill_table)(scan, work, &floor);
+    int64_t found = each_once(work->found, LANES(scan_lists)(scan, probe, lists, floor, step, work));
+    if (probe->exact) {
+        LANES(score_rows)(scan, query, work->found, found);
+        if (found > probe->k) {
+            select_first(work->found, found, probe->k);
+            found = probe->k;
+        }
+    }
+    qsort(work->found, (size_t)found, sizeof(Scored), by_score);
+    return found;
+}
+
+#undef FLOATS
+#undef ZERO
+#undef ADD
+#undef MULTIPLY
+#undef MULTIPLY_ADD
+#undef SPREAD
+#undef LOAD
+#undef STORE
+#undef LOAD_BYTES
+#undef LOAD_HALVES
+#undef PRODUCT

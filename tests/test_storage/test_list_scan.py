@@ -1,0 +1,187 @@
+"""The compiled scan of inverted lists against FAISS and against the exact re-rank."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from indexer.ann.plan import plan_ann
+from indexer.ann.train import build_ann
+from storage import compiled
+from storage.ann import AnnIndex
+from storage.exact_search import exact_search, inner_products, rerank
+from storage.list_scan import ListScan
+from storage.vectors import VectorTable, VectorWriter
+
+ROWS = 3000
+LANES = [lanes for lanes in (256, 512) if compiled.list_scan and lanes <= compiled.list_scan.lanes()]
+needs_scan = pytest.mark.skipif(not LANES, reason="the scan was not compiled, or this processor has no AVX2")
+
+
+def unit(rows: int, dim: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    centers = random.standard_normal((40, dim)) * np.sqrt(1 / (1 + np.arange(dim)))
+    vectors = centers[random.integers(0, 40, rows)] + 0.3 * random.standard_normal((rows, dim)) / np.sqrt(dim)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def opened(folder: Path, dim: int, spilling: bool = True) -> tuple[AnnIndex, VectorTable]:
+    path, table = folder / "ann.faiss", folder / "vectors.arrow"
+    if not table.exists():
+        with VectorWriter(table, dim, batch_rows=1024) as writer:
+            writer.append([str(row) for row in range(ROWS)], unit(ROWS, dim, 0))
+    vectors = VectorTable.open(table)
+    plan = plan_ann("ivf-pq4", ROWS, dim, nlist=32)
+    plan = build_ann(vectors, plan, path, queries=unit(400, dim, 1) if spilling else None)
+    return AnnIndex.open(path, plan, vectors), vectors
+
+
+@pytest.fixture(scope="module", params=[64, 72, 200])
+def index(request, tmp_path_factory):
+    return opened(tmp_path_factory.mktemp("scan"), request.param)
+
+
+def scan_of(ann: AnnIndex, vectors: VectorTable, lanes: int) -> ListScan:
+    return ListScan(ann._index, ann._rotation, vectors, lanes)
+
+
+@pytest.mark.parametrize("dim", [1, 3, 64, 65, 200])
+def test_inner_products_are_added_in_the_stated_order(dim):
+    random = np.random.default_rng(dim)
+    row, query = random.standard_normal((2, dim)).astype(np.float32)
+    sums = [np.float32(0)] * 64
+    for place in range(dim):
+        sums[place % 64] = sums[place % 64] + row[place] * query[place]
+    width = 64
+    while width > 1:
+        width //= 2
+        sums = [sums[place] + sums[place + width] for place in range(width)]
+    found = inner_products(np.tile(row, (3, 1)), query[None])
+    assert found.tolist() == [float(sums[0])] * 3
+    assert found[0] == pytest.approx(float(row.astype(np.float64) @ query), abs=1e-4)
+
+
+@needs_scan
+@pytest.mark.parametrize("lanes", LANES)
+def test_results_are_those_of_the_exact_re_rank_to_the_last_bit(index, lanes):
+    ann, vectors = index
+    scan, queries = scan_of(ann, vectors, lanes), unit(40, vectors.dim, 2)
+    for nprobe, count in ((1, 10), (4, 60), (32, 300)):
+        ids, scores = scan.search(queries, 10, count, nprobe)
+        expected = rerank(vectors, queries, scan.candidates(queries, count, nprobe), 10)
+        assert np.array_equal(ids, expected[0])
+        assert np.array_equal(scores, expected[1])
+
+
+@needs_scan
+@pytest.mark.parametrize("lanes", LANES)
+def test_candidates_are_those_of_faiss_but_for_rounding(index, lanes):
+    ann, vectors = index
+    assert ann.plan.spilled
+    scan, queries = scan_of(ann, vectors, lanes), unit(100, vectors.dim, 3)
+    turned = queries if ann._rotation is None else queries @ ann._rotation.T
+    found = scan.candidates(queries, 50, 6)
+    known = ann._index.search(turned, 50, params=faiss.SearchParametersIVF(nprobe=6))[1]
+    alike = []
+    for one, other in zip(found, known, strict=True):
+        rows, expected = one[one >= 0].tolist(), set(other.tolist()) - {-1}
+        assert len(rows) == len({*rows})
+        alike.append(len(expected & {*rows}) / len(expected))
+    assert np.mean(alike) > 0.9
+
+
+@needs_scan
+@pytest.mark.parametrize("lanes", LANES)
+def test_all_lists_and_all_candidates_find_what_comparing_all_finds(index, lanes):
+    ann, vectors = index
+    scan, queries = scan_of(ann, vectors, lanes), unit(5, vectors.dim, 4)
+    ids, scores = scan.search(queries, 10, ROWS + ann.plan.spilled, 1000)
+    assert np.array_equal(ids, exact_search(vectors, queries, 10)[0])
+    assert np.array_equal(scores, exact_search(vectors, queries, 10)[1])
+
+
+@needs_scan
+def test_a_filter_lets_only_its_rows_through(index):
+    ann, vectors = index
+    allowed = np.zeros(ROWS, dtype=np.bool_)
+    allowed[::7] = True
+    ids, _ = ann._scan.search(unit(9, vectors.dim, 5), 10, 40, 32, np.packbits(allowed, bitorder="little"))
+    assert (ids >= 0).all()
+    assert (ids % 7 == 0).all()
+
+
+@needs_scan
+def test_fewer_rows_than_asked_for_are_padded(index):
+    ann, vectors = index
+    allowed = np.zeros(ROWS, dtype=np.bool_)
+    allowed[[5, 17]] = True
+    ids, scores = ann._scan.search(unit(1, vectors.dim, 6), 4, 40, 32, np.packbits(allowed, bitorder="little"))
+    assert sorted(ids[0].tolist()) == [-1, -1, 5, 17]
+    assert scores[0, 0] >= scores[0, 1] > scores[0, 2] == -np.inf
+
+
+@needs_scan
+def test_a_batch_over_threads_and_searches_at_once_give_what_one_query_gives(index):
+    ann, vectors = index
+    queries = unit(300, vectors.dim, 7)
+    alone = np.concatenate([ann._scan.search(queries[row : row + 1], 10, 60, 4)[0] for row in range(len(queries))])
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(3)
+    try:
+        assert np.array_equal(ann._scan.search(queries, 10, 60, 4)[0], alone)
+    finally:
+        faiss.omp_set_num_threads(before)
+    with ThreadPoolExecutor(4) as pool:
+        for ids, _ in pool.map(lambda _: ann._scan.search(queries, 10, 60, 4), range(8)):
+            assert np.array_equal(ids, alone)
+
+
+@needs_scan
+def test_arrays_that_do_not_fit_are_refused(index):
+    ann, vectors = index
+    scan, raw = ann._scan._scan, compiled.list_scan
+    query, ids, scores = unit(1, vectors.dim, 8), np.empty((1, 5), np.int64), np.empty((1, 5), np.float32)
+    with pytest.raises(ValueError, match="do not fit"):
+        raw.search(scan, query[:, :-1].copy(), 1, 4, 20, 5, None, True, ids, scores)
+    with pytest.raises(ValueError, match="do not fit"):
+        raw.search(scan, query, 1, 4, 20, 6, None, True, ids, scores)
+    with pytest.raises(ValueError, match="do not fit"):
+        raw.search(scan, query, 1, 4, 20, 5, np.zeros(3, np.uint8), True, ids, scores)
+    with pytest.raises(ValueError, match="do not fit"):
+        raw.search(scan, query, 1, 0, 20, 5, None, True, ids, scores)
+    with pytest.raises(ValueError, match="Capsule"):
+        raw.search(object(), query, 1, 4, 20, 5, None, True, ids, scores)
+
+
+@needs_scan
+def test_an_unrotated_index_is_scanned_too(tmp_path):
+    ann, vectors = opened(tmp_path, 64, spilling=False)
+    scan, queries = ListScan(ann._index, None, vectors, LANES[-1]), unit(20, 64, 9)
+    found = scan.candidates(queries, 30, 4)
+    known = ann._index.search(queries, 30, params=faiss.SearchParametersIVF(nprobe=4))[1]
+    assert np.mean([len({*a} & {*b}) / 30 for a, b in zip(found.tolist(), known.tolist(), strict=True)]) > 0.95
+
+
+def test_searches_go_through_faiss_where_it_is_switched_off(tmp_path, monkeypatch):
+    monkeypatch.setenv(compiled.SWITCH, "off")
+    ann, vectors = opened(tmp_path, 64)
+    assert ann._scan is None
+    queries = unit(20, 64, 10)
+    ids, scores = ann.search(queries, 10, nprobe=32, oversample=64)
+    assert np.array_equal(scores, exact_search(vectors, queries, 10)[1])
+    assert np.array_equal(ids, exact_search(vectors, queries, 10)[0])
+
+
+@needs_scan
+def test_codes_that_it_does_not_know_are_left_to_faiss(tmp_path):
+    with VectorWriter(tmp_path / "vectors.arrow", 36) as writer:  # 18 codes, no multiple of 4
+        writer.append([str(row) for row in range(ROWS)], unit(ROWS, 36, 0))
+    vectors = VectorTable.open(tmp_path / "vectors.arrow")
+    plan = build_ann(vectors, plan_ann("ivf-pq4", ROWS, 36, nlist=8), tmp_path / "ann.faiss")
+    ann = AnnIndex.open(tmp_path / "ann.faiss", plan, vectors)
+    assert ann._scan is None
+    assert (ann.search(unit(3, 36, 1), 10, nprobe=4, oversample=4)[0] >= 0).all()
