@@ -134,6 +134,19 @@ def decode_threads(run: Run, kind: str, encoder: Any, corpus: Path, ways: Mappin
         finally:
             sys.setswitchinterval(before)
         run.notes.figure(f"{kind}: build-index with {name}", told["items"] / told["seconds"], "images/s")
+        if settings["decode_in"] == "processes":
+            run.notes.figure(f"{kind}: of that, starting {CORES} processes", starting(encoder), "s")
+
+
+def starting(encoder: Any) -> float:
+    """Return the seconds after which all processes that decode are there."""
+    from encoders import DecodeLimits
+    from encoders.decoding.processes import DecodeProcesses
+
+    began = time.perf_counter()
+    with DecodeProcesses(encoder.preprocess_config, DecodeLimits(), processes=CORES, slots=1) as processes:
+        processes.wait()
+        return time.perf_counter() - began
 
 
 def decode_in_processes(run: Run, kind: str, folder: Path, paths: Sequence[Path]) -> None:

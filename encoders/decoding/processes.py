@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -37,26 +38,43 @@ class DecodeProcesses:
     """
 
     def __init__(self, config: PreprocessConfig, limits: DecodeLimits, *, processes: int, slots: int) -> None:
-        """Start the first process.
+        """Begin to start processes, which takes seconds; `is_ready` tells when, and `wait` waits for it.
 
         Args:
             config: What an image is made into.
             limits: What an image may cost.
-            processes: At most so many, started when needed; each takes 100 to 200 MB.
+            processes: At most so many; each takes 300 MB.
             slots: Images that may be under way, from the begin of their decoding until they are encoded.
-
-        Raises:
-            EncoderError: No process can be started.
         """
         self._shared = SharedPixels(slots, config.pixel_shape)
         self._setup = {"count": slots, "config": asdict(config), "limits": asdict(limits)}
         self._seconds = _LATEST + _WAITS * limits.max_seconds
         self._pool = ProcessPool(self._started, processes)
-        try:
-            self._pool.ask({}, seconds=_LATEST)
-        except BaseException:
-            self.close()
-            raise
+        self._ready = False
+        # As many requests at once as processes, so that each of them starts one.
+        self._starters = ThreadPoolExecutor(processes, thread_name_prefix="decode-start")
+        self._starts = [self._starters.submit(self._pool.ask, {}, seconds=_LATEST) for _ in range(processes)]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether all processes have been started."""
+        if not self._ready:
+            self._ready = all(start.done() for start in self._starts) and self.failure is None
+        return self._ready
+
+    @property
+    def failure(self) -> BaseException | None:
+        """Why a process could not be started, an `EncoderError` as a rule; None where none has failed."""
+        return next((start.exception() for start in self._starts if start.done() and start.exception()), None)
+
+    def wait(self) -> None:
+        """Wait until the processes have been started.
+
+        Raises:
+            EncoderError: One of them cannot be started.
+        """
+        for start in self._starts:
+            start.result()
 
     @property
     def pixels(self) -> SharedPixels:
@@ -78,6 +96,7 @@ class DecodeProcesses:
 
     def close(self) -> None:
         """End the processes; the memory goes with the last array over it."""
+        self._starters.shutdown(wait=True, cancel_futures=True)
         self._pool.close()
         self._shared.close()
 

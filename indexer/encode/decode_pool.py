@@ -61,9 +61,13 @@ class ImageReader:
     def slot(self, item: Item) -> Slot | None:
         """Return room for an image that a process is to decode; None where it is decoded in this one.
 
-        Frames of films are, as processes of their own read those already.
+        Images are while the processes are started, and frames of films, which processes of their own read already.
         """
-        if self.processes is None or (isinstance(item.content, Path) and film_of(item.content.name)):
+        if (
+            self.processes is None
+            or not self.processes.is_ready
+            or (isinstance(item.content, Path) and film_of(item.content.name))
+        ):
             return None
         return self.processes.pixels.take()
 
@@ -199,7 +203,7 @@ _BATCHES_HELD = 4
 
 
 def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window: int) -> DecodeProcesses | None:
-    """Return the processes that decode the images of a build; None where its threads do.
+    """Return the processes that decode the images of a build once they run; None where its threads do.
 
     Args:
         encoder: Of the build.
@@ -210,17 +214,16 @@ def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window:
 
     Raises:
         BuildError: Processes are asked for, and the encoder opens images in its own way.
-        EncoderError: They cannot be started.
     """
     pays = encoder.device != "cpu" and config.workers >= _PROCESSES_FROM and images >= _IMAGES_FROM
     if config.decode_in == "threads" or (config.decode_in == "auto" and not pays):
         return None
     preprocessing = getattr(encoder, "preprocess_config", None)
-    if preprocessing is not None:
-        slots = window + _BATCHES_HELD * (config.batch_size or encoder.batch_size)
-        return DecodeProcesses(preprocessing, config.limits, processes=config.workers, slots=slots)
-    if config.decode_in == "auto":
+    if preprocessing is None and config.decode_in == "auto":
         return None
-    raise BuildError(
-        f"encoder {encoder.spec!r} opens images in its own way, which processes do not know; leave --decode-in out"
-    )
+    if preprocessing is None:
+        raise BuildError(
+            f"encoder {encoder.spec!r} opens images in its own way, which processes do not know; leave --decode-in out"
+        )
+    slots = window + _BATCHES_HELD * (config.batch_size or encoder.batch_size)
+    return DecodeProcesses(preprocessing, config.limits, processes=config.workers, slots=slots)

@@ -231,8 +231,7 @@ class ShardEncoder:
         with ExitStack() as stack:
             processes = decode_processes(self.encoder, self.config, self.corpus.images, self._window)
             if processes is not None:
-                stack.enter_context(processes)
-                self._pin(processes, stack)
+                self._begin(stack.enter_context(processes), stack)
             pool, writer = (stack.enter_context(ThreadPoolExecutor(count)) for count in (self.config.workers, 1))
             try:
                 # On a GPU one thread packs and sends a batch while the other's is computed.
@@ -241,6 +240,8 @@ class ShardEncoder:
             finally:
                 # Whatever ended the loop: do not decode images that nobody will use.
                 pool.shutdown(wait=True, cancel_futures=True)
+            if processes is not None and processes.failure is not None:
+                self.progress.note(f"images were decoded in threads: {processes.failure}")
         self.report.seconds = time.perf_counter() - started
         if (less := self.encoder.batch_size) < batch_size:
             self.progress.note(
@@ -248,7 +249,10 @@ class ShardEncoder:
             )
         return self.report
 
-    def _pin(self, processes: DecodeProcesses, stack: ExitStack) -> None:
+    def _begin(self, processes: DecodeProcesses, stack: ExitStack) -> None:
+        """Pin the memory of processes for a GPU, and wait for those that were asked for by name."""
+        if self.config.decode_in == "processes":
+            processes.wait()
         if self.encoder.device != "cpu":
             from encoders.transfer import pinned
 

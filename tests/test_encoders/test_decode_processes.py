@@ -31,6 +31,9 @@ LIMITS = DecodeLimits(max_pixels=500_000)
 @pytest.fixture(scope="module")
 def processes() -> Iterator[DecodeProcesses]:
     with DecodeProcesses(CONFIG, LIMITS, processes=1, slots=8) as started:
+        assert not started.is_ready
+        started.wait()
+        assert (started.is_ready, started.failure) == (True, None)
         yield started
 
 
@@ -120,8 +123,10 @@ def test_an_image_that_ends_two_processes_is_one_error_and_the_next_is_decoded(
 
 def test_a_process_that_cannot_be_started_is_no_fault_of_an_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(EncoderError, match=r"cannot be started: .*No such file.*; decode in threads"):
-        DecodeProcesses(CONFIG, LIMITS, processes=1, slots=1)
+    with DecodeProcesses(CONFIG, LIMITS, processes=1, slots=1) as none:
+        with pytest.raises(EncoderError, match=r"cannot be started: .*No such file.*; decode in threads"):
+            none.wait()
+        assert (none.is_ready, type(none.failure)) == (False, EncoderError)
 
 
 def test_facts_come_back_from_json_as_they_were() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ import pytest
 from colour import ColourEncoder, paint_folder
 from tiny_clip import write_folder
 
-from encoders import load_encoder
+from encoders import load_encoder, transfer
 from encoders.preprocess import PreprocessConfig
 from indexer import BuildError, build_index
 from indexer.config import BuildConfig
 from indexer.encode import decode_pool
 from indexer.encode.decode_pool import decode_processes
+from indexer.progress import SilentProgress
 from storage import IndexStore
 
 
@@ -88,6 +91,29 @@ def test_processes_are_taken_where_they_pay(
     )
     assert decode_processes(encoder, BuildConfig(**settings), images, window=20) == ("started" if starts else None)
     assert started == ([(settings["decode_workers"], 20 + 4 * encoder.batch_size)] if starts else [])
+
+
+class Notes(SilentProgress):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_where_no_process_can_be_started_threads_decode_and_the_build_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(decode_pool, "_IMAGES_FROM", 1)
+    monkeypatch.setattr(transfer, "pinned", lambda memory, device: nullcontext(False))  # there is no GPU
+    progress, encoder = Notes(), OnGpu()
+    corpus = paint_folder(tmp_path / "photos", count=8, captions=False)
+    build_index(corpus, tmp_path / "index", encoder=encoder, decode_workers=4, progress=progress)
+    assert encoder.images_encoded == 8
+    notes = "\n".join(progress.notes)
+    assert "images were decoded in threads: a process that decodes images cannot be started" in notes
+    assert "CUDA cannot pin" in notes
 
 
 def children() -> set[str]:
