@@ -16,7 +16,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
-from io import TextIOWrapper
+from io import TextIOBase, TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from storage.errors import CorruptIndexError, TwinlensError, install_hint
+from storage.files.atomic import next_step
 
 PACKAGES = ("encoders", "evaluation", "indexer", "matcher", "searcher", "storage", "training", "twinlens")
 
@@ -86,16 +87,22 @@ def emit_line(value: Any) -> bool:
 
 
 def _needs_ascii() -> bool:
-    return (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") != "utf8"
 
 
 def _print(text: str) -> bool:
+    if not isinstance(sys.stdout, TextIOBase):
+        return False  # closed by whoever started the command
     try:
         click.echo(text)
         sys.stdout.flush()
     except BrokenPipeError:
         _silence_stdout()
         return False
+    except OSError as error:
+        _silence_stdout()
+        reason, step = error.strerror or str(error), next_step(error)
+        raise TwinlensError(f"the result cannot be written to stdout: {reason}; {step}") from error
     return True
 
 

@@ -11,7 +11,7 @@ from ..audit.summary import sampled
 from ..errors import SearchError
 from ..hits import cut
 from ..originals import image_source
-from .html_gallery import as_source, page_template
+from .html_gallery import as_source, page_template, write_page
 from .map_layout import lay_out
 from .thumbnails import thumbnail
 
@@ -39,11 +39,7 @@ def save_audit(path: Path, audit: Audit) -> None:
         SearchError: The file cannot be written.
     """
     check_page(path, EXAMPLE)
-    page = render_audit(audit)
-    try:
-        path.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise SearchError(f"cannot write the audit {str(path)!r}: {error.strerror or error}") from error
+    write_page(path, render_audit(audit), "audit")
 
 
 def render_audit(audit: Audit) -> str:

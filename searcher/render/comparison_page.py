@@ -7,12 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import SearchError
 from ..evaluation.scorecard import DIRECTIONS
 from ..evaluation.side_by_side_text import TIE, difference_cell, sample_notes
 from ..hits import cut
 from .audit_page import check_page
-from .html_gallery import as_source, page_template
+from .html_gallery import as_source, page_template, write_page
 from .thumbnails import thumbnail
 
 # Some 6 kB each: a page of 3 MB at most.
@@ -39,11 +38,7 @@ def save_comparison(path: Path, facts: Facts, images: Images) -> None:
         SearchError: The file cannot be written.
     """
     check_page(path, EXAMPLE)
-    page = render_comparison(facts, images)
-    try:
-        path.write_text(page, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise SearchError(f"cannot write the comparison {str(path)!r}: {error.strerror or error}") from error
+    write_page(path, render_comparison(facts, images), "comparison")
 
 
 def render_comparison(facts: Facts, images: Images) -> str:

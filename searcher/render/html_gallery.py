@@ -15,6 +15,8 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
+from storage.files.atomic import next_step
+
 from ..errors import SearchError
 from ..hits import Hit, Hits, about, cut, plain, shown_score
 from ..relevance_map import shaded
@@ -48,11 +50,20 @@ def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None, 
     total = sum(len(hits) for hits in results)
     if total > MAX_HITS:
         raise SearchError(f"{total} hits do not fit in a gallery; ask for {MAX_HITS} or fewer in all with k (-k)")
-    page = render_gallery(results, root, maps)
+    write_page(path, render_gallery(results, root, maps), "gallery")
+
+
+def write_page(path: Path, page: str, kind: str) -> None:
+    """Write a page to a file; an existing one is replaced.
+
+    Raises:
+        SearchError: It cannot be written.
+    """
     try:
         path.write_text(page, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise SearchError(f"cannot write the gallery {str(path)!r}: {error.strerror or error}") from error
+        reason, step = error.strerror or error, next_step(error)
+        raise SearchError(f"cannot write the {kind} {str(path)!r}: {reason}; {step}") from error
 
 
 def render_gallery(results: Sequence[Hits], root: Path | None = None, maps: Maps = None) -> str:

@@ -41,9 +41,13 @@ def explained(action: str, path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        step = _NEXT_STEPS.get(error.errno or 0, "fix that and run the same command again")
         location = path if error.filename is None or str(error.filename) == str(path) else f"{path} ({error.filename})"
-        raise StorageError(f"cannot {action} {location}: {reason}; {step}") from error
+        raise StorageError(f"cannot {action} {location}: {reason}; {next_step(error)}") from error
+
+
+def next_step(error: OSError) -> str:
+    """Return what a person can do about an error of the system."""
+    return _NEXT_STEPS.get(error.errno or 0, "fix that and run the same command again")
 
 
 def sync_file(path: Path) -> None:

@@ -122,6 +122,28 @@ def test_a_reader_that_has_gone_is_no_error(home: Path) -> None:
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [
+        (">&-", 0, ""),
+        (">/dev/full", 1, "error: the result cannot be written to stdout: No space left on device; free some space"),
+    ],
+)
+def test_a_stdout_that_takes_nothing_is_told_in_a_line_at_most(home: Path, where: str, code: int, said: str) -> None:
+    body = "import click\nfrom twinlens.console import emit, run\n@click.command()\ndef c():\n"
+    body += "    emit('json', {'a': 'é'}, '')\nrun(c)"
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" -c "$1" {where}', sys.executable, body],
+        cwd=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith(said)
+    assert done.stderr.count("\n") == (1 if said else 0)
+
+
 def test_versions_are_listed_when_current_is_damaged(tmp_path: Path) -> None:
     store = IndexStore.create(tmp_path / "index")
     publish(store, 3)

@@ -118,6 +118,7 @@ def test_progress_goes_to_stderr_and_text_says_what_came_out(table: Path, tmp_pa
         (["--epochs", "0"], "epochs is 0; give 1 or more"),
         (["--out", "."], "output folder '.' is not empty; give a new one"),
         (["--plot", "nowhere/fit.png"], "there is no folder 'nowhere'; make it first"),
+        (["--plot", "fit.xyz"], "cannot draw to 'fit.xyz'; name a file that ends in .png"),
         (["--device", "tpu"], "unknown device 'tpu'"),
     ],
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from indexer.corpus import SourceOptions
     from training.loop import FitProgress, Listener
 
+PLOT_SUFFIXES = (".png", ".svg", ".pdf", ".jpg", ".webp")
 FIRST_LINE_AFTER, SECONDS_BETWEEN_LINES = 3.0, 10.0
 _SETTINGS = (
     "mode",
@@ -74,8 +75,7 @@ def fit(context: click.Context, /, corpus: Path | str, output: str, **options: A
     """
     began = time.monotonic()
     plot: Path | None = options["plot"]
-    if plot is not None and not plot.parent.is_dir():
-        raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
+    check_plot(plot)
     # The slow imports wait until the command line has been read.
     from indexer.corpus import SourceOptions
     from training.examples import read_captions
@@ -98,6 +98,20 @@ def fit(context: click.Context, /, corpus: Path | str, output: str, **options: A
     emit(output, report.to_json(), report.to_text())
     if report.stopped_by == "interrupted":
         context.exit(130)
+
+
+def check_plot(path: Path | None) -> None:
+    """Refuse a file that no plot can be written to, before hours of training.
+
+    Raises:
+        TrainingError: Its folder is not there, it is a folder, or its name ends in no format of plots.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise TrainingError(f"cannot write {str(path)!r}: there is no folder {str(path.parent)!r}; make it first")
+    if path.is_dir() or path.suffix.lower() not in PLOT_SUFFIXES:
+        raise TrainingError(f"cannot draw to {str(path)!r}; name a file that ends in {', '.join(PLOT_SUFFIXES)}")
 
 
 def copied_here(corpus: Path | str, out: Path, reading: SourceOptions, *, quiet: bool) -> Path:

@@ -10,12 +10,11 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from training.errors import TrainingError
 from training.hrem.config import INTERACTIONS, LINKS_WITHIN, PRESETS, RANKINGS, RELATION_GRADIENTS, HremConfig
 
 from ..console import emit, output_option
 from .build import FILE, CorpusPath, column_options, corpus_options
-from .fit import copied_here, left, line_listener
+from .fit import check_plot, copied_here, left, line_listener
 
 DEFAULTS = HremConfig()
 _TABLE = ("encoder", "grid", "dtype", "device", "precision")
@@ -167,8 +166,7 @@ def fit_hrem(
       build-index data/f8k_precomp --split dev --encoder hrem:runs/f8k --out f8k.index
     """
     began = time.monotonic()
-    if plot is not None and not plot.parent.is_dir():
-        raise TrainingError(f"cannot write {str(plot)!r}: there is no folder {str(plot.parent)!r}; make it first")
+    check_plot(plot)
     settings["lr_steps"] = settings["lr_steps"] or None
     chosen = PRESETS[preset] if preset else {}
     settings |= {
