@@ -5,12 +5,15 @@ One section a query: the query at the top, below it a grid of cards, best first,
 
 from __future__ import annotations
 
+import io
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image, ImageDraw
+
+from storage.files.atomic import next_step, write_whole
 
 from ..errors import SearchError
 from ..hits import Hit, Hits, about, clean, shown_score
@@ -214,12 +217,15 @@ def save_contact_sheet(path: Path, results: Sequence[Hits], root: Path | None = 
     if total > MAX_HITS:
         raise SearchError(f"{total} hits do not fit on a contact sheet; ask for {MAX_HITS} or fewer in all with k (-k)")
     sheet = draw_contact_sheet(results, root)
+    buffer = io.BytesIO()
     try:
-        sheet.save(path, format=kind, **({} if kind == "PNG" else {"quality": 90}))
-    except (OSError, ValueError) as error:  # ValueError: a side too long for the format
-        raise SearchError(
-            f"cannot write the contact sheet {str(path)!r}: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        sheet.save(buffer, format=kind, **({} if kind == "PNG" else {"quality": 90}))
+        write_whole(path, buffer.getvalue())
+    except OSError as error:
+        reason, step = error.strerror or error, next_step(error)
+        raise SearchError(f"cannot write the contact sheet {str(path)!r}: {reason}; {step}") from error
+    except ValueError as error:  # a side too long for the format
+        raise SearchError(f"cannot write the contact sheet {str(path)!r}: {error}; end its name in .png") from error
 
 
 def draw_contact_sheet(results: Sequence[Hits], root: Path | None = None) -> Image.Image:

@@ -15,7 +15,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
-from storage.files.atomic import next_step
+from storage.files.atomic import next_step, write_whole
 
 from ..errors import SearchError
 from ..hits import Hit, Hits, about, cut, plain, shown_score
@@ -54,13 +54,13 @@ def save_gallery(path: Path, results: Sequence[Hits], root: Path | None = None, 
 
 
 def write_page(path: Path, page: str, kind: str) -> None:
-    """Write a page to a file; an existing one is replaced.
+    """Write a page to a file, whole; an existing one is replaced, or stays where that fails.
 
     Raises:
         SearchError: It cannot be written.
     """
     try:
-        path.write_text(page, encoding="utf-8", errors="replace")
+        write_whole(path, page.encode("utf-8", "replace"))
     except OSError as error:
         reason, step = error.strerror or error, next_step(error)
         raise SearchError(f"cannot write the {kind} {str(path)!r}: {reason}; {step}") from error

@@ -107,6 +107,24 @@ def replace_file(path: Path, data: bytes, step: str) -> Callable[[], None]:
     return finish
 
 
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that people asked for: whole, or not at all, and then what was there before stays.
+
+    A link stays one, and a device is written to as it is. Nothing is made durable.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return
+    temporary = target.with_name(f".{target.name}.new")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and its parents where they are missing, each durable in its parent."""
     if path.is_dir():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import resource
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from searcher import Hit, Searcher, SearchError
 from searcher.hits import Explanation
+from searcher.render.contact_sheet import save_contact_sheet
 from searcher.render.html_gallery import render_gallery, save_gallery
 
 NASTY = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)> {{ 7 * 7 }} &amp;"
@@ -115,6 +117,25 @@ def test_too_many_hits_and_unwritable_galleries_are_errors(searcher: Searcher, t
         save_gallery(tmp_path / "hits.html", many)
     with pytest.raises(SearchError, match=r"cannot write the gallery .*: No such file"):
         save_gallery(tmp_path / "no" / "hits.html", many[:1])
+
+
+def test_a_file_that_cannot_be_written_whole_leaves_the_one_before(searcher: Searcher, tmp_path: Path) -> None:
+    hits = [searcher.text_to_text("red", 3)]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for save, name in ((save_gallery, "hits.html"), (save_contact_sheet, "hits.png")):
+        (tmp_path / f"real-{name}").write_bytes(b"of yesterday")
+        (tmp_path / name).symlink_to(tmp_path / f"real-{name}")
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+        try:
+            with pytest.raises(SearchError, match=r"cannot write the .*: File too large; fix that"):
+                save(tmp_path / name, hits)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert (tmp_path / name).read_bytes() == b"of yesterday"
+        save(tmp_path / name, hits)
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / f"real-{name}").stat().st_size > 100
+    assert len([*tmp_path.iterdir()]) == 4
 
 
 def test_a_query_picture_keeps_its_shape(searcher: Searcher, corpus: Any) -> None:

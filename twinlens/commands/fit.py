@@ -119,6 +119,7 @@ def copied_here(corpus: Path | str, out: Path, reading: SourceOptions, *, quiet:
     from indexer.corpus.remote.mirror import path_here
     from indexer.progress import SilentProgress, console_progress
 
+    out = out.absolute()
     with nullcontext(SilentProgress()) if quiet else console_progress(sys.stderr) as progress:
         return path_here(corpus, out.with_name(f"{out.name}.corpus"), reading, progress)
 
