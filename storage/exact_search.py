@@ -43,8 +43,8 @@ class Vectors(Protocol):
     def gather(self, row_ids: Ids) -> NDArray[np.float16]:
         """Vectors of these rows, in this order, as one C-contiguous array `row_ids.shape + (dim,)`."""
 
-    def gather_scaled(self, row_ids: Ids) -> NDArray[np.float32]:
-        """The same as float32, times 2^-112: see `to_scaled_float32`."""
+    def gather_float32(self, row_ids: Ids, *, scaled: bool = False) -> NDArray[np.float32]:
+        """The same as float32; `scaled`: times 2^-112, see `to_scaled_float32`."""
 
     def chunks(self, size: int = ...) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """All vectors in row order: (first row, (n, dim) float32)."""
@@ -70,7 +70,7 @@ def score_candidates(vectors: Vectors, queries: NDArray[Any], candidates: Ids) -
 
 def _block_scores(vectors: Vectors, shifted: Scores, candidates: Ids) -> Scores:
     """Exact scores of a block; the queries come times 2^112, see `to_scaled_float32`."""
-    scores = inner_products(vectors.gather_scaled(np.maximum(candidates, 0)), shifted[:, None, :])
+    scores = inner_products(vectors.gather_float32(np.maximum(candidates, 0), scaled=True), shifted[:, None, :])
     scores[candidates < 0] = -np.inf
     return scores
 
@@ -160,7 +160,7 @@ def _blocks(vectors: Vectors, rows: Ids | None, size: int) -> Iterator[tuple[Ids
         return
     for start in range(0, len(rows), size):
         ids = rows[start : start + size]
-        yield ids, to_float32(vectors.gather(ids))
+        yield ids, vectors.gather_float32(ids)
 
 
 def _scan(queries: Scores, ids: Ids, block: Scores, best: Ranking, excluded: Ids) -> Ranking:

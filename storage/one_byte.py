@@ -7,6 +7,7 @@ each of their products is a number of float16, exactly, and nothing is rounded a
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 MOST = 127
 """The largest number of a level; -128 does not occur."""
 _TOP = 252.0  # the largest level
-_KNEE, _SECOND_KNEE = 64, 96  # the numbers from which on levels are 2 and 4 apart
+_KNEE, _SECOND_KNEE = np.int8(64), np.int8(96)  # the numbers from which on levels are 2 and 4 apart
 _BITS = 5
 _LENGTH, _ROUNDS = 5e-5, 3  # the share of its length that a row may lose, and how often it is tried
 _INFINITY = 0x7C00  # the bits of the first float16 that is none of the positive numbers
@@ -64,21 +65,32 @@ def decode(numbers: NDArray[np.int8], scales: NDArray[np.float16], factor: float
     rows = np.empty(numbers.shape, dtype=np.float32)
     flat, target = numbers.reshape(-1, numbers.shape[-1]), rows.reshape(-1, numbers.shape[-1])
     factors = scales.reshape(-1, 1).astype(np.float32) * np.float32(factor)
-    step = max(1, _DECODE_VALUES // numbers.shape[-1])
-    for start in range(0, len(flat), step):
-        part = slice(start, start + step)
-        np.multiply(_levels(flat[part]), factors[part], out=target[part])
+    for part in _parts(flat):
+        block = target[part]
+        block[...] = _levels(flat[part])
+        block *= factors[part]
     return rows
 
 
 def decode_float16(numbers: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray[np.float16]:
     """Return the same rows as float16, which holds each value exactly."""
-    bits = decode(numbers, scales, TO_FLOAT16).view(np.uint32)
-    signs = bits >> 16
-    signs &= 0x8000
-    bits >>= 13
-    bits |= signs
-    return bits.astype(np.uint16).view(np.float16)
+    rows = np.empty(numbers.shape, dtype=np.uint16)
+    flat, target = numbers.reshape(-1, numbers.shape[-1]), rows.reshape(-1, numbers.shape[-1])
+    for part in _parts(flat):
+        bits = decode(flat[part], scales.reshape(-1)[part], TO_FLOAT16).view(np.uint32)
+        signs = bits >> 16
+        signs &= 0x8000
+        bits >>= 13
+        bits |= signs
+        target[part] = bits
+    return rows.view(np.float16)
+
+
+def _parts(rows: NDArray[Any]) -> Iterator[slice]:
+    """Yield slices of rows that stay in the cache while they are worked on."""
+    step = max(1, _DECODE_VALUES // rows.shape[1])
+    for start in range(0, len(rows), step):
+        yield slice(start, start + step)
 
 
 def wrong_rows(numbers: NDArray[np.int8], scales: NDArray[np.float16]) -> NDArray[np.bool_]:
@@ -92,7 +104,8 @@ def _levels(numbers: NDArray[np.int8]) -> NDArray[np.int16]:
     further = numbers - np.clip(numbers, -_SECOND_KNEE, _SECOND_KNEE)
     beyond += further
     beyond += further
-    levels: NDArray[np.int16] = np.add(numbers, beyond, dtype=np.int16)
+    levels = numbers.astype(np.int16)
+    levels += beyond.astype(np.int16)
     return levels
 
 

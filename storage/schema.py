@@ -222,7 +222,7 @@ class Rounding:
     Attributes:
         within: No score, of any query of unit length, is further than this from what it would be with the vector as
             float16: the largest length of what rounding took off a row, as the Cauchy-Schwarz inequality has it.
-            Scores of real queries differ by a tenth of it as a rule, see docs/encode.md.
+            Scores of real queries differ by a quarter of it at most and by a twentieth as a rule, see docs/encode.md.
     """
 
     within: float

@@ -213,8 +213,8 @@ class VectorTable:
         values = self._vectors.at(rows)
         return values if self.dtype == "float16" else one_byte.decode_float16(values, self._scales.at(rows)[..., 0])
 
-    def gather_scaled(self, row_ids: NDArray[np.integer[Any]]) -> NDArray[np.float32]:
-        """Return the same vectors times 2^-112 as float32, exactly: see `exact_search.to_scaled_float32`.
+    def gather_float32(self, row_ids: NDArray[np.integer[Any]], *, scaled: bool = False) -> NDArray[np.float32]:
+        """Return the same vectors as float32, exactly; `scaled`: times 2^-112, see `exact_search.to_scaled_float32`.
 
         Raises:
             SearchParameterError: A row id is not in [0, rows).
@@ -222,8 +222,8 @@ class VectorTable:
         rows = self._checked(row_ids)
         values = self._vectors.at(rows)
         if self.dtype == "float16":
-            return to_scaled_float32(values)
-        return one_byte.decode(values, self._scales.at(rows)[..., 0], one_byte.TO_FLOAT16)
+            return to_scaled_float32(values) if scaled else to_float32(values)
+        return one_byte.decode(values, self._scales.at(rows)[..., 0], one_byte.TO_FLOAT16 if scaled else 1.0)
 
     def wrong_rows(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the row ids from `start` to `stop` whose values are not finite, or no level or scale of `int8`."""

@@ -135,7 +135,8 @@ def build_fingerprint(
 ) -> str:
     """Return the name under which a build keeps its shards; builds that may share them have the same one.
 
-    `rounding` is that of the vectors that an update takes over: shards with such are for builds that know of it.
+    `rounding` is that of the vectors that an update takes over: shards with such are for its like alone. Other shards
+    hold float16, whatever the vectors will be stored in.
     """
     # A source's name holds its path as it was written: from another folder it is written otherwise.
     # Precision and batch size change the last bits of a vector, so shards made with others are not taken over.
@@ -155,8 +156,8 @@ def build_fingerprint(
     ]
     if config.prompt is not None:
         parts.append(config.prompt)
-    if config.vector_dtype != "float16":
-        parts += [config.vector_dtype, {name: one.within for name, one in sorted(rounding.items())}]
+    if rounding:
+        parts.append({name: one.within for name, one in sorted(rounding.items())})
     return hashlib.sha256(json.dumps(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 

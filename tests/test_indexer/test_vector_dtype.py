@@ -121,19 +121,38 @@ def test_an_update_may_round_and_cannot_take_it_back(photos: Path, tmp_path: Pat
     assert manifest_of(out).rounding == {}
 
 
+class Stops(ColourEncoder):
+    """Is interrupted after some images."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        if self.images_encoded >= self.most:
+            raise KeyboardInterrupt
+        return super().encode_pixels(pixels)
+
+
+def test_a_stopped_build_goes_on_in_the_other_form(photos: Path, tmp_path: Path) -> None:
+    out, sizes = tmp_path / "out", {"shard_cost": 4, "batch_size": 2}
+    with pytest.raises(KeyboardInterrupt):
+        build_index(photos, out, encoder=Stops(20), **sizes)
+    encoder = ColourEncoder()
+    build_index(photos, out, encoder=encoder, vector_dtype="int8", **sizes)
+    assert encoder.images_encoded < 40, "what was encoded is taken over"
+    build_index(photos, tmp_path / "fresh", encoder=ColourEncoder(), vector_dtype="int8", **sizes)
+    assert vector_bytes(out) == vector_bytes(tmp_path / "fresh")
+
+
 def test_shards_of_a_stopped_update_do_not_end_in_another_form(photos: Path, tmp_path: Path) -> None:
     """They hold vectors that were rounded already, which a build of float16 may not take for its own."""
     out = tmp_path / "out"
     sizes: dict[str, Any] = {"shard_cost": 4, "batch_size": 2}
     build_index(photos, out, encoder=ColourEncoder(), vector_dtype="int8", **sizes)
     paint(photos / "zz.png", "red", noise=99)
-
-    class Stops(ColourEncoder):
-        def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        build_index(photos, out, encoder=Stops(), update=True, **sizes)
+        build_index(photos, out, encoder=Stops(0), update=True, **sizes)
     assert list((out / "staging").glob("*/*.arrow")), "it left shards behind"
     build_index(photos, out, encoder=ColourEncoder(), vector_dtype="float16", **sizes)
     build_index(photos, tmp_path / "fresh", encoder=ColourEncoder(), **sizes)

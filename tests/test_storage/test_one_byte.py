@@ -96,7 +96,8 @@ def test_a_table_gives_the_rows_that_it_stores_in_every_form(path: Path) -> None
         assert found.flags.c_contiguous
         assert found.flags.writeable
         np.testing.assert_array_equal(found, stored[wanted])
-        np.testing.assert_array_equal(table.gather_scaled(wanted) * np.float32(2.0**112), stored[wanted])
+        np.testing.assert_array_equal(table.gather_float32(wanted), stored[wanted])
+        np.testing.assert_array_equal(table.gather_float32(wanted, scaled=True) * np.float32(2.0**112), stored[wanted])
         assert table.gather(np.empty((0, 3), dtype=np.int64)).shape == (0, 3, 48)
         for size in (1, 7, 10, 1000):
             np.testing.assert_array_equal(np.concatenate([block for _, block in table.chunks(size)]), stored)

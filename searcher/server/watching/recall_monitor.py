@@ -244,7 +244,7 @@ class _InTurns:
         self._snapshot = snapshot
         self._monitor = monitor
         self.rows, self.dim = vectors.rows, vectors.dim
-        self.gather, self.gather_scaled = vectors.gather, vectors.gather_scaled
+        self.gather, self.gather_float32 = vectors.gather, vectors.gather_float32
 
     def chunks(self, size: int = 4096) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield all vectors in row order, each block once it is its turn."""
