@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -294,6 +295,36 @@ class Sampler:
             views = np.where(views > 0, views + number * self.views, 0)
         positives, ignored = pairing.block(left, right)
         return Batch(left=left, right=right, views=views, positives=positives, ignored=ignored)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Announced:
+    """The batches of a sampler, each announced before the `ahead` batches in front of it are taken.
+
+    Attributes:
+        sampler: Draws them.
+        announce: Is told of each batch of an epoch, in order, so that its images can be decoded meanwhile.
+        ahead: How many batches lie between; 0 announces a batch right before it is taken.
+    """
+
+    sampler: Sampler
+    announce: Callable[[Batch], None]
+    ahead: int
+
+    @property
+    def steps(self) -> int:
+        """Steps an epoch."""
+        return self.sampler.steps
+
+    def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from step `start` on."""
+        announced: deque[Batch] = deque()
+        for batch in self.sampler.epoch(number, start):
+            self.announce(batch)
+            announced.append(batch)
+            if len(announced) > self.ahead:
+                yield announced.popleft()
+        yield from announced
 
 
 def _some(rows: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

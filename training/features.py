@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from encoders.device import Placement
 from encoders.preprocess import Preprocess
+from encoders.transfer import Transfer
 from encoders.two_towers import Tokenizer
 
 from .batches import Items
@@ -159,6 +160,11 @@ class ImageFeed:
         self._seed = seed
         self._views: list[torch.Tensor] = []
         self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._begun: dict[tuple[int, int], Future[np.ndarray]] = {}
+        self._sent = Transfer(part.placement.device)
+        # A GPU gets bytes and makes floats of them; on a CPU the threads that decode do that too.
+        self._as_bytes = part.placement.kind != "cpu"
+        self._table = torch.from_numpy(preprocess.table).to(part.placement.device)
 
     def __len__(self) -> int:
         return len(self._contents)
@@ -197,18 +203,33 @@ class ImageFeed:
             return self.part.lower(self._pixels(rows, draws)), None
         views = draws % len(self._views)
         hidden = torch.stack([self._views[view][row] for view, row in zip(views.tolist(), rows.tolist(), strict=True)])
-        return hidden.float().to(self.part.placement.device), None
+        return self._sent(hidden).float(), None
+
+    def expect(self, rows: np.ndarray, draws: np.ndarray) -> None:
+        """Begin to decode images that will be fetched; does nothing where they are cached."""
+        if not self._views:
+            for key in zip(rows.tolist(), draws.tolist(), strict=True):
+                self._begun[key] = self._begun.get(key) or self._pool.submit(self._one, *key)
 
     def _pixels(self, rows: np.ndarray, draws: np.ndarray) -> torch.Tensor:
-        ready = list(self._pool.map(self._one, rows.tolist(), draws.tolist()))
-        pixels = torch.from_numpy(np.stack(ready))
-        return pixels.to(self.part.placement.device, memory_format=torch.channels_last)
+        keys = list(zip(rows.tolist(), draws.tolist(), strict=True))
+        begun = [self._begun.pop(key) if key in self._begun else self._pool.submit(self._one, *key) for key in keys]
+        pixels = self._sent(torch.from_numpy(np.stack([one.result() for one in begun])))
+        return scaled(pixels, self._table) if self._as_bytes else pixels.to(memory_format=torch.channels_last)
 
     def _one(self, row: int, draw: int) -> np.ndarray:
         image = decode(self._contents[row]).pixels
         if draw != PLAIN:
             image = augmented(image, (self._seed, row, draw))
-        return self._preprocess(image)
+        return self._preprocess.byte_pixels(image) if self._as_bytes else self._preprocess(image)
+
+
+def scaled(pixels: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Return (n, 3, H, W) bytes as the float32 that (3, 256) `table` has for them, channels last, on their device."""
+    wide = torch.empty(pixels.shape, device=pixels.device, memory_format=torch.channels_last)
+    for channel in range(len(table)):
+        wide[:, channel] = table[channel][pixels[:, channel].int()]
+    return wide
 
 
 def embed(feed: Feed, batch: int, some: np.ndarray | None = None) -> np.ndarray:

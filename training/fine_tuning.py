@@ -16,7 +16,7 @@ from encoders.two_towers import TwoTowers
 from storage.duplicates.grades import copy_rule
 from storage.schema import EncoderInfo
 
-from .batches import Items, Pairing, Sampler
+from .batches import Announced, Batch, Items, Pairing, Sampler
 from .checkpoint import RunState, Weights
 from .examples import Kind
 from .features import Feed, ImageFeed, TextFeed, embed
@@ -30,6 +30,8 @@ from .tower_split import ConseTower
 
 # Items a forward pass without gradients.
 FEATURE_BATCH = {"cpu": 32, "cuda": 256}
+# Batches whose images are decoded while others are computed; on a CPU both want the same cores.
+BATCHES_AHEAD = {"cpu": 0, "cuda": 2}
 # Images whose features give the wide head of `lite` its scales.
 STANDARDISED_ON = 512
 REPORT, CHOICE = "report", "choice"
@@ -210,7 +212,9 @@ class FineTuning:
         )
         return TrainingLoop(
             learner=self.learner,
-            batches=sampler,
+            batches=Announced(
+                sampler=sampler, announce=partial(_expect, feeds), ahead=BATCHES_AHEAD[self.context.placement.kind]
+            ),
             backward=lambda batch, step: self.learner.backward(batch, feeds, (recipe.seed, step)),
             measure=lambda: _measurement(self._recall(val_feeds)),
             schedule=schedule,
@@ -334,3 +338,12 @@ def _measurement(recall: Recall) -> Measurement:
 
 class _OutOfTimeError(Exception):
     """The time limit came before the features were ready."""
+
+
+def _expect(feeds: Feeds, batch: Batch) -> None:
+    """Begin to decode the images of a batch, as `Learner.backward` will fetch them."""
+    for feed, rows, draws in zip(
+        feeds, (batch.left, batch.right), (batch.views, np.zeros_like(batch.right)), strict=True
+    ):
+        if isinstance(feed, ImageFeed):
+            feed.expect(rows, draws)

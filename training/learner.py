@@ -270,7 +270,9 @@ class Learner:
         """Return a fresh AdamW over all that is trained; each step keeps the logit scale between 1 and 100."""
         recipe = self.recipe
         rates = (recipe.head_lr, recipe.lr, recipe.layer_decay)
-        optimizer = torch.optim.AdamW(groups(self.model, self.trained, rates, recipe.weight_decay))
+        parts = groups(self.model, self.trained, rates, recipe.weight_decay)
+        # On a GPU one kernel for all parameters; on a CPU torch's default.
+        optimizer = torch.optim.AdamW(parts, fused=True if self.placement.kind == "cuda" else None)
         optimizer.register_step_post_hook(self._clamp_scale)
         return optimizer
 

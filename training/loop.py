@@ -377,10 +377,11 @@ class TrainingLoop(Generic[BatchT]):
         tensors = self._context.checkpoints.tensors("state", self._state.step)
         values = {name.removeprefix("value/"): value for name, value in tensors.items() if name.startswith("value/")}
         self._learner.restore(values)
+        fused = self._optimizer.defaults["fused"]
         for name, parameter in self._learner.trained.items():
             if f"first/{name}" in tensors:
                 self._optimizer.state[parameter] = {
-                    "step": tensors[f"steps/{name}"],
+                    "step": tensors[f"steps/{name}"].to(parameter.device if fused else "cpu"),
                     "exp_avg": tensors[f"first/{name}"].to(parameter.device),
                     "exp_avg_sq": tensors[f"second/{name}"].to(parameter.device),
                 }
