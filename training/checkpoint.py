@@ -13,11 +13,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -151,14 +152,23 @@ def new_folder(out: Path) -> Path:
 
     Raises:
         TrainingError: Something is there already.
+        StorageError: Nothing can be written beside it, which is better known before hours of training.
     """
     folder = out.expanduser().absolute()
-    if folder.is_dir() and not any(folder.iterdir()):
-        return folder
-    if folder.exists() or folder.is_symlink():
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if not is_empty and (folder.exists() or folder.is_symlink()):
         what = "is not empty" if folder.is_dir() else "is a file"
         raise TrainingError(f"output folder {str(out)!r} {what}; give a new one")
-    return folder
+    with _file_beside(folder):
+        return folder
+
+
+@contextmanager
+def _file_beside(folder: Path) -> Iterator[IO[bytes]]:
+    """Give a nameless file in the nearest folder above another that is there already."""
+    above = next(parent for parent in folder.parents if parent.is_dir())
+    with atomic.explained("write in", above), TemporaryFile(dir=above) as file:
+        yield file
 
 
 def seconds_to_write(folder: Path, size: int) -> float:
@@ -167,9 +177,8 @@ def seconds_to_write(folder: Path, size: int) -> float:
     Raises:
         StorageError: Nothing can be written there.
     """
-    beside = next(parent for parent in folder.parents if parent.is_dir())
     began = time.monotonic()
-    with atomic.explained("write in", beside), TemporaryFile(dir=beside) as file:
+    with _file_beside(folder) as file:
         file.write(bytes(_PROBE_BYTES))
         file.flush()
         os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from torch import nn
 
 from storage.errors import StorageError
 from training import loop
-from training.checkpoint import RunState, Weights, seconds_to_write
+from training.checkpoint import RunState, Weights, new_folder, seconds_to_write
 from training.loop import Measurement, RunContext, Schedule, TrainingLoop
 
 SAVING = 2.0
@@ -106,5 +106,8 @@ def test_steps_and_evaluations_end_in_time(
 def test_saving_is_measured_where_it_will_happen(tmp_path: Path) -> None:
     assert 0.2 <= seconds_to_write(tmp_path / "deep" / "out", 1000) < 2
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(StorageError, match="cannot write in"):
-        seconds_to_write(Path("/proc/out"), 1000)
+
+
+def test_where_nothing_can_be_written_is_known_before_the_training() -> None:
+    with pytest.raises(StorageError, match="cannot write in /proc"):
+        new_folder(Path("/proc/deep/out"))
