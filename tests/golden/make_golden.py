@@ -3,7 +3,7 @@
 Run once by each release that changes what is written, be it the format version or a feature of it:
 `python tests/golden/make_golden.py v3`. An archive that is there is never made anew, since what it holds is what that
 release wrote. Later releases open it for ever. v1: format 1; v2: with the feature `provenance`; v3: with `words` and
-`calibrations`.
+`calibrations`; v4: with `int8`, of one kind alone (`v4 --kind ivf-pq4 --vector-dtype int8`).
 """
 
 from __future__ import annotations
@@ -75,14 +75,15 @@ def source(folder: Path, rows: int) -> EmbeddingSource:
     )
 
 
-def build_all(folder: Path) -> list[Path]:
+def build_all(folder: Path, kinds: Sequence[str] = ANN_KINDS, **settings: Any) -> list[Path]:
     """Build `folder/KIND.index` for every kind and return the paths."""
     made = []
-    for kind in ANN_KINDS:
+    for kind in kinds:
         with tempfile.TemporaryDirectory() as scratch:
             corpus = source(Path(scratch), HNSW_ROWS if kind == "hnsw" else ROWS)
             made.append(folder / f"{kind}.index")
-            build_index(corpus, made[-1], encoder=GoldenEncoder(), ann=kind, min_ann_recall=0)  # type: ignore[arg-type]
+            settings |= {"ann": kind, "min_ann_recall": 0}
+            build_index(corpus, made[-1], encoder=GoldenEncoder(), **settings)  # type: ignore[arg-type]
     return made
 
 
@@ -134,12 +135,15 @@ def main() -> None:
     """Make the archive."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", help="v and the number after that of the newest archive")
+    parser.add_argument("--kind", choices=ANN_KINDS, action="append", help="One kind of approximate index, not all.")
+    parser.add_argument("--vector-dtype", default="float16", help="How vectors are stored.")
     given = parser.parse_args()
     archive = HERE / f"{given.name}.tar.xz"
     if archive.exists():
         sys.exit(f"error: {archive} exists, and a golden archive is never made anew; name the next number")
     with tempfile.TemporaryDirectory() as scratch:
-        told = {index.name: answers(index) for index in build_all(Path(scratch))}
+        made = build_all(Path(scratch), given.kind or ANN_KINDS, vector_dtype=given.vector_dtype)
+        told = {index.name: answers(index) for index in made}
         pack(Path(scratch), archive)
         archive.with_name(f"{given.name}.json").write_text(_lines(told) + "\n", encoding="utf-8")
     print(f"{archive}: {archive.stat().st_size} bytes")

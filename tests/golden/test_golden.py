@@ -15,7 +15,7 @@ from storage import IndexStore, Manifest
 from storage.schema import ANN_KINDS, EncodingInfo
 
 HERE = Path(__file__).parent
-FORMATS = ("v1", "v2", "v3")
+FORMATS = ("v1", "v2", "v3", "v4")
 ANSWERS = {name: json.loads((HERE / f"{name}.json").read_text("utf-8")) for name in FORMATS}
 
 
@@ -47,7 +47,8 @@ class TestEveryGoldenIndex:
                 stored = version.vectors(collection).gather([0, 5, 20]).astype("float32")  # type: ignore[arg-type]
                 ids, scores = version.ann(collection).search(stored, 1, nprobe=info.ann.nlist or 64, oversample=32)
                 assert ids[:, 0].tolist() == [0, 5, 20]
-                assert scores.min() > 0.999
+                rounding = version.manifest.rounding.get(collection)
+                assert scores.min() > 0.999 - (2 * rounding.within if rounding else 0)
 
     def test_this_release_publishes_after_it(self, golden: Path, name: str, index: str, tmp_path: Path) -> None:
         store = IndexStore.open(shutil.copytree(golden / name / index, tmp_path / index))
@@ -56,7 +57,7 @@ class TestEveryGoldenIndex:
             draft = store.draft()
             shutil.copytree(store.version_path(1), draft.path, dirs_exist_ok=True)
             (draft.path / "manifest.json").unlink()
-            names = ("encoder", "encoding", "corpus", "collections", "counts", "build")
+            names = ("encoder", "encoding", "corpus", "collections", "counts", "build", "rounding")
             store.publish(draft, **{name: getattr(manifest, name) for name in names})
         assert store.verify().ok
         assert store.rollback() == 1
@@ -64,7 +65,20 @@ class TestEveryGoldenIndex:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_kind_of_index_is_golden(name: str) -> None:
-    assert set(ANSWERS[name]) == {f"{kind}.index" for kind in ANN_KINDS}
+    kinds = ("ivf-pq4",) if name == "v4" else ANN_KINDS
+    assert set(ANSWERS[name]) == {f"{kind}.index" for kind in kinds}
+
+
+def test_a_golden_index_of_one_byte_a_value_answers_as_near_as_it_says(golden: Path) -> None:
+    manifest = IndexStore.open(golden / "v4" / "ivf-pq4.index").manifest()
+    assert manifest.vector_dtype == "int8"
+    for half in ("images", "texts"):
+        plain, rounded = (ANSWERS[name]["ivf-pq4.index"][half] for name in ("v3", "v4"))
+        for before, after in zip(plain, rounded, strict=True):
+            scores = {item_id: score for item_id, score, _ in before}
+            near = [abs(scores[item_id] - score) for item_id, score, _ in after if item_id in scores]
+            assert near
+            assert max(near) <= manifest.rounding[half].within + 1e-4  # type: ignore[index]
 
 
 def test_indexes_of_the_same_vectors_answer_the_same_in_every_format() -> None:

@@ -38,7 +38,7 @@ def test_it_finds_the_same_with_the_same_scores_and_probabilities(index: Path) -
                     assert likely == pytest.approx(hit.probability, abs=2e-4)
 
 
-@pytest.mark.parametrize("name", ["v1", "v2", "v3"])
+@pytest.mark.parametrize("name", ["v1", "v2", "v3", "v4"])
 def test_it_reads_every_golden_index(name: str, tmp_path: Path) -> None:
     unpack(tmp_path, name)
     for index in sorted(tmp_path.iterdir()):

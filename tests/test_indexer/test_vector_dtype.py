@@ -46,7 +46,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same vectors in both forms."""
     folder, content = tmp_path_factory.mktemp("forms"), captioned(400, 2, dim=64, noise=0.8)
     forms = ("float16", "int8")
-    return {form: build_paired(folder / form, *content, ann="ivf-flat", vector_dtype=form) for form in forms}
+    return {form: build_paired(folder / form, *content, ann="ivf-pq4", vector_dtype=form) for form in forms}
 
 
 def test_scores_are_exact_for_what_is_stored_and_as_near_as_the_manifest_says(pair: dict[str, Path]) -> None:
