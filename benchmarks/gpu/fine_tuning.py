@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gpu.meters import TrainingSteps, memory_taken, seconds_of, utilisation
@@ -10,26 +12,48 @@ from gpu.models import random_towers, saved_model
 from gpu.notes import Run
 from gpu.photographs import paths_of, rows_of
 
-MODES = (("auto", 25.0), ("upper", 10.0), ("lora", 10.0))  # with the seconds of each
-REHEARSED = (("head", 90.0),)
+AHEAD, NONE = "", ", nothing decoded ahead"
+# With the seconds of each, and whether images are decoded while a step is computed.
+MODES = (
+    ("auto", 25.0, AHEAD),
+    ("full", 10.0, AHEAD),
+    ("full", 10.0, NONE),
+    ("upper", 10.0, AHEAD),
+    ("lora", 10.0, AHEAD),
+)
+REHEARSED = (("head", 90.0, NONE),)
 
 
 def fine_tuning(run: Run) -> None:
-    """Three modes, each with its own time limit, beside a bare step."""
+    """Four modes, each with its own time limit, one of them also without decoding ahead, beside a bare step."""
     from training import CaptionedImages
 
     count = run.pick(376, 40)
     captions = [row["captions"] for row in rows_of(run.photographs, count)]
     examples = CaptionedImages(paths_of(run.photographs, count), captions)
     spec = f"local-dir:{saved_model(run, 'ViT-B-32')}"
-    for mode, seconds in run.pick(MODES, REHEARSED):
-        name = f"fine-tuning, mode {mode}"
+    for mode, seconds, ahead in run.pick(MODES, REHEARSED):
+        name = f"fine-tuning, mode {mode}{ahead}"
         with run.notes.part(name):
             run.notes.need(seconds + 6)
-            fit(run, name, spec, examples, mode, seconds)
+            with decoded_ahead(2 if ahead == AHEAD else 0):
+                fit(run, name, spec, examples, mode, seconds)
     with run.notes.part("a training step with pixels on the device"):
         run.notes.need(10)
         bare_step(run)
+
+
+@contextmanager
+def decoded_ahead(batches: int) -> Iterator[None]:
+    """Have the images of so many steps decoded while others are computed on a GPU."""
+    from training.fine_tuning import BATCHES_AHEAD
+
+    before = BATCHES_AHEAD["cuda"]
+    BATCHES_AHEAD["cuda"] = batches
+    try:
+        yield
+    finally:
+        BATCHES_AHEAD["cuda"] = before
 
 
 def fit(run: Run, name: str, spec: str, examples: Any, mode: Any, seconds: float) -> None:
