@@ -29,7 +29,7 @@ STEPS = {
     "machine": Step("machine", 45),
     "own_tests": Step("machine", 60),
     "equality": Step("equality", 100),
-    "pipeline": Step("pipeline", 110),
+    "pipeline": Step("pipeline", 140),
     "throughput": Step("throughput", 110),
     "vectors_1m": Step("vectors", 140),
     "fine_tuning": Step("fine_tuning", 130),
