@@ -83,7 +83,7 @@ def test_a_start_that_cannot_be_is_one_line(home: Path, ready_made: Path, tmp_pa
     assert "is empty" in refused(home, ready_made, "--token-file", os.devnull)
     assert "token file" in refused(home, ready_made, "--token-file", tmp_path / "none")
     assert "3 characters" in refused(home, ready_made, TWINLENS_TOKEN="abc")
-    assert "cannot listen" in refused(
+    assert "give a --host of this machine" in refused(
         home, ready_made, "--host", "256.1.1.1", "--port", 0, TWINLENS_TOKEN="a-long-secret"
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:

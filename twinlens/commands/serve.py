@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import os
@@ -204,9 +205,9 @@ def _listening(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
         listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise ServerError(
-            f"cannot listen at {host!r}, port {port}: {error.strerror or error}; give another --port (0 for a free one)"
-        ) from error
+        not_here = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        step = "give a --host of this machine" if not_here else "give another --port (0 for a free one)"
+        raise ServerError(f"cannot listen at {host!r}, port {port}: {error.strerror or error}; {step}") from error
     listener.setblocking(False)
     return listener
 
