@@ -256,9 +256,18 @@ def run(command: click.Command) -> None:
         code = _fail(_missing(error), 1)
     except TwinlensError as error:
         code = _fail(str(error), error.exit_code)
-    except (OSError, MemoryError) as error:
-        code = _fail(str(error) or type(error).__name__, 1)
+    except OSError as error:
+        code = _fail(_of_system(error), 1)
+    except MemoryError as error:
+        what = f" ({error})" if str(error) else ""
+        code = _fail(f"there is not enough memory{what}; ask for less at once, or end other programs", 1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _of_system(error: OSError) -> str:
+    """Return the message for an error of the system that nobody has put into words."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return f"{place}{error.strerror or error}; {next_step(error)}"
 
 
 def _called(command: click.Command) -> str:
@@ -365,7 +374,10 @@ def variable(name: str) -> str:
 def _files() -> Iterator[Path]:
     """Yield the files that are there, the nearest first."""
     config = os.environ.get("XDG_CONFIG_HOME")
-    folders = [Path.cwd()]
+    try:
+        folders = [Path.cwd()]
+    except FileNotFoundError as error:
+        raise TwinlensError("the working directory is gone; go to another one and run the command again") from error
     with suppress(RuntimeError):  # there is no home
         folders.append(Path(config if config else Path.home() / ".config") / "twinlens")
     yield from (folder / FILE for folder in folders if (folder / FILE).is_file())

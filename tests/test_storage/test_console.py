@@ -28,7 +28,12 @@ def command(home: Path, body: str, **environment: str) -> subprocess.CompletedPr
 @pytest.mark.parametrize(
     ("body", "code", "line"),
     [
-        ("raise OSError(28, 'No space left on device', 'a.arrow')", 1, b"No space left on device"),
+        (
+            "raise OSError(28, 'No space left on device', 'a.arrow')",
+            1,
+            b"error: a.arrow: No space left on device; free some space and run the same command again",
+        ),
+        ("raise MemoryError", 1, b"error: there is not enough memory; ask for less at once, or end other programs"),
         ("from storage import StorageError; raise StorageError('two\\nlines')", 1, b"error: two lines"),
         (
             "from storage.errors import CorruptIndexError; raise CorruptIndexError('it is damaged')",
@@ -142,6 +147,22 @@ def test_a_stdout_that_takes_nothing_is_told_in_a_line_at_most(home: Path, where
     assert done.returncode == code
     assert done.stderr.startswith(said)
     assert done.stderr.count("\n") == (1 if said else 0)
+
+
+def test_a_working_directory_that_is_gone_is_told(home: Path, tmp_path: Path) -> None:
+    code = (
+        "import os; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone'); from twinlens.console import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "encoders"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: the working directory is gone; go to another one and run the command again\n"
 
 
 def test_versions_are_listed_when_current_is_damaged(tmp_path: Path) -> None:
