@@ -87,8 +87,8 @@ class Rows:
     def rows(self) -> int:
         return len(self.vectors)
 
-    def gather(self, row_ids: NDArray[np.int64]) -> NDArray[np.float16]:
-        return self.vectors[row_ids].astype(np.float16)
+    def gather_float32(self, row_ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self.vectors[row_ids].astype(np.float16).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ class Explainer:
         positions, rows = self._captions().among(hits.row_ids)
         if not len(rows):
             return hits
-        scores = np.minimum(self._version.vectors("texts").gather(rows).astype(np.float32) @ query, 1.0)
+        scores = np.minimum(self._version.vectors("texts").gather_float32(rows) @ query, 1.0)
         # Ascending, so that the best of each position is the last that is written.
         order = np.argsort(scores, kind="stable")
         best = dict(zip(positions[order].tolist(), order.tolist(), strict=True))

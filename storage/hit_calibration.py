@@ -23,7 +23,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .exact_search import to_float32
 from .logistic import sigmoid
 from .partners import Partners
 from .schema import Collection, Direction
@@ -108,7 +107,7 @@ class Gatherable(Protocol):
     def rows(self) -> int:
         """How many vectors there are."""
 
-    def gather(self, row_ids: Rows) -> NDArray[np.float16]:
+    def gather_float32(self, row_ids: Rows) -> Values:
         """Vectors of these rows, in this order, `row_ids.shape + (dim,)`."""
 
 
@@ -165,8 +164,8 @@ class Judged(NamedTuple):
             positions, partners = positions[kept], partners[kept]
         if not len(partners):
             return
-        vectors = to_float32(self.others.gather(partners))
-        hits = to_float32(self.hits.gather(rows))
+        vectors = self.others.gather_float32(partners)
+        hits = self.hits.gather_float32(rows)
         own_cosines = np.vecdot(vectors, hits[positions])
         starts = np.flatnonzero(np.diff(positions, prepend=-1))  # where the partners of the next hit begin
         counts = np.diff(starts, append=len(positions))
@@ -178,7 +177,7 @@ class Judged(NamedTuple):
 def evenly(table: Gatherable) -> Values:
     """Return rows that stand for a whole collection, (n, dim), evenly spaced, some 512 at most."""
     step = max(1, -(-table.rows // _BACKGROUND_ROWS))
-    return to_float32(table.gather(np.arange(0, table.rows, step, dtype=np.int64)))
+    return table.gather_float32(np.arange(0, table.rows, step, dtype=np.int64))
 
 
 def evenly_spaced(rows: int, most: int) -> Rows:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..exact_search import to_float32
 from ..version import IndexVersion
 from .grades import EXACT, RESAVED, SIMILAR, CopyRule, Sizes, copy_rule
 from .near_hashes import Hashes, bits_apart, mirrored, near_between, near_pairs, unsigned
@@ -146,7 +145,7 @@ def cosines_between(version: IndexVersion, left: Rows, right: Rows) -> NDArray[n
     cosines = np.empty(len(left), dtype=np.float32)
     for start in range(0, len(left), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
-        cosines[part] = np.vecdot(*(to_float32(table.gather(rows[part])) for rows in (left, right)))
+        cosines[part] = np.vecdot(*(table.gather_float32(rows[part]) for rows in (left, right)))
     return cosines
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from ..catalog import Catalog
 from ..errors import StorageError
-from ..exact_search import to_float32
 from ..schema import Collection
 from ..version import IndexVersion
 
@@ -88,8 +87,7 @@ class Rows:
         self.advance(self.collection, 0, len(self.row_ids))
         for start in range(0, len(self.row_ids), size):
             rows = self.row_ids[start : start + size]
-            vectors = table.gather(rows)
-            yield rows, vectors if self.dtype == "float16" else to_float32(vectors)
+            yield rows, table.gather(rows) if self.dtype == "float16" else table.gather_float32(rows)
             self.advance(self.collection, start + len(rows), len(self.row_ids))
 
     def item_ids(self, rows: NDArray[np.int64]) -> list[str]:
