@@ -22,6 +22,7 @@ from ..config import BuildConfig
 from ..corpus.item import Item, LazyBytes, Rejection
 from ..corpus.remote.fetch import FETCHES, WebImage
 from ..errors import BuildError, ContentError
+from .build_encoder import loaded
 from .known_items import KnownItem
 from .reuse import Reuse
 from .shards import Entry, Shard, file_state
@@ -208,7 +209,8 @@ def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window:
     Args:
         encoder: Of the build.
         config: Says whether there is a choice. `auto` takes processes for an encoder on a GPU, which encodes more
-            images than the threads of one process can decode, from four threads and 10,000 images on.
+            images than the threads of one process can decode, from four threads and 10,000 images on; not in an update
+            whose encoder is loaded when it is first needed, as it may encode few.
         images: How many there are.
         window: How many are read ahead.
 
@@ -218,6 +220,8 @@ def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window:
     pays = encoder.device != "cpu" and config.workers >= _PROCESSES_FROM and images >= _IMAGES_FROM
     if config.decode_in == "threads" or (config.decode_in == "auto" and not pays):
         return None
+    if config.decode_in == "processes":
+        encoder = loaded(encoder)
     preprocessing = getattr(encoder, "preprocess_config", None)
     if preprocessing is None and config.decode_in == "auto":
         return None

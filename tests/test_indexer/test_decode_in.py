@@ -18,9 +18,11 @@ from encoders.preprocess import PreprocessConfig
 from indexer import BuildError, build_index
 from indexer.config import BuildConfig
 from indexer.encode import decode_pool
+from indexer.encode.build_encoder import Computed, DeferredEncoder
 from indexer.encode.decode_pool import decode_processes
 from indexer.progress import SilentProgress
 from storage import IndexStore
+from storage.schema import EncodingInfo
 
 
 def contents(index: Path) -> tuple[np.ndarray, list[dict[str, Any]]]:
@@ -91,6 +93,16 @@ def test_processes_are_taken_where_they_pay(
     )
     assert decode_processes(encoder, BuildConfig(**settings), images, window=20) == ("started" if starts else None)
     assert started == ([(settings["decode_workers"], 20 + 4 * encoder.batch_size)] if starts else [])
+
+
+def test_a_deferred_encoder_is_loaded_for_processes_that_are_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode_pool, "DecodeProcesses", lambda *_, processes, slots: "started")
+    encoder, encoding = OnGpu(), EncodingInfo(device="cuda", precision="fp32", backend="torch")
+    deferred = DeferredEncoder(encoder.info, encoding, lambda: Computed(encoder))
+    assert decode_processes(deferred, BuildConfig(decode_workers=4), 10_000, window=20) is None
+    assert not deferred.is_loaded
+    asked = BuildConfig(decode_workers=4, decode_in="processes")
+    assert decode_processes(deferred, asked, 1, window=20) == "started"
 
 
 class Notes(SilentProgress):
