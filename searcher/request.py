@@ -10,6 +10,7 @@ from __future__ import annotations
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from typing import Any, TypedDict
 
 import numpy as np
@@ -265,6 +266,24 @@ class SearchRequest:
 
 OPTIONS: Mapping[str, Option] = {one.name: one.metadata["option"] for one in fields(SearchRequest) if one.metadata}
 _FIELDS = [(one.name, one.metadata["option"], one.default) for one in fields(SearchRequest) if one.metadata]
+
+
+@lru_cache(maxsize=256, typed=True)
+def _remembered(k: int, **options: Any) -> SearchRequest:
+    return SearchRequest(k=k, **options)
+
+
+def request_of(k: int, options: Mapping[str, Any]) -> SearchRequest:
+    """Return the request of these options without a query: made once, since checking it takes as long as a list does.
+
+    Raises:
+        ParameterError: A value is outside its range, or of a wrong type.
+    """
+    try:
+        return _remembered(k, **options)
+    except TypeError:  # a list of columns, which cannot be remembered by
+        return SearchRequest(k=k, **options)
+
 
 # What a request searches with, by name; `direction` and `collection` say more of it.
 PARTS: Mapping[str, Option] = {

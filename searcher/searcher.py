@@ -32,7 +32,7 @@ from .query import QueryPart, ResolvedQuery, query_part, split_queries
 from .query_encoder import EncoderChoice, QueryEncoder, Vectors, unit_rows
 from .ranker import Ranker, check_direction
 from .relevance_map import relevance_map
-from .request import MethodOptions, SearchOptions, SearchRequest
+from .request import MethodOptions, SearchOptions, SearchRequest, request_of
 from .rerank import Rerank, candidates_of, check_rerank, reranked
 from .sorting import check_sort, in_order
 
@@ -293,7 +293,7 @@ class Searcher:
             SearchError: The vectors, an option or the filter cannot be used.
         """
         check_keywords("Searcher.search_vectors", options, SEARCH_KEYWORDS)
-        request = SearchRequest(k=k, **options)
+        request = request_of(k, options)
         check_direction(into, direction)
         if request.sort is not None:
             raise ParameterError(f"sort={request.sort!r} is for hits, which search returns; leave it out here")

@@ -134,10 +134,14 @@ def exact_search(
         Row ids and scores in the form and order of `rerank`.
     """
     queries = np.ascontiguousarray(queries, dtype=np.float32)
-    excluded = np.full(len(queries), -1, dtype=np.int64) if exclude is None else exclude
+    excluded = np.full(len(queries), -1, dtype=np.int64) if exclude is None else np.ascontiguousarray(exclude, np.int64)
     best = _empty_ranking(len(queries), k)
     if not len(queries) or k < 1:
         return best
+    if len(queries) <= _BATCH and (compared := getattr(vectors, "compared", None)):  # a table of stored vectors
+        ranking: Ranking | None = compared(queries, k, rows, None if exclude is None else excluded)
+        if ranking is not None:
+            return ranking
     height = min(len(queries), _MAX_QUERIES)
     values = _BLOCK_VALUES if height <= _BATCH else _BATCH_BLOCK_VALUES
     size = max(64, values // max(height, vectors.dim))

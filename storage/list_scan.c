@@ -25,8 +25,9 @@
 #define CENTROIDS 16 /* of a 4-bit code */
 #define AHEAD 3     /* blocks of codes, and rows, that are on their way to the cache while others are summed */
 #define ROWS_AHEAD 24
+#define COMPARED_BYTES (1 << 18) /* of rows that several queries are compared with before the next are read */
 #define SUMS 64 /* that a score is added up in */
-#define ARRAYS 11
+#define ARRAYS 12
 
 typedef struct {
     float score;
@@ -69,6 +70,12 @@ typedef struct {
     Scored *lists, *found;
     int64_t room;
 } Work;
+
+typedef struct {
+    const float *queries;
+    const int64_t *subset, *excluded; /* NULL for all rows, and for none */
+    int64_t k, room;
+} Comparison;
 
 /* Higher score first, then lower id. */
 static inline int before(Scored a, Scored b) { return a.score > b.score || (a.score == b.score && a.id < b.id); }
@@ -224,7 +231,7 @@ static const void *hold(Scan *scan, PyObject *object, int64_t bytes) {
 /* prepare(lanes, dim, lists, codes, narrow_width, rows, batch_rows, *arrays): what the searches of an index share. */
 static PyObject *prepare(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *given[ARRAYS + 1];
+    PyObject *given[ARRAYS];
     int lanes;
     Scan *scan = calloc(1, sizeof(Scan));
     if (!scan) return PyErr_NoMemory();
@@ -255,8 +262,8 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
     scan->blocks = hold(scan, given[7], 8 * lists);
     scan->ids = hold(scan, given[8], 8 * lists);
     scan->sizes = hold(scan, given[9], 8 * lists);
-    if (given[10] != Py_None) scan->starts = hold(scan, given[10], -1);
-    scan->vectors = given[11] == Py_None ? NULL : PyLong_AsVoidPtr(given[11]);
+    scan->starts = hold(scan, given[10], 8 * ((scan->rows + scan->batch_rows - 1) / scan->batch_rows));
+    scan->vectors = PyErr_Occurred() ? NULL : hold(scan, given[11], -1);
     if (PyErr_Occurred()) goto failed;
     for (int64_t i = 0; i < width; i++)
         if (scan->narrow_dims[i] < 0 || scan->narrow_dims[i] >= dim) {
@@ -267,6 +274,103 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
 failed:
     Py_DECREF(capsule);
     return NULL;
+}
+
+/* open_rows(lanes, dim, rows, batch_rows, starts, vectors): stored rows alone, to compare all of them. */
+static PyObject *open_rows(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *starts, *vectors;
+    int lanes;
+    Scan *scan = calloc(1, sizeof(Scan));
+    if (!scan) return PyErr_NoMemory();
+    PyObject *capsule = PyCapsule_New(scan, "list_scan", free_scan);
+    if (!capsule) {
+        free(scan);
+        return NULL;
+    }
+    if (PyArg_ParseTuple(args, "iLLLOO", &lanes, &scan->dim, &scan->rows, &scan->batch_rows, &starts, &vectors)) {
+        scan->wide = lanes == 512;
+        if (scan->dim < 1 || scan->batch_rows < 1 || lanes > processor() || (lanes != 256 && lanes != 512))
+            PyErr_SetString(PyExc_ValueError, "these rows or lanes are none that can be compared");
+        else {
+            scan->starts = hold(scan, starts, 8 * ((scan->rows + scan->batch_rows - 1) / scan->batch_rows));
+            scan->vectors = PyErr_Occurred() ? NULL : hold(scan, vectors, -1);
+        }
+    }
+    if (!PyErr_Occurred()) return capsule;
+    Py_DECREF(capsule);
+    return NULL;
+}
+
+/* The best k of each query among the rows: blocks of them, which stay in the cache, with one query after the other. */
+static int compare_all(const Scan *scan, const Comparison *asked, int64_t count, int64_t number, int64_t *ids,
+                       float *scores) {
+    Scored *found = malloc(sizeof(Scored) * (size_t)(asked->room * number));
+    int64_t *sizes = calloc((size_t)number, sizeof(int64_t));
+    float *least = malloc(sizeof(float) * (size_t)number);
+    int good = found && sizes && least;
+    for (int64_t i = 0; good && i < number; i++) least[i] = -INFINITY;
+    int64_t step = COMPARED_BYTES / (2 * scan->dim) + 1;
+    for (int64_t first = 0; good && first < count; first += step)
+        for (int64_t i = 0; i < number; i++) {
+            int64_t last = first + step < count ? first + step : count;
+            Scored *own = found + i * asked->room;
+            sizes[i] = scan->wide ? compare_rows_512(scan, asked, i, first, last, own, sizes[i], least + i)
+                                  : compare_rows_256(scan, asked, i, first, last, own, sizes[i], least + i);
+        }
+    for (int64_t i = 0; good && i < number; i++) {
+        Scored *own = found + i * asked->room;
+        int64_t size = narrowed(own, sizes[i], asked->k, least + i);
+        qsort(own, (size_t)size, sizeof(Scored), by_score);
+        for (int64_t j = 0; j < asked->k; j++) {
+            ids[i * asked->k + j] = j < size ? own[j].id : -1;
+            scores[i * asked->k + j] = j < size ? own[j].score : -INFINITY;
+        }
+    }
+    free(found);
+    free(sizes);
+    free(least);
+    return good;
+}
+
+/* compare(rows, queries, number, k, subset, excluded, ids, scores): fill `ids` and `scores`, both (number, k). */
+static PyObject *compare(PyObject *self, PyObject *args) {
+    (void)self;
+    PyObject *capsule, *given[5];
+    long long number;
+    Comparison asked = {0};
+    Py_buffer views[5] = {{0}};
+    if (!PyArg_ParseTuple(args, "OOLLOOOO", &capsule, &given[0], &number, &asked.k, &given[1], &given[2], &given[3],
+                          &given[4]))
+        return NULL;
+    Scan *scan = PyCapsule_GetPointer(capsule, "list_scan");
+    if (!scan) return NULL;
+    for (int i = 0; i < 5; i++) {
+        int flags = i < 3 ? PyBUF_C_CONTIGUOUS : PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE;
+        if (given[i] != Py_None && PyObject_GetBuffer(given[i], &views[i], flags) < 0) goto done;
+    }
+    asked.queries = views[0].buf, asked.subset = views[1].buf, asked.excluded = views[2].buf;
+    asked.room = 2 * asked.k + 256;
+    int64_t count = asked.subset ? views[1].len / 8 : scan->rows;
+    if (number < 0 || asked.k < 1 || views[0].len != 4 * number * scan->dim || views[3].len != 8 * number * asked.k ||
+        views[4].len != 4 * number * asked.k || (asked.excluded && views[2].len != 8 * number)) {
+        PyErr_SetString(PyExc_ValueError, "queries, rows or results do not fit these vectors");
+        goto done;
+    }
+    for (int64_t i = 0; asked.subset && i < count; i++)
+        if (asked.subset[i] < 0 || asked.subset[i] >= scan->rows) {
+            PyErr_SetString(PyExc_ValueError, "a row is none of these vectors");
+            goto done;
+        }
+    int good;
+    Py_BEGIN_ALLOW_THREADS;
+    good = compare_all(scan, &asked, count, number, views[3].buf, views[4].buf);
+    Py_END_ALLOW_THREADS;
+    if (!good) PyErr_NoMemory();
+done:
+    for (int i = 0; i < 5; i++) PyBuffer_Release(&views[i]);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
 }
 
 static Scratch *take_scratch(Scan *scan) {
@@ -354,6 +458,8 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
     return NULL;
 }
 #define search prepare
+#define open_rows prepare
+#define compare prepare
 
 #endif
 
@@ -366,6 +472,8 @@ static PyMethodDef methods[] = {
     {"lanes", lanes, METH_NOARGS, "Return the bits of the widest lanes that can be used here: 512, 256, or 0 for none."},
     {"prepare", prepare, METH_VARARGS, "Return what all searches of an index share."},
     {"search", search, METH_VARARGS, "Fill an array with the rows nearest to each query."},
+    {"open_rows", open_rows, METH_VARARGS, "Return stored rows, to compare all of them."},
+    {"compare", compare, METH_VARARGS, "Fill an array with the best of all rows for each query."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_list_scan", NULL, 0, methods, NULL, NULL, NULL, NULL};

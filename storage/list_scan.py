@@ -47,7 +47,6 @@ class ListScan:
         narrow, narrow_scale = _bytes(centroids[:, narrow_dims] - centroids[:, narrow_dims].mean(axis=0))
         turned, turned_scale = (None, None) if rotation is None else _bytes(rotation)
         held, numbers = lists.invlists, range(lists.nlist)
-        self._flat = flat  # the address below points into it
         self._scan = compiled.list_scan.prepare(
             *(lanes, vectors.dim, lists.nlist, lists.pq.M, len(narrow_dims), vectors.rows, batch_rows),
             *(turned, turned_scale, narrow, narrow_scale, narrow_dims, centroids),
@@ -56,7 +55,7 @@ class ListScan:
             np.array([int(held.get_ids(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([held.list_size(number) for number in numbers], dtype=np.int64),
             starts,
-            None if flat is None else flat.ctypes.data,
+            flat,
         )
 
     @classmethod

@@ -269,6 +269,22 @@ TARGET static int64_t LANES(search_one)(const Scan *scan, const Probe *probe, co
     return found;
 }
 
+/* Compare a query with rows `first` to `last` of `subset`, or of all, and return how many candidates there are then. */
+TARGET static int64_t LANES(compare_rows)(const Scan *scan, const Comparison *asked, int64_t number, int64_t first,
+                                          int64_t last, Scored *found, int64_t size, float *least) {
+    const float *query = asked->queries + number * scan->dim;
+    int64_t excluded = asked->excluded ? asked->excluded[number] : -1;
+    for (int64_t i = first; i < last; i++) {
+        int64_t id = asked->subset ? asked->subset[i] : i;
+        float score = LANES(exact_score)(stored_row(scan, id), query, scan->dim);
+        if (score < *least || id == excluded) continue;
+        found[size].score = score;
+        found[size++].id = id;
+        if (size == asked->room) size = narrowed(found, size, asked->k, least);
+    }
+    return size;
+}
+
 #undef FLOATS
 #undef ZERO
 #undef ADD

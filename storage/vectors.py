@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from . import one_byte
+from . import compiled, one_byte
 from .errors import CorruptIndexError, SearchParameterError, StorageError, first_line
 from .exact_search import to_float32, to_scaled_float32
 from .files.atomic import checkpoint, explained
@@ -182,6 +182,7 @@ class VectorTable:
         self._vectors = _MappedColumn(mapped, values, self._batch_rows, self.dim, np.dtype(self.dtype))
         scales = [batch.column(2) for batch in batches] if self.dtype == "int8" else []
         self._scales = _MappedColumn(mapped, scales, self._batch_rows, 1, np.dtype(np.float16))
+        self._compiled = self._compiled_rows()
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -241,6 +242,22 @@ class VectorTable:
         """
         return (*self._vectors.mapped(), self._batch_rows) if self.dtype == "float16" else None
 
+    def compared(
+        self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None, exclude: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """Return what `exact_search` of these arguments does, compiled; None where that cannot be, as for int8.
+
+        Raises:
+            SearchParameterError: A row id is not in [0, rows).
+        """
+        if self._compiled is None:
+            return None
+        if rows is not None:
+            rows = np.ascontiguousarray(self._checked(rows)) if len(rows) else rows
+        ids, scores = np.empty((len(queries), k), dtype=np.int64), np.empty((len(queries), k), dtype=np.float32)
+        compiled.list_scan.compare(self._compiled, queries, len(queries), k, rows, exclude, ids, scores)
+        return ids, scores
+
     def chunks(self, size: int = 65536) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield all vectors in row order as (row id of the first, (n, dim) float32), n <= size.
 
@@ -263,8 +280,8 @@ class VectorTable:
             self._check_range(rows)
         ids = np.empty(rows.size, dtype=object)
         if rows.size <= _FEW_ROWS:  # a call of Arrow's `take` costs as much as a hundred of these
-            pairs = (divmod(row, self._batch_rows) for row in rows.ravel().tolist())
-            ids[:] = [self._strings[number].at(index) for number, index in pairs]
+            strings, batch_rows = self._strings, self._batch_rows
+            ids[:] = [strings[row // batch_rows].at(row % batch_rows) for row in rows.ravel().tolist()]
             return ids.reshape(rows.shape)
         batch, row = np.divmod(rows.ravel(), self._batch_rows)
         for number in np.unique(batch):
@@ -288,6 +305,7 @@ class VectorTable:
         self.rows = 0
         self._ids = []
         self._strings = []
+        self._compiled = None
         self._vectors.close()
         self._scales.close()
 
@@ -317,6 +335,14 @@ class VectorTable:
         if rows.size:
             self._check_range(rows)
         return rows
+
+    def _compiled_rows(self) -> Any:
+        """The rows as compiled code reads them; None where it cannot."""
+        lanes = compiled.scan_lanes()
+        if not lanes or not self.rows or self.dtype != "float16":
+            return None
+        flat, starts = self._vectors.mapped()
+        return compiled.list_scan.open_rows(lanes, self.dim, self.rows, self._batch_rows, starts, flat)
 
     def _check_range(self, row_ids: NDArray[np.int64]) -> None:
         if row_ids.view(np.uint64).max() >= self.rows:  # a negative number seen as unsigned is beyond every row

@@ -13,6 +13,7 @@ from indexer.ann.plan import plan_ann
 from indexer.ann.train import build_ann
 from storage import compiled
 from storage.ann import AnnIndex
+from storage.errors import SearchParameterError
 from storage.exact_search import exact_search, inner_products, rerank
 from storage.list_scan import ListScan
 from storage.vectors import VectorTable, VectorWriter
@@ -185,3 +186,51 @@ def test_codes_that_it_does_not_know_are_left_to_faiss(tmp_path):
     ann = AnnIndex.open(tmp_path / "ann.faiss", plan, vectors)
     assert ann._scan is None
     assert (ann.search(unit(3, 36, 1), 10, nprobe=4, oversample=4)[0] >= 0).all()
+
+
+class Uncompiled:
+    """A table whose rows NumPy compares."""
+
+    def __init__(self, table: VectorTable) -> None:
+        self.rows, self.dim = table.rows, table.dim
+        self.gather, self.gather_float32 = table.gather, table.gather_float32
+        self.chunks = table.chunks
+
+
+@needs_scan
+@pytest.mark.parametrize("lanes", [str(lanes) for lanes in LANES])
+@pytest.mark.parametrize("dim", [1, 20, 64, 130])
+def test_comparing_all_rows_is_to_the_last_bit_what_numpy_gives(tmp_path, monkeypatch, dim, lanes):
+    monkeypatch.setenv(compiled.SWITCH, lanes)
+    random, vectors = np.random.default_rng(dim), unit(500, dim, dim)
+    vectors[100:140] = vectors[7]  # equal scores come by row id
+    with VectorWriter(tmp_path / "vectors.arrow", dim, batch_rows=64) as writer:
+        writer.append([str(row) for row in range(500)], vectors)
+    table = VectorTable.open(tmp_path / "vectors.arrow")
+    some = np.sort(random.choice(500, 60, replace=False))
+    for rows in (None, some, some[:3], some[:0]):
+        for count in (0, 1, 5, 16):
+            queries = np.concatenate([vectors[7:8], unit(15, dim, 3)])[:count]
+            for exclude in (None, np.arange(count) * 7):
+                found = exact_search(table, queries, 10, rows, exclude)
+                known = exact_search(Uncompiled(table), queries, 10, rows, exclude)
+                assert np.array_equal(found[0], known[0])
+                assert np.array_equal(found[1], known[1])
+    assert np.array_equal(exact_search(table, queries, 600)[0], exact_search(Uncompiled(table), queries, 600)[0])
+
+
+@needs_scan
+def test_rows_that_are_not_there_and_closed_tables_are_not_read(index):
+    table = index[1]
+    query = unit(1, table.dim, 1)
+    with pytest.raises(SearchParameterError, match="row id 3000"):
+        exact_search(table, query, 5, np.array([0, 3000]))
+    ids, scores = np.empty((1, 5), np.int64), np.empty((1, 5), np.float32)
+    for rows, message in ((np.array([0, 3000]), "none of these"), (np.array([-1, 3]), "none of these")):
+        with pytest.raises(ValueError, match=message):
+            compiled.list_scan.compare(table._compiled, query, 1, 5, rows, None, ids, scores)
+    with pytest.raises(ValueError, match="do not fit"):
+        compiled.list_scan.compare(table._compiled, query, 2, 5, None, None, ids, scores)
+    again = VectorTable.open(table.path)
+    again.close()
+    assert exact_search(again, query, 5)[0].tolist() == [[-1] * 5]
