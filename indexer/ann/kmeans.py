@@ -109,7 +109,7 @@ def list_centroids(sample: Scores, nlist: int, *, device: str = "cuda", rounds: 
     """
     import torch
 
-    with _full_precision():
+    with full_precision():
         rows = torch.from_numpy(np.ascontiguousarray(sample)).to(device)
         start = np.random.default_rng([seed, 5]).choice(len(sample), nlist, replace=False)
         centroids = rows[torch.from_numpy(np.sort(start)).to(device)].clone()
@@ -127,7 +127,7 @@ def lists_of(vectors: Scores, centroids: Scores, *, device: str = "cuda") -> Ids
     """
     import torch
 
-    with _full_precision():
+    with full_precision():
         known = torch.from_numpy(np.ascontiguousarray(centroids)).to(device)
         lists: Ids = _nearest(torch.from_numpy(np.ascontiguousarray(vectors)).to(device), known).cpu().numpy()
     return lists
@@ -190,7 +190,7 @@ def _nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def full_precision() -> Iterator[None]:
     """Compute float32 products as float32: with TF32 a GPU keeps 10 of their 23 bits.
 
     Raises:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from storage.ann import AnnIndex
 from storage.exact_search import Ids, Scores, Vectors, exact_search, score_candidates
 from storage.schema import OperatingPoint, Tuning
+
+from .exact_on_device import exact_search_on
 
 NOWHERE = np.iinfo(np.int64).max
 
@@ -34,8 +36,12 @@ class Truth:
     scores: Scores
 
     @classmethod
-    def of(cls, vectors: Vectors, queries: Scores, depth: int, self_rows: Ids) -> Truth:
-        """Search for the neighbours of `queries`; `own` (nq,) holds for each a row that it may not find, or -1."""
+    def of(cls, vectors: Vectors, queries: Scores, depth: int, self_rows: Ids, device: str | None = None) -> Truth:
+        """Search for the neighbours of `queries`; `self_rows` (nq,) has for each a row that it may not find, or -1."""
+        if device is not None:
+            with suppress(MemoryError):
+                ids, scores = exact_search_on(vectors, queries, depth + 1, self_rows, device=device)
+                return cls(vectors, queries, self_rows, ids, scores)
         ids, scores = exact_search(vectors, queries, depth + 1, exclude=self_rows)
         return cls(vectors, queries, self_rows, ids, scores)
 
@@ -110,6 +116,7 @@ def tune(
     source: str,
     ks: Sequence[int] = KS,
     self_rows: Ids | None = None,
+    device: str | None = None,
 ) -> Tuning:
     """Measure `ann_recall@k` and milliseconds over a grid of `nprobe` x `oversample`.
 
@@ -126,6 +133,7 @@ def tune(
             all its rows are asked for.
         self_rows: For queries that are stored in this collection themselves: their row ids, which are left out of the
             truth and of the hits.
+        device: Torch's name of a GPU that finds the truth; None for the CPU.
 
     Returns:
         The Pareto front for each k, cheapest first; no points when there is nothing to find or to ask.
@@ -138,29 +146,27 @@ def tune(
     if not len(queries) or available < 1:
         return Tuning(query_source=source, queries=len(queries), points=())
     fitting = [k for k in ks if k <= available] or [available]
-    settings = _settings(ann, vectors, queries, excluded, fitting)
+    settings = _settings(ann, lambda depth: Truth.of(vectors, queries, depth, excluded, device), fitting)
     points = [point for k in fitting for point in _front(_timed(ann, queries, _promising(ann, queries, settings, k)))]
     return Tuning(query_source=source, queries=len(queries), points=tuple(points))
 
 
-def _settings(ann: AnnIndex, vectors: Vectors, queries: Scores, self_rows: Ids, ks: Sequence[int]) -> list[_Setting]:
+def _settings(ann: AnnIndex, truth_of: Callable[[int], Truth], ks: Sequence[int]) -> list[_Setting]:
     if ann.plan.kind == "flat":
         return [_Setting(k=k, nprobe=0, oversample=1, ann_recall=1.0) for k in ks]
     if ann.plan.kind == "hnsw":  # asking for 100 widens the walk, which would flatter 10
-        return [setting for k in ks for setting in _grid(ann, vectors, queries, self_rows, [k])]
-    return _grid(ann, vectors, queries, self_rows, ks)
+        return [setting for k in ks for setting in _grid(ann, truth_of(k), [k])]
+    return _grid(ann, truth_of(max(ks)), ks)
 
 
-def _grid(ann: AnnIndex, vectors: Vectors, queries: Scores, self_rows: Ids, ks: Sequence[int]) -> list[_Setting]:
+def _grid(ann: AnnIndex, truth: Truth, ks: Sequence[int]) -> list[_Setting]:
     """Recall of every setting: one search for each nprobe, whose prefixes stand for every oversample."""
-    truth = Truth.of(vectors, queries, max(ks), self_rows)
-    count = max(k * max(_oversamples(ann, k, vectors.rows)) for k in ks)
+    queries, rows = truth.queries, truth.vectors.rows
+    count = max(k * max(_oversamples(ann, k, rows)) for k in ks)
     started, settings, history = time.perf_counter(), list[_Setting](), list[list[float]]()
     for nprobe in _nprobes(ann, max(ks)):
-        positions = truth.positions(
-            ann.candidates(queries, min(count + 1, vectors.rows + ann.plan.spilled), nprobe=nprobe)
-        )
-        grid = [_recalls(positions, k, nprobe, _oversamples(ann, k, vectors.rows)) for k in ks]
+        positions = truth.positions(ann.candidates(queries, min(count + 1, rows + ann.plan.spilled), nprobe=nprobe))
+        grid = [_recalls(positions, k, nprobe, _oversamples(ann, k, rows)) for k in ks]
         settings += [setting for line in grid for setting in line]
         history.append([max(setting.ann_recall for setting in line) for line in grid])
         if _is_enough(history) or time.perf_counter() - started > _BUDGET_SECONDS:

@@ -76,7 +76,7 @@ def test_either_switch_of_tf32_is_put_back() -> None:
     for name, value in (("allow_tf32", True), ("fp32_precision", "tf32")):
         before = getattr(matmul, name)
         setattr(matmul, name, value)
-        with kmeans._full_precision():
+        with kmeans.full_precision():
             seen.append(matmul.fp32_precision)
         assert getattr(matmul, name) == value
         setattr(matmul, name, before)
