@@ -173,7 +173,7 @@ def test_too_few_rows_for_a_trained_index_say_how_many_are_needed(
 ) -> None:
     with pytest.raises(BuildError, match="ivf-pq"):
         build_index(photos, tmp_path / "out", encoder=encoder, ann="ivf-pq")
-    assert IndexStore.open(tmp_path / "out").versions() == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_corpus_that_cannot_be_read_leaves_no_index_behind(tmp_path: Path, encoder: ColourEncoder) -> None:
