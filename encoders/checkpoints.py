@@ -27,7 +27,6 @@ from open_clip.pretrained import (
     list_pretrained_tags_by_model,
 )
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from storage.errors import install_hint
 
@@ -37,6 +36,7 @@ from .lite import SPEC as LITE
 from .lite import load_lite
 from .remembered import FOLDER_PREFIX, absolute_spec, folder_and_files
 from .two_towers import TwoTowers
+from .weights_file import save_weights
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 CONFIG_FILE = "open_clip_config.json"
@@ -373,7 +373,7 @@ def write_local_dir(
     if any(folder.iterdir()):
         raise EncoderError(f"folder {str(folder)!r} is not empty; give a new one to save the encoder to")
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(weights, folder / WEIGHTS_FILE)
+    save_weights(weights, folder / WEIGHTS_FILE)
     _save_text_files(towers, folder)
     preprocess = {key: towers.preprocess[key] for key in _PREPROCESS_KEYS}
     config: dict[str, Any] = {"model_cfg": dict(model_config), "preprocess_cfg": preprocess}

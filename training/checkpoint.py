@@ -22,8 +22,9 @@ from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
+from encoders.weights_file import save_weights
 from storage.files import atomic
 
 from .errors import CheckpointError, TrainingError
@@ -133,7 +134,7 @@ class Checkpoints:
 
     def _write(self, name: str, step: int, tensors: Weights) -> None:
         path = self._path(name, step)
-        save_file({key: value.contiguous() for key, value in tensors.items()}, path)
+        save_weights({key: value.contiguous() for key, value in tensors.items()}, path)
         atomic.sync_file(path)
 
     def _clean(self, state: RunState) -> None:

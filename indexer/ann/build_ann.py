@@ -225,7 +225,8 @@ def _measure(
     ann: AnnIndex, vectors: VectorTable, direction: Direction, queries: Queries, config: BuildConfig, progress: Progress
 ) -> Tuning:
     progress.stage(f"measure {direction}", len(queries.vectors))
-    source, own, device = queries.source, queries.self_rows, _gpu(config.device)
+    source, own = queries.source, queries.self_rows
+    device = None if ann.plan.kind == "flat" else _gpu(config.device)
     tuning = tune(ann, vectors, queries.vectors, source=source, self_rows=own, device=device)
     progress.advance(len(queries.vectors))
     smallest = min((point.k for point in tuning.points), default=0)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.torch import save_file
 
 from encoders.device import Placement
+from encoders.weights_file import save_weights
 from storage.arguments import check_arguments
 
 from ..checkpoint import RunState, publish_folder
@@ -296,7 +296,7 @@ def _publish(parts: Parts, report: HremReport, context: RunContext) -> None:
         save_towers(learner.towers, folder)
         if learner.relation is not None:
             weights = {name: value.contiguous() for name, value in learner.relation.state_dict().items()}
-            save_file(weights, folder / RELATION_FILE)
+            save_weights(weights, folder / RELATION_FILE)
         report.write(folder)
 
     publish_folder(context.folder, "towers", write)

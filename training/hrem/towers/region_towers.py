@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
 from encoders.errors import EncoderError
+from encoders.weights_file import save_weights
 
 from .bert import Bert, empty_bert
 from .tokens import Tokenizer, WordTokens, load_vocabulary
@@ -326,7 +327,7 @@ def save_towers(towers: RegionTowers, folder: Path) -> None:
         towers.text.words.bert.config.save_pretrained(text)
     towers.tokenizer.save(text)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in towers.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
+    save_weights(weights, folder / WEIGHTS_FILE)
     value = {"format": FORMAT, "towers": asdict(towers.config)}
     (folder / CONFIG_FILE).write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
 
