@@ -35,8 +35,7 @@ from .errors import EncoderError
 from .lite import SPEC as LITE
 from .lite import load_lite
 from .remembered import FOLDER_PREFIX, absolute_spec, folder_and_files
-from .two_towers import TwoTowers
-from .weights_file import save_weights
+from .two_towers import TwoTowers, save_weights
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".bin")
 CONFIG_FILE = "open_clip_config.json"

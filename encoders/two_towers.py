@@ -1,17 +1,23 @@
-"""A loaded two-tower model and its fingerprint, before it is moved to a device."""
+"""A loaded two-tower model and its fingerprint, before it is moved to a device, and the file of its weights."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from storage.files.atomic import explained
 from storage.schema import EncoderInfo
 
 from .remembered import recall, remember
@@ -128,3 +134,18 @@ def _add_weights(digest: hashlib._Hash, weights: Mapping[str, torch.Tensor]) -> 
         _add_json(digest, [name, str(tensor.dtype), list(tensor.shape)])
         # reshape first: a scalar cannot be viewed as bytes.
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def save_weights(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors to a file of safetensors.
+
+    Raises:
+        StorageError: The disk is full or failing.
+    """
+    with explained("write", path):
+        try:
+            save_file(dict(weights), path)
+        except SafetensorError as error:  # what the system said stands in its text alone
+            said = re.search(r"os error (\d+)", str(error))
+            code = int(said[1]) if said else errno.EIO
+            raise OSError(code, os.strerror(code), str(path)) from error

@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from encoders.weights_file import save_weights
+from encoders.two_towers import save_weights
 from storage.files import atomic
 
 from .errors import CheckpointError, TrainingError

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from encoders.weights_file import save_weights
+from encoders.two_towers import save_weights
 from storage.errors import StorageError
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from encoders.device import Placement
-from encoders.weights_file import save_weights
+from encoders.two_towers import save_weights
 from storage.arguments import check_arguments
 
 from ..checkpoint import RunState, publish_folder

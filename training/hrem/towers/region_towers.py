@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from encoders.errors import EncoderError
-from encoders.weights_file import save_weights
+from encoders.two_towers import save_weights
 
 from .bert import Bert, empty_bert
 from .tokens import Tokenizer, WordTokens, load_vocabulary
