@@ -39,7 +39,7 @@ class Transfer:
         """
         if self._device == "cpu" or batch.device.type != "cpu":
             return batch.to(self._device)
-        pinned = batch if batch.is_pinned() else batch.pin_memory()
+        pinned = self.pin(batch)
         with self._cuda.stream(self._stream):
             there: torch.Tensor = pinned.to(self._device, non_blocking=True)
             copied = self._stream.record_event()
@@ -48,6 +48,12 @@ class Transfer:
         # Its memory is of the copying stream, which must not use it again before it was computed with.
         there.record_stream(computing)
         return there
+
+    def pin(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return the batch in pinned memory where it is to be copied: of use in a thread that makes batches."""
+        if self._device == "cpu" or batch.device.type != "cpu" or batch.is_pinned():
+            return batch
+        return batch.pin_memory()
 
     @cached_property
     def _stream(self) -> Any:

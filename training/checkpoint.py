@@ -5,7 +5,8 @@
       state-00000120.safetensors     weights in training and the optimiser's moments
       candidate-00000120.safetensors one of the best weights so far
 
-A file counts once `state.json` names it; others were left by a kill and are removed.
+Checkpoints are written by a thread while the training goes on. A file counts once `state.json` names it;
+others were left by a kill or a full disk and are removed.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -69,10 +71,18 @@ class RunState:
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints."""
+    """The folder of a run's checkpoints, which a thread writes while the training goes on, one at a time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._writing: futures.Future[None] | None = None
+        self._began = self._longest = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the slowest checkpoint took to be written; the one under way counts as far as it is."""
+        under_way = 0.0 if self._writing is None else time.monotonic() - self._began
+        return max(self._longest, under_way)
 
     def load(self, run: str) -> RunState:
         """Return where a run of this digest stopped, or the beginning where there is no checkpoint.
@@ -101,7 +111,9 @@ class Checkpoints:
 
         Raises:
             CheckpointError: The file is missing or damaged.
+            StorageError: It could not be written.
         """
+        self.wait()
         path = self._path(name, step)
         try:
             return dict(load_file(path))
@@ -118,7 +130,44 @@ class Checkpoints:
             raise CheckpointError(f"{str(path)!r} is damaged; remove the folder to start anew") from error
 
     def save(self, state: RunState, tensors: Weights, candidate: Weights) -> None:
-        """Save a run's state, and its present weights where they are among the best."""
+        """Begin to save a run's state, and its present weights where they are among the best.
+
+        Args:
+            state: May change afterwards.
+            tensors: Must not change until they are written.
+            candidate: Must not change either.
+
+        Raises:
+            StorageError: The checkpoint before could not be written.
+        """
+        self.wait()
+        saved = replace(state, candidates=list(state.candidates), curve=list(state.curve))
+        self._began = time.monotonic()
+        pool = futures.ThreadPoolExecutor(1, "checkpoint")
+        self._writing = pool.submit(self._save, saved, tensors, candidate)
+        pool.shutdown(wait=False)
+
+    def check(self) -> None:
+        """Raise what a checkpoint that is no longer under way failed with; waits for none.
+
+        Raises:
+            StorageError: It could not be written. The one before is whole.
+        """
+        if self._writing is not None and self._writing.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return when nothing is being written any more.
+
+        Raises:
+            StorageError: The last checkpoint could not be written. The one before is whole.
+        """
+        if self._writing is not None:
+            futures.wait([self._writing])  # an interrupt here forgets nothing
+            written, self._writing = self._writing, None
+            written.result()
+
+    def _save(self, state: RunState, tensors: Weights, candidate: Weights) -> None:
         with atomic.explained("save a checkpoint in", self.folder):
             atomic.make_folder(self.folder)
             if any(step == state.step for _, step in state.candidates):
@@ -127,9 +176,15 @@ class Checkpoints:
             data = json.dumps(asdict(state), indent=1).encode()
             atomic.replace_file(self.folder / STATE, data, "checkpoint")()
             self._clean(state)
+        self._longest = max(self._longest, time.monotonic() - self._began)
 
     def remove(self) -> None:
-        """Remove the folder: the run is over."""
+        """Remove the folder: the run is over.
+
+        Raises:
+            StorageError: The last checkpoint could not be written.
+        """
+        self.wait()
         atomic.remove_folder(self.folder)
 
     def _write(self, name: str, step: int, tensors: Weights) -> None:

@@ -100,6 +100,7 @@ class TextFeed:
         self._ids = torch.cat(blocks).to(torch.int32)
         self._lengths = tower.lengths(self._ids)
         self._hidden: torch.Tensor | None = None
+        self._sent = Transfer(part.placement.device)
         self._starts = torch.cumsum(self._lengths, 0) - self._lengths
 
     def __len__(self) -> int:
@@ -137,11 +138,11 @@ class TextFeed:
         for index, row in enumerate(rows.tolist()):
             start, length = int(self._starts[row]), int(self._lengths[row])
             hidden[index, :length] = self._hidden[start : start + length]
-        return hidden.to(self.part.placement.device), raw
+        return self._sent(hidden), raw
 
     def _raw(self, rows: np.ndarray) -> torch.Tensor:
         length = int(self._lengths[rows].max())
-        return self._ids[rows][:, :length].long().to(self.part.placement.device)
+        return self._sent(self._ids[rows][:, :length].long())
 
     def _keep(self, rows: np.ndarray, hidden: torch.Tensor) -> None:
         cache: Any = self._hidden

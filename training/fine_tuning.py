@@ -22,7 +22,17 @@ from .examples import Kind
 from .features import Feed, ImageFeed, TextFeed, embed
 from .leaks import Leaks, leaked
 from .learner import Learner
-from .loop import LAST_EVALUATION, STEP, FitProgress, Measurement, RunContext, Schedule, TrainingLoop, warmup_cosine
+from .loop import (
+    CHECKPOINT,
+    LAST_EVALUATION,
+    STEP,
+    FitProgress,
+    Measurement,
+    RunContext,
+    Schedule,
+    TrainingLoop,
+    warmup_cosine,
+)
 from .report import FitReport
 from .selection import ALPHAS, Choice, Recall, greedy_soup, interpolated, measure
 from .time_budget import FEATURE_SHARE, affordable, sampled, seconds_each
@@ -269,7 +279,7 @@ class FineTuning:
         if not state.candidates:
             return None
         context = self.context
-        context.clock.let_go(STEP, LAST_EVALUATION, CHOICE)
+        context.clock.let_go(STEP, LAST_EVALUATION, CHECKPOINT, CHOICE)
         context.clock.keep_back("one to choose by", context.clock.kept_back(REPORT))
         text = "choosing among averages of the best weights"
         context.listen(FitProgress(stage="choose", done=0, total=1, text=text))

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from encoders.device import Placement
 from encoders.lite import TwinlensMappedMeanPooler
+from encoders.transfer import Transfer
 from encoders.two_towers import TwoTowers
 
 from .batches import Batch
@@ -22,6 +23,7 @@ from .config import Recipe
 from .errors import TrainingError
 from .examples import Kind
 from .features import Feed, Part
+from .on_device import adamw
 from .tower_split import ConseTower, TextTower, Tower, image_tower, text_tower
 
 
@@ -258,6 +260,7 @@ class Learner:
         if recipe.mode == "lora":
             self._adapt(kinds, trained)
         self.trained = trained
+        self._sent = Transfer(placement.device)
         if not trained:
             raise TrainingError(f"mode {recipe.mode!r} trains nothing of this encoder; choose mode full")
 
@@ -271,8 +274,7 @@ class Learner:
         recipe = self.recipe
         rates = (recipe.head_lr, recipe.lr, recipe.layer_decay)
         parts = groups(self.model, self.trained, rates, recipe.weight_decay)
-        # On a GPU one kernel for all parameters; on a CPU torch's default.
-        optimizer = torch.optim.AdamW(parts, fused=True if self.placement.kind == "cuda" else None)
+        optimizer = adamw(parts, self.placement)
         optimizer.register_step_post_hook(self._clamp_scale)
         return optimizer
 
@@ -288,20 +290,19 @@ class Learner:
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.eval()
 
-    def backward(self, batch: Batch, feeds: tuple[Feed, Feed], seed: tuple[int, int]) -> float:
-        """Add one batch's gradients to the parameters; return its loss."""
+    def backward(self, batch: Batch, feeds: tuple[Feed, Feed], seed: tuple[int, int]) -> torch.Tensor:
+        """Add one batch's gradients to the parameters; return its loss, which is not waited for."""
         order = feeds[1].order(batch.right)
         left = self._chunks(feeds[0], batch.left, batch.views, (*seed, 0))
         right = self._chunks(feeds[1], batch.right[order], np.zeros(len(order), np.int64), (*seed, 1))
-        device = self.placement.device
-        positives = torch.from_numpy(batch.positives[:, order]).to(device)
-        ignored = torch.from_numpy(batch.ignored[:, order]).to(device) if batch.ignored.any() else None
+        positives = self._sent(torch.from_numpy(batch.positives[:, order]))
+        ignored = self._sent(torch.from_numpy(batch.ignored[:, order])) if batch.ignored.any() else None
 
         def loss(left_vectors: torch.Tensor, right_vectors: torch.Tensor) -> torch.Tensor:
             scores = self.model.logit_scale.exp() * left_vectors @ right_vectors.T
             return contrastive_loss(scores, positives, ignored, self.recipe.smoothing)
 
-        return float(backward(left, right, loss))
+        return backward(left, right, loss)
 
     def weights(self) -> Weights:
         """Return a copy of what was trained, adapters merged, on the CPU."""
@@ -309,8 +310,8 @@ class Learner:
         return {name: value.detach().to("cpu", copy=True) for name, value in values.items()}
 
     def state(self) -> Weights:
-        """Return the trained parameters as they are, adapters apart, on the CPU."""
-        return {name: parameter.detach().cpu() for name, parameter in self.trained.items()}
+        """Return a copy of the trained parameters as they are, adapters apart, on the CPU."""
+        return {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.trained.items()}
 
     def restore(self, state: Weights) -> None:
         """Put back what `state` returned."""

@@ -17,6 +17,7 @@ from encoders.device import Placement, choose_device
 
 from .checkpoint import Checkpoints, RunState, Weights, new_folder, seconds_to_write
 from .errors import TrainingError
+from .on_device import Losses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class FitProgress:
     text: str = ""
 
 
-STEP, LAST_EVALUATION = "step", "last evaluation"
+STEP, LAST_EVALUATION, CHECKPOINT = "step", "last evaluation", "checkpoint"
 Listener = Callable[[FitProgress], None]
 Stop = Literal["finished", "early", "time_limit", "interrupted"]
 
@@ -203,7 +204,7 @@ class Learner(Protocol):
         """Switch dropout and the like on or off."""
 
     def state(self) -> Weights:
-        """Return the tensors that a resumed run needs beside the optimiser's."""
+        """Return a copy of the tensors that a resumed run needs beside the optimiser's, on the CPU."""
 
     def restore(self, state: Weights) -> None:
         """Put back what `state` returned."""
@@ -212,6 +213,8 @@ class Learner(Protocol):
         """Return a copy of the weights that may be kept in the end, on the CPU."""
 
 
+# What AdamW keeps of a parameter, by its name in a checkpoint.
+_MOMENTS = {"first": "exp_avg", "second": "exp_avg_sq", "steps": "step"}
 BatchT = TypeVar("BatchT")
 BatchT_co = TypeVar("BatchT_co", covariant=True)
 
@@ -265,8 +268,9 @@ class TrainingLoop(Generic[BatchT]):
     Args:
         learner: The model.
         batches: What it learns from.
-        backward: Adds the gradients of a batch at a step to the parameters, and returns the loss. It must depend on
-            the batch, the step and the weights alone: a resumed run then gives the same result.
+        backward: Adds the gradients of a batch at a step to the parameters, and returns the loss as a tensor without
+            a graph, which is not waited for. It must depend on the batch, the step and the weights alone: a resumed run
+            then gives the same result.
         measure: Evaluates the learner as it is.
         schedule: Length, rates, evaluations.
         context: The surroundings of the run.
@@ -278,7 +282,7 @@ class TrainingLoop(Generic[BatchT]):
         *,
         learner: Learner,
         batches: Batches[BatchT],
-        backward: Callable[[BatchT, int], float],
+        backward: Callable[[BatchT, int], torch.Tensor],
         measure: Callable[[], Measurement],
         schedule: Schedule,
         context: RunContext,
@@ -288,8 +292,7 @@ class TrainingLoop(Generic[BatchT]):
         self._schedule, self._context, self._state = schedule, context, state
         self._total = schedule.epochs * batches.steps
         self._optimizer = learner.optimizer()
-        # Of the steps since the last evaluation.
-        self._losses: list[float] = []
+        self._losses = Losses(context.placement.kind, context.placement.device)
 
     def run(self) -> Stop:
         """Train until the end, the time limit, an interrupt (Ctrl-C) or no more gain.
@@ -297,6 +300,7 @@ class TrainingLoop(Generic[BatchT]):
         Raises:
             TrainingError: The loss is not finite.
             CheckpointError: What a stopped run left cannot be read.
+            StorageError: A checkpoint cannot be written; the one before is whole.
         """
         if self._state.step:
             self._restore()
@@ -306,35 +310,44 @@ class TrainingLoop(Generic[BatchT]):
         except KeyboardInterrupt:
             self._tell("train", "interrupted: saving")
             return "interrupted"
+        finally:
+            self._context.checkpoints.wait()
 
     def evaluate(self) -> None:
-        """Measure the learner as it is, and save a checkpoint."""
-        state, clock = self._state, self._context.clock
+        """Measure the learner as it is, and begin to save a checkpoint.
+
+        Raises:
+            TrainingError: The loss of a step before was not finite.
+            StorageError: The checkpoint before could not be written.
+        """
+        state, clock, checkpoints = self._state, self._context.clock, self._context.checkpoints
+        loss = self._losses.pop_mean()
         began = clock.seconds
         measured = self._measure()
         best = state.rank(measured.score, self._schedule.keep)
         epoch = state.step / self._batches.steps
-        loss = sum(self._losses) / len(self._losses) if self._losses else None
-        self._losses.clear()
         state.curve.append({"step": state.step, "epoch": epoch, "loss": loss, **measured.figures})
-        self._context.checkpoints.save(state, self._tensors(), self._learner.weights())
+        checkpoints.wait()  # before there is another copy of everything
+        checkpoints.save(state, self._tensors(), self._learner.weights())
         clock.keep_back(LAST_EVALUATION, clock.seconds - began)
         mark = "  best so far" if best else ""
         said = "-" if loss is None else f"{loss:.3f}"
         self._tell("evaluate", f"epoch {epoch:.1f}  loss {said}  {measured.text}{mark}")
 
     def _epochs(self) -> Stop:
-        state, schedule = self._state, self._schedule
+        state, schedule, context = self._state, self._schedule, self._context
         while state.step < self._total:
             epoch, start = divmod(state.step, self._batches.steps)
             for batch in self._batches.epoch(epoch, start):
-                if self._context.clock.over:
+                context.checkpoints.check()
+                context.clock.keep_back(CHECKPOINT, context.checkpoints.seconds)
+                if context.clock.over:
                     if self._losses:
                         self.evaluate()
                     return "time_limit"
-                began = self._context.clock.seconds
-                self._losses.append(self._step(batch, state.step))
-                self._context.clock.keep_back(STEP, self._context.clock.seconds - began)
+                began = context.clock.seconds
+                self._losses.add(state.step, self._step(batch, state.step))
+                context.clock.keep_back(STEP, (1 + self._losses.behind) * (context.clock.seconds - began))
                 state.step += 1
                 self._tell("train")
                 if state.step % schedule.evaluate_every == 0 or state.step == self._total:
@@ -347,17 +360,13 @@ class TrainingLoop(Generic[BatchT]):
         patience, patient_until = self._schedule.patience, self._schedule.patient_until
         return patience is not None and self._state.stale >= patience and self._state.step > patient_until
 
-    def _step(self, batch: BatchT, step: int) -> float:
+    def _step(self, batch: BatchT, step: int) -> torch.Tensor:
         self._learner.training_mode(True)
         factor = self._schedule.rate(step)
         for group in self._optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self._optimizer.zero_grad()
         loss = self._backward(batch, step)
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {step + 1}; lower the learning rates, or use precision fp32"
-            )
         nn.utils.clip_grad_norm_(self._learner.trained.values(), self._schedule.clip_norm or math.inf)
         self._optimizer.step()
         return loss
@@ -368,9 +377,8 @@ class TrainingLoop(Generic[BatchT]):
             # Without an entry a parameter has had no gradient yet, such as HREM's relations during its warm-up.
             moments = self._optimizer.state.get(parameter)
             if moments:
-                tensors[f"first/{name}"] = moments["exp_avg"].cpu()
-                tensors[f"second/{name}"] = moments["exp_avg_sq"].cpu()
-                tensors[f"steps/{name}"] = moments["step"].cpu()
+                for kind, key in _MOMENTS.items():
+                    tensors[f"{kind}/{name}"] = moments[key].to("cpu", copy=True)
         return tensors
 
     def _restore(self) -> None:

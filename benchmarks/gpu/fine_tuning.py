@@ -12,31 +12,32 @@ from gpu.models import random_towers, saved_model
 from gpu.notes import Run
 from gpu.photographs import paths_of, rows_of
 
-AHEAD, NONE = "", ", nothing decoded ahead"
-# With the seconds of each, and whether images are decoded while a step is computed.
+AHEAD, NONE, WAITING = "", ", nothing decoded ahead", ", each loss waited for"
+# With the seconds of each, and what goes on while a step is computed.
 MODES = (
     ("auto", 25.0, AHEAD),
     ("full", 10.0, AHEAD),
     ("full", 10.0, NONE),
+    ("full", 10.0, WAITING),
     ("upper", 10.0, AHEAD),
     ("lora", 10.0, AHEAD),
 )
-REHEARSED = (("head", 90.0, NONE),)
+REHEARSED = (("head", 90.0, NONE), ("head", 40.0, WAITING))
 
 
 def fine_tuning(run: Run) -> None:
-    """Four modes, each with its own time limit, one of them also without decoding ahead, beside a bare step."""
+    """Four modes, each with its own time limit, one also without what goes on beside a step, and a bare step."""
     from training import CaptionedImages
 
     count = run.pick(376, 40)
     captions = [row["captions"] for row in rows_of(run.photographs, count)]
     examples = CaptionedImages(paths_of(run.photographs, count), captions)
     spec = f"local-dir:{saved_model(run, 'ViT-B-32')}"
-    for mode, seconds, ahead in run.pick(MODES, REHEARSED):
-        name = f"fine-tuning, mode {mode}{ahead}"
+    for mode, seconds, way in run.pick(MODES, REHEARSED):
+        name = f"fine-tuning, mode {mode}{way}"
         with run.notes.part(name):
             run.notes.need(seconds + 6)
-            with decoded_ahead(2 if ahead == AHEAD else 0):
+            with beside_a_step(0 if way == NONE else 2, 0 if way == WAITING else 2):
                 fit(run, name, spec, examples, mode, seconds)
     with run.notes.part("a training step with pixels on the device"):
         run.notes.need(10)
@@ -44,16 +45,17 @@ def fine_tuning(run: Run) -> None:
 
 
 @contextmanager
-def decoded_ahead(batches: int) -> Iterator[None]:
-    """Have the images of so many steps decoded while others are computed on a GPU."""
+def beside_a_step(decoded: int, unread: int) -> Iterator[None]:
+    """Have the images of so many later steps decoded, and the losses of so many unread, while a GPU computes one."""
     from training.fine_tuning import BATCHES_AHEAD
+    from training.on_device import STEPS_BEHIND
 
-    before = BATCHES_AHEAD["cuda"]
-    BATCHES_AHEAD["cuda"] = batches
+    before = BATCHES_AHEAD["cuda"], STEPS_BEHIND["cuda"]
+    BATCHES_AHEAD["cuda"], STEPS_BEHIND["cuda"] = decoded, unread
     try:
         yield
     finally:
-        BATCHES_AHEAD["cuda"] = before
+        BATCHES_AHEAD["cuda"], STEPS_BEHIND["cuda"] = before
 
 
 def fit(run: Run, name: str, spec: str, examples: Any, mode: Any, seconds: float) -> None:

@@ -32,7 +32,7 @@ STEPS = {
     "pipeline": Step("pipeline", 140),
     "throughput": Step("throughput", 110),
     "vectors_1m": Step("vectors", 140),
-    "fine_tuning": Step("fine_tuning", 130),
+    "fine_tuning": Step("fine_tuning", 145),
     "hrem": Step("hrem_training", 70),
     "headroom": Step("headroom", 100),
     "vectors_10m": Step("vectors", 300),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import fields, replace
 from pathlib import Path
@@ -15,11 +16,15 @@ from concepts import write_concepts
 from hrem_learners import learner_of
 
 from encoders import load_encoder
+from encoders.device import choose_device
+from encoders.transfer import Transfer
 from training import CheckpointError, ExamplesError, TrainingError
 from training.hrem import HremConfig, evaluate_hrem, fit_hrem
 from training.hrem.hrem_evaluation import EvaluateHremOptions, HremReport, save_plot
 from training.hrem.hrem_learner import HremLearner
-from training.loop import FitProgress
+from training.hrem.hrem_training import parts_of
+from training.hrem.towers.region_features import open_split
+from training.loop import FitProgress, ignore_progress
 from twinlens.commands import hrem as commands
 
 ALL = EvaluateHremOptions(split="test", device="cpu")
@@ -113,6 +118,29 @@ def test_before_the_warmup_ends_the_relation_has_no_gradient(precomp: Path, quic
     assert {name.split(".")[0] for name in moved(learner)} == {"towers"}
     learner.loss(batch, 2.0).backward()
     assert {name.split(".")[0] for name in moved(learner)} == {"towers", "relation"}
+
+
+def test_batches_are_pinned_by_the_threads_that_make_them_and_sent_without_a_wait(
+    precomp: Path, quick: HremConfig
+) -> None:
+    splits = open_split(precomp, "train"), open_split(precomp, "dev")
+    parts = parts_of(splits, quick, choose_device("cpu", "fp32"), precomp, ignore_progress)
+    pinned, sent = dict[int, str](), list[int]()
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned[id(tensor)] = threading.current_thread().name
+        return tensor
+
+    class Recorder(Transfer):
+        def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+            sent.append(id(batch))
+            return batch
+
+    batch = next(replace(parts.train, pin=pin).epoch(0))
+    parts.learner.sent = Recorder("cuda")
+    parts.learner.loss(batch, 0.0)
+    assert sorted(sent) == sorted(id(getattr(batch, field.name)) for field in fields(batch))
+    assert {pinned[one] for one in sent}.isdisjoint({threading.current_thread().name})
 
 
 def test_bf16_trains_towers_and_relation(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:

@@ -34,7 +34,7 @@ def test_a_step_in_bf16_moves_what_one_in_fp32_moves(
     for precision in ("fp32", "bf16"):
         learner, batch = learner_of(precomp, config, precision)
         learner.training_mode(True)
-        losses[precision] = learner.backward(batch, 0, AFTER)
+        losses[precision] = float(learner.backward(batch, 0, AFTER))
         gradients[precision] = {name: value.grad for name, value in learner.named_parameters()}
     assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.2)
     for name, exact in gradients["fp32"].items():
@@ -95,7 +95,7 @@ def test_both_ways_have_the_same_loss_and_other_gradients(precomp: Path, quick: 
     for way in RELATION_GRADIENTS:
         learner, batch = learner_of(precomp, replace(quick, relation_gradient=way))
         learner.training_mode(True)
-        loss = learner.backward(batch, 0, AFTER)
+        loss = float(learner.backward(batch, 0, AFTER))
         towers = torch.cat([value.grad.flatten() for value in learner.towers.parameters() if value.grad is not None])
         found[way] = loss, towers
     assert found["through"][0] == found["stopped"][0]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
+from line_learner import Line, Steps
 
 from storage.errors import StorageError
 from training import loop
-from training.checkpoint import RunState, Weights, new_folder, seconds_to_write
+from training.checkpoint import RunState, new_folder, seconds_to_write
 from training.loop import Measurement, RunContext, Schedule, TrainingLoop
 
 SAVING = 2.0
@@ -26,37 +25,6 @@ class Hours:
 
     def monotonic(self) -> float:
         return self.now
-
-
-class Line(nn.Module):
-    """One number that learns to be 1."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.trained = {"weight": self.weight}
-
-    def optimizer(self) -> torch.optim.AdamW:
-        return torch.optim.AdamW([{"params": [self.weight], "peak": 0.1}])
-
-    def training_mode(self, on: bool) -> None:
-        self.train(on)
-
-    def state(self) -> Weights:
-        return {"weight": self.weight.detach()}
-
-    def restore(self, state: Weights) -> None:
-        self.load_state_dict(state)
-
-    def weights(self) -> Weights:
-        return {"weight": self.weight.detach().clone()}
-
-
-class Thousand:
-    steps = 1000
-
-    def epoch(self, number: int, start: int = 0) -> Iterator[int]:
-        yield from range(start, self.steps)
 
 
 @pytest.fixture
@@ -77,11 +45,9 @@ def test_steps_and_evaluations_end_in_time(
     context.clock.keep_back("saving", SAVING)
     context.clock.keep_back(loop.LAST_EVALUATION, evaluation)
 
-    def backward(_batch: int, _step: int) -> float:
+    def backward(batch: int, _step: int) -> torch.Tensor:
         hours.now += step
-        loss = (line.weight - 1).square().sum()
-        loss.backward()
-        return float(loss.detach())
+        return line.backward(batch, _step)
 
     def measure() -> Measurement:
         hours.now += evaluation
@@ -91,7 +57,7 @@ def test_steps_and_evaluations_end_in_time(
     state = RunState(run="")
     stopped_by = TrainingLoop(
         learner=line,
-        batches=Thousand(),
+        batches=Steps(1000),
         backward=backward,
         measure=measure,
         schedule=schedule,

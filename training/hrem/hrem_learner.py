@@ -13,8 +13,10 @@ from torch import nn
 from torch.nn import functional
 
 from encoders.device import Placement
+from encoders.transfer import Transfer
 
 from ..checkpoint import Weights
+from ..on_device import adamw
 from .config import HremConfig
 from .instance_relations import Blocks, InstanceRelation, Related
 from .region_batches import RegionBatch
@@ -130,6 +132,7 @@ class HremLearner(nn.Module):
         self.towers = towers
         self.relation = None if config.interaction == "none" else InstanceRelation(config)
         self.config, self.placement = config, placement
+        self.sent = Transfer(placement.device)
         self.frozen = config.freeze_bert and isinstance(towers.text.words, BertStates)
         if self.frozen:
             self._bert().requires_grad_(False)
@@ -150,9 +153,8 @@ class HremLearner(nn.Module):
         for name, value in self.trained.items():
             groups[_group(name)].append(value)
         named = [(factors[name] * config.lr, values) for name, values in groups.items() if values]
-        return torch.optim.AdamW(
-            [{"params": values, "lr": rate, "peak": rate} for rate, values in named], weight_decay=config.weight_decay
-        )
+        parts = [{"params": values, "lr": rate, "peak": rate} for rate, values in named]
+        return adamw(parts, self.placement, config.weight_decay)
 
     def training_mode(self, on: bool) -> None:
         """Switch dropout and the norm's statistics; a frozen transformer has neither."""
@@ -162,24 +164,23 @@ class HremLearner(nn.Module):
 
     def embed(self, batch: RegionBatch) -> tuple[Embedded, Embedded]:
         """Return the towers' output for a batch."""
-        device = self.placement.device
-        images: Embedded = self.towers.image(batch.regions.to(device), batch.region_mask.to(device))
+        images: Embedded = self.towers.image(self.sent(batch.regions), self.sent(batch.region_mask))
         return images, self.embed_words(batch.words, batch.word_mask)
 
     def embed_words(self, words: torch.Tensor, mask: torch.Tensor) -> Embedded:
         """Return the text tower's output for ids, or for ready-made states."""
-        words, mask = words.to(self.placement.device), mask.to(self.placement.device)
+        words, mask = self.sent(words), self.sent(mask)
         text = self.towers.text
         embedded: Embedded = text.from_states(words, mask) if words.is_floating_point() else text(words, mask)
         return embedded
 
-    def backward(self, batch: RegionBatch, step: int, epoch: float) -> float:
-        """Add a batch's gradients to the parameters; return its loss."""
+    def backward(self, batch: RegionBatch, step: int, epoch: float) -> torch.Tensor:
+        """Add a batch's gradients to the parameters; return its loss, which is not waited for."""
         # The same dropout and the same negatives whether the run was stopped before or not.
         torch.manual_seed(int(np.random.SeedSequence((self.config.seed, step)).generate_state(1)[0]))
         loss = self.loss(batch, epoch)
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        return loss.detach()
 
     def loss(self, batch: RegionBatch, epoch: float) -> torch.Tensor:
         """Return the loss of a batch at so many epochs from the start: plain at first, then with the relations."""
@@ -188,7 +189,7 @@ class HremLearner(nn.Module):
             embedded = self.embed(batch)
         # Relations and losses are computed in fp32 whatever the towers compute in.
         images, texts = (replace(side, unit=side.unit.float()) for side in embedded)
-        owners = batch.owners.to(device.device)
+        owners = self.sent(batch.owners)
         every = epoch < ALL_NEGATIVES_EPOCHS
         total = self._plain(images.unit, texts.unit, owners, every)
         if self.relation is None or epoch < self.config.warmup_epochs:

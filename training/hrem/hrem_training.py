@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from encoders.device import Placement
+from encoders.transfer import Transfer
 from encoders.two_towers import save_weights
 from storage.arguments import check_arguments
 
@@ -67,12 +68,12 @@ def parts_of(
     train = splits[0]
     words = _words(train, config)
     towers = RegionTowers(_towers_config(train, config), words)
-    batches = []
+    batches, pin = [], Transfer(placement.device).pin
     for split in splits:
         tokens = towers.tokenizer(split.captions)
         states = _states(towers, split, tokens, config, placement, cache, listen)
         batches.append(
-            RegionBatches(split=split, tokens=tokens, tokenizer=towers.tokenizer, states=states, config=config)
+            RegionBatches(split=split, tokens=tokens, tokenizer=towers.tokenizer, states=states, config=config, pin=pin)
         )
     learner = HremLearner(towers, config, placement)
     return Parts(

@@ -167,6 +167,7 @@ class RegionBatches:
         tokenizer: That made them.
         states: Of a frozen transformer; None where it is trained.
         config: Of the run.
+        pin: Puts a tensor where it is copied to the device from; the threads that make batches call it.
     """
 
     split: RegionSplit
@@ -174,6 +175,7 @@ class RegionBatches:
     tokenizer: Tokenizer
     states: TokenStates | None
     config: HremConfig
+    pin: Callable[[torch.Tensor], torch.Tensor]
 
     @property
     def batch_size(self) -> int:
@@ -211,7 +213,11 @@ class RegionBatches:
         regions, region_mask = padded_rows([one[stays] for one, stays in zip(features, kept, strict=True)])
         words, word_mask = self._words(rows, rng)
         return RegionBatch(
-            regions=regions, region_mask=region_mask, words=words, word_mask=word_mask, owners=torch.from_numpy(owners)
+            regions=self.pin(regions),
+            region_mask=self.pin(region_mask),
+            words=self.pin(words),
+            word_mask=self.pin(word_mask),
+            owners=self.pin(torch.from_numpy(owners)),
         )
 
     def plain_words(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
