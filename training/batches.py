@@ -73,6 +73,13 @@ class Pairing:
         """The left items that have a partner."""
         return np.unique(self.positives[:, 0])
 
+    @property
+    def tells_apart(self) -> bool:
+        """Whether some left item and some right item are negatives of each other."""
+        if self.families is None:
+            return len(self.positives) < len(self.left) * len(self.right)
+        return len(self.negatives) > 0 or bool((self.families != self.families[0]).any())
+
     def block(self, left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (n, m) bool `positives` and `ignored` of some left and some right items."""
         known = self.positives[:, 0] * len(self.right) + self.positives[:, 1]
@@ -271,8 +278,9 @@ class Sampler:
 
     @property
     def steps(self) -> int:
-        """Steps an epoch."""
-        return max(1, round(len(self.pairing.with_partners) / self.batch_size))
+        """Steps an epoch; each has two left items or more, as one alone has no negatives."""
+        count = len(self.pairing.with_partners)
+        return max(1, min(round(count / self.batch_size), count // 2))
 
     def epoch(self, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield the batches of an epoch from step `start` on."""

@@ -30,8 +30,8 @@ class FitConfig:
         lora_rank: Rank of the adapters; 4 to 64.
         lora_alpha: Adapters are scaled by alpha / rank.
         epochs: Times that each image is seen; 5 to 30. Early stopping takes the best of them.
-        batch_size: Distinct images a step, which compete with each other: more is better and, with `chunk_size`, costs
-            no memory.
+        batch_size: Distinct images a step, 2 or more, which compete with each other: more is better and, with
+            `chunk_size`, costs no memory.
         chunk_size: Images in one forward pass with gradients. Lower it where memory runs out; results do not change.
         captions: Captions drawn for each image and epoch.
         lr: Learning rate of the last block: 1e-6 to 1e-4 for large pretrained models, up to 1e-3 for small ones.
@@ -105,6 +105,10 @@ class FitConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise TrainingError(f"{name} is {value!r}; give 1 or more")
+        if self.batch_size is not None and self.batch_size < 2:
+            raise TrainingError(
+                f"batch_size is {self.batch_size!r}, so nothing in a step could be told apart; give 2 or more"
+            )
         for name in _NOT_NEGATIVE:
             value = getattr(self, name)
             if value is not None and not value >= 0:
@@ -117,7 +121,7 @@ class FitConfig:
             raise TrainingError("val_share is 0; give a share above 0, or val of your own")
 
 
-_AT_LEAST_ONE = ("epochs", "batch_size", "chunk_size", "captions", "lora_rank", "soup", "patience", "evaluations")
+_AT_LEAST_ONE = ("epochs", "chunk_size", "captions", "lora_rank", "soup", "patience", "evaluations")
 _NOT_NEGATIVE = (
     "image_blocks",
     "text_blocks",

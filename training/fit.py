@@ -102,7 +102,10 @@ def _fit(
     unreadable = train.unreadable + (val.unreadable if val else ())
     if val is None:
         train, val = train.split(config.val_share, config.seed)
-    check_enough(train)
+    else:
+        check_enough(val, "validation")
+    check_enough(train, "training")
+    check_negatives(train)
     towers = widened_lite(load_towers(spec))
     family = "lite" if isinstance(image_tower(towers.model), ConseTower) else "open_clip"
     recipe = recipe_for(config, family, context.placement, len(train.with_partners))
@@ -115,16 +118,32 @@ def _fit(
     return report
 
 
-def check_enough(train: Pairing) -> None:
-    """Refuse examples from which nothing can be learned.
+def check_enough(pairing: Pairing, role: str) -> None:
+    """Refuse examples from which nothing can be learned, or by which nothing can be chosen.
 
     Raises:
-        TrainingError: Fewer than two distinct items on a side, so that there is nothing to tell apart.
+        TrainingError: Fewer than two distinct items on a side.
     """
-    for items in (train.left, train.right):
+    for items in (pairing.left, pairing.right):
         if len(items) < 2:
             only = f"the {items.kind} {items.contents[0]!r:.60}" if items.kind == "text" else f"one {items.kind}"
-            raise TrainingError(f"all training pairs hold {only}, so there is nothing to tell apart; give more")
+            raise TrainingError(f"all {role} pairs hold {only}, so there is nothing to tell apart; give more")
+
+
+def check_negatives(train: Pairing) -> None:
+    """Refuse examples none of which is a wrong answer to any other.
+
+    Raises:
+        TrainingError: Each item of one side matches all of the other, or matches connect all items of one kind.
+    """
+    if train.tells_apart:
+        return
+    what = f"{len(train.left)} {train.left.kind}s"
+    others = f" and {len(train.right)} {train.right.kind}s" if train.families is None else ""
+    raise TrainingError(
+        f"the {what}{others} of the training pairs all match each other, so there is nothing to tell apart; give pairs "
+        "of other items too"
+    )
 
 
 def widened_lite(towers: TwoTowers) -> TwoTowers:

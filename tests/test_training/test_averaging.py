@@ -80,6 +80,7 @@ def test_a_clock_knows_what_is_left_and_what_is_kept_back() -> None:
     [
         ({"mode": "half"}, "mode is 'half'; choose one of auto, full, upper, head, lora"),
         ({"epochs": 0}, "epochs is 0; give 1 or more"),
+        ({"batch_size": 1}, "batch_size is 1, so nothing in a step could be told apart; give 2 or more"),
         ({"lr": -1.0}, "lr is -1.0; give 0 or more"),
         ({"lr": float("nan")}, "lr is nan; give 0 or more"),
         ({"val_share": 1.0}, "val_share is 1.0; give a share from 0 to below 1"),

@@ -10,6 +10,7 @@ import pytest
 
 from encoders import load_encoder
 from training import CaptionedImages, FitConfig, PairSet, TrainingError, fit_encoder, fit_pairs
+from training.batches import Sampler, pair_pairs
 
 
 def test_texts_learn_to_find_texts(tiny: str, examples: CaptionedImages, quick: FitConfig, tmp_path: Path) -> None:
@@ -78,4 +79,19 @@ def test_examples_without_anything_to_tell_apart_are_refused(
     same = CaptionedImages(examples.images, [["a picture"]] * len(examples))
     with pytest.raises(TrainingError, match="all training pairs hold the text 'a picture', so there is nothing"):
         fit_encoder(tiny, same, None, tmp_path / "encoder", quick)
+    crossed = CaptionedImages(examples.images[:4], [["a picture", "an image"]] * 4)
+    with pytest.raises(TrainingError, match="the 4 images and 2 texts of the training pairs all match each other"):
+        fit_encoder(tiny, crossed, examples, tmp_path / "encoder", quick)
+    with pytest.raises(TrainingError, match="all validation pairs hold one image, so there is nothing to tell apart"):
+        fit_encoder(tiny, examples, one, tmp_path / "encoder", quick)
+    one_family = PairSet(left=["a", "b", "c"], right=["b", "c", "d"], left_kind="text", right_kind="text")
+    with pytest.raises(TrainingError, match="the 4 texts of the training pairs all match each other, so there is"):
+        fit_pairs(tiny, one_family, one_family, tmp_path / "encoder", quick)
     assert not list(tmp_path.iterdir())
+
+
+def test_each_step_has_two_items_to_tell_apart() -> None:
+    texts = [f"text {number}" for number in range(6)]
+    pairing = pair_pairs(PairSet(left=texts[:3], right=texts[3:], left_kind="text", right_kind="text"))
+    sampler = Sampler(pairing=pairing, batch_size=2, captions=1, views=0, fresh=False, seed=0)
+    assert all(len(batch.left) >= 2 for batch in sampler.epoch(0))
