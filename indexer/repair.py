@@ -124,6 +124,7 @@ class _Repair:
                 counts=self.manifest.counts,
                 encoding=self.manifest.encoding,
                 corpus=self.manifest.corpus,
+                calibrations=self.manifest.calibrations,
                 rounding=self.manifest.rounding,
                 build={**self.manifest.build, "repair": _provenance(report)},
             )

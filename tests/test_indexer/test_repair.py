@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,10 +82,10 @@ def test_a_whole_version_is_left_alone(golden: Path) -> None:
     assert IndexStore.open(golden).versions() == [1]
 
 
-def test_a_damaged_lexical_index_is_made_again_from_the_catalog(tmp_path: Path) -> None:
-    paint_folder(tmp_path / "photos")
+def test_a_damaged_lexical_index_is_made_again_from_the_catalog_and_all_else_is_as_before(tmp_path: Path) -> None:
+    paint_folder(tmp_path / "photos", 56)
     index = tmp_path / "x.index"
-    build_index(tmp_path / "photos", index, encoder=ColourEncoder())
+    build_index(tmp_path / "photos", index, encoder=ColourEncoder(), vector_dtype="int8")
     names = [f"{name}/words.safetensors" for name in ("images", "texts")]
     before = [version_file(index, name).read_bytes() for name in names]
     flip(version_file(index, names[0]))
@@ -92,7 +93,13 @@ def test_a_damaged_lexical_index_is_made_again_from_the_catalog(tmp_path: Path) 
     assert (report.published, report.rebuilt) == (2, (names[0],))
     assert "images/words.safetensors rebuilt from the catalog" in report.sentence()
     assert [version_file(index, name, 2).read_bytes() for name in names] == before
-    assert IndexStore.open(index).verify().problems == []
+    store = IndexStore.open(index)
+    assert store.verify().problems == []
+    old, new = store.manifest(1), store.manifest(2)
+    assert old.calibrations
+    assert old.rounding
+    own = {"version": 2, "parent": 1, "created_at": new.created_at, "build": new.build}
+    assert replace(old, **own) == new
 
 
 @pytest.mark.parametrize("name", ["images/vectors.arrow", "texts/vectors.arrow", "catalog.duckdb"])
