@@ -10,6 +10,10 @@ _SIDE, _KEPT = 32, 8
 _REDUCED = 2 * _SIDE
 # Grey levels, of 255: an image with less contrast than this has frequencies of noise alone.
 _FLAT = 2.0
+# Grey levels of a frequency, times 256: where half of them have less, as in a gradient or a disc in the middle, their
+# bits are noise of rounding, and different drawings come within a few. Of 1,000 photographs none has less than 15 times
+# as much.
+_NOISE = 16.0
 
 
 def _cosines() -> np.ndarray:
@@ -23,7 +27,7 @@ _COSINES = _cosines()
 
 
 def perceptual_hash(image: Image.Image) -> int | None:
-    """Return the hash of an image, a signed 64-bit integer; None for one without contrast, whose bits are noise.
+    """Return the hash of an image, a signed 64-bit integer; None for one whose bits would be noise.
 
     The image in grey at 32 x 32, its 8 x 8 lowest frequencies (DCT-II), and for each whether it is above the median of
     all but the first. The most significant bit is the mean; the bits of a byte go through the horizontal frequencies,
@@ -37,8 +41,8 @@ def perceptual_hash(image: Image.Image) -> int | None:
     factor = min(image.size) // _REDUCED
     small = image.reduce(factor) if factor > 1 else image
     grey = np.asarray(small.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), dtype=np.float32)
-    if grey.std() < _FLAT:
-        return None
     low = (_COSINES @ grey @ _COSINES.T).reshape(-1)
+    if grey.std() < _FLAT or np.median(np.abs(low[1:])) < _NOISE:
+        return None
     median = np.sort(low[1:])[_KEPT * _KEPT // 2 - 1]
     return int.from_bytes(np.packbits(low > median).tobytes(), "big", signed=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from storage.duplicates.grades import GRADES, Grade
+from storage.duplicates.grades import GRADES, Grade, copy_rule
 from storage.duplicates.groups import Group, grouped
 from storage.duplicates.pairs import ImageFacts, alike_pairs
 from storage.version import IndexVersion
@@ -105,6 +105,8 @@ class Duplicates:
         grade: The loosest grade that was looked for.
         images: Images in the version.
         hashed: Those with a perceptual hash; of the others only equal bytes are found.
+        by_hash: Whether hashes tell what was resaved and cosines do not, since the vectors of the encoder change when
+            an image is resized.
         groups: The largest first.
     """
 
@@ -113,6 +115,7 @@ class Duplicates:
     grade: Grade
     images: int
     hashed: int
+    by_hash: bool
     groups: tuple[DuplicateGroup, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +125,7 @@ class Duplicates:
             "grade": self.grade,
             "images": self.images,
             "hashed": self.hashed,
+            "by_hash": self.by_hash,
             "groups": [group.to_json() for group in self.groups],
         }
 
@@ -135,6 +139,11 @@ class Duplicates:
             words.append(
                 f"{self.images - self.hashed:,} images have no perceptual hash (no contrast, or indexed before there "
                 "were any: build-index --update adds them); of these only equal bytes are found."
+            )
+        if self.by_hash and counts["resaved"]:
+            words.append(
+                "Resaved is told by the hashes: with this encoder the cosine of an image and its own thumbnail may be "
+                "0.4, which says nothing against it."
             )
         return " ".join(words)
 
@@ -173,6 +182,7 @@ def find_duplicates(version: IndexVersion, location: str, grade: Grade = "resave
         grade=grade,
         images=len(facts.order),
         hashed=int(facts.hashed.sum()),
+        by_hash=copy_rule(version.manifest.encoder).by_hash,
         groups=_with_items(version, groups),
     )
 

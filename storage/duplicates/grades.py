@@ -47,6 +47,11 @@ class CopyRule:
     scene_cosine: float
     alone: float | None
 
+    @property
+    def by_hash(self) -> bool:
+        """Whether hashes alone tell copies, as vectors cannot."""
+        return self.sure_bits >= 0
+
     def reach(self, loosest: int) -> int:
         """Return how many bits the hashes of two images of a grade may differ in."""
         return self.scene_bits if loosest == SIMILAR else self.bits

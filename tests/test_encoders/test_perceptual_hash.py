@@ -58,8 +58,24 @@ def test_an_image_without_contrast_has_none(level: int) -> None:
 
 def test_the_smallest_images_and_strips_have_one_or_none() -> None:
     assert perceptual_hash(Image.new("RGB", (1, 1))) is None
-    strip = Image.fromarray(np.tile(np.arange(2000, dtype=np.uint8)[None, :, None], (3, 1, 3)))
-    assert isinstance(perceptual_hash(strip), int)
+    strip = np.random.default_rng(0).integers(0, 256, (3, 2000, 3), dtype=np.uint8)
+    assert isinstance(perceptual_hash(Image.fromarray(strip)), int)
+
+
+def test_a_gradient_has_none_as_half_of_its_bits_would_be_noise() -> None:
+    ramp = np.linspace(0, 255, 200)[:, None, None] * np.ones((1, 300, 3))
+    for colour in ((1, 0, 0), (0, 0, 1), (1, 1, 1)):
+        assert perceptual_hash(Image.fromarray((ramp * colour).astype(np.uint8))) is None
+
+
+@pytest.mark.parametrize("side", [16, 30, 60])
+def test_thumbnails_and_images_in_black_and_white_keep_the_hash(side: int) -> None:
+    for seed in range(5):
+        image = scene(seed)
+        small = image.resize((side, side * 3 // 4))
+        assert bits_apart(image, small) <= 4
+        assert bits_apart(image, image.convert("1").convert("RGB")) <= 4
+        assert bits_apart(small, scene(seed + 1).resize(small.size)) > 16
 
 
 def test_a_decoded_image_comes_with_it_turned_upright() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image, ImageOps
 
 from indexer import build_index
 from searcher import Searcher, SearchError
+from storage.duplicates.grades import copy_rule
+from storage.schema import EncoderInfo
 from twinlens.commands.duplicates import duplicates
 
 
@@ -63,7 +66,7 @@ def test_grades_are_told_apart(index: Path) -> None:
 def test_the_command_gives_documented_json_and_the_largest_group_first(index: Path) -> None:
     answer = CliRunner().invoke(duplicates, [str(index), "--output", "json"])
     found = json.loads(answer.stdout)
-    assert found.keys() == {"index", "grade", "images", "hashed", "groups"}
+    assert found.keys() == {"index", "grade", "images", "hashed", "by_hash", "groups"}
     assert (found["grade"], found["images"], found["hashed"]) == ("resaved", 14, 12)
     group = found["groups"][0]
     assert group.keys() == {"grade", "items", "best"}
@@ -81,6 +84,15 @@ def test_text_and_page_show_every_image_of_a_group(index: Path) -> None:
     assert page.count("data:image/jpeg;base64,") == 10
     assert "0 small &lt;b&gt;.jpg" in page
     assert "<b>.jpg" not in page
+
+
+def test_where_vectors_cannot_tell_that_is_said_beside_their_cosines(index: Path) -> None:
+    with Searcher.open(index, encoder=ColourEncoder()) as searcher:
+        found = searcher.duplicates()
+    assert not found.by_hash
+    assert "Resaved is told by the hashes" not in found.to_text()
+    assert "Resaved is told by the hashes" in replace(found, by_hash=True).to_text()
+    assert copy_rule(EncoderInfo(spec="lite", dim=384, fingerprint=None)).by_hash
 
 
 def test_what_cannot_be_asked_is_one_clear_error(index: Path, tmp_path: Path) -> None:
