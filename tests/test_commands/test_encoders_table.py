@@ -69,6 +69,7 @@ def test_the_presets_of_a_gpu_are_marked_where_they_are_asked_for() -> None:
             "no encoder of the table has 'MobileCLIP3-S0' in its name; did you mean MobileCLIP2-S0",
         ),
         (["--device", "tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
+        (["SigLIP3"], "there is no command 'SigLIP3'; there is export; `twinlens encoders --only SigLIP3` shows"),
     ],
 )
 def test_what_is_typed_wrong_is_told_with_what_there_is(arguments: list[str], message: str) -> None:

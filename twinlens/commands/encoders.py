@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,7 +32,24 @@ def _language(context: click.Context, parameter: click.Parameter, value: str | N
     return code
 
 
-@click.group(invoke_without_command=True)
+class _Encoders(click.Group):
+    """The table by itself, and what is called by name; a name of neither kind is an error that says what there is."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is called."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            only = f"`twinlens encoders --only {shlex.quote(args[0])}` shows the encoders with that in their name"
+            raise click.UsageError(
+                f"there is no command {args[0]!r}; there is {', '.join(self.commands)}; {only}, and "
+                "`twinlens encoders` all",
+                ctx,
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Encoders, invoke_without_command=True)
 @click.option(
     "--sort", "order", type=click.Choice(ORDERS), default="recall", show_default=True, help="What comes first."
 )
