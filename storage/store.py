@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cached_property
@@ -61,10 +62,10 @@ class IndexStore:
         """Open the index at `path`, or make an empty one where there is nothing.
 
         Raises:
-            StorageError: The folder holds something else, or cannot be made.
+            StorageError: The folder holds something else, or cannot be made; or it is an address.
         """
         check_arguments(cls.create, locals(), StorageError)
-        path = Path(path)
+        path = _here(path)
         with atomic.explained("make the index", path):
             atomic.make_folder(path)
             others = sorted(entry.name for entry in path.iterdir() if entry.name not in _INDEX_NAMES)
@@ -80,10 +81,10 @@ class IndexStore:
         """Open the index at `path`.
 
         Raises:
-            IndexNotFoundError: There is none.
+            IndexNotFoundError: There is none; or it is an address.
         """
         check_arguments(cls.open, locals(), StorageError)
-        path = Path(path)
+        path = _here(path)
         if not (path / VERSIONS).is_dir():
             raise IndexNotFoundError(f"there is no index at {path}; make one with `build-index CORPUS --out {path}`")
         return cls(path)
@@ -375,3 +376,18 @@ class IndexStore:
     def _require_lock(self, action: str) -> None:
         if not self._lock.held:
             raise StorageError(f"cannot {action} in {self.path} without its lock; do it inside `with store.lock():`")
+
+
+# A `Path` of an address has one slash left behind the colon. At least two letters: `C:/` is a place on Windows.
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)
+
+
+def _here(path: str | Path) -> Path:
+    """Return where an index is; an address is refused, which would otherwise be a folder named like its protocol."""
+    address = _ADDRESS.match(str(path))
+    if address and not Path(path).is_dir():
+        raise IndexNotFoundError(
+            f"an index is a folder of this machine, and {address[1]}://... is an address; copy the whole folder here, "
+            "its versions and CURRENT, and name the copy"
+        )
+    return Path(path)

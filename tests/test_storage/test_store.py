@@ -57,6 +57,18 @@ def test_a_folder_with_something_else_is_refused(tmp_path: Path) -> None:
         IndexStore.open(tmp_path)
 
 
+def test_an_address_is_no_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in ("s3://user:secret@bucket/x.index", Path("s3://bucket/x.index"), Path("file:///x.index")):
+        with pytest.raises(
+            IndexNotFoundError, match=r"an index is a folder of this machine, and (s3|file)://\.\.\. is"
+        ):
+            IndexStore.open(path)
+        with pytest.raises(IndexNotFoundError, match="copy the whole folder here"):
+            IndexStore.create(path)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_file_in_the_way_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StorageError, match=r"cannot make the index .*file.*: (File exists|Not a directory); choose"):
