@@ -138,7 +138,9 @@ def split_pairs(pairs: Pairs, share: float, seed: int) -> tuple[Pairs, Pairs]:
             f"all {len(pairs)} pairs hang together by shared queries or responses, so none can be held back for "
             "validation; give more pairs, or val"
         )
-    held = np.isin(group, names[: max(1, round(share * len(names)))])
+    # Two to choose by, where that leaves two to learn from.
+    count = max(1, min(len(names) - 2, max(2, round(share * len(names)))))
+    held = np.isin(group, names[:count])
     return take(pairs, np.flatnonzero(~held)), take(pairs, np.flatnonzero(held))
 
 

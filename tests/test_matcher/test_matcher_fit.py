@@ -98,6 +98,11 @@ def test_no_picture_and_no_caption_lies_on_both_sides_of_the_split(photographs: 
         assert not set(train.keys[side]) & set(val.keys[side])
 
 
+def test_two_photographs_are_held_back_where_the_share_asks_for_less() -> None:
+    pairs = read_pairs({"caption": [*"abcdef"], "image": [*"ABCDEF"]}, Roles())
+    assert [len(part) for part in split_pairs(pairs, 0.1, seed=0)] == [4, 2]
+
+
 def test_several_images_and_captions_in_a_cell_are_pairs_of_their_own(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / f"{name}.jpg").touch()
