@@ -1,4 +1,4 @@
-"""Measures the calibrations that ship: `python -m matcher.calibrations FOLDER` writes `calibrations.json` again.
+"""Measures the calibrations that ship: `python benchmarks/make_calibrations.py FOLDER` writes `calibrations.json`.
 
 FOLDER holds `flickr8k/` (photographs, captions.jsonl) and `clip_vit_b32/` (CLIP vectors, flickr8k_captions.jsonl).
 """
@@ -60,7 +60,7 @@ def _said(calibration: Calibration, source: str) -> Calibration:
 def main() -> None:
     """Write the file that ships."""
     if len(sys.argv) != 2:
-        sys.exit("usage: python -m matcher.calibrations FOLDER, which holds flickr8k/ and clip_vit_b32/")
+        sys.exit("usage: python benchmarks/make_calibrations.py FOLDER, which holds flickr8k/ and clip_vit_b32/")
     data = Path(sys.argv[1])
     found = [measure_lite(data / "flickr8k"), measure_clip(data / "clip_vit_b32")]
     value = {calibration.encoder: calibration.to_json() for calibration in found}

@@ -32,7 +32,7 @@ from .fitting import FitOptions
 from .keywords import own_keywords
 from .matches import Matches, as_frame
 from .negatives import Sampling, cosines
-from .pairs import Reader, has_labels, read_pairs
+from .pairs import has_labels, read_pairs
 from .tables import IdMappings, Side
 from .vector_search import SearchOptions, SearchRequest, hit_lists, search
 
@@ -279,14 +279,13 @@ class Matcher(EncodingMatcher):
             CalibrationError: Pairs are to be judged, and the encoder has no calibration.
         """
         check_arguments(type(self).evaluate, {"directions": directions}, MatcherError)
-        reader = self._reader(id_mappings)
         if query_data is None and response_data is None and has_labels(data, self.roles):
             if directions == "both":
                 raise MatcherError("labelled pairs are judged one by one and have no direction; leave directions out")
-            return self._evaluate_pairs(reader, data, metrics)
+            return self._evaluate_pairs(data, metrics, id_mappings)
         options = RankingOptions(metrics=RANKING_METRICS if metrics is None else metrics, cutoffs=tuple(cutoffs))
         ranking = Ranking(data=data, query_data=query_data, response_data=response_data, options=options)
-        return rank(reader, ranking, directions, self.index)
+        return rank(self._reader(id_mappings), ranking, directions, self.index)
 
     @own_keywords("Matcher.calibrate")
     def calibrate(
@@ -341,10 +340,12 @@ class Matcher(EncodingMatcher):
         self._calibration, self._fit_report = fitted.calibration, fitted.report
         return self
 
-    def _evaluate_pairs(self, reader: Reader, data: Any, metrics: Sequence[str] | None) -> dict[str, float | int]:
-        pairs = read_pairs(data, self.roles, reader.mappings, labelled=True, several=True)
+    def _evaluate_pairs(
+        self, data: Any, metrics: Sequence[str] | None, mappings: IdMappings | None
+    ) -> dict[str, float | int]:
+        pairs = read_pairs(data, self.roles, mappings, labelled=True, several=True)
         calibration = self.calibration
-        scores = calibration.probability(cosines(*reader.pairs(pairs)))
+        scores = calibration.probability(cosines(*self._reader(mappings).pairs(pairs)))
         return dict(pair_report(scores, check_labels(pairs.labels), calibration.threshold, metrics))
 
     @own_keywords("Matcher.save")

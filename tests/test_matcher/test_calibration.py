@@ -156,8 +156,10 @@ def test_an_encoder_without_a_calibration_is_told_how_to_get_one(painted: Painte
 
 @pytest.mark.parametrize("spec", ["ViT-B-32/laion2b_s34b_b79k", "fast", "best"])
 def test_of_an_encoder_of_the_catalogue_that_is_told_before_it_is_fetched(spec: str, painted: Painted) -> None:
-    with pytest.raises(CalibrationError, match=r"encoder '.*/.*' has no calibration.*matcher.calibrate\(pairs\)"):
-        Matcher(encoder=spec).predict(painted.pairs)
+    matcher, labelled = Matcher(encoder=spec, label="same"), painted.pairs | {"same": [0, 1] * 12}
+    for method in (matcher.predict, matcher.predict_proba, matcher.match, matcher.evaluate):
+        with pytest.raises(CalibrationError, match=r"encoder '.*/.*' has no calibration.*matcher.calibrate\(pairs\)"):
+            method(labelled)
 
 
 def test_shipped_calibrations_say_what_they_were_measured_on() -> None:
