@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+_PORTABLE = 1  # pinned memory that every GPU may copy from (cudaHostRegisterPortable)
+
 
 class Transfer:
     """Returns batches on a device. Safe from many threads.
@@ -73,7 +75,7 @@ def pinned(memory: np.ndarray, device: str, runtime: Any = None) -> Iterator[boo
     """
     runtime = torch.cuda.cudart() if runtime is None else runtime  # type: ignore[no-untyped-call]
     address = memory.ctypes.data
-    if int(runtime.cudaHostRegister(address, memory.nbytes, 0)):
+    if int(runtime.cudaHostRegister(address, memory.nbytes, _PORTABLE)):
         with suppress(RuntimeError):
             torch.zeros(1, device=device)  # takes the error, which CUDA would tell of whatever is computed next
         yield False

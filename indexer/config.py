@@ -29,6 +29,7 @@ POSITIVE_INTEGERS = (
     "max_file_bytes",
     "ray_workers",
     "dim",
+    "gpus",
 )
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
 KEPT_SETTINGS = (
@@ -51,6 +52,8 @@ class BuildConfig:
     Attributes:
         encoder: Encoder spec; None takes the one of the index being updated, or `DEFAULT_ENCODER`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`. `cuda` fails when there is none.
+        gpus: How many GPUs of this machine encode, the first so many, each with the model; `CUDA_VISIBLE_DEVICES` says
+            which these are. A build that was stopped goes on with another number. Ray has workers of its own for that.
         precision: `auto`, `fp32`, `bf16` or `fp16`. 16 bits are faster on a GPU and on processors with instructions for
             them, and change a cosine by about 0.001. On a CPU `auto` takes, from a thousand images on, the fastest of
             what is installed whose vectors are within .999 of torch's in fp32 (see `encoders.cpu_backends`); `fp32`
@@ -101,6 +104,7 @@ class BuildConfig:
 
     encoder: str | None = None
     device: str = "auto"
+    gpus: int = 1
     precision: str = "auto"
     backend: Literal["auto", "torch", "openvino"] = "auto"
     prompt: str | None = None
@@ -148,6 +152,7 @@ class BuildConfig:
 
         self._check_executor()
         self._check_backend()
+        self._check_gpus()
 
     @property
     def workers(self) -> int:
@@ -162,6 +167,14 @@ class BuildConfig:
     def _check_backend(self) -> None:
         if self.backend == "openvino" and (self.device not in ("auto", "cpu") or self.executor == "ray"):
             raise BuildError("--backend openvino computes on the CPU of this machine; leave --device and ray out")
+
+    def _check_gpus(self) -> None:
+        if self.gpus == 1:
+            return
+        if self.device not in ("auto", "cuda"):
+            raise BuildError(f"--gpus {self.gpus} goes with --device cuda, not {self.device}; leave one of them out")
+        if self.executor == "ray":
+            raise BuildError(f"--gpus {self.gpus} is for this machine alone; with --executor ray say --workers")
 
     def _check_executor(self) -> None:
         if self.executor == "ray" and self.decode_in == "processes":

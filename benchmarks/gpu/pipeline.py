@@ -53,6 +53,9 @@ def pipeline(run: Run) -> None:
                 with run.notes.part(f"{kind}: decoding in processes"):
                     run.notes.need(10)
                     decode_in_processes(run, kind, folder, some)
+    with run.notes.part("several GPUs"):
+        run.notes.need(15)
+        several_gpus(run, encoder)
     with run.notes.part("photographs with five captions each"):
         run.notes.need(10)
         captioned(run, encoder)
@@ -136,6 +139,37 @@ def decode_threads(run: Run, kind: str, encoder: Any, corpus: Path, ways: Mappin
         run.notes.figure(f"{kind}: build-index with {name}", told["items"] / told["seconds"], "images/s")
         if settings["decode_in"] == "processes":
             run.notes.figure(f"{kind}: of that, starting {CORES} processes", starting(encoder), "s")
+
+
+def several_gpus(run: Run, encoder: Any) -> None:
+    """Bytes in memory through one encoder and through one on each device; on a CPU two on it stand for them."""
+    import torch
+
+    from encoders import load_encoder
+    from indexer.encode.several_devices import EncoderTeam
+
+    count = torch.cuda.device_count() if run.device != "cpu" else 2
+    pixels = np.random.default_rng(0).integers(0, 256, (encoder.batch_size, 3, 224, 224), dtype=np.uint8)
+    rates, rows, teams = [], [], [[encoder]]
+    if count > 1:
+        names = [f"cuda:{number}" if run.device != "cpu" else "cpu" for number in range(1, count)]
+        teams.append([encoder, *(load_encoder(encoder.spec, name, encoder.precision) for name in names)])
+    for encoders in teams:
+        team, rounds = EncoderTeam(encoders), run.pick(40 * len(encoders), 2)
+        with ThreadPoolExecutor(team.threads) as threads:
+
+            def work(team: Any = team, threads: Any = threads, rounds: int = rounds) -> None:
+                rows.append(list(threads.map(team.encode_pixels, [pixels] * rounds)))
+
+            took = seconds_of(work, run.device, repeats=1)
+        rates.append(rounds * len(pixels) / took)
+        run.notes.figure(
+            f"encode alone, bytes in memory, {len(encoders)} devices in one process", rates[-1], "images/s"
+        )
+    if count > 1:
+        run.notes.figure(f"{count} devices beside one", rates[1] / rates[0], asked=f">= {0.9 * count:.1f}")
+        equal = all(np.array_equal(rows[0][0], row) for found in rows for row in found)
+        run.notes.figure("vectors of each device are the same to the last bit", equal, asked="True")
 
 
 def starting(encoder: Any) -> float:

@@ -199,8 +199,8 @@ def _read_ahead(shards: Iterable[Shard], window: int, starter: _Starter) -> Iter
 
 # Fewer threads than this decode as fast as processes, and for fewer images these do not pay for their start.
 _PROCESSES_FROM, _IMAGES_FROM = 4, 10_000
-# Beside those that are read ahead: a batch that is put together, one that waits and two that are computed.
-_BATCHES_HELD = 4
+# Beside those that are read ahead: a batch that is put together and one that waits, and two that each GPU computes.
+_BATCHES_HELD, _BATCHES_A_GPU = 2, 2
 
 
 def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window: int) -> DecodeProcesses | None:
@@ -229,5 +229,6 @@ def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window:
         raise BuildError(
             f"encoder {encoder.spec!r} opens images in its own way, which processes do not know; leave --decode-in out"
         )
-    slots = window + _BATCHES_HELD * (config.batch_size or encoder.batch_size)
+    batches = _BATCHES_HELD + _BATCHES_A_GPU * config.gpus
+    slots = window + batches * (config.batch_size or encoder.batch_size)
     return DecodeProcesses(preprocessing, config.limits, processes=config.workers, slots=slots)

@@ -12,15 +12,15 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from encoders import Encoder
 from encoders.decoding.shared_pixels import joined
 
 from .decode_pool import Prepared
+from .several_devices import EncoderTeam
 from .shards import ShardTable
 
 # Encoders sort texts by length within a call, so that little is padded; more texts a call gain nothing.
 TEXT_BLOCK = 1024
-# Two: one that is computed and one that waits, so that the encoder never does.
+# On a CPU: one that is computed and one that waits, so that the encoder never does.
 _BATCHES_UNDER_WAY = 2
 
 
@@ -58,25 +58,25 @@ class EncoderFeed:
     them. A shard is finished in its turn, once all of its batches are back.
 
     Attributes:
-        encoder: Of the images.
-        encode_texts: The encoder's, behind the prompt.
-        thread: Feeds the encoder.
+        team: Who encodes.
+        encode_texts: The team's, behind the prompt.
+        threads: Feed them, as many as the team says.
         listener: Hears of each batch.
         finished: Is given each shard that is whole, in order, in the thread that hands batches over.
     """
 
-    encoder: Encoder
+    team: EncoderTeam
     encode_texts: Callable[[list[str]], np.ndarray]
-    thread: ThreadPoolExecutor
+    threads: ThreadPoolExecutor
     listener: Listener
     finished: Callable[[OpenShard], None]
     _under_way: deque[_Batch | OpenShard] = field(default_factory=deque)
 
     def images(self, shard: OpenShard, images: Sequence[tuple[int, Prepared]]) -> None:
-        """Hand over a batch of positions and images, not to be changed any more; waits while two are under way."""
+        """Hand over a batch of positions and images, not to be changed any more; waits while enough are under way."""
         if images:
             positions, prepared = [position for position, _ in images], [image for _, image in images]
-            vectors = self.thread.submit(self._encoded, prepared)
+            vectors = self.threads.submit(self._encoded, prepared)
             self._start(_Batch(shard, positions, vectors, images=len(images)))
 
     def texts(self, shard: OpenShard, texts: Sequence[tuple[int, str]]) -> None:
@@ -84,8 +84,8 @@ class EncoderFeed:
         if not texts:
             return
         positions, words = [position for position, _ in texts], [text for _, text in texts]
-        if self.encoder.device != "cpu":
-            self._start(_Batch(shard, positions, self.thread.submit(self.encode_texts, words), texts=len(texts)))
+        if not self.team.on_cpu_alone:
+            self._start(_Batch(shard, positions, self.threads.submit(self.encode_texts, words), texts=len(texts)))
             return
         # Beside the images that are under way, whose thread keeps the cores busy while this one tokenises.
         with self.listener.waiting(0, len(texts)):
@@ -94,7 +94,7 @@ class EncoderFeed:
     def end(self, shard: OpenShard) -> None:
         """Say that nothing more of a shard will come."""
         self._under_way.append(shard)
-        self._take_down_to(_BATCHES_UNDER_WAY)
+        self._take_down_to(self._most)
 
     def finish(self) -> None:
         """Wait for all batches."""
@@ -102,7 +102,11 @@ class EncoderFeed:
 
     def _start(self, batch: _Batch) -> None:
         self._under_way.append(batch)
-        self._take_down_to(_BATCHES_UNDER_WAY)
+        self._take_down_to(self._most)
+
+    @property
+    def _most(self) -> int:
+        return max(_BATCHES_UNDER_WAY, self.team.threads)
 
     def _take_down_to(self, count: int) -> None:
         batches = sum(isinstance(one, _Batch) for one in self._under_way)
@@ -118,7 +122,7 @@ class EncoderFeed:
     def _encoded(self, images: list[Prepared]) -> np.ndarray:
         slots = [image.slot for image in images]
         pixels = joined([image.pixels for image in images if image.pixels is not None], slots)
-        vectors = self.encoder.encode_pixels(pixels)
+        vectors = self.team.encode_pixels(pixels)
         for slot in slots:
             if slot is not None:
                 slot.release()

@@ -30,6 +30,7 @@ from ..progress import Progress
 from .decode_pool import ImageReader, Prepared, Step, decode_processes, read_ahead
 from .encoder_feed import TEXT_BLOCK, EncoderFeed, OpenShard, ShardStore, ShardWriter
 from .reuse import Reuse
+from .several_devices import EncoderTeam, encoders_of
 from .shards import IMAGE_COST, TEXT_COST, Corpus, Shard, ShardTable, is_of
 
 WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
@@ -224,43 +225,47 @@ class ShardEncoder:
         Raises:
             RejectedError: More items than `max_rejected` were rejected.
         """
-        started, batch_size = time.perf_counter(), self.encoder.batch_size
+        started = time.perf_counter()
+        team = EncoderTeam(encoders_of(self.encoder, self.config, self.progress))
+        batch_size = team.batch_size
         self.report.device, self.report.precision = self.encoder.device, self.encoder.precision
         self.report.backend = backend_of(self.encoder)
+        if len(team.devices) > 1:
+            self.report.executor |= {"devices": list(team.devices)}
         self.meter.begin()
         with ExitStack() as stack:
             processes = decode_processes(self.encoder, self.config, self.corpus.images, self._window)
             if processes is not None:
-                self._begin(stack.enter_context(processes), stack)
+                self._begin(stack.enter_context(processes), stack, team)
             pool, writer = (stack.enter_context(ThreadPoolExecutor(count)) for count in (self.config.workers, 1))
             try:
-                # On a GPU one thread packs and sends a batch while the other's is computed.
-                with ThreadPoolExecutor(1 if self.encoder.device == "cpu" else 2) as feeder:
-                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer), processes)
+                with ThreadPoolExecutor(team.threads) as feeder:
+                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer), processes, team)
             finally:
                 # Whatever ended the loop: do not decode images that nobody will use.
                 pool.shutdown(wait=True, cancel_futures=True)
             if processes is not None and processes.failure is not None:
                 self.progress.note(f"images were decoded in threads: {processes.failure}")
         self.report.seconds = time.perf_counter() - started
-        if (less := self.encoder.batch_size) < batch_size:
-            self.progress.note(
-                f"{self.encoder.device} had no memory for {batch_size} images at once: --batch-size {less}"
-            )
+        if (less := team.batch_size) < batch_size:
+            where = " or ".join(team.devices)
+            self.progress.note(f"{where} had no memory for {batch_size} images at once: --batch-size {less}")
         return self.report
 
-    def _begin(self, processes: DecodeProcesses, stack: ExitStack) -> None:
+    def _begin(self, processes: DecodeProcesses, stack: ExitStack, team: EncoderTeam) -> None:
         """Pin the memory of processes for a GPU, and wait for those that were asked for by name."""
         if self.config.decode_in == "processes":
             processes.wait()
-        if self.encoder.device != "cpu":
+        if not team.on_cpu_alone:
             from encoders.transfer import pinned
 
             memory = processes.pixels.array
             if not stack.enter_context(pinned(memory, self.encoder.device)):
                 self.progress.note(f"CUDA cannot pin {memory.nbytes / 1e6:,.0f} MB: each batch is copied once more")
 
-    def _encode_all(self, shards: Iterator[Shard], threads: Threads, processes: DecodeProcesses | None) -> None:
+    def _encode_all(
+        self, shards: Iterator[Shard], threads: Threads, processes: DecodeProcesses | None, team: EncoderTeam
+    ) -> None:
         reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=self.config.limits, processes=processes)
         writer = ShardWriter(self.staging, threads.write)
 
@@ -271,9 +276,9 @@ class ShardEncoder:
             self.count(table)
 
         feed = EncoderFeed(
-            encoder=self.encoder,
-            encode_texts=with_prompt(self.encoder.encode_texts, self.config.prompt),
-            thread=threads.feed,
+            team=team,
+            encode_texts=with_prompt(team.encode_texts, self.config.prompt),
+            threads=threads.feed,
             listener=self,
             finished=finished,
         )
@@ -301,7 +306,7 @@ class ShardEncoder:
 
     @property
     def _window(self) -> int:
-        return 2 * self._batch_size + self.config.workers
+        return (1 + self.config.gpus) * self._batch_size + self.config.workers
 
     def unfinished(self, shards: Iterable[Shard]) -> Iterator[Shard]:
         """Yield the shards that are not there yet, or not of these items; those that are, are counted as resumed."""

@@ -35,7 +35,7 @@ class Cuda:
         self.current = before
 
     def cudaHostRegister(self, address: int, size: int, flags: int) -> int:  # noqa: N802
-        self.calls.append(f"pin {size} bytes")
+        self.calls.append(f"pin {size} bytes{' for every GPU' if flags & 1 else ''}")
         self.pinned_at = address
         return self.refuses
 
@@ -103,7 +103,8 @@ def test_on_a_cpu_a_batch_stays_where_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("refuses", "asked"), [(0, ["pin 6 bytes", "copies", "unpin"]), (2, ["pin 6 bytes", "copies"])]
+    ("refuses", "asked"),
+    [(0, ["pin 6 bytes for every GPU", "copies", "unpin"]), (2, ["pin 6 bytes for every GPU", "copies"])],
 )
 def test_shared_memory_is_pinned_for_as_long_as_it_is_copied_from(refuses: int, asked: list[str]) -> None:
     cuda, memory = Cuda(refuses), np.zeros((2, 3), np.uint8)

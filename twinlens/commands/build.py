@@ -125,6 +125,7 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     f"(`twinlens encoders` lists them). [default: {DEFAULT_ENCODER}]",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--gpus", type=int, default=1, show_default=True, help="GPUs of this machine that encode.")
 @click.option(
     "--precision",
     default="auto",
@@ -296,6 +297,7 @@ def _intention(arguments: Mapping[str, Any]) -> str:
 CONFIG_NAMES = (
     "encoder",
     "device",
+    "gpus",
     "precision",
     "backend",
     "prompt",

@@ -1,0 +1,122 @@
+"""One encoder a GPU, in one process: each batch goes to whichever is free, and comes back in its turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from queue import SimpleQueue
+
+import numpy as np
+
+from encoders import Encoder, EncoderError, load_encoder
+
+from ..config import BuildConfig
+from ..errors import BuildError
+from ..progress import Progress
+from .build_encoder import loaded
+
+# One that is computed, and one that is packed and sent meanwhile.
+_BATCHES_A_GPU = 2
+
+
+def encoders_of(encoder: Encoder, config: BuildConfig, progress: Progress) -> tuple[Encoder, ...]:
+    """Return the encoder of a build, and its like on every other GPU that the build may use.
+
+    Raises:
+        BuildError: The encoder is not on a GPU, or another than it is loaded by its name.
+        EncoderError: There are fewer GPUs.
+    """
+    if config.gpus == 1:
+        return (encoder,)
+    encoder = loaded(encoder)
+    encoders = [encoder]
+    for device in other_devices(encoder, config.gpus):
+        progress.note(f"loading encoder {encoder.spec} on {device}")
+        other = load_encoder(encoder.spec, device, encoder.precision)
+        if other.fingerprint != encoder.fingerprint:
+            raise BuildError(
+                f"encoder {encoder.spec!r} was loaded again for {device} and is another than before "
+                f"({other.fingerprint}, not {encoder.fingerprint}); leave --gpus out, or its files as they are"
+            )
+        other.batch_size = encoder.batch_size
+        encoders.append(other)
+    return tuple(encoders)
+
+
+def other_devices(encoder: Encoder, gpus: int) -> tuple[str, ...]:
+    """Return the names of the GPUs of this machine beside the first, which the encoder is on.
+
+    Raises:
+        BuildError: The encoder is not on the first GPU.
+        EncoderError: There are fewer.
+    """
+    import torch
+
+    if encoder.device not in ("cuda", "cuda:0"):
+        raise BuildError(f"--gpus {gpus} goes with an encoder on the first GPU, not on {encoder.device}; leave it out")
+    count = torch.cuda.device_count()
+    if gpus > count:
+        raise EncoderError(f"--gpus {gpus}: torch sees {count} of them; give {count} at most, or leave --gpus out")
+    return tuple(f"cuda:{number}" for number in range(1, gpus))
+
+
+class EncoderTeam:
+    """Encoders of one model, each on a device of its own, that batches are dealt to.
+
+    A batch goes to the encoder that has been free for longest, so that a slow GPU gets fewer. On GPUs of one kind the
+    vectors are the same whichever computes them.
+
+    Args:
+        encoders: One at least; all with the same weights and precision.
+    """
+
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        self.encoders = tuple(encoders)
+        self.devices = tuple(encoder.device for encoder in encoders)
+        self.on_cpu_alone = self.devices == ("cpu",)
+        self.threads = 1 if self.on_cpu_alone else _BATCHES_A_GPU * len(self.encoders)
+        """How many batches may be handed over at once."""
+        self._free: SimpleQueue[Encoder] = SimpleQueue()
+        for _ in range(self.threads // len(self.encoders)):
+            for encoder in self.encoders:
+                self._free.put(encoder)
+
+    @property
+    def batch_size(self) -> int:
+        """Images that the smallest of the devices computes at once."""
+        return min(encoder.batch_size for encoder in self.encoders)
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Return what the encoder returns.
+
+        Raises:
+            EncoderError: The device that the batch went to has failed.
+        """
+        with self._one() as encoder:
+            return encoder.encode_pixels(pixels)
+
+    def encode_texts(self, texts: list[str]) -> np.ndarray:
+        """Return what the encoder returns.
+
+        Raises:
+            EncoderError: The device that the batch went to has failed.
+        """
+        with self._one() as encoder:
+            return encoder.encode_texts(texts)
+
+    @contextmanager
+    def _one(self) -> Iterator[Encoder]:
+        """Give an encoder that is free; what fails on a GPU is said in one line, with the device."""
+        encoder = self._free.get()
+        try:
+            yield encoder
+        except RuntimeError as error:  # as CUDA fails in torch
+            if self.on_cpu_alone:
+                raise
+            said = str(error).partition("\n")[0]
+            raise EncoderError(
+                f"device {encoder.device!r} failed: {said}; run the same command again, which goes on with what is "
+                "encoded, without that device where it fails again (CUDA_VISIBLE_DEVICES names those to use)"
+            ) from error
+        finally:
+            self._free.put(encoder)
