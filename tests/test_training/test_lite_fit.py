@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -173,10 +174,14 @@ def test_a_killed_command_leaves_a_checkpoint_and_ctrl_c_an_encoder(table: Path,
     out = tmp_path / "encoder"
     killed = start(table, out)
     wait_for(killed, "loss")
+    state = tmp_path / "encoder.fit" / "state.json"
+    deadline = time.monotonic() + 60
+    while not state.exists() and time.monotonic() < deadline:  # it is written beside the steps
+        time.sleep(0.05)
     killed.kill()
     killed.communicate(timeout=60)
     assert not out.exists()
-    step = json.loads((tmp_path / "encoder.fit" / "state.json").read_text("utf-8"))["step"]
+    step = json.loads(state.read_text("utf-8"))["step"]
     interrupted = start(table, out)
     wait_for(interrupted, "loss")
     stdout = interrupt(interrupted)
