@@ -105,28 +105,45 @@ class Pairing:
         inside = np.isin(groups, np.random.default_rng(seed).permutation(names)[:held])
         return self._only(~inside), self._only(inside)
 
-    def sample(self, share: float, seed: int) -> Pairing:
-        """Return a share of the left items with what belongs to them; of one kind whole families.
+    def groups(self, seed: int) -> list[np.ndarray]:
+        """Return the left rows that have partners, in a random order; of one kind a family each, else one row each."""
+        if self.families is None:
+            return list(np.random.default_rng((seed, 1)).permutation(self.with_partners)[:, None])
+        names = np.random.default_rng((seed, 1)).permutation(np.unique(self.families[self.with_partners]))
+        return [np.flatnonzero(self.families == name) for name in names]
 
-        At least `FEWEST_TO_MEASURE` stay, as fewer tell nothing.
-        """
-        groups = np.arange(len(self.left)) if self.families is None else self.families
-        names = np.unique(groups[self.with_partners])
-        kept = np.random.default_rng((seed, 1)).permutation(names)[: max(FEWEST_TO_MEASURE, int(share * len(names)))]
-        return self._only(np.isin(groups, kept))
+    def companions(self, left: np.ndarray) -> np.ndarray:
+        """Return the right rows that are known to belong, or not to belong, to some left rows."""
+        return np.unique(
+            np.concatenate([known[row] for row in left for known in (self.partners, self.known_negatives)])
+        )
+
+    def part(self, left: np.ndarray) -> tuple[Pairing, tuple[np.ndarray, np.ndarray]]:
+        """Return what some left rows and their companions make, and the rows that these are, ascending."""
+        kept = np.zeros(len(self.left), dtype=np.bool_)
+        kept[left] = True
+        return self._only(kept), self._kept_rows(kept)
 
     def _only(self, kept_left: np.ndarray) -> Pairing:
-        pairs = [rows[kept_left[rows[:, 0]]] for rows in (self.positives, self.negatives)]
-        if self.families is not None:
-            kept = np.flatnonzero(kept_left)
-            pairs = [rows[kept_left[rows[:, 1]]] for rows in pairs]
-            sides = [kept, kept]
-        else:
-            sides = [np.unique(np.concatenate([rows[:, side] for rows in pairs])) for side in (0, 1)]
-        numbered = [np.stack([np.searchsorted(sides[side], rows[:, side]) for side in (0, 1)], 1) for rows in pairs]
+        sides = self._kept_rows(kept_left)
+        numbered = [
+            np.stack([np.searchsorted(sides[side], rows[:, side]) for side in (0, 1)], 1)
+            for rows in self._pairs_of(kept_left)
+        ]
         families = None if self.families is None else self.families[sides[0]]
         left, right = self.left.take(sides[0]), self.right.take(sides[1])
         return Pairing(left=left, right=right, positives=numbered[0], negatives=numbered[1], families=families)
+
+    def _kept_rows(self, kept_left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if self.families is not None:
+            kept = np.flatnonzero(kept_left)
+            return kept, kept
+        pairs = np.concatenate(self._pairs_of(kept_left))
+        return np.unique(pairs[:, 0]), np.unique(pairs[:, 1])
+
+    def _pairs_of(self, kept_left: np.ndarray) -> list[np.ndarray]:
+        pairs = [rows[kept_left[rows[:, 0]]] for rows in (self.positives, self.negatives)]
+        return pairs if self.families is None else [rows[kept_left[rows[:, 1]]] for rows in pairs]
 
 
 def pair_captions(examples: CaptionedImages, role: str = "train") -> Pairing:

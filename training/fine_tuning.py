@@ -35,7 +35,7 @@ from .loop import (
 )
 from .report import FitReport
 from .selection import ALPHAS, Choice, Recall, greedy_soup, interpolated, measure
-from .time_budget import FEATURE_SHARE, affordable, sampled, seconds_each
+from .time_budget import FEATURE_SHARE, FeatureBudget, Feeds, GrowingFeatures, validation_count
 from .tower_split import ConseTower
 
 # Items a forward pass without gradients.
@@ -47,7 +47,6 @@ STANDARDISED_ON = 512
 REPORT, CHOICE = "report", "choice"
 CHOICE_SHARE = 0.05
 """Share of the time limit that choosing among weights may take when the limit ends the training."""
-Feeds = tuple[Feed, Feed]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +60,7 @@ class FineTuning:
         val: What to choose weights by.
         unreadable: Images that were left out of both, a line each.
         read: Share of the images given that these are.
+        given: How many images, or other left items, were given to learn from and to choose by.
         context: Output folder, device, time budget, listener, checkpoints.
     """
 
@@ -70,6 +70,7 @@ class FineTuning:
     val: Pairing
     unreadable: tuple[str, ...]
     read: float = 1.0
+    given: int
     context: RunContext
 
     def run(self) -> FitReport:
@@ -78,63 +79,66 @@ class FineTuning:
         Raises:
             TrainingError: There is a checkpoint of another run, or the loss is not finite.
         """
-        self.context.keep_back_saving(self.towers.model)
-        state = self.context.checkpoints.load(self._digest())
+        context = self.context
+        context.keep_back_saving(self.towers.model)
+        state = context.checkpoints.load(self._digest())
         if not state.step:
             state.read = self.read
-            self._fit_into_time(state)
-        if state.share == 1.0:
-            return self._run(state)
-        seed = self.learner.recipe.seed
-        train, val = (pairing.sample(state.share, seed) for pairing in (self.train, self.val))
-        return replace(self, train=train, val=val)._run(state)
-
-    def _fit_into_time(self, state: RunState) -> None:
-        """Decide how many views and examples leave time to train, and say so where that is not all."""
-        context, wanted = self.context, self.learner.recipe.views
-        if context.clock.left == float("inf") or context.clock.over:
-            return
-        kinds = {items.kind: items for items in (self.train.left, self.train.right)}
-        each = {kind: self._seconds_each(items) for kind, items in kinds.items()}
-        left = context.clock.left
-        plan, seconds = affordable(each, (self.train, self.val), wanted, left)
-        state.views, state.share = plan.views, plan.share
-        less = [_views_used(plan.views)] if plan.views < wanted else []
-        less += [f"{plan.share:.0%} of the examples are used"] if plan.share < 1 else []
-        if less:
-            text = (
-                f"the features of all {len(self.train.left):,} {self.train.left.kind}s would take about "
-                f"{seconds:,.0f} s, and {left:,.0f} s of the time limit are left: {' and '.join(less)}, so that no "
-                f"more than {FEATURE_SHARE:.0%} of it go to features"
-            )
-            context.listen(FitProgress(stage="features", done=0, total=0, text=text))
-
-    def _seconds_each(self, items: Items) -> float:
-        # Half batches: what is measured is computed once more, and a short limit would be spent on it.
-        recipe, batch = self.learner.recipe, self._batch(items.kind) // 2
-        few = sampled(items, batch)
-        if few is None:
-            return 0.0
-        feed = self._unfilled(few)
-        filling = (
-            feed.fill(recipe.cache_bytes, batch, 1)
-            if isinstance(feed, ImageFeed)
-            else feed.fill(recipe.cache_bytes, batch)
-        )
-        return seconds_each(filling)
-
-    def _run(self, state: RunState) -> FitReport:
-        clock = self.context.clock
-        began = clock.seconds
+        began = context.clock.seconds
         try:
-            feeds = self._feeds(self.train, self._views(state) + 1)
-            val_feeds = self._feeds(self.val, 1)
+            part, feeds, val_feeds = self._features(state)
         except _OutOfTimeError:
             text = "nothing is trained: the time limit was over before the features were ready; raise it"
+            context.listen(FitProgress(stage="features", done=0, total=0, text=text))
+            return self._report(
+                state, stopped_by="time_limit", seconds={"features": context.clock.seconds - began}, trained=False
+            )
+        return part._run(state, feeds, val_feeds, context.clock.seconds - began)
+
+    def _features(self, state: RunState) -> tuple[FineTuning, Feeds, Feeds]:
+        """Compute the features of as many examples and views as the time allows, and say so where that is not all.
+
+        A resumed run takes those that it began with.
+        """
+        clock = self.context.clock
+        if clock.over:
+            raise _OutOfTimeError
+        limited = clock.left < float("inf") and not state.step
+        until = clock.seconds + FEATURE_SHARE * clock.left if limited else float("inf")
+        train, val = (self._growing(pairing, limited) for pairing in (self.train, self.val))
+        budget = FeatureBudget(clock=clock, until=until, watch=self._watch, tell=self._tell)
+        goal = round(state.share * len(train)) if state.step else len(train)
+        self._tell(0, goal)
+        count = budget.fill(train, val, goal)
+        chosen = validation_count(count, len(train), len(val))
+        if not state.step:
+            state.share = count / len(train)
+        part = replace(self, train=train.cut(count), val=val.cut(chosen))
+        views = self._views(state)
+        if state.share == 1 or not train.caches_images:
+            views = budget.add_views(train, views)
+        elif limited:
+            views = 0
+        if limited:
+            state.views = views
+            self._say_what_is_used(state, count, len(train))
+        return part, train.feeds, val.feeds
+
+    def _say_what_is_used(self, state: RunState, count: int, of: int) -> None:
+        clock, views = self.context.clock, self._views(state)
+        less = [_views_used(views)] if views < self.learner.recipe.views else []
+        less += [f"{state.share:.0%} of the examples are used, {count:,} of {of:,}"] if count < of else []
+        if less:
+            text = (
+                f"{clock.left:,.0f} s of the time limit are left to train in: {' and '.join(less)}, so that features "
+                f"take no more than {FEATURE_SHARE:.0%} of it"
+            )
             self.context.listen(FitProgress(stage="features", done=0, total=0, text=text))
-            return self._report(state, stopped_by="time_limit", seconds={"features": clock.seconds - began})
+
+    def _run(self, state: RunState, feeds: Feeds, val_feeds: Feeds, feature_seconds: float) -> FitReport:
+        clock = self.context.clock
         self._standardise(feeds)
-        seconds = {"features": clock.seconds - began}
+        seconds = {"features": feature_seconds}
         clock.let_go("features")
         before = self._recall(val_feeds)
         leaks = self._leaks(feeds, val_feeds)
@@ -157,41 +161,41 @@ class FineTuning:
         settings = {**asdict(self.learner.recipe), "time_limit": None}
         return hashlib.sha256(json.dumps([settings, self.towers.spec, examples]).encode()).hexdigest()
 
-    def _feeds(self, pairing: Pairing, views: int) -> Feeds:
-        left = self._feed(pairing.left, views)
-        return left, left if pairing.families is not None else self._feed(pairing.right, views)
+    def _growing(self, pairing: Pairing, partly: bool) -> GrowingFeatures:
+        left = self._feed(pairing.left, partly)
+        return GrowingFeatures(
+            pairing=pairing,
+            feeds=(left, left if pairing.families is not None else self._feed(pairing.right, partly)),
+            batches={"image": self._batch("image"), "text": self._batch("text")},
+            seed=self.learner.recipe.seed,
+        )
 
-    def _feed(self, items: Items, views: int) -> Feed:
-        feed, budget, batch = self._unfilled(items), self.learner.recipe.cache_bytes, self._batch(items.kind)
-        if isinstance(feed, ImageFeed):
-            self._watch(feed.fill(budget, batch, views), items, views)
-        else:
-            self._watch(feed.fill(budget, batch), items, 1)
-        return feed
-
-    def _unfilled(self, items: Items) -> ImageFeed | TextFeed:
+    def _feed(self, items: Items, partly: bool) -> Feed:
         recipe, part = self.learner.recipe, self.learner.part(items.kind)
         if items.kind == "image":
-            return ImageFeed(items, part, Preprocess(self.towers.preprocess), recipe.seed)
-        return TextFeed(items, part, self.learner.text, self.towers.tokenizer)
+            preprocess = Preprocess(self.towers.preprocess)
+            return ImageFeed(items, part, preprocess, recipe.seed, recipe.cache_bytes, partly=partly)
+        tokenizer = self.towers.tokenizer
+        return TextFeed(items, part, self.learner.text, tokenizer, recipe.cache_bytes, partly=partly)
 
     def _batch(self, kind: Kind) -> int:
         """Items of a kind that one forward pass without gradients takes."""
         return FEATURE_BATCH[self.context.placement.kind] * (1 if kind == "image" else 4)
 
-    def _watch(self, filling: Iterator[int], items: Items, views: int) -> None:
-        clock, listen, total = self.context.clock, self.context.listen, len(items) * views
-        text = f"features of {len(items)} {items.kind}s" + (f", {views} views each" if views > 1 else "")
-        if clock.over:
-            raise _OutOfTimeError
-        listen(FitProgress(stage="features", done=0, total=total, text=text))
+    def _watch(self, filling: Iterator[int]) -> Iterator[int]:
+        """Go on with features while there is time, and keep back what the longest of their forward passes took."""
+        clock = self.context.clock
         began = clock.seconds
         for done in filling:
             clock.keep_back("features", clock.seconds - began)
-            began = clock.seconds
-            if clock.over and done < total:
+            if clock.over:
                 raise _OutOfTimeError
-            listen(FitProgress(stage="features", done=done, total=total))
+            yield done
+            began = clock.seconds
+
+    def _tell(self, done: int, total: int) -> None:
+        text = "" if done else f"features of {total:,} {self.train.left.kind}s"
+        self.context.listen(FitProgress(stage="features", done=done, total=total, text=text))
 
     def _standardise(self, feeds: Feeds) -> None:
         images = [feed for feed in feeds if isinstance(feed, ImageFeed)]
@@ -307,6 +311,7 @@ class FineTuning:
         before: Recall | None = None,
         after: Recall | None = None,
         choice: Choice | None = None,
+        trained: bool = True,
     ) -> FitReport:
         return FitReport(
             encoder=f"local-dir:{self.context.folder}",
@@ -318,10 +323,11 @@ class FineTuning:
             stopped_by=stopped_by,
             averaged=choice.steps if choice else (),
             alpha=choice.alpha if choice else 0.0,
-            counts=self._counts(),
+            counts=self._counts() if trained else dict.fromkeys(self._counts(), 0),
             seconds={**seconds, "all": self.context.clock.seconds},
             settings=asdict(self.learner.recipe),
-            share=state.read * state.share,
+            share=state.read * state.share if trained else 0.0,
+            given=self.given,
             views=self._views(state),
             unreadable=self.unreadable,
         )

@@ -15,7 +15,7 @@ from encoders.lite import MAPPED_POOLER, WIDE_TRUNK, ConseTrunk, add_map, widen
 from encoders.two_towers import TwoTowers
 from storage.arguments import check_arguments
 
-from .batches import Pairing, pair_captions, pair_pairs
+from .batches import FEWEST_TO_MEASURE, Pairing, pair_captions, pair_pairs
 from .checkpoint import publish_folder
 from .config import FitConfig, recipe_for
 from .errors import TrainingError
@@ -24,10 +24,12 @@ from .fine_tuning import FineTuning
 from .learner import Learner
 from .loop import FitProgress, Listener, RunContext
 from .report import FitReport
-from .time_budget import readable_share, taken
+from .time_budget import VALIDATION, readable_share, taken
 from .tower_split import ConseTower, image_tower
 
 DEFAULTS = FitConfig()
+# Images that are read in any case: to learn from, and to choose by.
+FEWEST = (FEWEST_TO_MEASURE, VALIDATION)
 
 
 def fit_encoder(
@@ -64,12 +66,12 @@ def fit_encoder(
     share = context.checkpoints.read_share()
     if share is None:
         share = readable_share(given, context.clock.left)
-    read = [taken(examples, share, config.seed) for examples in given]
+    read = [taken(examples, share, config.seed, fewest) for examples, fewest in zip(given, FEWEST, strict=False)]
     count = sum(map(len, read))
     of = "" if share == 1 else f" of the {sum(map(len, given)):,}, as the time limit does not allow all"
     context.listen(FitProgress(stage="read", done=0, total=count, text=f"reading {count:,} images{of}"))
     val_pairing = None if val is None else pair_captions(read[1], "val")
-    return _fit(spec, pair_captions(read[0]), val_pairing, config, context, share)
+    return _fit(spec, pair_captions(read[0]), val_pairing, config, context, (share, sum(map(len, given))))
 
 
 def fit_pairs(
@@ -97,8 +99,14 @@ def _context(out: str | Path, config: FitConfig, listen: Listener | None) -> Run
 
 
 def _fit(
-    spec: str, train: Pairing, val: Pairing | None, config: FitConfig, context: RunContext, read: float = 1.0
+    spec: str,
+    train: Pairing,
+    val: Pairing | None,
+    config: FitConfig,
+    context: RunContext,
+    read: tuple[float, int] | None = None,
 ) -> FitReport:
+    share, given = read or (1.0, len(train.left) + (len(val.left) if val else 0))
     unreadable = train.unreadable + (val.unreadable if val else ())
     if val is None:
         train, val = train.split(config.val_share, config.seed)
@@ -112,7 +120,14 @@ def _fit(
     with context.seeded(recipe.seed):
         learner = Learner(towers, recipe, context.placement, {train.left.kind, train.right.kind})
         report = FineTuning(
-            towers=towers, learner=learner, train=train, val=val, unreadable=unreadable, read=read, context=context
+            towers=towers,
+            learner=learner,
+            train=train,
+            val=val,
+            unreadable=unreadable,
+            read=share,
+            given=given,
+            context=context,
         ).run()
     _publish(towers, report, context)
     return report

@@ -35,8 +35,9 @@ class FitReport:
         seconds: How long each stage took, and all of it.
         settings: All that the run depends on, with device and precision.
         unreadable: Images and captions that were left out, a line each.
-        share: Share of the examples that were used: less than 1 where reading all, or the features of all, would have
-            taken most of the time limit.
+        given: Images, or other left items, that were given to learn from and to choose by.
+        share: Share of the examples that were learned from: less than 1 where reading all, or the features of all,
+            would have taken most of the time limit.
         views: Augmented views of each image that were used; fewer than the settings ask for where the time limit did
             not allow them. They go before any example does.
         leaks: Validation items that are among the training items too, and recall without them; None where nothing was
@@ -56,6 +57,7 @@ class FitReport:
     seconds: dict[str, float]
     settings: dict[str, Any]
     unreadable: tuple[str, ...] = ()
+    given: int = 0
     share: float = 1.0
     views: int = 0
     leaks: Leaks | None = None
@@ -75,16 +77,21 @@ class FitReport:
         kept = "the untrained encoder" if not self.averaged else f"steps {', '.join(map(str, self.averaged))}"
         share = f", {self.alpha:.2f} of it with the untrained weights" if 0 < self.alpha < 1 else ""
         lines.append(f"kept    {kept}{share}; stopped by: {self.stopped_by}; {self.seconds['all']:.0f} s")
-        fewer = self.views < self.settings["views"]
-        if self.share < 1 or fewer:
-            views = f"{self.views} of {self.settings['views']} augmented views of each image, "
-            used = f"{self.share:.0%} of the examples, {views if fewer else ''}as the time limit does not allow"
-            lines.append(f"used    {used} features of all")
+        lines += self._used()
         if self.stopped_by == "time_limit" and not self.curve:
             lines.append("nothing was trained: the time limit was over before that; raise it to train")
         if self.unreadable:
             lines.append(f"left out {len(self.unreadable)} images or captions: {first_few(self.unreadable)}")
         return "\n".join([*lines, f"encoder {self.encoder}"])
+
+    def _used(self) -> list[str]:
+        fewer = self.views < self.settings["views"]
+        if self.share == 1 and not fewer:
+            return []
+        train, val = self.counts["train_left"], self.counts["val_left"]
+        used = f"{train + val:,} of {self.given:,} {self.sides[0]}s, {train:,} to learn from and {val:,} to choose by"
+        views = f", {self.views} of {self.settings['views']} augmented views of each image" if fewer else ""
+        return [f"used    {used}{views}, as the time limit does not allow features of all"]
 
     def directions(self) -> dict[str, str]:
         """Return what people call the directions of a recall; where both sides are of one kind there is but one."""

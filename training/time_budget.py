@@ -1,97 +1,179 @@
-"""What fits a time limit: how many images are read, how many views of them and how many examples are computed ahead."""
+"""What fits a time limit: how many images are read, and of how many the features are computed before training."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from .batches import FEWEST_TO_MEASURE, Items, Pairing
+from .batches import FEWEST_TO_MEASURE, Pairing
 from .examples import CaptionedImages, Kind, read_contents
+from .features import Feed, ImageFeed
+from .loop import Clock
 
 FEATURE_SHARE = 0.5
 """Share of the time limit that features may take. Training gains from more examples only while it has steps left."""
-
-# Batches that are measured, the last of which counts: the first also pays for whatever starts with it.
-SAMPLED_BATCHES = 2
-READ_SHARE = 0.2
+READ_SHARE = 0.15
 """Share of the time limit that reading the images may take: each is decoded once to know its content."""
+VALIDATION = 500
+"""Images to choose weights by where a time limit does not allow all examples: fewer would choose by chance."""
+# While there are few to learn from, one is held back for so many.
+_LEARNED_FROM_FOR_ONE = 4
 
 # Images that are decoded to measure the seconds of one.
 _READ_TO_MEASURE = 64
 
-
-@dataclass(frozen=True, kw_only=True)
-class FeatureSeconds:
-    """What features take, as measured.
-
-    Attributes:
-        each: Seconds for one item of each kind, one view of an image; 0 where nothing is computed ahead.
-        views: Views of each image to learn from, the plain one included.
-    """
-
-    each: Mapping[Kind, float]
-    views: int
-
-    def all(self, train: Pairing, val: Pairing) -> float:
-        """Return the seconds for all features of a run."""
-        return self._of(train, self.views) + self._of(val, 1)
-
-    def _of(self, pairing: Pairing, views: int) -> float:
-        sides = (pairing.left,) if pairing.families is not None else (pairing.left, pairing.right)
-        return sum(
-            len(items) * self.each.get(items.kind, 0.0) * (views if items.kind == "image" else 1) for items in sides
-        )
+Feeds = tuple[Feed, Feed]
+Computing = Callable[[Iterator[int]], Iterator[int]]
 
 
-def sampled(items: Items, batch: int) -> Items | None:
-    """Return a few items, spread evenly, to measure the seconds of one with; None where there are hardly more."""
-    count = SAMPLED_BATCHES * batch
-    return items.take(np.linspace(0, len(items) - 1, count).astype(np.int64)) if len(items) > 2 * count else None
+def validation_count(learned: int, of: int, held: int) -> int:
+    """Return by how many examples weights are chosen while a part of the others is learned from.
 
-
-def seconds_each(filling: Iterator[int]) -> float:
-    """Return the seconds that one item of the last batch took; 0 where nothing is computed."""
-    seconds, began, before = 0.0, time.monotonic(), 0
-    for done in filling:
-        now = time.monotonic()
-        seconds, began, before = (now - began) / (done - before), now, done
-    return seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What of the features a run computes within its time limit.
-
-    Attributes:
-        views: Augmented views of each image.
-        share: Share of the examples.
-    """
-
-    views: int
-    share: float
-
-
-def affordable(
-    each: Mapping[Kind, float], sides: tuple[Pairing, Pairing], views: int, left: float
-) -> tuple[Plan, float]:
-    """Return what fits the time that is left, and the seconds for everything: augmented views go first, then examples.
+    It is the same part of them, but at least `VALIDATION`, or a quarter of what is learned from where that is less.
 
     Args:
-        each: As `FeatureSeconds` has it.
-        sides: The training and the validation examples.
-        views: Augmented views that are wanted.
-        left: Seconds until the limit.
+        learned: How many examples are learned from.
+        of: How many there are to learn from.
+        held: How many there are to choose by.
     """
-    everything = FeatureSeconds(each=each, views=views + 1).all(*sides)
-    if not each.get("image"):
-        return Plan(views=views, share=affordable_share(everything, left)), everything
-    for fewer in range(views, 0, -1):
-        if affordable_share(FeatureSeconds(each=each, views=fewer + 1).all(*sides), left) == 1:
-            return Plan(views=fewer, share=1.0), everything
-    return Plan(views=0, share=affordable_share(FeatureSeconds(each=each, views=1).all(*sides), left)), everything
+    fewest = max(FEWEST_TO_MEASURE, min(VALIDATION, learned // _LEARNED_FROM_FOR_ONE))
+    return held if learned >= of else min(held, max(fewest, round(learned / of * held)))
+
+
+@dataclass(kw_only=True)
+class GrowingFeatures:
+    """The features of a pairing, computed for one left item after another, in a random order, with what belongs to it.
+
+    Attributes:
+        pairing: The examples.
+        feeds: Of both sides; the same one twice where both are of one kind.
+        batches: Items of each kind that one forward pass takes.
+        seed: Of the order.
+        count: Left items, of one kind families, whose features are there.
+        image_seconds: What the images took.
+    """
+
+    pairing: Pairing
+    feeds: Feeds
+    batches: dict[Kind, int]
+    seed: int
+    count: int = 0
+    image_seconds: float = 0.0
+    order: list[np.ndarray] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.order = self.pairing.groups(self.seed)
+        self._there = [np.zeros(len(items), dtype=np.bool_) for items in (self.pairing.left, self.pairing.right)]
+
+    def __len__(self) -> int:
+        """Return how many left items there are, of one kind families."""
+        return len(self.order)
+
+    @property
+    def full(self) -> bool:
+        """Whether the memory for features is used up."""
+        return any(feed.full for feed in self._own())
+
+    @property
+    def caches_images(self) -> bool:
+        """Whether there are images whose features are computed ahead."""
+        return any(isinstance(feed, ImageFeed) and feed.cached_views for feed in self.feeds)
+
+    def extend(self, count: int) -> Iterator[int]:
+        """Compute the features of more items, up to `count`, yielding after each forward pass."""
+        if count <= self.count:
+            return
+        left = np.concatenate(self.order[self.count : count])
+        rows = [left] if self.pairing.families is not None else [left, self.pairing.companions(left)]
+        for side, (feed, wanted) in enumerate(zip(self.feeds, rows, strict=False)):
+            # With the last ones come those that have no partner.
+            left_out = ~self._there[side]
+            missing = np.flatnonzero(left_out) if count == len(self) else wanted[left_out[wanted]]
+            yield from self._timed(feed, missing)
+            self._there[side][missing] = True
+        if not self.full:
+            self.count = count
+
+    def uncache(self) -> None:
+        """Compute everything when it is fetched."""
+        for feed in self._own():
+            feed.uncache()
+
+    def cut(self, count: int) -> Pairing:
+        """Return the examples of the first `count` items; the feeds hold nothing else from then on."""
+        if count == len(self):
+            return self.pairing
+        pairing, rows = self.pairing.part(np.concatenate(self.order[:count]))
+        for feed, kept in zip(self._own(), rows, strict=False):
+            feed.take(kept)
+        return pairing
+
+    def _timed(self, feed: Feed, rows: np.ndarray) -> Iterator[int]:
+        is_image = isinstance(feed, ImageFeed)
+        began = time.monotonic()
+        for done in feed.fill(rows, self.batches["image" if is_image else "text"]):
+            self.image_seconds += (time.monotonic() - began) * is_image
+            yield done
+            began = time.monotonic()
+
+    def _own(self) -> tuple[Feed, ...]:
+        return self.feeds[:1] if self.pairing.families is not None else self.feeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureBudget:
+    """Computes features until the time for them is over.
+
+    Attributes:
+        clock: Of the run.
+        until: Second of the run at which features are to be ready; infinite for no such limit.
+        watch: Goes through what is computed, and raises where the run's own time is over.
+        tell: Hears how many left items are done, of how many.
+    """
+
+    clock: Clock
+    until: float
+    watch: Computing
+    tell: Callable[[int, int], None]
+
+    def fill(self, train: GrowingFeatures, val: GrowingFeatures, goal: int) -> int:
+        """Compute the features of up to `goal` items to learn from, and of those to choose by; return how many.
+
+        Both grow together, so that whatever the number is in the end, it is one that both have. `FEWEST_TO_MEASURE` are
+        computed in any case.
+        """
+        step, ready = train.batches["image"], 0
+        while ready < goal:
+            began, count = self.clock.seconds, min(goal, ready + step)
+            for _ in self.watch(val.extend(validation_count(count, len(train), len(val)))):
+                pass
+            for _ in self.watch(train.extend(count)):
+                pass
+            if (train.full or val.full) and ready:
+                break
+            if train.full or val.full:
+                train.uncache()
+                val.uncache()
+            ready = count
+            self.tell(ready, goal)
+            # The next ones would take as long as these.
+            if ready >= FEWEST_TO_MEASURE and 2 * self.clock.seconds - began > self.until:
+                break
+        return ready
+
+    def add_views(self, train: GrowingFeatures, wanted: int) -> int:
+        """Cache augmented views of all images, as many as the time allows; return how many it allows."""
+        feeds = [feed for feed in train.feeds if isinstance(feed, ImageFeed) and feed.cached_views]
+        for number in range(wanted if feeds else 0):
+            if self.clock.seconds + train.image_seconds > self.until:
+                return number
+            feed = feeds[0]
+            for done in self.watch(feed.add_view(train.batches["image"])):
+                self.tell(done, len(feed))
+        return wanted
 
 
 def readable_share(sets: Sequence[CaptionedImages], left: float) -> float:
@@ -106,16 +188,10 @@ def readable_share(sets: Sequence[CaptionedImages], left: float) -> float:
     return min(1.0, READ_SHARE * left / seconds)
 
 
-def taken(examples: CaptionedImages, share: float, seed: int) -> CaptionedImages:
-    """Return a share of the images, drawn at random, in their order; at least `FEWEST_TO_MEASURE`."""
-    count = max(FEWEST_TO_MEASURE, int(share * len(examples)))
+def taken(examples: CaptionedImages, share: float, seed: int, fewest: int) -> CaptionedImages:
+    """Return a share of the images, drawn at random, in their order; at least so many."""
+    count = max(fewest, int(share * len(examples)))
     if share == 1 or count >= len(examples):
         return examples
     rows = np.sort(np.random.default_rng((seed, 2)).permutation(len(examples))[:count])
     return replace(examples.take(rows), left_out=examples.left_out, notes=examples.notes)
-
-
-def affordable_share(seconds: float, left: float) -> float:
-    """Return the share of the items whose features take no more than `FEATURE_SHARE` of the seconds that are left."""
-    allowed = FEATURE_SHARE * max(left, 0.0)
-    return 1.0 if seconds <= allowed else allowed / seconds

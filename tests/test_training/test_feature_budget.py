@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from two_tone import save_tiny, two_tone
 
-from training import CaptionedImages, FitConfig, fit_encoder
+from training import CaptionedImages, FitConfig, fit_encoder, loop
 from training import examples as example_module
 from training import features as feature_module
 from training.batches import pair_captions, pair_pairs
 from training.examples import PairSet
+from training.features import HiddenCache
 from training.loop import FitProgress
-from training.time_budget import Plan, affordable, affordable_share, seconds_each
+from training.time_budget import validation_count
 from twinlens.commands import fit as command
 
 LIMIT = 6.0
@@ -62,16 +66,21 @@ def test_where_features_would_take_most_of_the_time_fewer_images_are_used(
     seen: list[FitProgress] = []
     report = fit_encoder(tiny, many, None, tmp_path / "out", replace(config, time_limit=LIMIT), seen.append)
     assert 0 < report.share < 1
-    assert 32 <= report.counts["train_left"] < 0.9 * len(many)
-    assert report.counts["train_left"] == pytest.approx(max(32, report.share * 0.9 * len(many)), abs=2)
+    train, val = report.counts["train_left"], report.counts["val_left"]
+    assert 32 <= train < 0.9 * len(many)
+    assert train == pytest.approx(report.share * 0.9 * len(many), abs=2)
+    assert val == round(0.1 * len(many))  # so few are not cut by the same share
     assert report.curve  # there was time to train
     assert report.seconds["features"] < LIMIT
     (said,) = [one.text for one in seen if "of the time limit are left" in one.text]
     assert f"{report.share:.0%} of the examples are used" in said
+    # They go on until their half of the time is over, or another batch would take them past it.
+    assert 0.25 * LIMIT < report.seconds["features"] < 0.75 * LIMIT
     # Augmented views go before examples.
     assert "no augmented views of each image" in said
     assert report.views == 0
-    assert f"used    {report.share:.0%} of the examples, 0 of 1 augmented views of each image" in report.to_text()
+    assert f"used    {train + val} of {len(many)} images, {train} to learn from" in report.to_text()
+    assert "0 of 1 augmented views of each image" in report.to_text()
 
 
 def test_without_a_limit_and_with_a_wide_one_every_image_is_used(
@@ -127,14 +136,56 @@ def test_where_reading_would_take_long_fewer_images_are_read_and_a_killed_run_re
     assert report.counts["train_left"] + report.counts["val_left"] == int(read * len(many))
 
 
-def test_views_are_left_out_one_by_one_and_examples_last(many: CaptionedImages) -> None:
-    pairing = pair_captions(many)
-    sides, each = (pairing, pairing), {"image": 1.0, "text": 0.0}
-    count = len(pairing.left)
-    for left, views, share in ((10, 3, 1.0), (6, 1, 1.0), (4, 0, 1.0), (2, 0, 0.5)):
-        expected = Plan(views=views, share=share)
-        assert affordable(each, sides, 3, left * count) == (expected, 5 * count)
-    assert affordable({"image": 0.0, "text": 0.0}, sides, 3, 1.0)[0] == Plan(views=3, share=1.0)
+def test_augmented_views_are_left_out_before_any_example(
+    tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = feature_module.ImageFeed.add_view
+
+    def add_view(feed: feature_module.ImageFeed, batch: int) -> Iterator[int]:
+        clock.now += 1.0  # so that the time for features is over with the second one
+        yield from real(feed, batch)
+
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(feature_module.ImageFeed, "add_view", add_view)
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + 500 * clock.now))
+    settings = replace(config, views=3, epochs=1, time_limit=1900.0)
+    report = fit_encoder(tiny, many, None, tmp_path / "out", settings)
+    assert (report.views, report.share) == (2, 1.0)
+    assert "2 of 3 augmented views of each image" in report.to_text()
+
+
+def test_validation_has_a_share_of_its_own() -> None:
+    assert validation_count(26_000, 26_000, 2_900) == 2_900
+    assert validation_count(13_000, 26_000, 2_900) == 1_450
+    assert validation_count(3_000, 26_000, 2_900) == 500
+    assert validation_count(800, 26_000, 2_900) == 200
+    assert validation_count(40, 26_000, 2_900) == 32
+    assert validation_count(3_000, 26_000, 60) == 60
+
+
+def test_where_memory_does_not_hold_all_features_it_is_those_that_fit_which_are_learned_from() -> None:
+    hidden = torch.arange(12.0).reshape(3, 2, 2)  # 8 bytes an item
+    cache = HiddenCache(np.full(3, 2), 16, partly=True)
+    cache.keep(np.array([2, 0]), hidden[[2, 0]])
+    assert not cache.full
+    assert torch.equal(cache.get(np.array([0, 2])), hidden[[0, 2]])
+    cache.keep(np.array([1]), hidden[[1]])
+    assert cache.full
+    whole = HiddenCache(np.full(3, 2), 16, partly=False)
+    whole.keep(np.array([2, 0]), hidden[[2, 0]])
+    assert whole.off
+    large = HiddenCache(np.full(3, 2), 1000, partly=True)
+    large.keep(np.array([0]), 1e5 + hidden[[0]])  # more than float16 holds
+    assert large.off
+
+
+@pytest.mark.parametrize("limit", [None, 60.0])
+def test_without_memory_for_features_everything_is_computed_when_it_is_needed(
+    tiny: str, many: CaptionedImages, config: FitConfig, tmp_path: Path, limit: float | None
+) -> None:
+    settings = replace(config, epochs=1, cache_bytes=100, time_limit=limit)
+    report = fit_encoder(tiny, many, None, tmp_path / "out", settings)
+    assert (report.share, report.views, report.stopped_by) == (1.0, 1, "finished")
 
 
 def test_a_limit_that_ends_before_training_is_said(
@@ -144,44 +195,34 @@ def test_a_limit_that_ends_before_training_is_said(
     report = fit_encoder(tiny, many, None, tmp_path / "out", replace(config, time_limit=0.0), seen.append)
     assert any("nothing is trained: the time limit was over" in one.text for one in seen)
     assert "nothing was trained" in report.to_text()
+    assert f"used    0 of {len(many)} images" in report.to_text()
 
 
-def test_a_sample_keeps_what_belongs_together(many: CaptionedImages) -> None:
+def test_a_part_keeps_what_belongs_together(many: CaptionedImages) -> None:
     pairing = pair_captions(many)
-    part = pairing.sample(0.5, seed=3)
+    order = pairing.groups(seed=3)
+    chosen = np.concatenate(order[: len(order) // 2])
+    part, rows = pairing.part(chosen)
     assert len(part.left) == len(many) // 2
-    assert set(part.left.keys) < set(pairing.left.keys)
+    assert rows[0].tolist() == sorted(chosen.tolist())
+    assert list(part.left.keys) == [pairing.left.keys[row] for row in rows[0]]
+    assert list(part.right.keys) == [pairing.right.keys[row] for row in rows[1]]
+    assert rows[1].tolist() == pairing.companions(chosen).tolist()
     words = dict(zip(pairing.left.keys, pairing.partners, strict=True))
-    for key, rows in zip(part.left.keys, part.partners, strict=True):
+    for key, partners in zip(part.left.keys, part.partners, strict=True):
         expected = {pairing.right.contents[row] for row in words[key]}
-        assert {part.right.contents[row] for row in rows} == expected
-    assert part.left.keys == pairing.sample(0.5, seed=3).left.keys
-    assert len(pairing.sample(0.01, seed=3).left) == 32
+        assert {part.right.contents[row] for row in partners} == expected
+    again = pairing.groups(seed=3)
+    assert [group.tolist() for group in again] == [group.tolist() for group in order]
 
 
-def test_a_sample_of_one_kind_keeps_families_whole() -> None:
+def test_a_part_of_one_kind_keeps_families_whole() -> None:
     texts = [f"text {number}" for number in range(200)]
     pairs = PairSet(left_kind="text", right_kind="text", left=texts[::2], right=texts[1::2])
-    part = pair_pairs(pairs).sample(0.5, seed=0)
+    pairing = pair_pairs(pairs)
+    part, _ = pairing.part(np.concatenate(pairing.groups(seed=0)[:50]))
     assert len(part.left) == 100
     assert all(len(rows) == 1 for rows in part.partners)
-
-
-def test_the_share_is_what_half_of_the_time_allows() -> None:
-    assert affordable_share(10.0, 20.0) == 1.0
-    assert affordable_share(40.0, 20.0) == 0.25
-    assert affordable_share(40.0, -1.0) == 0.0
-    assert seconds_each(iter(())) == 0.0
-
-
-def test_the_last_batch_says_what_an_item_takes() -> None:
-    def batches():
-        time.sleep(0.3)  # which the first one spends on what starts with it
-        yield 10
-        time.sleep(0.05)
-        yield 20
-
-    assert 0.004 < seconds_each(batches()) < 0.025
 
 
 def test_one_hears_of_features_where_there_is_no_terminal(

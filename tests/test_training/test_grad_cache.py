@@ -49,8 +49,8 @@ def gradients(vit: TwoTowers, pairing: Pairing, chunk: int) -> tuple[float, dict
     """One step: its loss and gradients."""
     recipe = recipe_for(FitConfig(mode="full", chunk_size=chunk), "open_clip", CPU, PAIRS)
     learner = Learner(vit, recipe, CPU, {"image", "text"})
-    images = ImageFeed(pairing.left, learner.part("image"), Preprocess(vit.preprocess), 0)
-    texts = TextFeed(pairing.right, learner.part("text"), learner.text, vit.tokenizer)
+    images = ImageFeed(pairing.left, learner.part("image"), Preprocess(vit.preprocess), 0, 2**30)
+    texts = TextFeed(pairing.right, learner.part("text"), learner.text, vit.tokenizer, 2**30)
     sampler = Sampler(pairing=pairing, batch_size=PAIRS, captions=1, views=0, fresh=False, seed=0)
     batch: Batch = next(sampler.epoch(0))
     vit.model.zero_grad()
