@@ -1,6 +1,6 @@
 """`lite` fine-tuned on 29,000 images within 60 and 180 s: how many of them it learns from, and what that gives.
 
-    python benchmarks/fine_tune_limit.py FOLDER
+    python benchmarks/fine_tune_limit.py [FOLDER]
 
 The images are crops of 2,000 Flickr8k photographs, 14 or 15 of each with the five captions of their photograph; those
 of 200 photographs are to choose weights by. Recall is measured on the dev split, whose photographs are others. What the
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -34,10 +35,15 @@ STEPS = ("images", "fits", "record")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="for images and encoders, a gigabyte")
+    parser.add_argument("folder", type=Path, nargs="?", help="for images and encoders, a gigabyte; temporary without")
     parser.add_argument("--until", choices=STEPS, default="record", help="the last step that is taken")
     arguments = parser.parse_args()
-    folder, last = arguments.folder, STEPS.index(arguments.until)
+    with tempfile.TemporaryDirectory() as scratch:
+        run(arguments.folder or Path(scratch), STEPS.index(arguments.until))
+
+
+def run(folder: Path, last: int) -> None:
+    """Take the steps up to `last`."""
     table = need_data() / "flickr8k" / "captions.jsonl"
     photographs = read_captions(table, split="train")
     crops = [one for number in range(len(photographs)) for one in crops_of(folder, number, len(photographs))]

@@ -20,6 +20,7 @@ COMMANDS = (
     ("semantic_search",),
     ("metrics", "--large"),
     ("fine_tune",),
+    ("fine_tune_limit",),
     ("encode",),
     ("encode", "--raced", "--only", "--name", "encode_raced"),
     ("start",),

@@ -48,9 +48,9 @@ class FitConfig:
         views: Augmented views of each image that are cached beside the plain one; without a cache each epoch draws a
             fresh one where this is above 0.
         time_limit: Seconds for everything, the last evaluation and saving included; the schedule ends when the time
-            does. Where the features of frozen blocks would take more than half of it, as measured on a few, augmented
-            views are left out first, then examples; reading the images takes a fifth at most. The report says what was
-            used. 0 saves the untrained encoder.
+            does. Where the features of frozen blocks are not ready in half of it, augmented views are left out first,
+            then examples; reading the images takes 15 % at most. The report says what was used. 0 saves the untrained
+            encoder.
         evaluations: How many times in all validation recall is measured; 0.5 to 2 an epoch is usual.
         patience: Evaluations without gain after which training stops; None never stops early.
         val_share: Share of the images held back for validation where none are given.

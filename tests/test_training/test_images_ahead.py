@@ -54,8 +54,8 @@ def test_a_run_as_on_a_gpu_learns_the_same_bit_for_bit(
     monkeypatch.setitem(fine_tuning.BATCHES_AHEAD, "cpu", 2)
     make, feeds, found = ImageFeed.__init__, list[ImageFeed](), list[int]()
 
-    def made(feed: ImageFeed, *given: Any) -> None:
-        make(feed, *given)
+    def made(feed: ImageFeed, *given: Any, **more: Any) -> None:
+        make(feed, *given, **more)
         feed._as_bytes = True
         feeds.append(feed)
 
