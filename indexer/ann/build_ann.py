@@ -78,7 +78,7 @@ def generic_captions() -> list[str]:
     return [f"{subject} {place}" for subject, place in product(SUBJECTS, PLACES)]
 
 
-TUNING_QUERIES = 500
+TUNING_QUERIES = 1000
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 LEARNING_QUERIES = 20_000  # half as many save as many lists less a tenth
 EncodeTexts = Callable[[list[str]], np.ndarray]

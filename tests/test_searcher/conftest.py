@@ -251,7 +251,7 @@ def wide_index(tmp_path_factory: pytest.TempPathFactory, wide_vectors: np.ndarra
         for k in (10, 100)
         for nprobe, recall in ((2, 0.8), (8, 0.96), (20, 0.995))
     ]
-    tuning = {"text_to_image": Tuning(query_source="given", queries=100, points=tuple(points))}
+    tuning = {"text_to_image": Tuning(query_source="given", queries=1000, points=tuple(points))}
     plan = AnnPlan(kind="ivf-flat", factory="IVF32,SQfp16", nlist=32, train_rows=WIDE_ROWS)
     count = range(WIDE_ROWS)
     columns = {"row_id": list(count), "item_id": [f"v{n}" for n in count], "part": [n % 10 for n in count]}
