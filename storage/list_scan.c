@@ -1,4 +1,4 @@
-/* One query over inverted lists of 4-bit codes in one call: rotation, lists, codes, and scores of the stored rows.
+/* Queries over inverted lists of 4-bit codes in one call: rotation, lists, codes, and scores of the stored rows.
 
    What it reads is small, so that it stays in a core's own cache: the rotation and the widest dimensions of the
    centroids as one byte a value, and a table of one byte for each code and centroid. What these find is scored by the
@@ -21,143 +21,7 @@
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #include <immintrin.h>
 
-#define BLOCK 32    /* rows whose codes stand together */
-#define CENTROIDS 16 /* of a 4-bit code */
-#define AHEAD 3     /* blocks of codes, and rows, that are on their way to the cache while others are summed */
-#define ROWS_AHEAD 24
-#define COMPARED_BYTES (1 << 18) /* of rows that several queries are compared with before the next are read */
-#define SUMS 64 /* that a score is added up in */
-#define ARRAYS 12
-
-typedef struct {
-    float score;
-    int64_t id;
-} Scored;
-
-typedef struct Scratch {
-    struct Scratch *next;
-    uint8_t *memory;
-} Scratch;
-
-typedef struct {
-    Py_buffer held[ARRAYS];
-    int count;
-    int wide; /* AVX-512 and not AVX2 */
-    int64_t dim, lists, codes, narrow_width, rows, batch_rows;
-    const int8_t *rotation;
-    const float *rotation_scale;
-    const int8_t *narrow;
-    const float *narrow_scale;
-    const int32_t *narrow_dims;
-    const float *centroids, *codebook;
-    const uint8_t *const *blocks;
-    const int64_t *const *ids;
-    const int64_t *sizes;
-    const uint16_t *vectors;
-    const int64_t *starts;
-    Scratch *free; /* only touched by who holds the interpreter's lock */
-} Scan;
-
-typedef struct {
-    int64_t nprobe, count, k;
-    const uint8_t *allowed; /* a bit for each row, or NULL for all */
-    int exact;              /* score the stored rows and return the best k, and not what the codes rank first */
-} Probe;
-
-typedef struct {
-    uint8_t *table;
-    float *query, *narrow, *distances;
-    Scored *lists, *found;
-    int64_t room;
-} Work;
-
-typedef struct {
-    const float *queries;
-    const int64_t *subset, *excluded; /* NULL for all rows, and for none */
-    int64_t k, room;
-} Comparison;
-
-/* Higher score first, then lower id. */
-static inline int before(Scored a, Scored b) { return a.score > b.score || (a.score == b.score && a.id < b.id); }
-
-/* Bring the first `wanted` to the front, in no order: Hoare's selection. */
-static void select_first(Scored *items, int64_t count, int64_t wanted) {
-    int64_t low = 0, high = count - 1;
-    while (low < high) {
-        Scored pivot = items[low + (high - low) / 2];
-        int64_t left = low, right = high;
-        while (left <= right) {
-            while (before(items[left], pivot)) left++;
-            while (before(pivot, items[right])) right--;
-            if (left <= right) {
-                Scored other = items[left];
-                items[left++] = items[right];
-                items[right--] = other;
-            }
-        }
-        if (wanted - 1 <= right)
-            high = right;
-        else if (wanted - 1 >= left)
-            low = left;
-        else
-            return;
-    }
-}
-
-static int by_score(const void *one, const void *other) {
-    Scored a = *(const Scored *)one, b = *(const Scored *)other;
-    return before(b, a) - before(a, b);
-}
-
-static int by_id(const void *one, const void *other) {
-    Scored a = *(const Scored *)one, b = *(const Scored *)other;
-    return a.id != b.id ? (a.id > b.id) - (a.id < b.id) : by_score(one, other);
-}
-
-/* Make room among the candidates: the best `count` stay, and a further one has to be as good as the last of them. */
-static int64_t narrowed(Scored *found, int64_t size, int64_t count, float *least) {
-    if (size <= count) return size;
-    select_first(found, size, count);
-    *least = found[0].score;
-    for (int64_t i = 1; i < count; i++)
-        if (found[i].score < *least) *least = found[i].score;
-    return count;
-}
-
-static inline const uint16_t *stored_row(const Scan *scan, int64_t id) {
-    return scan->vectors + scan->starts[id / scan->batch_rows] + id * scan->dim;
-}
-
-/* Keep an entry of each row once, in the order of rows: a spilled one stands in two lists. */
-static int64_t each_once(Scored *found, int64_t size) {
-    int64_t kept = 0;
-    qsort(found, (size_t)size, sizeof(Scored), by_id);
-    for (int64_t i = 0; i < size; i++)
-        if (!kept || found[kept - 1].id != found[i].id) found[kept++] = found[i];
-    return kept;
-}
-
-/* Ask for memory into the second cache: it has room for more that is on its way than the first. */
-static inline void ask_for(const char *start, int64_t bytes) {
-    for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch(start + at, _MM_HINT_T1);
-}
-
-/* The next block that is asked for: in which of the lists that are visited, and which of its blocks. */
-typedef struct {
-    int64_t number, block;
-} Ahead;
-
-static inline void ask_ahead(const Scan *scan, const Scored *lists, int64_t count, Ahead *ahead) {
-    while (ahead->number < count && ahead->block * BLOCK >= scan->sizes[lists[ahead->number].id]) {
-        ahead->number++;
-        ahead->block = 0;
-    }
-    if (ahead->number == count) return;
-    int64_t list = lists[ahead->number].id, bytes = scan->codes * CENTROIDS;
-    ask_for((const char *)(scan->blocks[list] + ahead->block * bytes), bytes);
-    if (ahead->block % 4 == 0) ask_for((const char *)(scan->ids[list] + ahead->block * BLOCK), 4 * BLOCK * 8);
-    ahead->block++;
-}
+#include "list_scan_parts.h"
 
 #define LANES(name) name##_512
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,f16c")))
@@ -170,29 +34,6 @@ static inline void ask_ahead(const Scan *scan, const Scored *lists, int64_t coun
 #define TARGET __attribute__((target("avx2,fma,f16c")))
 #define WIDE 0
 #include "list_scan_lanes.h"
-
-static size_t work_bytes(const Scan *scan, int64_t room) {
-    size_t floats = (size_t)(scan->dim + scan->narrow_width + scan->codes * CENTROIDS);
-    size_t scored = sizeof(Scored) * (size_t)(scan->lists + room);
-    return (size_t)(scan->codes * CENTROIDS) + 4 * floats + scored + 64 * 8;
-}
-
-static uint8_t *aligned(uint8_t **at, size_t bytes) {
-    uint8_t *start = (uint8_t *)(((uintptr_t)*at + 63) & ~(uintptr_t)63);
-    *at = start + bytes;
-    return start;
-}
-
-static Work laid_out(const Scan *scan, uint8_t *memory, int64_t room) {
-    Work work = {.room = room};
-    work.table = aligned(&memory, (size_t)(scan->codes * CENTROIDS));
-    work.query = (float *)aligned(&memory, 4 * (size_t)scan->dim);
-    work.narrow = (float *)aligned(&memory, 4 * (size_t)scan->narrow_width);
-    work.distances = (float *)aligned(&memory, 4 * (size_t)(scan->codes * CENTROIDS));
-    work.lists = (Scored *)aligned(&memory, sizeof(Scored) * (size_t)scan->lists);
-    work.found = (Scored *)aligned(&memory, sizeof(Scored) * (size_t)room);
-    return work;
-}
 
 static int processor(void) {
     __builtin_cpu_init();
@@ -228,7 +69,10 @@ static const void *hold(Scan *scan, PyObject *object, int64_t bytes) {
     return view->buf;
 }
 
-/* prepare(lanes, dim, lists, codes, narrow_width, rows, batch_rows, *arrays): what the searches of an index share. */
+/* Whether blocks of so many 4-bit codes a row are whole lanes. */
+static int can_be_summed(int64_t codes, int64_t dim) { return codes >= 4 && codes % 4 == 0 && dim % codes == 0; }
+
+/* prepare(lanes, dim, lists, codes, centre_codes, narrow_width, rows, batch_rows, *arrays): what the searches of an index share. */
 static PyObject *prepare(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *given[ARRAYS];
@@ -240,14 +84,15 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
         free(scan);
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "iLLLLLLOOOOOOOOOOOO", &lanes, &scan->dim, &scan->lists, &scan->codes,
-                          &scan->narrow_width, &scan->rows, &scan->batch_rows, &given[0], &given[1], &given[2],
-                          &given[3], &given[4], &given[5], &given[6], &given[7], &given[8], &given[9], &given[10],
-                          &given[11]))
+    if (!PyArg_ParseTuple(args, "iLLLLLLLOOOOOOOOOOOOOOO", &lanes, &scan->dim, &scan->lists, &scan->codes.count,
+                          &scan->centre_codes.count, &scan->narrow_width, &scan->rows, &scan->batch_rows, &given[0],
+                          &given[1], &given[2], &given[3], &given[4], &given[5], &given[6], &given[7], &given[8],
+                          &given[9], &given[10], &given[11], &given[12], &given[13], &given[14]))
         goto failed;
-    int64_t dim = scan->dim, lists = scan->lists, codes = scan->codes, width = scan->narrow_width;
-    if (dim < 1 || lists < 1 || codes < 4 || codes % 4 || dim % codes || width < 1 || scan->batch_rows < 1 ||
-        lanes > processor() || (lanes != 256 && lanes != 512)) {
+    int64_t dim = scan->dim, lists = scan->lists, width = scan->narrow_width;
+    if (dim < 1 || lists < 1 || !can_be_summed(scan->codes.count, dim) || width < 1 || scan->batch_rows < 1 ||
+        (scan->centre_codes.count && !can_be_summed(scan->centre_codes.count, dim)) || lanes > processor() ||
+        (lanes != 256 && lanes != 512)) {
         PyErr_SetString(PyExc_ValueError, "these codes, lists or lanes are none that can be scanned");
         goto failed;
     }
@@ -256,14 +101,18 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
     scan->rotation_scale = hold(scan, given[1], 4 * dim);
     scan->narrow = hold(scan, given[2], lists * width);
     scan->narrow_scale = hold(scan, given[3], 4 * lists);
-    scan->narrow_dims = hold(scan, given[4], 4 * width);
-    scan->centroids = hold(scan, given[5], 4 * lists * dim);
-    scan->codebook = hold(scan, given[6], 4 * CENTROIDS * dim);
-    scan->blocks = hold(scan, given[7], 8 * lists);
-    scan->ids = hold(scan, given[8], 8 * lists);
-    scan->sizes = hold(scan, given[9], 8 * lists);
-    scan->starts = hold(scan, given[10], 8 * ((scan->rows + scan->batch_rows - 1) / scan->batch_rows));
-    scan->vectors = PyErr_Occurred() ? NULL : hold(scan, given[11], -1);
+    scan->narrow_mean = hold(scan, given[4], 4 * width);
+    scan->narrow_dims = hold(scan, given[5], 4 * width);
+    scan->centroids = hold(scan, given[6], 4 * lists * dim);
+    scan->codes.codebook = hold(scan, given[7], 4 * CENTROIDS * dim);
+    scan->blocks = hold(scan, given[8], 8 * lists);
+    scan->ids = hold(scan, given[9], 8 * lists);
+    scan->sizes = hold(scan, given[10], 8 * lists);
+    int64_t blocks = scan->centre_codes.count ? (lists + BLOCK - 1) / BLOCK : 0;
+    scan->centre_codes.codebook = hold(scan, given[11], 4 * CENTROIDS * dim);
+    scan->centre_blocks = hold(scan, given[12], blocks * scan->centre_codes.count * CENTROIDS);
+    scan->starts = hold(scan, given[13], 8 * ((scan->rows + scan->batch_rows - 1) / scan->batch_rows));
+    scan->vectors = PyErr_Occurred() ? NULL : hold(scan, given[14], -1);
     if (PyErr_Occurred()) goto failed;
     for (int64_t i = 0; i < width; i++)
         if (scan->narrow_dims[i] < 0 || scan->narrow_dims[i] >= dim) {
@@ -321,7 +170,7 @@ static int compare_all(const Scan *scan, const Comparison *asked, int64_t count,
     for (int64_t i = 0; good && i < number; i++) {
         Scored *own = found + i * asked->room;
         int64_t size = narrowed(own, sizes[i], asked->k, least + i);
-        qsort(own, (size_t)size, sizeof(Scored), by_score);
+        sort_by_score(own, size);
         for (int64_t j = 0; j < asked->k; j++) {
             ids[i * asked->k + j] = j < size ? own[j].id : -1;
             scores[i * asked->k + j] = j < size ? own[j].score : -INFINITY;
@@ -382,6 +231,17 @@ static Scratch *take_scratch(Scan *scan) {
     return calloc(1, sizeof(Scratch));
 }
 
+/* Whether there is room for so many bytes, on a border of 64, now. */
+static int make_room(Scratch *scratch, size_t bytes) {
+    if (scratch->bytes < bytes) {
+        free(scratch->memory);
+        scratch->bytes = (bytes + 63) & ~(size_t)63;
+        scratch->memory = aligned_alloc(64, scratch->bytes);
+        if (!scratch->memory) scratch->bytes = 0;
+    }
+    return scratch->memory != NULL;
+}
+
 /* search(scan, queries, number, nprobe, count, k, allowed, exact, ids, scores): fill `ids` and `scores`, both (number,
    k) where exact, else (number, count); -1 and -inf where there are too few. */
 static PyObject *search(PyObject *self, PyObject *args) {
@@ -406,33 +266,23 @@ static PyObject *search(PyObject *self, PyObject *args) {
         goto done;
     }
     probe.allowed = allowed.buf;
-    int64_t room = 4 * probe.count + 8 * BLOCK;
+    int64_t group = number < GROUP ? number : GROUP;
+    while (group > 1 && group * (int64_t)sizeof(Scored) * 4 * probe.count > GROUP_BYTES) group /= 2;
     Scratch *scratch = take_scratch(scan);
     int failed = !scratch;
     Py_BEGIN_ALLOW_THREADS;
-    if (!failed) {
-        size_t bytes = work_bytes(scan, room);
-        size_t held = scratch->memory ? ((size_t *)scratch->memory)[0] : 0;
-        if (held < bytes) {
-            free(scratch->memory);
-            scratch->memory = malloc(bytes + sizeof(size_t));
-            if (scratch->memory) ((size_t *)scratch->memory)[0] = bytes;
-        }
-        failed = !scratch->memory;
-    }
-    if (!failed) {
-        Work work = laid_out(scan, scratch->memory + sizeof(size_t), room);
-        for (int64_t i = 0; i < number; i++) {
-            const float *query = (const float *)queries.buf + i * scan->dim;
-            int64_t *id = (int64_t *)ids.buf + i * width;
-            float *score = (float *)scores.buf + i * width;
-            int64_t found = scan->wide ? search_one_512(scan, &probe, query, &work)
-                                       : search_one_256(scan, &probe, query, &work);
-            for (int64_t j = 0; j < width; j++) {
-                id[j] = j < found ? work.found[j].id : -1;
-                score[j] = j < found ? work.found[j].score : -INFINITY;
-            }
-        }
+    Work work;
+    failed = failed || !make_room(scratch, lay_out(scan, &probe, group, NULL, &work));
+    if (!failed && number) lay_out(scan, &probe, group, scratch->memory, &work);
+    for (int64_t first = 0; !failed && first < number; first += group) {
+        int64_t count = number - first < group ? number - first : group;
+        const float *from = (const float *)queries.buf + first * scan->dim;
+        int64_t *id = (int64_t *)ids.buf + first * width;
+        float *score = (float *)scores.buf + first * width;
+        if (scan->wide)
+            search_group_512(scan, &probe, from, count, &work, id, score);
+        else
+            search_group_256(scan, &probe, from, count, &work, id, score);
     }
     Py_END_ALLOW_THREADS;
     if (scratch) {

@@ -2,9 +2,10 @@
 
 FAISS and NumPy answer a query in five steps, each with tables of its own: 1 MiB for the rotation, as much for the
 centroids, and what is read for one pushes the others out of the cache. `list_scan.c` does all in one call, with the
-rotation and the widest dimensions of the centroids as one byte a value. It reads the codes where FAISS holds them and
-finds the same candidates but for rounding, and scores them to the last bit as `exact_search` does. Where it was not
-compiled, on other processors and for other codes, searches go through FAISS.
+rotation and the centroids as one byte a value; of many centroids 4-bit codes say first which are worth comparing. It
+reads the codes where FAISS holds them and finds the same candidates but for rounding, and scores them to the last bit
+as `exact_search` does. Queries that come together go through the lists together. Where it was not compiled, on other
+processors and for other codes, searches go through FAISS.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from .vectors import VectorTable
 _NARROW = 192  # dimensions by which lists are first chosen: they hold .99 of what tells CLIP-like centroids apart
 _BLOCK = 32
 _THREADED = 16  # queries from which on a second thread pays
-_SHARE = 32  # queries that a thread takes at a time
+_SHARE = 128  # queries that a thread takes at most at a time, which go through the lists together
 _COMPARED = 32  # results of this scan and of FAISS, when an index is opened
+_COMPARED_LISTS = 16  # that both go through: codes may say of the very best that it is the second
 _ALIKE = 0.75  # that they must have in common: rounding changes one of thirty
 
 
@@ -42,20 +44,21 @@ class ListScan:
         mapped = vectors.mapped() if isinstance(vectors, VectorTable) else None
         flat, starts, batch_rows = mapped or (None, None, 1)
         self.scores_rows = mapped is not None  # else it finds candidates, and others score them
-        centroids = np.ascontiguousarray(lists.quantizer.reconstruct_n(0, lists.nlist))
-        narrow_dims = _widest(centroids)
-        narrow, narrow_scale = _bytes(centroids[:, narrow_dims] - centroids[:, narrow_dims].mean(axis=0))
+        centroids = _centroids(lists.quantizer)
+        centre_codes, centre_codebook, centre_blocks = _centre_codes(lists.quantizer)
+        narrow_dims = np.arange(vectors.dim, dtype=np.int32) if centre_codes else _widest(centroids)
+        narrow_mean = centroids[:, narrow_dims].mean(axis=0)
+        narrow, narrow_scale = _bytes(centroids[:, narrow_dims] - narrow_mean)
         turned, turned_scale = (None, None) if rotation is None else _bytes(rotation)
         held, numbers = lists.invlists, range(lists.nlist)
         self._scan = compiled.list_scan.prepare(
-            *(lanes, vectors.dim, lists.nlist, lists.pq.M, len(narrow_dims), vectors.rows, batch_rows),
-            *(turned, turned_scale, narrow, narrow_scale, narrow_dims, centroids),
+            *(lanes, vectors.dim, lists.nlist, lists.pq.M, centre_codes, len(narrow_dims), vectors.rows, batch_rows),
+            *(turned, turned_scale, narrow, narrow_scale, narrow_mean, narrow_dims, centroids),
             _codebook(lists.pq),
             np.array([int(held.get_codes(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([int(held.get_ids(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([held.list_size(number) for number in numbers], dtype=np.int64),
-            starts,
-            flat,
+            *(centre_codebook, centre_blocks, starts, flat),
         )
 
     @classmethod
@@ -94,18 +97,23 @@ class ListScan:
         if threads <= 1:
             some(slice(None))
         else:
+            parts = -(-len(queries) // _SHARE)
+            parts += -parts % threads  # as many for each thread
+            share = -(-len(queries) // parts)
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(some, (slice(start, start + _SHARE) for start in range(0, len(queries), _SHARE))))
+                list(pool.map(some, (slice(start, start + share) for start in range(0, len(queries), share))))
         return ids, scores
 
     def _finds_what_faiss_finds(self, lists: Any, rotation: Scores | None) -> bool:
-        """Whether both find the same rows of a list: the layout of codes is FAISS's own, and a later one may differ."""
+        """Whether both find the same rows of a few lists: their layout is FAISS's and may change."""
         longest = int(np.argmax([lists.invlists.list_size(number) for number in range(lists.nlist)]))
         turned = lists.quantizer.reconstruct(longest)[None]
         query = turned if rotation is None else turned @ rotation
-        probing = faiss.SearchParametersIVF(nprobe=1)
+        probing = faiss.SearchParametersIVF(nprobe=min(_COMPARED_LISTS, lists.nlist))
         expected = set(lists.search(turned, _COMPARED, params=probing)[1][0].tolist())
-        return len(expected & {*self.candidates(query, _COMPARED, 1)[0].tolist()}) >= _ALIKE * len(expected)
+        return len(expected & {*self.candidates(query, _COMPARED, _COMPARED_LISTS)[0].tolist()}) >= _ALIKE * len(
+            expected
+        )
 
 
 def _widest(centroids: Scores) -> NDArray[np.int32]:
@@ -117,6 +125,27 @@ def _bytes(rows: Scores) -> tuple[NDArray[np.int8], Scores]:
     """Rows as one byte a value, and what a step of each row's bytes is worth."""
     steps = np.maximum(np.abs(rows).max(axis=1), np.finfo(np.float32).tiny) / np.float32(127)
     return np.rint(rows / steps[:, None]).astype(np.int8, order="C"), steps.astype(np.float32)
+
+
+def _centroids(quantizer: Any) -> Scores:
+    """The centroids where FAISS holds them, (lists, dim) float32; they live as long as the quantizer."""
+    quantizer = faiss.downcast_index(quantizer)
+    flat = faiss.downcast_index(getattr(quantizer, "refine_index", quantizer))
+    if not isinstance(flat, faiss.IndexFlat):
+        return np.ascontiguousarray(quantizer.reconstruct_n(0, quantizer.ntotal))
+    held: Scores = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(flat.ntotal, flat.d)
+    return held
+
+
+def _centre_codes(quantizer: Any) -> tuple[int, Scores | None, NDArray[np.uint8] | None]:
+    """How many codes a centroid has, their codebook, and their blocks; 0, None, None where centroids have none."""
+    base = getattr(faiss.downcast_index(quantizer), "base_index", None)
+    codes = None if base is None else faiss.downcast_index(base)
+    if not isinstance(codes, faiss.IndexPQFastScan) or codes.bbs != _BLOCK or codes.pq.M % 4 or codes.pq.nbits != 4:
+        return 0, None, None
+    size = -(-codes.ntotal // _BLOCK) * codes.pq.M * _BLOCK // 2
+    blocks = faiss.rev_swig_ptr(codes.codes.get(), size).copy()
+    return codes.pq.M, _codebook(codes.pq), blocks
 
 
 def _codebook(quantizer: Any) -> Scores:

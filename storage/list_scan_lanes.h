@@ -98,33 +98,15 @@ TARGET static float LANES(exact_score)(const uint16_t *row, const float *query, 
     return flat[0];
 }
 
-/* Put the nprobe best lists first, best of all in front: by the narrow bytes twice as many, of these by the floats. */
-TARGET static int64_t LANES(best_lists)(const Scan *scan, int64_t nprobe, Work *work) {
-    Scored *lists = work->lists;
-    for (int64_t i = 0; i < scan->narrow_width; i++) work->narrow[i] = work->query[scan->narrow_dims[i]];
-    for (int64_t i = 0; i < scan->lists; i++) {
-        const int8_t *row = scan->narrow + i * scan->narrow_width;
-        lists[i].score = scan->narrow_scale[i] * LANES(of_bytes)(row, work->narrow, scan->narrow_width);
-        lists[i].id = i;
-    }
-    int64_t compared = 2 * nprobe < scan->lists ? 2 * nprobe : scan->lists;
-    select_first(lists, scan->lists, compared);
-    for (int64_t i = 0; i < compared; i++)
-        ask_for((const char *)(scan->centroids + lists[i].id * scan->dim), 4 * scan->dim);
-    for (int64_t i = 0; i < compared; i++)
-        lists[i].score = LANES(of_floats)(scan->centroids + lists[i].id * scan->dim, work->query, scan->dim);
-    qsort(lists, (size_t)compared, sizeof(Scored), by_score);
-    return nprobe < compared ? nprobe : compared;
-}
-
 /* Fill the table of a query: what each centroid of each code adds to a score, above the least, in steps of one byte.
    Returns the size of a step; `floor` gets the sum of what is least. */
-TARGET static float LANES(fill_table)(const Scan *scan, Work *work, float *floor) {
-    int64_t width = scan->dim / scan->codes;
+TARGET static float LANES(fill_table)(const Codes *codes, int64_t dim, const float *query, float *distances,
+                                      uint8_t *table, float *floor) {
+    int64_t width = dim / codes->count;
     float most = 0, all = 0;
     *floor = 0;
-    for (int64_t code = 0; code < scan->codes; code++) {
-        const float *book = scan->codebook + code * CENTROIDS * width, *part = work->query + code * width;
+    for (int64_t code = 0; code < codes->count; code++) {
+        const float *book = codes->codebook + code * CENTROIDS * width, *part = query + code * width;
         LANES(Floats) entries[CENTROIDS / FLOATS];
         for (int i = 0; i < CENTROIDS / FLOATS; i++) {
             entries[i] = ZERO;
@@ -133,15 +115,15 @@ TARGET static float LANES(fill_table)(const Scan *scan, Work *work, float *floor
         }
         float least, span;
         LANES(shifted)(entries, &least, &span);
-        for (int i = 0; i < CENTROIDS / FLOATS; i++) STORE(work->distances + code * CENTROIDS + i * FLOATS, entries[i]);
+        for (int i = 0; i < CENTROIDS / FLOATS; i++) STORE(distances + code * CENTROIDS + i * FLOATS, entries[i]);
         *floor += least;
         all += span;
         most = span > most ? span : most;
     }
     if (!(most > 0)) most = 1; /* a query that all codes are equal to */
-    float steps = 255 / most, limit = (float)(65535 - scan->codes); /* each may be rounded up by a half */
+    float steps = 255 / most, limit = (float)(65535 - codes->count); /* each may be rounded up by a half */
     if (all * steps > limit) steps = limit / all;
-    for (int64_t i = 0; i < scan->codes * CENTROIDS; i++) work->table[i] = (uint8_t)(work->distances[i] * steps + 0.5f);
+    for (int64_t i = 0; i < codes->count * CENTROIDS; i++) table[i] = (uint8_t)(distances[i] * steps + 0.5f);
     return 1 / steps;
 }
 
@@ -204,37 +186,93 @@ TARGET static inline uint32_t LANES(at_least)(const uint16_t *sums, uint16_t edg
 #endif
 }
 
-/* Go through the lists, and return how many candidates there are: those that can be among the best `count`. */
-TARGET static int64_t LANES(scan_lists)(const Scan *scan, const Probe *probe, int64_t lists, float floor, float step,
-                                        Work *work) {
-    int64_t bytes = scan->codes * CENTROIDS, found = 0;
-    float least = -INFINITY;
-    Ahead ahead = {0, 0};
-    for (int i = 0; i < AHEAD; i++) ask_ahead(scan, work->lists, lists, &ahead);
-    for (int64_t number = 0; number < lists; number++) {
-        int64_t list = work->lists[number].id, size = scan->sizes[list];
-        const uint8_t *block = scan->blocks[list];
-        const int64_t *ids = scan->ids[list];
-        float bias = work->lists[number].score + floor;
-        for (int64_t first = 0; first < size; first += BLOCK, block += bytes) {
-            uint16_t sums[BLOCK];
-            ask_ahead(scan, work->lists, lists, &ahead);
-            LANES(sum_block)(block, bytes, work->table, sums);
-            float edge = (least - bias) / step; /* -inf while there are too few */
-            if (edge > 65535) continue;
-            uint32_t good = LANES(at_least)(sums, edge <= 0 ? 0 : (uint16_t)edge);
-            if (size - first < BLOCK) good &= ((uint32_t)1 << (size - first)) - 1;
-            for (; good; good &= good - 1) {
-                int at = __builtin_ctz(good);
-                int64_t id = ids[first + at];
-                if (probe->allowed && !(probe->allowed[id >> 3] >> (id & 7) & 1)) continue;
-                work->found[found].score = bias + step * sums[at];
-                work->found[found++].id = id;
-            }
-            if (found + BLOCK > work->room) found = narrowed(work->found, found, probe->count, &least);
-        }
+/* Put the lists first that the codes of their centroids rank best, and return how many. */
+TARGET static int64_t LANES(lists_by_codes)(const Scan *scan, int64_t wanted, const float *query, Work *work) {
+    int64_t bytes = scan->centre_codes.count * CENTROIDS, chosen = 0;
+    float floor;
+    LANES(fill_table)(&scan->centre_codes, scan->dim, query, work->distances, work->centre_table, &floor);
+    for (int64_t first = 0; first < scan->lists; first += BLOCK)
+        LANES(sum_block)(scan->centre_blocks + first / BLOCK * bytes, bytes, work->centre_table, work->sums + first);
+    uint16_t edge = edge_of_best(work->sums, scan->lists, wanted);
+    for (int64_t first = 0; first < scan->lists; first += BLOCK) {
+        uint32_t good = LANES(at_least)(work->sums + first, edge);
+        if (scan->lists - first < BLOCK) good &= ((uint32_t)1 << (scan->lists - first)) - 1;
+        for (; good; good &= good - 1) work->lists[chosen++].id = first + __builtin_ctz(good);
     }
-    return narrowed(work->found, found, probe->count, &least);
+    return chosen;
+}
+
+/* Put the nprobe best lists first, best of all in front: where codes of the centroids say which can be, by the bytes of
+   these; else by the narrow bytes of all twice as many, and these by the floats. */
+TARGET static int64_t LANES(best_lists)(const Scan *scan, int64_t nprobe, const float *query, Work *work) {
+    Scored *lists = work->lists;
+    int64_t count = scan->lists, compared = 2 * nprobe, width = scan->narrow_width;
+    if (scan->centre_blocks) {
+        int64_t further = nprobe < CENTRES_FURTHER ? CENTRES_COMPARED * nprobe : nprobe + CENTRES_FURTHER;
+        count = LANES(lists_by_codes)(scan, further, query, work);
+        compared = nprobe;
+        for (int64_t i = 0; i < count; i++) ask_for((const char *)(scan->narrow + lists[i].id * width), width);
+    } else
+        for (int64_t i = 0; i < count; i++) lists[i].id = i;
+    for (int64_t i = 0; i < width; i++) work->narrow[i] = query[scan->narrow_dims[i]];
+    float base = LANES(of_floats)(scan->narrow_mean, work->narrow, width);
+    for (int64_t i = 0; i < count; i++) {
+        const int8_t *row = scan->narrow + lists[i].id * width;
+        lists[i].score = base + scan->narrow_scale[lists[i].id] * LANES(of_bytes)(row, work->narrow, width);
+    }
+    if (compared > count) compared = count;
+    select_first(lists, count, compared);
+    if (!scan->centre_blocks) {
+        for (int64_t i = 0; i < compared; i++)
+            ask_for((const char *)(scan->centroids + lists[i].id * scan->dim), 4 * scan->dim);
+        for (int64_t i = 0; i < compared; i++)
+            lists[i].score = LANES(of_floats)(scan->centroids + lists[i].id * scan->dim, query, scan->dim);
+    }
+    sort_by_score(lists, compared);
+    return nprobe < compared ? nprobe : compared;
+}
+
+/* Go through a list, and keep what can be among the best `count` of a query. */
+TARGET static void LANES(scan_list)(const Scan *scan, const Probe *probe, const Visit *visit, Asked *asked, int64_t room,
+                                    Ahead *ahead) {
+    int64_t bytes = scan->codes.count * CENTROIDS, size = scan->sizes[visit->list];
+    const uint8_t *block = scan->blocks[visit->list];
+    const int64_t *ids = scan->ids[visit->list];
+    float bias = visit->score + asked->floor;
+    for (int64_t first = 0; first < size; first += BLOCK, block += bytes) {
+        uint16_t sums[BLOCK];
+        if (ahead) ask_ahead(scan, ahead);
+        LANES(sum_block)(block, bytes, asked->table, sums);
+        float edge = (asked->least - bias) / asked->step; /* -inf while there are too few */
+        if (edge > 65535) continue;
+        uint32_t good = LANES(at_least)(sums, edge <= 0 ? 0 : (uint16_t)edge);
+        if (size - first < BLOCK) good &= ((uint32_t)1 << (size - first)) - 1;
+        for (; good; good &= good - 1) {
+            int at = __builtin_ctz(good);
+            int64_t id = ids[first + at];
+            if (probe->allowed && !(probe->allowed[id >> 3] >> (id & 7) & 1)) continue;
+            asked->found[asked->size].score = bias + asked->step * sums[at];
+            asked->found[asked->size++].id = id;
+        }
+        if (asked->size + BLOCK > room) asked->size = narrowed(asked->found, asked->size, probe->count, &asked->least);
+    }
+}
+
+/* Take in a query: which lists it visits, in the order of their scores, and its table. */
+TARGET static int64_t LANES(take_in)(const Scan *scan, const Probe *probe, const float *query, Asked *asked,
+                                     Work *work) {
+    if (scan->rotation)
+        for (int64_t i = 0; i < scan->dim; i++)
+            asked->query[i] =
+                scan->rotation_scale[i] * LANES(of_bytes)(scan->rotation + i * scan->dim, query, scan->dim);
+    else
+        memcpy(asked->query, query, 4 * (size_t)scan->dim);
+    int64_t lists = LANES(best_lists)(scan, probe->nprobe, asked->query, work);
+    asked->step =
+        LANES(fill_table)(&scan->codes, scan->dim, asked->query, work->distances, asked->table, &asked->floor);
+    asked->size = 0;
+    asked->least = -INFINITY;
+    return lists;
 }
 
 /* Score the stored rows of the candidates. */
@@ -247,26 +285,56 @@ TARGET static void LANES(score_rows)(const Scan *scan, const float *query, Score
     }
 }
 
-/* Answer one query, and return how many of `found` are its results, best first. */
-TARGET static int64_t LANES(search_one)(const Scan *scan, const Probe *probe, const float *query, Work *work) {
-    if (scan->rotation)
-        for (int64_t i = 0; i < scan->dim; i++)
-            work->query[i] =
-                scan->rotation_scale[i] * LANES(of_bytes)(scan->rotation + i * scan->dim, query, scan->dim);
-    else
-        memcpy(work->query, query, 4 * (size_t)scan->dim);
-    int64_t lists = LANES(best_lists)(scan, probe->nprobe, work);
-    float floor, step = LANES(fill_table)(scan, work, &floor);
-    int64_t found = each_once(work->found, LANES(scan_lists)(scan, probe, lists, floor, step, work));
+/* Write the results of a query, best first, and say where there are none. */
+TARGET static void LANES(give_out)(const Scan *scan, const Probe *probe, const float *query, Asked *asked, int64_t *ids,
+                                   float *scores) {
+    Scored *found = asked->found;
+    int64_t width = probe->exact ? probe->k : probe->count;
+    int64_t size = each_once(found, narrowed(found, asked->size, probe->count, &asked->least));
     if (probe->exact) {
-        LANES(score_rows)(scan, query, work->found, found);
-        if (found > probe->k) {
-            select_first(work->found, found, probe->k);
-            found = probe->k;
+        LANES(score_rows)(scan, query, found, size);
+        if (size > width) {
+            select_first(found, size, width);
+            size = width;
         }
     }
-    qsort(work->found, (size_t)found, sizeof(Scored), by_score);
-    return found;
+    sort_by_score(found, size);
+    for (int64_t i = 0; i < width; i++) {
+        ids[i] = i < size ? found[i].id : -1;
+        scores[i] = i < size ? found[i].score : -INFINITY;
+    }
+}
+
+/* Answer a group of queries. Each goes through its first lists alone, one query through all of them; the rest are gone
+   through list by list, each by all queries that visit it. What is found does not depend on the order. */
+TARGET static void LANES(search_group)(const Scan *scan, const Probe *probe, const float *queries, int64_t number,
+                                       Work *work, int64_t *ids, float *scores) {
+    int64_t visits = 0, width = probe->exact ? probe->k : probe->count;
+    for (int64_t i = 0; i < number; i++) {
+        Asked *asked = work->asked + i;
+        int64_t lists = LANES(take_in)(scan, probe, queries + i * scan->dim, asked, work);
+        int64_t alone = number > 1 && lists > ALONE ? ALONE : lists;
+        Ahead ahead = begun(scan, work->lists, alone);
+        for (int64_t at = 0; at < lists; at++) {
+            Visit visit = {work->lists[at].id, i, work->lists[at].score};
+            if (at < alone)
+                LANES(scan_list)(scan, probe, &visit, asked, work->room, &ahead);
+            else
+                work->visits[visits++] = visit;
+        }
+        if (number > 1) asked->size = narrowed(asked->found, asked->size, probe->count, &asked->least);
+    }
+    int64_t distinct = visits ? by_list(scan, visits, work) : 0;
+    Ahead ahead = begun(scan, work->lists, distinct);
+    for (int64_t at = 0, visit = 0; at < distinct; at++) {
+        int64_t first = visit, end = work->ends[work->lists[at].id];
+        for (; visit < end; visit++) {
+            Asked *asked = work->asked + work->sorted[visit].query;
+            LANES(scan_list)(scan, probe, work->sorted + visit, asked, work->room, visit == first ? &ahead : NULL);
+        }
+    }
+    for (int64_t i = 0; i < number; i++)
+        LANES(give_out)(scan, probe, queries + i * scan->dim, work->asked + i, ids + i * width, scores + i * width);
 }
 
 /* Compare a query with rows `first` to `last` of `subset`, or of all, and return how many candidates there are then. */

@@ -36,18 +36,24 @@ def train_centroids(sample: Scores, nlist: int, seed: int) -> Scores:
         nlist: How many centroids.
         seed: The same seed gives the same centroids.
     """
-    widest = _widest(sample)
-    if widest is None:
-        return _clustered(sample, nlist, seed, ROUNDS)
-    narrow = np.ascontiguousarray(sample[:, widest])
-    centroids = _clustered(narrow, nlist, seed, _COARSE_ROUNDS)
-    lists = _flat(centroids).search(narrow, 1)[1].reshape(-1)
+    columns = widest(sample)
+    if columns is None:
+        return clustered(sample, nlist, seed, ROUNDS)
+    narrow = np.ascontiguousarray(sample[:, columns])
+    centroids = clustered(narrow, nlist, seed, _COARSE_ROUNDS)
+    lists = nearest_centroids(narrow, centroids)
     del narrow
-    return _clustered(sample, nlist, seed, _FINE_ROUNDS, _means(sample, lists, nlist, seed))
+    return clustered(sample, nlist, seed, _FINE_ROUNDS, means(sample, lists, nlist, seed))
 
 
-def _widest(sample: Scores) -> Ids | None:
-    """The coordinates of the largest spread, in their order; None where they do not say enough."""
+def nearest_centroids(rows: Scores, centroids: Scores) -> Ids:
+    """Return (n,) int64: for each row the centroid with the largest inner product."""
+    lists: Ids = _flat(centroids).search(rows, 1)[1].reshape(-1)
+    return lists
+
+
+def widest(sample: Scores) -> Ids | None:
+    """Return the coordinates of the largest spread, in their order; None where they do not say enough."""
     count = sample.shape[1] // _COARSE_SHARE
     squares = np.einsum("ij,ij->j", sample, sample, dtype=np.float64) / len(sample)
     spreads = squares - sample.mean(axis=0, dtype=np.float64) ** 2
@@ -56,7 +62,8 @@ def _widest(sample: Scores) -> Ids | None:
     return chosen if enough else None
 
 
-def _clustered(sample: Scores, nlist: int, seed: int, rounds: int, start: Scores | None = None) -> Scores:
+def clustered(sample: Scores, nlist: int, seed: int, rounds: int, start: Scores | None = None) -> Scores:
+    """Return (nlist, dim) centroids of unit length by k-means, each row compared with each centroid."""
     # Unit length: a list of scattered rows would have a short centroid, which an inner product never picks.
     clustering = faiss.Clustering(sample.shape[1], nlist)
     clustering.spherical, clustering.niter, clustering.seed = True, rounds, seed % (1 << 31)
@@ -74,20 +81,20 @@ def _flat(centroids: Scores | None, dim: int = 0) -> Any:
     return index
 
 
-def _means(sample: Scores, lists: Ids, nlist: int, seed: int) -> Scores:
-    """The mean of each list's vectors, to unit length; a list without any gets a vector of the sample."""
+def means(sample: Scores, lists: Ids, nlist: int, seed: int) -> Scores:
+    """Return the mean of each list's vectors, to unit length; a list without any gets a vector of the sample."""
     order, sizes = np.argsort(lists, kind="stable"), np.bincount(lists, minlength=nlist)
     ends = np.cumsum(sizes)
-    means = sample[np.random.default_rng([seed, 13]).choice(len(sample), nlist, replace=False)]
+    found = sample[np.random.default_rng([seed, 13]).choice(len(sample), nlist, replace=False)]
     for first in range(0, nlist, _SUMMED_LISTS):  # not all at once, which would take a second copy of the sample
         filled = first + np.flatnonzero(sizes[first : first + _SUMMED_LISTS])
         if not len(filled):
             continue
         begin, end = ends[filled[0]] - sizes[filled[0]], ends[filled[-1]]
         sums = np.add.reduceat(sample[order[begin:end]], ends[filled] - sizes[filled] - begin, axis=0)
-        means[filled] = sums
-    lengths = np.linalg.norm(means, axis=1, keepdims=True)
-    return np.ascontiguousarray(means / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
+        found[filled] = sums
+    lengths = np.linalg.norm(found, axis=1, keepdims=True)
+    return np.ascontiguousarray(found / np.maximum(lengths, np.finfo(np.float32).tiny), dtype=np.float32)
 
 
 _SCORES = 1 << 28  # float32 values of a block of scores: a gigabyte

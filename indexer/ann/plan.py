@@ -26,7 +26,7 @@ _MINIMUM_ROWS: Mapping[AnnKind, int] = {
 }
 _MINIMUM_LIST_ROWS = 30
 _MAXIMUM_NLIST = 1 << 16
-_MOST_FINER = 4096  # beyond, finding each row's list would take most of a build
+_FINER, _MOST_FINER = 4, 8192  # lists for each square root of the rows, and at most
 # Measured on a million CLIP-like vectors, in the rotation that all of them get: 4-bit codes of 2 dimensions (dim / 4
 # bytes a vector) find 0.95 of what captions look for among 8 k candidates and 0.99 among 24 k. Codes of 4 need twice
 # as many and more, and half as many bytes to scan do not pay for that.
@@ -46,8 +46,8 @@ def plan_ann(
         dim: Their length. Where the usual size of a PQ code does not divide it, the next finer code that does is used.
         seed: Seed of the training sample and of k-means.
         nlist: Inverted lists; None takes the power of two next to the square root of the rows, for `ivf-pq4` next to
-            twice that, up to 4096. More lists make building slower and probing finer; usual range 1 to 4 times the
-            square root.
+            four times that, up to 8192. More lists make building slower and probing finer; usual range 1 to 16 times
+            the square root.
 
     Raises:
         BuildError: `kind` is unknown, `nlist` is out of range, or there are too few rows to train on.
@@ -88,7 +88,7 @@ def _auto(rows: int, dim: int) -> AnnKind:
 def _nlist(kind: AnnKind, rows: int) -> int:
     nlist = _power_of_two(math.sqrt(rows))
     if kind == "ivf-pq4":  # what finer lists cost a query, quick centroids give back
-        nlist = max(nlist, min(_power_of_two(2 * math.sqrt(rows)), _MOST_FINER))
+        nlist = max(nlist, min(_power_of_two(_FINER * math.sqrt(rows)), _MOST_FINER))
     while nlist > 1 and rows < _MINIMUM_LIST_ROWS * nlist:
         nlist //= 2
     return min(nlist, _MAXIMUM_NLIST)

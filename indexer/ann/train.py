@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.exact_search import Vectors, to_float32
+from storage.exact_search import Ids, Vectors, to_float32
 from storage.faiss_file import write_ann
 from storage.schema import AnnPlan
 
@@ -22,6 +22,7 @@ from .kmeans import ROUNDS, add_to_lists, list_centroids, lists_of, train_centro
 from .plan import FAST_CENTROIDS, minimum_rows, pq_width
 from .rotation import Seen, pq_rotation, turn, with_rotation
 from .spill import spill
+from .two_levels import MANY, TwoLevels, train_many_centroids
 
 _CHUNK_ROWS = 65536
 _SMALLEST_CHUNK_ROWS = 1024
@@ -29,7 +30,8 @@ _TRAIN_ROWS_A_LIST_AT_LEAST = 39  # FAISS's own advice for k-means
 _PQ_POINTS_A_CENTRE = 256  # more find nothing more
 _NOT_BY_LIST = ("hnsw", "ivf-rabitq")  # a graph, and codes that are packed as they come
 _HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
-_CENTRES_SCORED = 2  # for each list that a query visits
+_CENTRE_WIDTH = 4  # dimensions of one code of a centroid
+_CENTRES_SCORED = 4  # for each list that a query visits
 _BASE_BYTES = 96 << 20  # the libraries' own work space
 
 Progress = Callable[[int, int], None]
@@ -81,10 +83,11 @@ def build_ann(
     seen = Seen(vectors, rotation)
     spilling = plan.kind == "ivf-pq4" and queries is not None and _spill_fits(plan, vectors, work, memory_bytes)
     # Into lists of our choosing entries go in plain order only; FastScan's blocks are packed from them in the end.
-    late = spilling or (plan.kind == "ivf-pq4" and device is not None)
+    late = plan.kind == "ivf-pq4" and (spilling or device is not None or plan.nlist >= MANY)
     if plan.kind == "ivf-pq4" and not late:
         index = faiss.IndexIVFPQFastScan(index)
-    _add(index, seen, work.chunk_rows, progress, None if plan.kind in _NOT_BY_LIST else device)
+    finder = None if plan.kind in _NOT_BY_LIST else _finder(index, plan, device)
+    _add(index, seen, work.chunk_rows, progress, finder)
     if spilling and queries is not None:
         plan = replace(plan, spilled=spill(index, seen, queries))
     index = faiss.IndexIVFPQFastScan(index) if late else index
@@ -105,7 +108,8 @@ def _quick_centroids(index: Any, plan: AnnPlan) -> Iterator[None]:
         return
     plain = index.quantizer
     centroids = plain.reconstruct_n(0, index.nlist)
-    codes = faiss.IndexPQFastScan(index.d, index.d // pq_width("ivf-pq4", index.d), 4, faiss.METRIC_INNER_PRODUCT)
+    width = max(width for width in range(1, _CENTRE_WIDTH + 1) if index.d % width == 0)
+    codes = faiss.IndexPQFastScan(index.d, index.d // width, 4, faiss.METRIC_INNER_PRODUCT)
     _set_clustering(codes.pq.cp, 0)
     with _threads(1):
         codes.train(centroids)
@@ -228,7 +232,8 @@ def _centroids(sample: NDArray[np.float32], plan: AnnPlan, device: str | None) -
         # Hours of encoding do not end because something else has taken the memory of the GPU.
         with suppress(MemoryError):
             return list_centroids(sample, plan.nlist, device=device, rounds=ROUNDS, seed=plan.seed)
-    return train_centroids(sample, plan.nlist, plan.seed)
+    train = train_many_centroids if plan.nlist >= MANY else train_centroids
+    return train(sample, plan.nlist, plan.seed)
 
 
 def _empty(dim: int, plan: AnnPlan) -> Any:
@@ -268,16 +273,35 @@ def _sample(vectors: Vectors, count: int, seed: int) -> NDArray[np.float32]:
     return to_float32(vectors.gather(np.sort(chosen).astype(np.int64)))
 
 
-def _add(index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, device: str | None) -> None:
-    centroids = None if device is None else index.quantizer.reconstruct_n(0, index.nlist)
+def _finder(index: Any, plan: AnnPlan, device: str | None) -> Callable[[NDArray[np.float32]], Ids | None] | None:
+    """Return what finds the list of each row, and is None where it could not; None where FAISS does, as quick."""
+    many = plan.nlist >= MANY
+    if device is None and not many:
+        return None
+    centroids = index.quantizer.reconstruct_n(0, index.nlist)
+    if device is None:
+        return TwoLevels(centroids, plan.seed).lists_of
+
+    def on_device(rows: NDArray[np.float32]) -> Ids | None:
+        with suppress(MemoryError):
+            return lists_of(rows, centroids, device=device)
+        return None
+
+    return on_device
+
+
+def _add(
+    index: Any,
+    seen: Seen,
+    chunk_rows: int,
+    progress: Progress | None,
+    finder: Callable[[NDArray[np.float32]], Ids | None] | None,
+) -> None:
     total = seen.stored.rows
     for start in range(0, total, chunk_rows):
         ids = np.arange(start, min(start + chunk_rows, total), dtype=np.int64)
         rows = seen.rows(ids)
-        lists = None
-        if device is not None and centroids is not None:
-            with suppress(MemoryError):
-                lists = lists_of(rows, centroids, device=device)
+        lists = None if finder is None else finder(rows)
         if lists is None:
             index.add(rows)
         else:

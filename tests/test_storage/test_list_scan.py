@@ -30,13 +30,13 @@ def unit(rows: int, dim: int, seed: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def opened(folder: Path, dim: int, spilling: bool = True) -> tuple[AnnIndex, VectorTable]:
+def opened(folder: Path, dim: int, spilling: bool = True, nlist: int = 32) -> tuple[AnnIndex, VectorTable]:
     path, table = folder / "ann.faiss", folder / "vectors.arrow"
     if not table.exists():
         with VectorWriter(table, dim, batch_rows=1024) as writer:
             writer.append([str(row) for row in range(ROWS)], unit(ROWS, dim, 0))
     vectors = VectorTable.open(table)
-    plan = plan_ann("ivf-pq4", ROWS, dim, nlist=32)
+    plan = plan_ann("ivf-pq4", ROWS, dim, nlist=nlist)
     plan = build_ann(vectors, plan, path, queries=unit(400, dim, 1) if spilling else None)
     return AnnIndex.open(path, plan, vectors), vectors
 
@@ -139,6 +139,63 @@ def test_a_batch_over_threads_and_searches_at_once_give_what_one_query_gives(ind
     with ThreadPoolExecutor(4) as pool:
         for ids, _ in pool.map(lambda _: ann._scan.search(queries, 10, 60, 4), range(8)):
             assert np.array_equal(ids, alone)
+
+
+@needs_scan
+@pytest.mark.parametrize("lanes", LANES)
+@pytest.mark.parametrize(("number", "nprobe", "count"), [(2, 1, 10), (2, 32, 700), (129, 3, 20), (260, 20, 40)])
+def test_queries_together_find_what_each_finds_alone(index, lanes, number, nprobe, count):
+    ann, vectors = index
+    scan, queries = scan_of(ann, vectors, lanes), unit(number, vectors.dim, 11)
+    queries[1::2] = queries[0]  # and the same lists again and again
+    some = np.packbits(np.arange(ROWS) % 3 > 0, bitorder="little")
+    faiss.omp_set_num_threads(1)
+    for allowed in (None, some):
+        ids, scores = scan.search(queries, 10, count, nprobe, allowed)
+        candidates = scan.candidates(queries, count, nprobe, allowed)
+        for row in [*range(0, number, 7), number - 1]:
+            alone = scan.search(queries[row : row + 1], 10, count, nprobe, allowed)
+            assert np.array_equal(ids[row], alone[0][0])
+            assert np.array_equal(scores[row], alone[1][0])
+            assert np.array_equal(candidates[row], scan.candidates(queries[row : row + 1], count, nprobe, allowed)[0])
+
+
+@pytest.fixture(scope="module")
+def finely(tmp_path_factory):
+    """So many lists that codes say which centroids are compared with a query."""
+    return opened(tmp_path_factory.mktemp("finely"), 64, nlist=1030)
+
+
+@needs_scan
+@pytest.mark.parametrize("lanes", LANES)
+def test_lists_found_by_codes_of_their_centroids_are_those_of_all_centroids(finely, lanes):
+    ann, vectors = finely
+    scan, queries = scan_of(ann, vectors, lanes), unit(100, 64, 12)
+    turned = queries if ann._rotation is None else queries @ ann._rotation.T
+    centroids = faiss.downcast_index(ann._index.quantizer).reconstruct_n(0, 1030)
+    ranked = np.argsort(-(turned @ centroids.T), axis=1)
+    homes = {row: number for number in range(1030) for row in ids_of(ann._index, number)}
+    visited = 30
+    for query, found in enumerate(scan.candidates(queries, 40, visited).tolist()):
+        near = {*ranked[query, : 2 * visited].tolist()}
+        assert np.mean([homes[row] in near for row in found if row >= 0]) > 0.95
+    ids, scores = scan.search(queries, 10, 200, 200)
+    exact = exact_search(vectors, queries, 10)
+    assert np.mean([len({*a} & {*b}) / 10 for a, b in zip(ids.tolist(), exact[0].tolist(), strict=True)]) > 0.95
+    assert np.array_equal(scores[:, 0], exact[1][:, 0])
+
+
+def ids_of(lists, number):
+    size = lists.invlists.list_size(number)
+    return faiss.rev_swig_ptr(lists.invlists.get_ids(number), size).tolist() if size else []
+
+
+@needs_scan
+def test_all_lists_of_many_find_what_comparing_all_finds(finely):
+    ann, vectors = finely
+    ids, scores = ann._scan.search(unit(5, 64, 4), 10, ROWS + ann.plan.spilled, 1030)
+    assert np.array_equal(ids, exact_search(vectors, unit(5, 64, 4), 10)[0])
+    assert np.array_equal(scores, exact_search(vectors, unit(5, 64, 4), 10)[1])
 
 
 @needs_scan
