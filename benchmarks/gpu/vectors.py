@@ -118,6 +118,30 @@ def adding(run: Run, images: np.ndarray, sample: np.ndarray, lists: np.ndarray, 
     _, seconds = timed(lambda: add_to_lists(index, images, np.arange(len(images)), lists))
     run.notes.figure("adding those rows to their lists", seconds, "s")
     run.notes.figure("finding lists and adding, by FAISS on the CPU", timed(lambda: other.add(images))[1], "s")
+    coding(run, images, sample[:FOR_CODES], other)
+
+
+def coding(run: Run, images: np.ndarray, sample: np.ndarray, index: Any) -> None:
+    """The codebook and the codes made on the device, beside those that FAISS made on the CPU."""
+    from indexer.ann.codes_on_device import DeviceCoder, learned_codebook
+
+    notes, pq, centroids = run.notes, index.pq, index.quantizer.reconstruct_n(0, index.nlist)
+    books = {"by FAISS": faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)}
+    books["here"], seconds = timed(lambda: learned_codebook(sample, centroids, pq.M, pq.ksub, device=run.device))
+    notes.figure(f"codebook of {pq.M} codes from {len(sample):,} rows", seconds, "s")
+    again = np.array_equal(books["here"], learned_codebook(sample, centroids, pq.M, pq.ksub, device=run.device))
+    notes.figure("the same codebook a second time, to the bit", bool(again), asked="True")
+    stored, few, errors = images.astype(np.float16), images[:10_000], {}
+    for name, book in books.items():
+        coder = DeviceCoder(centroids, book, None, device=run.device)
+        (lists, codes), seconds = timed(lambda coder=coder: coder.coded(stored))
+        faiss.copy_array_to_vector(book.reshape(-1), pq.centroids)
+        residuals = few - centroids[lists[: len(few)]]
+        errors[name] = float(((residuals - pq.decode(codes[: len(few)])) ** 2).sum(1).mean())
+        same = float((pq.compute_codes(residuals) == codes[: len(few)]).mean())
+        notes.figure(f"share of bytes that are FAISS's, codebook {name}", same, asked="> 0.999")
+    notes.figure(f"lists and codes of {len(images):,} rows", seconds, "s")
+    notes.figure("squared error beside that of FAISS's codebook", errors["here"] / errors["by FAISS"], asked="< 1.02")
 
 
 def timed(work: Callable[[], T]) -> tuple[T, float]:

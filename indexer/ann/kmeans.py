@@ -136,7 +136,7 @@ def lists_of(vectors: Scores, centroids: Scores, *, device: str = "cuda") -> Ids
 
     with full_precision():
         known = torch.from_numpy(np.ascontiguousarray(centroids)).to(device)
-        lists: Ids = _nearest(torch.from_numpy(np.ascontiguousarray(vectors)).to(device), known).cpu().numpy()
+        lists: Ids = nearest(torch.from_numpy(np.ascontiguousarray(vectors)).to(device), known).cpu().numpy()
     return lists
 
 
@@ -165,11 +165,11 @@ def _updated(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
     """
     import torch
 
-    nearest = _nearest(rows, centroids)
-    sums = sums_of_lists(rows, nearest, len(centroids))
-    empty = torch.bincount(nearest, minlength=len(centroids)) == 0
+    closest = nearest(rows, centroids)
+    sums = sums_of_lists(rows, closest, len(centroids))
+    empty = torch.bincount(closest, minlength=len(centroids)) == 0
     if empty.any():
-        far = (rows * centroids[nearest]).sum(1)
+        far = (rows * centroids[closest]).sum(1)
         sums[empty] = rows[far.topk(int(empty.sum()), largest=False).indices]
     return torch.nn.functional.normalize(sums, dim=1)
 
@@ -189,7 +189,8 @@ def sums_of_lists(rows: torch.Tensor, lists: torch.Tensor, count: int) -> torch.
     return sums
 
 
-def _nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+def nearest(rows: torch.Tensor, centroids: torch.Tensor) -> torch.Tensor:
+    """Return (n,) int64: `lists_of` for tensors that are on the device."""
     import torch
 
     size = max(1, _SCORES // len(centroids))

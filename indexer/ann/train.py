@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from storage.faiss_file import write_ann
 from storage.schema import AnnPlan
 
 from ..errors import BuildError
+from .codes_on_device import DeviceCoder, add_codes, learned_codebook, set_codebook
 from .kmeans import ROUNDS, add_to_lists, list_centroids, lists_of, train_centroids
 from .plan import FAST_CENTROIDS, minimum_rows, pq_width
 from .rotation import Seen, pq_rotation, turn, with_rotation
@@ -29,6 +31,7 @@ _SMALLEST_CHUNK_ROWS = 1024
 _TRAIN_ROWS_A_LIST_AT_LEAST = 39  # FAISS's own advice for k-means
 _PQ_POINTS_A_CENTRE = 256  # more find nothing more
 _NOT_BY_LIST = ("hnsw", "ivf-rabitq")  # a graph, and codes that are packed as they come
+_PRODUCT_CODES = ("ivf-pq", "ivf-pq4")
 _HNSW_BYTES_A_ROW = 300  # 64 neighbours on the lowest level and a few above
 _CENTRE_WIDTH = 4  # dimensions of one code of a centroid
 _CENTRES_SCORED = 4  # for each list that a query visits
@@ -65,8 +68,9 @@ def build_ann(
         progress: Called with (rows added so far, all rows).
         queries: (n, dim) unit vectors of another modality that will be searched with, to spill rows for (`ivf-pq4`
             alone, and where memory allows); see `spill`. Not those that the recall is going to be measured with.
-        device: Torch's name of a GPU that finds the list centroids and each row's list; None for FAISS on the CPU.
-            Codes are always made by FAISS.
+        device: Torch's name of a GPU that finds the list centroids and each row's list, and for `ivf-pq` and `ivf-pq4`
+            learns the codebook and makes the codes, but those of spilled entries; None for FAISS on the CPU, which
+            also does what the memory of the device does not suffice for.
 
     Returns:
         The plan with the number of rows that it was really trained on, and of entries that were spilled.
@@ -86,8 +90,11 @@ def build_ann(
     late = plan.kind == "ivf-pq4" and (spilling or device is not None or plan.nlist >= MANY)
     if plan.kind == "ivf-pq4" and not late:
         index = faiss.IndexIVFPQFastScan(index)
-    finder = None if plan.kind in _NOT_BY_LIST else _finder(index, plan, device)
-    _add(index, seen, work.chunk_rows, progress, finder)
+    if plan.kind in _PRODUCT_CODES and device is not None:
+        _add_coded(index, seen, work.chunk_rows, progress, plan, device)
+    else:
+        finder = None if plan.kind in _NOT_BY_LIST else _finder(index, plan, device)
+        _add(index, seen, work.chunk_rows, progress, finder)
     if spilling and queries is not None:
         plan = replace(plan, spilled=spill(index, seen, queries))
     index = faiss.IndexIVFPQFastScan(index) if late else index
@@ -214,14 +221,19 @@ def _trained(vectors: Vectors, plan: AnnPlan, device: str | None) -> tuple[Any, 
     if plan.kind == "hnsw":
         index.train(np.zeros((1, vectors.dim), dtype=np.float32))  # float16 codes have nothing to learn
         return index, None
-    if plan.kind in ("ivf-pq", "ivf-pq4"):
+    if plan.kind in _PRODUCT_CODES:
         _set_clustering(index.pq.cp, plan.seed)
         index.pq.cp.max_points_per_centroid = _PQ_POINTS_A_CENTRE
     sample, rotation = _sample(vectors, plan.train_rows, plan.seed), None
-    if plan.kind in ("ivf-pq", "ivf-pq4"):
+    if plan.kind in _PRODUCT_CODES:
         rotation = pq_rotation(sample, index.pq.M)
         turn(sample, rotation)
-    index.quantizer.add(_centroids(sample, plan, device))
+    centroids = _centroids(sample, plan, device)
+    index.quantizer.add(centroids)
+    if plan.kind in _PRODUCT_CODES and device is not None:
+        with suppress(MemoryError):
+            set_codebook(index, _codebook(sample, centroids, index.pq, plan.seed, device))
+            return index, rotation
     with _threads(1 if plan.kind == "ivf-pq4" else faiss.omp_get_max_threads()):
         index.train(sample)  # it finds the list centroids trained and goes on with the codes
     return index, rotation
@@ -236,8 +248,19 @@ def _centroids(sample: NDArray[np.float32], plan: AnnPlan, device: str | None) -
     return train(sample, plan.nlist, plan.seed)
 
 
+def _codebook(
+    sample: NDArray[np.float32], centroids: NDArray[np.float32], pq: Any, seed: int, device: str
+) -> NDArray[np.float32]:
+    """Learn the codes from as many rows of the sample as FAISS would."""
+    most = _PQ_POINTS_A_CENTRE * pq.ksub
+    if len(sample) > most:
+        chosen = np.random.default_rng([seed, 19]).choice(len(sample), most, replace=False)
+        sample = sample[np.sort(chosen)]
+    return learned_codebook(sample, centroids, pq.M, pq.ksub, device=device, rounds=ROUNDS, seed=seed)
+
+
 def _empty(dim: int, plan: AnnPlan) -> Any:
-    if plan.kind not in ("ivf-pq", "ivf-pq4"):
+    if plan.kind not in _PRODUCT_CODES:
         return faiss.index_factory(dim, plan.factory, faiss.METRIC_INNER_PRODUCT)
     # 4-bit codes too are filled in plain order, in which entries may be added to chosen lists, and packed in the end.
     centroids, codes = faiss.IndexFlatIP(dim), dim // pq_width(plan.kind, dim)
@@ -308,3 +331,36 @@ def _add(
             add_to_lists(index, rows, ids, lists)
         if progress is not None:
             progress(start + len(ids), total)
+
+
+def _add_coded(
+    index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, plan: AnnPlan, device: str
+) -> None:
+    """Add all rows with the lists and codes that a device finds, or FAISS where it can not, while the next are read."""
+    try:
+        coder = DeviceCoder(*_tables(index), seen.rotation, device=device)
+    except MemoryError:
+        _add(index, seen, chunk_rows, progress, _finder(index, plan, None))
+        return
+    total = seen.stored.rows
+    chunks = [np.arange(start, min(start + chunk_rows, total), dtype=np.int64) for start in range(0, total, chunk_rows)]
+    with ThreadPoolExecutor(1, thread_name_prefix="read-vectors") as reader:
+        ahead = reader.submit(seen.stored.gather, chunks[0])
+        for ids, following in zip(chunks, [*chunks[1:], None], strict=True):
+            stored = ahead.result()
+            if following is not None:
+                ahead = reader.submit(seen.stored.gather, following)
+            try:
+                lists, codes = coder.coded(stored)
+            except MemoryError:
+                index.add(seen.turned(to_float32(stored)))
+            else:
+                add_codes(index, ids, lists, codes)
+            if progress is not None:
+                progress(int(ids[-1]) + 1, total)
+
+
+def _tables(index: Any) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the list centroids and the codebook, (codes, ksub, width)."""
+    codebook = faiss.vector_to_array(index.pq.centroids).reshape(index.pq.M, index.pq.ksub, index.pq.dsub)
+    return index.quantizer.reconstruct_n(0, index.nlist), codebook

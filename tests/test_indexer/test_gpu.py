@@ -87,7 +87,7 @@ def test_a_device_without_memory_leaves_the_lists_to_the_cpu(tmp_path: Path, mon
     def no_memory(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(kmeans, "_nearest", no_memory)
+    monkeypatch.setattr(kmeans, "nearest", no_memory)
     sample = unit_rows(600, 32)
     with pytest.raises(MemoryError, match="Tried to allocate"):
         lists_of(sample, sample[:8], device="cpu")
