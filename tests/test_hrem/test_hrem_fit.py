@@ -139,8 +139,10 @@ def test_batches_are_pinned_by_the_threads_that_make_them_and_sent_without_a_wai
     batch = next(replace(parts.train, pin=pin).epoch(0))
     parts.learner.sent = Recorder("cuda")
     parts.learner.loss(batch, 0.0)
-    assert sorted(sent) == sorted(id(getattr(batch, field.name)) for field in fields(batch))
-    assert {pinned[one] for one in sent}.isdisjoint({threading.current_thread().name})
+    # All but the owners, from which the CPU finds what matches; of that, and of where padding lies, a few numbers.
+    whole = [id(getattr(batch, field.name)) for field in fields(batch) if field.name != "owners"]
+    assert set(whole) <= set(sent)
+    assert {pinned[one] for one in whole}.isdisjoint({threading.current_thread().name})
 
 
 def test_bf16_trains_towers_and_relation(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from training.hrem.hrem_learner import (
+    Matches,
     RankingLoss,
     distance_weighted,
     distances_of,
@@ -29,6 +30,10 @@ ANCHORS = [
     (1.7, 55.63),
     (1.9, 265.11),
 ]
+
+
+def matches_of(owners: torch.Tensor) -> Matches:
+    return Matches.of(owners.unsqueeze(0) == owners.unsqueeze(1))
 
 
 @pytest.mark.parametrize(("distance", "weight"), ANCHORS)
@@ -54,20 +59,20 @@ def test_a_cosine_above_one_by_rounding_is_distance_zero() -> None:
 def test_the_nearest_negative_is_practically_always_drawn() -> None:
     scores = torch.tensor([[0.9, 0.6, 0.3]]).expand(200, -1)
     same = torch.tensor([[True, False, False]]).expand(200, -1)
-    assert set(draw_negatives(scores, same, 1.7, 512).tolist()) == {1}
+    assert set(draw_negatives(scores, Matches.of(same), 1.7, 512).tolist()) == {1}
 
 
 def test_very_far_negatives_win_over_medium_ones_unless_cut_off() -> None:
     scores = torch.tensor([[0.9, 0.0, -0.8]]).expand(50, -1)  # distances: -, 1.41, 1.90
     same = torch.tensor([[True, False, False]]).expand(50, -1)
-    assert set(draw_negatives(scores, same, 1.95, 512).tolist()) == {2}
-    assert set(draw_negatives(scores, same, 1.7, 512).tolist()) == {1}
+    assert set(draw_negatives(scores, Matches.of(same), 1.95, 512).tolist()) == {2}
+    assert set(draw_negatives(scores, Matches.of(same), 1.7, 512).tolist()) == {1}
 
 
 def test_a_row_without_a_negative_adds_nothing_and_does_not_fail() -> None:
     same = torch.ones(3, 3, dtype=torch.bool)
     scores = torch.eye(3, requires_grad=True)
-    loss = distance_weighted(scores, same, 0.2, 1.7, 512)
+    loss = distance_weighted(scores, Matches.of(same), 0.2, 1.7, 512)
     loss.backward()
     assert loss.item() == 0
     assert torch.isfinite(scores.grad).all()
@@ -75,11 +80,10 @@ def test_a_row_without_a_negative_adds_nothing_and_does_not_fail() -> None:
 
 def test_all_captions_of_an_image_are_its_matches() -> None:
     owners = torch.tensor([4, 4, 9])
-    same = owners.unsqueeze(0) == owners.unsqueeze(1)
     scores = torch.tensor([[0.5, 0.1, 0.4], [0.5, 0.1, 0.4], [0.3, 0.3, 0.6]])
     # Rows 0 and 1 match columns 0 and 1 and can only draw column 2; row 2 draws 0 or 1, which score alike.
     expected = 2 * ((0.2 + 0.4 - 0.5) + (0.2 + 0.4 - 0.1)) + 0
-    assert float(distance_weighted(scores, same, 0.2, 1.7, 512)) == pytest.approx(expected)
+    assert float(distance_weighted(scores, matches_of(owners), 0.2, 1.7, 512)) == pytest.approx(expected)
 
 
 def test_the_hardest_negative_and_all_negatives() -> None:
@@ -99,7 +103,7 @@ def test_losses_are_finite_and_not_negative(count: int, dim: int, kind: str, see
     torch.manual_seed(seed)
     left = functional.normalize(torch.randn(count, dim), dim=1).requires_grad_()
     right = functional.normalize(torch.randn(count, dim), dim=1)
-    loss = RankingLoss(kind, 0.2, 1.7, 512)(left, right, torch.randint(3, (count,)), False)
+    loss = RankingLoss(kind, 0.2, 1.7, 512)(left, right, matches_of(torch.randint(3, (count,))), False)
     loss.backward()
     assert loss.item() >= 0
     assert torch.isfinite(left.grad).all()
@@ -107,6 +111,6 @@ def test_losses_are_finite_and_not_negative(count: int, dim: int, kind: str, see
 
 def test_equal_embeddings_have_finite_gradients() -> None:
     left = functional.normalize(torch.ones(4, 8), dim=1).requires_grad_()
-    loss = RankingLoss("distance", 0.2, 1.7, 512)(left, left, torch.arange(4), False)
+    loss = RankingLoss("distance", 0.2, 1.7, 512)(left, left, matches_of(torch.arange(4)), False)
     loss.backward()
     assert torch.isfinite(left.grad).all()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..on_device import adamw
 from .config import HremConfig
 from .instance_relations import Blocks, InstanceRelation, Related
 from .region_batches import RegionBatch
-from .towers.region_towers import BertStates, Embedded, RegionTowers
+from .towers.region_towers import BertStates, Embedded, Padding, RegionTowers
 
 # Epochs at first in which `hardest` takes all negatives, as in the published code (vse_mean_warmup_epochs).
 ALL_NEGATIVES_EPOCHS = 1
@@ -43,30 +43,49 @@ def distances_of(scores: torch.Tensor) -> torch.Tensor:
     return (2 - 2 * scores).clamp(min=0).sqrt()
 
 
-def draw_negatives(scores: torch.Tensor, same: torch.Tensor, cutoff: float, dim: int) -> torch.Tensor:
-    """Return for each pair of `same`, in the order of `nonzero`, a column that does not belong to its row.
+@dataclass(frozen=True)
+class Matches:
+    """Which rows and columns of a batch belong together, found on the CPU: to ask a GPU how many do would wait for it.
 
-    -1 where a row has no negative nearer than `cutoff`.
+    Attributes:
+        same: (n, n) bool, symmetric.
+        rows: The row of each match, in the order of `nonzero`.
+        columns: Its column.
     """
+
+    same: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    @classmethod
+    def of(cls, same: torch.Tensor, sent: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor) -> Matches:
+        """Return the matches of a matrix that is on the CPU; `sent` sends to the device."""
+        rows, columns = same.nonzero(as_tuple=True)
+        return cls(sent(same), sent(rows), sent(columns))
+
+
+def draw_negatives(scores: torch.Tensor, matches: Matches, cutoff: float, dim: int) -> torch.Tensor:
+    """Return for each match a column that does not belong to its row; -1 where none is nearer than `cutoff`."""
     with torch.no_grad():
         distances = distances_of(scores.float())
-        logs = log_weights(distances, dim).masked_fill(same | (distances >= cutoff), -math.inf)
+        logs = log_weights(distances, dim).masked_fill(matches.same | (distances >= cutoff), -math.inf)
         logs = logs.masked_fill(~torch.isfinite(logs), -math.inf)
         able = torch.isfinite(logs).any(1)
         shifted = logs - logs.amax(1, keepdim=True)
         # A row without any negative draws its own diagonal, and is told apart afterwards.
         weights = torch.where(able.unsqueeze(1), shifted.exp().nan_to_num(0.0), torch.ones_like(shifted))
-        rows = same.nonzero()[:, 0]
-        drawn = torch.multinomial(weights[rows], 1).squeeze(1)
-        return torch.where(able[rows], drawn, torch.full_like(drawn, -1))
+        weights = weights.index_select(0, matches.rows)
+        # What `multinomial` does for one draw, which on a GPU waits to look for values that are not finite.
+        drawn = (weights / torch.empty_like(weights).exponential_(1)).argmax(1)
+        return torch.where(able.index_select(0, matches.rows), drawn, torch.full_like(drawn, -1))
 
 
-def distance_weighted(scores: torch.Tensor, same: torch.Tensor, margin: float, cutoff: float, dim: int) -> torch.Tensor:
-    """Return the hinge of every pair against one negative drawn for it, in one direction, summed."""
-    negatives = draw_negatives(scores, same, cutoff, dim)
-    rows, columns = same.nonzero(as_tuple=True)
+def distance_weighted(scores: torch.Tensor, matches: Matches, margin: float, cutoff: float, dim: int) -> torch.Tensor:
+    """Return the hinge of every match against one negative drawn for it, in one direction, summed."""
+    negatives = draw_negatives(scores, matches, cutoff, dim)
+    rows = matches.rows
     able = negatives >= 0
-    gaps = margin + scores[rows, negatives.clamp(min=0)] - scores[rows, columns]
+    gaps = margin + scores[rows, negatives.clamp(min=0)] - scores[rows, matches.columns]
     return (gaps.clamp(min=0) * able).sum()
 
 
@@ -89,16 +108,15 @@ class RankingLoss:
     def __init__(self, kind: str, margin: float, cutoff: float, dim: int) -> None:
         self._kind, self._margin, self._cutoff, self._dim = kind, margin, cutoff, dim
 
-    def __call__(self, left: torch.Tensor, right: torch.Tensor, owners: torch.Tensor, every: bool) -> torch.Tensor:
+    def __call__(self, left: torch.Tensor, right: torch.Tensor, matches: Matches, every: bool) -> torch.Tensor:
         """Return the loss of (n, dim) unit rows whose i-th match; `every` takes all negatives in `hardest`."""
         scores = left @ right.T
-        same = owners.unsqueeze(0) == owners.unsqueeze(1)
-        return self._one(scores, same, every) + self._one(scores.T, same, every)
+        return self._one(scores, matches, every) + self._one(scores.T, matches, every)
 
-    def _one(self, scores: torch.Tensor, same: torch.Tensor, every: bool) -> torch.Tensor:
+    def _one(self, scores: torch.Tensor, matches: Matches, every: bool) -> torch.Tensor:
         if self._kind == "hardest":
-            return hardest_negative(scores, same, self._margin, every)
-        return distance_weighted(scores, same, self._margin, self._cutoff, self._dim)
+            return hardest_negative(scores, matches.same, self._margin, every)
+        return distance_weighted(scores, matches, self._margin, self._cutoff, self._dim)
 
 
 def divergence(relation: torch.Tensor, guide: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
@@ -164,14 +182,17 @@ class HremLearner(nn.Module):
 
     def embed(self, batch: RegionBatch) -> tuple[Embedded, Embedded]:
         """Return the towers' output for a batch."""
-        images: Embedded = self.towers.image(self.sent(batch.regions), self.sent(batch.region_mask))
+        padding = Padding.of(batch.region_mask, self.sent)
+        images: Embedded = self.towers.image(self.sent(batch.regions), self.sent(batch.region_mask), padding)
         return images, self.embed_words(batch.words, batch.word_mask)
 
     def embed_words(self, words: torch.Tensor, mask: torch.Tensor) -> Embedded:
         """Return the text tower's output for ids, or for ready-made states."""
+        padding = Padding.of(mask, self.sent)
         words, mask = self.sent(words), self.sent(mask)
         text = self.towers.text
-        embedded: Embedded = text.from_states(words, mask) if words.is_floating_point() else text(words, mask)
+        tower = text.from_states if words.is_floating_point() else text
+        embedded: Embedded = tower(words, mask, padding)
         return embedded
 
     def backward(self, batch: RegionBatch, step: int, epoch: float) -> torch.Tensor:
@@ -189,27 +210,27 @@ class HremLearner(nn.Module):
             embedded = self.embed(batch)
         # Relations and losses are computed in fp32 whatever the towers compute in.
         images, texts = (replace(side, unit=side.unit.float()) for side in embedded)
-        owners = self.sent(batch.owners)
+        matches = Matches.of(batch.owners.unsqueeze(0) == batch.owners.unsqueeze(1), self.sent)
         every = epoch < ALL_NEGATIVES_EPOCHS
-        total = self._plain(images.unit, texts.unit, owners, every)
+        total = self._plain(images.unit, texts.unit, matches, every)
         if self.relation is None or epoch < self.config.warmup_epochs:
             return total
         seen = (images, texts)
         if self.config.relation_gradient == "stopped":
             seen = (replace(images, unit=images.unit.detach()), replace(texts, unit=texts.unit.detach()))
-        return total + self._related_loss((images.unit, texts.unit), self.relation(*seen), owners, every)
+        return total + self._related_loss((images.unit, texts.unit), self.relation(*seen), matches, every)
 
     def _related_loss(
-        self, plain: tuple[torch.Tensor, torch.Tensor], related: Related, owners: torch.Tensor, every: bool
+        self, plain: tuple[torch.Tensor, torch.Tensor], related: Related, matches: Matches, every: bool
     ) -> torch.Tensor:
         images, texts = plain
-        total = self._enhanced(related.images, related.texts, owners, every)
+        total = self._enhanced(related.images, related.texts, matches, every)
         if self.config.cross_loss:
             given_images, given_texts = related.images, related.texts
             if self.config.relation_gradient == "stopped":
                 given_images, given_texts = given_images.detach(), given_texts.detach()
-            total = total + self._enhanced(images, given_texts, owners, every)
-            total = total + self._enhanced(given_images, texts, owners, every)
+            total = total + self._enhanced(images, given_texts, matches, every)
+            total = total + self._enhanced(given_images, texts, matches, every)
         if self.config.regularisation:
             apart = regularisation(related.relevance, images, texts, self.config.temperature)
             total = total + self.config.regularisation * apart

@@ -147,7 +147,7 @@ class RegionBatch:
         region_mask: (n, m).
         words: (n, l) token ids, or (n, l, word_dim) states, with its mask.
         word_mask: (n, l).
-        owners: (n,) the image of each pair.
+        owners: (n,) the image of each pair; it stays on the CPU.
     """
 
     regions: torch.Tensor
@@ -217,7 +217,7 @@ class RegionBatches:
             region_mask=self.pin(region_mask),
             words=self.pin(words),
             word_mask=self.pin(word_mask),
-            owners=self.pin(torch.from_numpy(owners)),
+            owners=torch.from_numpy(owners),
         )
 
     def plain_words(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,44 @@ _GPO_DIM = 32
 _GPO_TEMPERATURE = 0.1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Padding:
+    """Where the fragments of a batch lie, found on the CPU: to ask a GPU for it would wait for all it has to compute.
+
+    Attributes:
+        lengths: (n,) int64 on the CPU, longest first.
+        order: (n,) the items in that order, on the device.
+        back: (n,) where each item is in that order, on the device.
+        positions: The rows of (n * m, dim) fragments that are no padding, in their order, on the device.
+    """
+
+    lengths: torch.Tensor
+    order: torch.Tensor
+    back: torch.Tensor
+    positions: torch.Tensor
+
+    @classmethod
+    def of(cls, mask: torch.Tensor, sent: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Padding:
+        """Return that of an (n, m) mask; `sent` sends to the device, and is needed where the mask is not there."""
+        here = mask.cpu()
+        send = sent or (lambda tensor: tensor.to(mask.device))
+        lengths, order = here.sum(1).sort(descending=True)
+        return cls(
+            lengths=lengths,
+            order=send(order),
+            back=send(order.argsort()),
+            positions=send(here.reshape(-1).nonzero().squeeze(1)),
+        )
+
+    def recurrent(self, network: nn.GRU, states: torch.Tensor) -> torch.Tensor:
+        """Return the output of a network for (n, m, dim) states, which sees no padding; zeros in its place."""
+        packed = nn.utils.rnn.pack_padded_sequence(states.index_select(0, self.order), self.lengths, batch_first=True)
+        outputs, _ = nn.utils.rnn.pad_packed_sequence(
+            network(packed)[0], batch_first=True, total_length=states.shape[1]
+        )
+        return outputs.index_select(0, self.back)
+
+
 def masked_mean(fragments: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return (n, dim) means over the fragments of (n, m, dim)."""
     weights = mask.unsqueeze(-1).to(fragments.dtype)
@@ -37,8 +76,9 @@ class MaxPooling(nn.Module):
         super().__init__()
         self.k = k
 
-    def forward(self, fragments: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, fragments: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> torch.Tensor:
         """Return (n, dim) for (n, m, dim) fragments."""
+        del padding
         k = min(self.k, fragments.shape[1])
         hidden = fragments.masked_fill(~mask.unsqueeze(-1), float("-inf"))
         top = hidden.topk(k, dim=1).values
@@ -54,14 +94,13 @@ class GeneralisedPooling(nn.Module):
         self.ranks = nn.GRU(_GPO_DIM, _GPO_DIM, batch_first=True, bidirectional=True)
         self.score = nn.Linear(_GPO_DIM, 1, bias=False)
 
-    def forward(self, fragments: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, fragments: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> torch.Tensor:
         """Return (n, dim) for (n, m, dim) fragments."""
         count = fragments.shape[1]
         lengths = mask.sum(1)
         there = torch.arange(count, device=mask.device) < lengths.unsqueeze(1)
-        codes = rank_codes(count, _GPO_DIM).to(fragments.device).expand(len(fragments), -1, -1)
-        packed = nn.utils.rnn.pack_padded_sequence(codes, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        states, _ = nn.utils.rnn.pad_packed_sequence(self.ranks(packed)[0], batch_first=True, total_length=count)
+        codes = rank_codes(count, _GPO_DIM, fragments.device).expand(len(fragments), -1, -1)
+        states = (padding or Padding.of(mask)).recurrent(self.ranks, codes)
         both = (states[..., :_GPO_DIM] + states[..., _GPO_DIM:]) / 2
         scores = self.score(both).squeeze(-1).masked_fill(~there, float("-inf"))
         weights = torch.softmax(scores / _GPO_TEMPERATURE, dim=1)
@@ -70,10 +109,10 @@ class GeneralisedPooling(nn.Module):
         return pooled
 
 
-def rank_codes(count: int, dim: int) -> torch.Tensor:
+def rank_codes(count: int, dim: int, device: torch.device | None = None) -> torch.Tensor:
     """Return (count, dim) sine and cosine codes of the ranks (Vaswani et al. 2017)."""
-    steps = torch.exp(torch.arange(0, dim, 2) * (-math.log(10000.0) / dim))
-    angles = torch.arange(count).unsqueeze(1) * steps
+    steps = torch.exp(torch.arange(0, dim, 2, device=device) * (-math.log(10000.0) / dim))
+    angles = torch.arange(count, device=device).unsqueeze(1) * steps
     return torch.stack([angles.sin(), angles.cos()], dim=2).reshape(count, dim)
 
 
@@ -172,9 +211,9 @@ class FragmentHead(nn.Module):
             attention_layer(config.dim, config.heads, ff_dim, config.dropout) for _ in range(layers)
         )
 
-    def forward(self, fragments: torch.Tensor, mask: torch.Tensor) -> Embedded:
+    def forward(self, fragments: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> Embedded:
         """Return the embeddings of (n, m, dim) fragments."""
-        raw = self.pool(fragments, mask)
+        raw = self.pool(fragments, mask, padding)
         if len(self.relation):
             states = fragments
             for layer in self.relation:
@@ -197,15 +236,15 @@ class RegionProjection(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, regions: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def forward(self, regions: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> torch.Tensor:
         """Return the projected regions; rows of padding are zero and leave no trace in the norm's statistics."""
-        there = regions[mask]
+        positions = (padding or Padding.of(mask)).positions
+        there = regions.flatten(0, 1).index_select(0, positions)
         if self.training and len(there) < 2:
             raise ValueError("batch norm needs at least two regions in a training batch")
         hidden: torch.Tensor = self.linear(there) + self.narrow(torch.relu(self.norm(self.wide(there))))
-        projected = hidden.new_zeros(*mask.shape, hidden.shape[-1])
-        projected[mask] = hidden
-        return projected
+        projected = hidden.new_zeros(mask.numel(), hidden.shape[-1]).index_copy(0, positions, hidden)
+        return projected.view(*mask.shape, -1)
 
 
 class ImageTower(nn.Module):
@@ -216,9 +255,10 @@ class ImageTower(nn.Module):
         self.project = RegionProjection(config.region_dim, config.dim)
         self.head = FragmentHead(config)
 
-    def forward(self, regions: torch.Tensor, mask: torch.Tensor) -> Embedded:
-        """Return the embeddings of (n, m, region_dim) regions."""
-        embedded: Embedded = self.head(self.project(regions, mask), mask)
+    def forward(self, regions: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> Embedded:
+        """Return the embeddings of (n, m, region_dim) regions; `padding` spares a GPU the wait for where they lie."""
+        padding = padding or Padding.of(mask)
+        embedded: Embedded = self.head(self.project(regions, mask, padding), mask, padding)
         return embedded
 
 
@@ -235,9 +275,9 @@ class BertStates(nn.Module):
         states: torch.Tensor = self.bert(input_ids=ids, attention_mask=mask.long()).last_hidden_state
         return states
 
-    def project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def project(self, states: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> torch.Tensor:
         """Return (n, m, dim)."""
-        del mask
+        del mask, padding
         projected: torch.Tensor = self.map(states)
         return projected
 
@@ -257,11 +297,9 @@ class GruStates(nn.Module):
         vectors: torch.Tensor = self.embed(ids)
         return vectors
 
-    def project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def project(self, states: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> torch.Tensor:
         """Return (n, m, dim)."""
-        lengths = mask.sum(1).cpu()
-        packed = nn.utils.rnn.pack_padded_sequence(states, lengths, batch_first=True, enforce_sorted=False)
-        outputs, _ = nn.utils.rnn.pad_packed_sequence(self.gru(packed)[0], batch_first=True, total_length=mask.shape[1])
+        outputs = (padding or Padding.of(mask)).recurrent(self.gru, states)
         forward, backward = outputs.chunk(2, dim=-1)
         return (forward + backward) / 2
 
@@ -274,13 +312,13 @@ class TextTower(nn.Module):
         self.words = words
         self.head = FragmentHead(config)
 
-    def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> Embedded:
+    def forward(self, ids: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> Embedded:
         """Return the embeddings of (n, m) token ids."""
-        return self.from_states(self.words.states(ids, mask), mask)
+        return self.from_states(self.words.states(ids, mask), mask, padding)
 
-    def from_states(self, states: torch.Tensor, mask: torch.Tensor) -> Embedded:
+    def from_states(self, states: torch.Tensor, mask: torch.Tensor, padding: Padding | None = None) -> Embedded:
         """Return the embeddings of (n, m, word_dim) states."""
-        embedded: Embedded = self.head(self.words.project(states, mask), mask)
+        embedded: Embedded = self.head(self.words.project(states, mask, padding), mask, padding)
         return embedded
 
 
