@@ -187,8 +187,9 @@ class ClipEncoder:
         self.backend = "torch"
         on_cpu = placement.kind == "cpu"
         self._pool = CorePool(None if on_cpu else 1)
-        # A GPU is fed by one thread, and the images of a call are decoded by all cores.
+        # A GPU is fed by one thread. All cores decode the images of a call, a batch while the last is computed.
         self._decoders = self._pool if on_cpu else CorePool(os.cpu_count())
+        self._decodes_ahead = not on_cpu
         self.batch_size = CPU_BATCH_PER_THREAD * self._pool.count if on_cpu else GPU_BATCH
         self.dim = _dim(towers)
         # Before anything is moved, folded or cast: the fingerprint is that of the model as it was loaded.
@@ -284,12 +285,22 @@ class ClipEncoder:
         Raises:
             ImageError: One of them cannot be decoded.
         """
-        parts = []
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            ready = self._decoders.map(lambda image: self.byte_pixels(self.open_image(image).pixels), chunk)
-            parts.append(self.encode_pixels(np.stack(ready)))
+        size = self.batch_size  # of now: where a batch finds no memory it becomes smaller
+        chunks = [images[start : start + size] for start in range(0, len(images), size)]
+        if self._decodes_ahead and len(chunks) > 1:
+            with ThreadPoolExecutor(1, thread_name_prefix="decode-ahead") as ahead:
+                parts, waiting = [], ahead.submit(self._decoded, chunks[0])
+                for following in [*chunks[1:], None]:
+                    pixels = waiting.result()
+                    if following is not None:
+                        waiting = ahead.submit(self._decoded, following)
+                    parts.append(self.encode_pixels(pixels))
+        else:
+            parts = [self.encode_pixels(self._decoded(chunk)) for chunk in chunks]
         return np.concatenate(parts) if parts else self._rows([])
+
+    def _decoded(self, images: Sequence[ImageLike]) -> np.ndarray:
+        return np.stack(self._decoders.map(lambda image: self.byte_pixels(self.open_image(image).pixels), images))
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return (n, dim) float32 unit rows for texts, in the order given; texts too long for the model are truncated.

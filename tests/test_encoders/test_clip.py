@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,6 +162,53 @@ def test_no_memory_for_a_single_item_says_what_to_do(
     monkeypatch.setattr(small._model, "encode_image", encode_image)
     with pytest.raises(EncoderError, match=r"no memory left for one item .*: CUDA out of memory; end what else runs"):
         small.encode_images([make_picture()])
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_no_image_is_lost_where_batches_become_smaller_within_a_call(
+    ahead: bool, tiny_folder: Path, tiny: Encoder, make_picture: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small: Any = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
+    monkeypatch.setattr(small, "_pass", None)
+    monkeypatch.setattr(small, "_decodes_ahead", ahead)
+    monkeypatch.setattr(small._pool, "count", 1)
+    small.batch_size, real = 4, small._model.encode_image
+
+    def limited(batch: torch.Tensor) -> torch.Tensor:
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return real(batch)
+
+    monkeypatch.setattr(small._model, "encode_image", limited)
+    pictures = [make_picture(seed=number) for number in range(11)]
+    np.testing.assert_allclose(small.encode_images(pictures), tiny.encode_images(pictures), atol=1e-5)
+    assert small.batch_size == 2
+
+
+def test_a_gpu_computes_one_batch_while_the_next_is_decoded(
+    tiny_folder: Path, tiny: Encoder, make_picture: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead: Any = load_encoder(f"local-dir:{tiny_folder}", device="cpu")
+    monkeypatch.setattr(ahead, "_decodes_ahead", True)
+    ahead.batch_size, opening, encoding, opened = 2, ahead.open_image, ahead.encode_pixels, []
+    third = threading.Event()
+
+    def open_image(image: Any) -> Any:
+        opened.append(image)
+        if len(opened) == 3:
+            third.set()
+        return opening(image)
+
+    def encode_pixels(pixels: np.ndarray) -> np.ndarray:
+        assert third.wait(60)  # an image of the next batch, before anything of the first is computed
+        return encoding(pixels)
+
+    monkeypatch.setattr(ahead, "open_image", open_image)
+    monkeypatch.setattr(ahead, "encode_pixels", encode_pixels)
+    pictures = [make_picture(seed=number) for number in range(6)]
+    np.testing.assert_allclose(ahead.encode_images(pictures), tiny.encode_images(pictures), atol=1e-5)
+    with pytest.raises(ImageError):
+        ahead.encode_images([*pictures, b"no image"])
 
 
 @pytest.mark.gpu
