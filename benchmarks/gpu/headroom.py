@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from gpu.meters import seconds_of, wait
@@ -140,6 +142,11 @@ def jpegs(run: Run, encoder: Any) -> None:
     found = encoder.encode_pixels(torch.stack([resized(one) for one in images]).cpu())
     lowest = float((found * encoder.encode_images(middle)).sum(1).min())
     notes.figure("decoded and resized on the device: lowest cosine to the usual way", lowest, asked="> 0.999")
+    golden = sorted(Path(str(files("encoders") / "golden")).glob("*.jpg"))
+    data = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in golden]
+    there = [resized(one) for one in decoded(data)]
+    lowest = float((encoder.encode_pixels(torch.stack(there).cpu()) * encoder.encode_images(golden)).sum(1).min())
+    notes.figure("the same of the golden photographs, which is the gate", lowest, asked=">= 0.999")
 
 
 def resized(image: Any) -> Any:
