@@ -333,9 +333,7 @@ def _add(
             progress(start + len(ids), total)
 
 
-def _add_coded(
-    index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, plan: AnnPlan, device: str
-) -> None:
+def _add_coded(index: Any, seen: Seen, chunk_rows: int, progress: Progress | None, plan: AnnPlan, device: str) -> None:
     """Add all rows with the lists and codes that a device finds, or FAISS where it can not, while the next are read."""
     try:
         coder = DeviceCoder(*_tables(index), seen.rotation, device=device)
