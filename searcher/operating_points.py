@@ -133,8 +133,8 @@ def _measured(
     depth = math.ceil(request.k / share)
     recall, steps = request.expected_recall, max(widened.get(name, 0) for name in tunings)
     beyond = f", {steps} wider, since searches found less" if steps else ""
-    cheapest = [_cheapest(one, depth, recall, widened.get(name, 0)) for name, one in tunings.items()]
-    points = [point for point in cheapest if point]
+    found = [cheapest(one, depth, recall, widened.get(name, 0)) for name, one in tunings.items()]
+    points = [point for point in found if point]
     if len(points) < len(tunings):
         return _exact(info, f"no measured setting reaches ann_recall {recall:g}{beyond}")
     point = max(points, key=lambda point: point.ms_per_query)
@@ -153,19 +153,19 @@ def _tunings(tuning: Mapping[Direction, Tuning], direction: Direction | None) ->
     return {name: one for name, one in tuning.items() if direction in (None, name) and one.points}
 
 
-def _at(tuning: Tuning, k: int) -> list[OperatingPoint]:
-    """Points measured for the smallest measured k that covers `k`, else for the largest; cheapest first."""
+def points_for(tuning: Tuning, k: int) -> list[OperatingPoint]:
+    """Return the points measured for the smallest measured k that covers `k`, else for the largest; cheapest first."""
     measured = sorted({point.k for point in tuning.points})
     nearest = next((one for one in measured if one >= k), measured[-1])
     return sorted((point for point in tuning.points if point.k == nearest), key=lambda point: point.ms_per_query)
 
 
-def _cheapest(tuning: Tuning, k: int, recall: float, steps: int) -> OperatingPoint | None:
-    """The cheapest point that is sure to reach a recall, else the best of those that do.
+def cheapest(tuning: Tuning, k: int, recall: float, steps: int = 0) -> OperatingPoint | None:
+    """Return the cheapest point that is sure to reach a recall, else the best of those that do.
 
     For each step the cheapest beyond it that misses half as much.
     """
-    points = _at(tuning, k)
+    points = points_for(tuning, k)
     reaching = [point for point in points if point.ann_recall >= recall]
     sure = (point for point in reaching if _at_least(point, tuning.queries) >= recall)
     found = next(sure, max(reaching, key=lambda point: point.ann_recall, default=None))
@@ -198,7 +198,7 @@ def _widened(info: CollectionInfo, point: OperatingPoint, depth: int, filtered_r
 
 
 def _given(info: CollectionInfo, direction: Direction | None, request: SearchRequest) -> Choice:
-    points = [point for tuning in _tunings(info.tuning, direction).values() for point in _at(tuning, request.k)]
+    points = [point for tuning in _tunings(info.tuning, direction).values() for point in points_for(tuning, request.k)]
     best = max(points, key=lambda point: (point.ann_recall, -point.ms_per_query), default=None)
     nprobe = request.nprobe or (best.nprobe if best else info.ann.nlist or 64)
     oversample = request.oversample or (best.oversample if best else _DEFAULT_OVERSAMPLE)

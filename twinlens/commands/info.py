@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
 from indexer.report import changes_text, rounding_text
+from searcher.operating_points import cheapest, points_for
 from storage.compiled import scan_lanes
 from storage.files.canonical_json import to_plain
 from storage.files.layout import MANIFEST
 from storage.manifest import Manifest
+from storage.schema import OperatingPoint, Tuning
 from storage.store import IndexStore
 
 from ..console import align_columns, emit, format_counts, index_argument, output_option
@@ -102,7 +105,8 @@ def _info_text(summary: Mapping[str, Any], with_points: bool) -> str:
             if with_points:
                 lines += [("", f"{direction}: {_point_text(point)}") for point in points]
             elif points:
-                lines += [("", f"{direction}: {line}") for line in _cheapest_lines(points)]
+                queries = ann["queries"][direction]["count"]
+                lines += [("", f"{direction}: {line}") for line in _cheapest_lines(points, queries)]
     if any(ann["kind"] == "ivf-pq4" for ann in summary["ann"].values()):
         lines.append(("searched", _searched_text(summary["scan_lanes"])))
     return align_columns([*lines, ("versions", ", ".join(map(str, summary["versions"])))])
@@ -124,17 +128,16 @@ def _searched_text(lanes: int) -> str:
     return "here by FAISS and NumPy; the compiled scan, twice as fast, needs AVX2 and a C compiler at the installation"
 
 
-def _cheapest_lines(points: Sequence[Mapping[str, Any]]) -> list[str]:
+def _cheapest_lines(points: Sequence[Mapping[str, Any]], queries: int) -> list[str]:
     """One line for each setting that a search for `USUAL_K` hits takes at one of the `RECALLS`."""
-    depths = sorted({point["k"] for point in points})
-    k = next((depth for depth in depths if depth >= USUAL_K), depths[-1])
-    measured = sorted((point for point in points if point["k"] == k), key=lambda point: float(point["ms_per_query"]))
+    measured = Tuning(query_source="", queries=queries, points=tuple(OperatingPoint(**point) for point in points))
     lines: list[str] = []
     for recall in RECALLS:
-        point = next((point for point in measured if point["ann_recall"] >= recall), None)
+        point = cheapest(measured, USUAL_K, recall)
         if point is None:
+            k = points_for(measured, USUAL_K)[0].k
             return [*lines, f"ann_recall@{k} {recall:g} and more by comparing every vector"]
-        if (line := _point_text(point)) not in lines:
+        if (line := _point_text(asdict(point))) not in lines:
             lines.append(line)
     return lines
 
