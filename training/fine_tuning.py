@@ -90,9 +90,7 @@ class FineTuning:
         except _OutOfTimeError:
             text = "nothing is trained: the time limit was over before the features were ready; raise it"
             context.listen(FitProgress(stage="features", done=0, total=0, text=text))
-            return self._report(
-                state, stopped_by="time_limit", seconds={"features": context.clock.seconds - began}, trained=False
-            )
+            return self._report(state, stopped_by="time_limit", seconds={"features": context.clock.seconds - began})
         return part._run(state, feeds, val_feeds, context.clock.seconds - began)
 
     def _features(self, state: RunState) -> tuple[FineTuning, Feeds, Feeds]:
@@ -311,7 +309,6 @@ class FineTuning:
         before: Recall | None = None,
         after: Recall | None = None,
         choice: Choice | None = None,
-        trained: bool = True,
     ) -> FitReport:
         return FitReport(
             encoder=f"local-dir:{self.context.folder}",
@@ -323,10 +320,10 @@ class FineTuning:
             stopped_by=stopped_by,
             averaged=choice.steps if choice else (),
             alpha=choice.alpha if choice else 0.0,
-            counts=self._counts() if trained else dict.fromkeys(self._counts(), 0),
+            counts=self._counts(),
             seconds={**seconds, "all": self.context.clock.seconds},
             settings=asdict(self.learner.recipe),
-            share=state.read * state.share if trained else 0.0,
+            share=state.read * state.share,
             given=self.given,
             views=self._views(state),
             unreadable=self.unreadable,
