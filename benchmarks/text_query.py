@@ -78,7 +78,7 @@ def measured(searcher: Searcher, encoder: Any, texts: list[str]) -> list[Figure]
     parts: dict[str, Callable[[int], Any]] = {
         "tokenise": lambda i: encoder._tokenize([texts[i]]),
         "tokenise and encode": lambda i: encoder.encode_texts([texts[i]]),
-        "ANN candidates": lambda i: ann.candidates(vectors[i][None], count, nprobe=nprobe),
+        "ANN candidates": lambda i: ann.candidates(vectors[i][None], count, nprobe=nprobe, k=10),
         "ANN candidates and re-rank": lambda i: ann.search(vectors[i][None], K, **setting),
         "metadata": lambda i: version.catalog.rows("images", np.unique(found[i]), columns),
         "whole query": lambda i: searcher.text_to_image(texts[i], k=K, columns=[]),

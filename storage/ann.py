@@ -106,18 +106,19 @@ class AnnIndex:
             return exact_search(self._vectors, queries, k, rows)
         return self._probe(queries, _ProbeSettings(k=k, nprobe=nprobe, oversample=oversample), rows)
 
-    def candidates(self, queries: NDArray[Any], count: int, *, nprobe: int) -> Ids:
+    def candidates(self, queries: NDArray[Any], count: int, *, nprobe: int, k: int) -> Ids:
         """Return the row ids that the codes alone rank first, (nq, count) int64, -1 where there are fewer.
 
-        This is what the re-rank works on; tuning looks at its prefixes. A row that was spilled may come twice.
+        This is what the re-rank of a search for `k` hits works on; tuning looks at its prefixes. A row that was spilled
+        may come twice.
 
         Raises:
-            SearchParameterError: `flat` has no codes; or `queries`, `count` or `nprobe` is out of range.
+            SearchParameterError: `flat` has no codes; or `queries`, `count`, `nprobe` or `k` is out of range.
         """
         if self.plan.kind == "flat":
             raise SearchParameterError("an index of kind 'flat' has no candidates; use search")
-        _check_positive(count=count, nprobe=nprobe)
-        return self._search_codes(_checked_queries(queries, self._vectors.dim), count, nprobe, None)
+        _check_positive(count=count, nprobe=nprobe, k=k)
+        return self._search_codes(_checked_queries(queries, self._vectors.dim), k, count, nprobe, None)
 
     def _probe(self, queries: Scores, probing: _ProbeSettings, rows: Ids | None) -> Ranking:
         available = self._vectors.rows if rows is None else len(rows)
@@ -141,12 +142,12 @@ class AnnIndex:
         """Rank the `count` candidates of each query exactly: all of them, or those that a scan says can be hits."""
         if self._scan is not None and self._scan.scores_rows:
             return self._scan.search(queries, k, count, min(nprobe, self.max_nprobe), _bits(allowed))
-        return rerank(self._vectors, queries, self._search_codes(queries, count, nprobe, allowed), k)
+        return rerank(self._vectors, queries, self._search_codes(queries, k, count, nprobe, allowed), k)
 
-    def _search_codes(self, queries: Scores, count: int, nprobe: int, allowed: NDArray[np.bool_] | None) -> Ids:
+    def _search_codes(self, queries: Scores, k: int, count: int, nprobe: int, allowed: NDArray[np.bool_] | None) -> Ids:
         bits = _bits(allowed)
         if self._scan is not None:
-            return self._scan.candidates(queries, count, min(nprobe, self.max_nprobe), bits)
+            return self._scan.candidates(queries, k, count, min(nprobe, self.max_nprobe), bits)
         # The selector points into `bits`, which this frame keeps until the search is over.
         selector = {} if bits is None else {"sel": faiss.IDSelectorBitmap(bits)}
         parameters = self._parameters(count, min(nprobe, self.max_nprobe), selector)

@@ -108,6 +108,7 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
     scan->blocks = hold(scan, given[8], 8 * lists);
     scan->ids = hold(scan, given[9], 8 * lists);
     scan->sizes = hold(scan, given[10], 8 * lists);
+    for (int64_t i = 0; scan->sizes && i < lists; i++) scan->entries += scan->sizes[i];
     int64_t blocks = scan->centre_codes.count ? (lists + BLOCK - 1) / BLOCK : 0;
     scan->centre_codes.codebook = hold(scan, given[11], 4 * CENTROIDS * dim);
     scan->centre_blocks = hold(scan, given[12], blocks * scan->centre_codes.count * CENTROIDS);
@@ -266,8 +267,13 @@ static PyObject *search(PyObject *self, PyObject *args) {
         goto done;
     }
     probe.allowed = allowed.buf;
+    int64_t visited = most_of(1, probe.nprobe) * (scan->entries / scan->lists + 1);
+    if (allowed.buf) visited = (int64_t)((double)visited * bits_of(allowed.buf, (scan->rows + 7) / 8) / scan->rows);
+    probe.telling = most_of(TELLING_HITS * probe.k, visited / TELLING_SHARE);
+    if (probe.nprobe >= scan->lists) probe.telling = INT64_MAX / 2; /* who asks for all lists gets all */
+    probe.kept = probe.nprobe < scan->lists ? most_of(probe.count, probe.telling) : probe.count;
     int64_t group = number < GROUP ? number : GROUP;
-    while (group > 1 && group * (int64_t)sizeof(Scored) * 4 * probe.count > GROUP_BYTES) group /= 2;
+    while (group > 1 && group * (int64_t)sizeof(Scored) * 4 * probe.kept > GROUP_BYTES) group /= 2;
     Scratch *scratch = take_scratch(scan);
     int failed = !scratch;
     Py_BEGIN_ALLOW_THREADS;

@@ -72,9 +72,17 @@ class ListScan:
         scan = cls(lists, rotation, vectors, lanes)
         return scan if scan._finds_what_faiss_finds(lists, rotation) else None
 
-    def candidates(self, queries: Scores, count: int, nprobe: int, allowed: NDArray[np.uint8] | None = None) -> Ids:
-        """Return the row ids that the codes rank first, best first, each once; (nq, count) int64, -1 for none."""
-        return self._search(queries, (nprobe, count, 1), allowed, exact=False)[0]
+    def candidates(
+        self, queries: Scores, k: int, count: int, nprobe: int, allowed: NDArray[np.uint8] | None = None
+    ) -> Ids:
+        """Return the row ids that the codes rank first, best first; (nq, count) int64, -1 for none.
+
+        A row that stands in two lists may come twice, as it takes the place of another in a search.
+
+        A list is passed over where nothing it may have would be among so many of the best found so far as `k` hits
+        and `nprobe` lists call for, so that `count` has no part in what is found, but in how much of it is returned.
+        """
+        return self._search(queries, (nprobe, count, k), allowed, exact=False)[0]
 
     def search(
         self, queries: Scores, k: int, count: int, nprobe: int, allowed: NDArray[np.uint8] | None = None
@@ -111,9 +119,8 @@ class ListScan:
         query = turned if rotation is None else turned @ rotation
         probing = faiss.SearchParametersIVF(nprobe=min(_COMPARED_LISTS, lists.nlist))
         expected = set(lists.search(turned, _COMPARED, params=probing)[1][0].tolist())
-        return len(expected & {*self.candidates(query, _COMPARED, _COMPARED_LISTS)[0].tolist()}) >= _ALIKE * len(
-            expected
-        )
+        found = {*self.candidates(query, _COMPARED, _COMPARED, _COMPARED_LISTS)[0].tolist()}
+        return len(expected & found) >= _ALIKE * len(expected)
 
 
 def _widest(centroids: Scores) -> NDArray[np.int32]:

@@ -10,7 +10,6 @@ typedef __m512 LANES(Floats);
 #define SPREAD(value) _mm512_set1_ps(value)
 #define LOAD(at) _mm512_loadu_ps(at)
 #define STORE(at, lanes) _mm512_storeu_ps(at, lanes)
-#define LOAD_BYTES(at) _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)(at))))
 #define LOAD_HALVES(at) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at)))
 #else
 typedef __m256 LANES(Floats);
@@ -22,7 +21,6 @@ typedef __m256 LANES(Floats);
 #define SPREAD(value) _mm256_set1_ps(value)
 #define LOAD(at) _mm256_loadu_ps(at)
 #define STORE(at, lanes) _mm256_storeu_ps(at, lanes)
-#define LOAD_BYTES(at) _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)(at))))
 #define LOAD_HALVES(at) _mm256_cvtph_ps(_mm_loadu_si128((const void *)(at)))
 #endif
 
@@ -56,31 +54,61 @@ TARGET static inline void LANES(shifted)(LANES(Floats) *entries, float *least, f
 #endif
 }
 
-/* The product of a row that LOADER reads with floats; VALUE reads one of its numbers. */
-#define PRODUCT(name, type, LOADER, VALUE)                                                        \
-    TARGET static inline float LANES(name)(const type *row, const float *other, int64_t count) {  \
-        LANES(Floats) one = ZERO, two = ZERO;                                                     \
-        int64_t i = 0;                                                                            \
-        for (; i + 2 * FLOATS <= count; i += 2 * FLOATS) {                                        \
-            one = MULTIPLY_ADD(LOADER(row + i), LOAD(other + i), one);                            \
-            two = MULTIPLY_ADD(LOADER(row + i + FLOATS), LOAD(other + i + FLOATS), two);          \
-        }                                                                                         \
-        float rest = 0;                                                                           \
-        for (; i < count; i++) rest += VALUE(row[i]) * other[i];                                  \
-        return LANES(sum)(ADD(one, two)) + rest;                                                  \
+/* The product of a row and floats. */
+TARGET static inline float LANES(of_floats)(const float *row, const float *other, int64_t count) {
+    LANES(Floats) one = ZERO, two = ZERO;
+    int64_t i = 0;
+    for (; i + 2 * FLOATS <= count; i += 2 * FLOATS) {
+        one = MULTIPLY_ADD(LOAD(row + i), LOAD(other + i), one);
+        two = MULTIPLY_ADD(LOAD(row + i + FLOATS), LOAD(other + i + FLOATS), two);
     }
-PRODUCT(of_bytes, int8_t, LOAD_BYTES, (float))
-PRODUCT(of_floats, float, LOAD, )
+    float rest = 0;
+    for (; i < count; i++) rest += row[i] * other[i];
+    return LANES(sum)(ADD(one, two)) + rest;
+}
 
-/* The inner product of a stored row and a query, exactly as storage/exact_search.py adds it up. */
-TARGET static float LANES(exact_score)(const uint16_t *row, const float *query, int64_t count) {
+/* The product of a row of bytes and numbers of 16 bits, which is exact. */
+TARGET static inline int32_t LANES(of_bytes)(const int8_t *row, const int16_t *other, int64_t count) {
+    int64_t i = 0;
+#if WIDE
+    __m512i one = _mm512_setzero_si512(), two = one;
+    for (; i + 64 <= count; i += 64) {
+        __m512i low = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)(row + i)));
+        __m512i high = _mm512_cvtepi8_epi16(_mm256_loadu_si256((const void *)(row + i + 32)));
+        one = _mm512_add_epi32(one, _mm512_madd_epi16(low, _mm512_loadu_si512(other + i)));
+        two = _mm512_add_epi32(two, _mm512_madd_epi16(high, _mm512_loadu_si512(other + i + 32)));
+    }
+    int32_t all = _mm512_reduce_add_epi32(_mm512_add_epi32(one, two));
+#else
+    __m256i one = _mm256_setzero_si256(), two = one;
+    for (; i + 32 <= count; i += 32) {
+        __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(row + i)));
+        __m256i high = _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(row + i + 16)));
+        one = _mm256_add_epi32(one, _mm256_madd_epi16(low, _mm256_loadu_si256((const void *)(other + i))));
+        two = _mm256_add_epi32(two, _mm256_madd_epi16(high, _mm256_loadu_si256((const void *)(other + i + 16))));
+    }
+    one = _mm256_add_epi32(one, two);
+    __m128i half = _mm_add_epi32(_mm256_castsi256_si128(one), _mm256_extracti128_si256(one, 1));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0x4E));
+    half = _mm_add_epi32(half, _mm_shuffle_epi32(half, 0xB1));
+    int32_t all = _mm_cvtsi128_si32(half);
+#endif
+    for (; i < count; i++) all += row[i] * other[i];
+    return all;
+}
+
+/* The inner product of a stored row and a query, exactly as storage/exact_search.py adds it up, while the row `next` is
+   fetched. */
+TARGET static float LANES(exact_score)(const uint16_t *row, const float *query, int64_t count, const uint16_t *next) {
     enum { PARTS = SUMS / FLOATS };
     LANES(Floats) sums[PARTS];
     int64_t whole = count / SUMS * SUMS;
     for (int i = 0; i < PARTS; i++) sums[i] = ZERO;
-    for (int64_t at = 0; at < whole; at += SUMS)
+    for (int64_t at = 0; at < whole; at += SUMS) {
+        ask_for((const char *)(next + at), 2 * SUMS);
         for (int i = 0; i < PARTS; i++)
             sums[i] = ADD(sums[i], MULTIPLY(LOAD_HALVES(row + at + i * FLOATS), LOAD(query + at + i * FLOATS)));
+    }
     if (whole < count) {
         uint16_t last_row[SUMS] = {0};
         float last_query[SUMS] = {0};
@@ -127,13 +155,16 @@ TARGET static float LANES(fill_table)(const Codes *codes, int64_t dim, const flo
     return 1 / steps;
 }
 
-/* The sums of one block's rows, 32 in their order. Bytes are added in pairs, and what the odd ones carried into the
+/* The sums of one block's rows, 32 in their order, while the block `next` is fetched: asking for all of that at once
+   would wait for what was asked before. Bytes are added in pairs, and what the odd ones carried into the
    sums of pairs is taken off in the end. */
-TARGET static inline void LANES(sum_block)(const uint8_t *block, int64_t bytes, const uint8_t *table, uint16_t *sums) {
+TARGET static inline void LANES(sum_block)(const uint8_t *block, int64_t bytes, const uint8_t *table, uint16_t *sums,
+                                            const uint8_t *next) {
 #if WIDE
     const __m512i low = _mm512_set1_epi8(15);
     __m512i first = _mm512_setzero_si512(), first_odd = first, second = first, second_odd = first;
     for (int64_t at = 0; at < bytes; at += 64) {
+        ask_for((const char *)next + at, 64);
         __m512i codes = _mm512_loadu_si512(block + at), entries = _mm512_load_si512(table + at);
         __m512i one = _mm512_shuffle_epi8(entries, _mm512_and_si512(codes, low));
         __m512i other = _mm512_shuffle_epi8(entries, _mm512_and_si512(_mm512_srli_epi16(codes, 4), low));
@@ -153,6 +184,7 @@ TARGET static inline void LANES(sum_block)(const uint8_t *block, int64_t bytes, 
     const __m256i low = _mm256_set1_epi8(15);
     __m256i first = _mm256_setzero_si256(), first_odd = first, second = first, second_odd = first;
     for (int64_t at = 0; at < bytes; at += 32) {
+        if (at % 64 == 0) ask_for((const char *)next + at, 64);
         __m256i codes = _mm256_loadu_si256((const void *)(block + at));
         __m256i entries = _mm256_load_si256((const void *)(table + at));
         __m256i one = _mm256_shuffle_epi8(entries, _mm256_and_si256(codes, low));
@@ -192,7 +224,8 @@ TARGET static int64_t LANES(lists_by_codes)(const Scan *scan, int64_t wanted, co
     float floor;
     LANES(fill_table)(&scan->centre_codes, scan->dim, query, work->distances, work->centre_table, &floor);
     for (int64_t first = 0; first < scan->lists; first += BLOCK)
-        LANES(sum_block)(scan->centre_blocks + first / BLOCK * bytes, bytes, work->centre_table, work->sums + first);
+        LANES(sum_block)(scan->centre_blocks + first / BLOCK * bytes, bytes, work->centre_table, work->sums + first,
+                         scan->centre_blocks + (first / BLOCK + AHEAD) * bytes);
     uint16_t edge = edge_of_best(work->sums, scan->lists, wanted);
     for (int64_t first = 0; first < scan->lists; first += BLOCK) {
         uint32_t good = LANES(at_least)(work->sums + first, edge);
@@ -211,14 +244,19 @@ TARGET static int64_t LANES(best_lists)(const Scan *scan, int64_t nprobe, const 
         int64_t further = nprobe < CENTRES_FURTHER ? CENTRES_COMPARED * nprobe : nprobe + CENTRES_FURTHER;
         count = LANES(lists_by_codes)(scan, further, query, work);
         compared = nprobe;
-        for (int64_t i = 0; i < count; i++) ask_for((const char *)(scan->narrow + lists[i].id * width), width);
     } else
         for (int64_t i = 0; i < count; i++) lists[i].id = i;
+    for (int64_t i = 0; i < CENTRES_AHEAD && i < count; i++)
+        ask_for((const char *)(scan->narrow + lists[i].id * width), width);
     for (int64_t i = 0; i < width; i++) work->narrow[i] = query[scan->narrow_dims[i]];
     float base = LANES(of_floats)(scan->narrow_mean, work->narrow, width);
+    float step = to_shorts(work->narrow, width, work->shorts);
     for (int64_t i = 0; i < count; i++) {
         const int8_t *row = scan->narrow + lists[i].id * width;
-        lists[i].score = base + scan->narrow_scale[lists[i].id] * LANES(of_bytes)(row, work->narrow, width);
+        int64_t next = i + CENTRES_AHEAD;
+        if (next < count) ask_for((const char *)(scan->narrow + lists[next].id * width), width);
+        int32_t product = LANES(of_bytes)(row, work->shorts, width);
+        lists[i].score = base + scan->narrow_scale[lists[i].id] * step * (float)product;
     }
     if (compared > count) compared = count;
     select_first(lists, count, compared);
@@ -233,16 +271,17 @@ TARGET static int64_t LANES(best_lists)(const Scan *scan, int64_t nprobe, const 
 }
 
 /* Go through a list, and keep what can be among the best `count` of a query. */
-TARGET static void LANES(scan_list)(const Scan *scan, const Probe *probe, const Visit *visit, Asked *asked, int64_t room,
+TARGET static void LANES(scan_list)(const Scan *scan, const Probe *probe, const Visit *visit, Work *work,
                                     Ahead *ahead) {
+    Asked *asked = work->asked + visit->query;
     int64_t bytes = scan->codes.count * CENTROIDS, size = scan->sizes[visit->list];
     const uint8_t *block = scan->blocks[visit->list];
     const int64_t *ids = scan->ids[visit->list];
     float bias = visit->score + asked->floor;
     for (int64_t first = 0; first < size; first += BLOCK, block += bytes) {
         uint16_t sums[BLOCK];
-        if (ahead) ask_ahead(scan, ahead);
-        LANES(sum_block)(block, bytes, asked->table, sums);
+        const uint8_t *next = ahead ? next_ahead(scan, ahead) : NULL;
+        LANES(sum_block)(block, bytes, asked->table, sums, next ? next : block);
         float edge = (asked->least - bias) / asked->step; /* -inf while there are too few */
         if (edge > 65535) continue;
         uint32_t good = LANES(at_least)(sums, edge <= 0 ? 0 : (uint16_t)edge);
@@ -254,25 +293,26 @@ TARGET static void LANES(scan_list)(const Scan *scan, const Probe *probe, const 
             asked->found[asked->size].score = bias + asked->step * sums[at];
             asked->found[asked->size++].id = id;
         }
-        if (asked->size + BLOCK > room) asked->size = narrowed(asked->found, asked->size, probe->count, &asked->least);
+        if (asked->size + BLOCK > work->room)
+            asked->size = narrowed(asked->found, asked->size, probe->kept, &asked->least);
     }
 }
 
 /* Take in a query: which lists it visits, in the order of their scores, and its table. */
-TARGET static int64_t LANES(take_in)(const Scan *scan, const Probe *probe, const float *query, Asked *asked,
-                                     Work *work) {
-    if (scan->rotation)
+TARGET static void LANES(take_in)(const Scan *scan, const Probe *probe, const float *query, Asked *asked, Work *work) {
+    if (scan->rotation) {
+        float step = to_shorts(query, scan->dim, work->shorts);
         for (int64_t i = 0; i < scan->dim; i++)
-            asked->query[i] =
-                scan->rotation_scale[i] * LANES(of_bytes)(scan->rotation + i * scan->dim, query, scan->dim);
-    else
+            asked->query[i] = scan->rotation_scale[i] * step *
+                              (float)LANES(of_bytes)(scan->rotation + i * scan->dim, work->shorts, scan->dim);
+    } else
         memcpy(asked->query, query, 4 * (size_t)scan->dim);
-    int64_t lists = LANES(best_lists)(scan, probe->nprobe, asked->query, work);
+    asked->lists = LANES(best_lists)(scan, probe->nprobe, asked->query, work);
     asked->step =
         LANES(fill_table)(&scan->codes, scan->dim, asked->query, work->distances, asked->table, &asked->floor);
     asked->size = 0;
-    asked->least = -INFINITY;
-    return lists;
+    asked->least = asked->telling = -INFINITY;
+    asked->most = asked->floor + asked->step * hardly_more(asked->table, scan->codes.count);
 }
 
 /* Score the stored rows of the candidates. */
@@ -280,8 +320,9 @@ TARGET static void LANES(score_rows)(const Scan *scan, const float *query, Score
     for (int64_t i = 0; i < ROWS_AHEAD && i < size; i++)
         ask_for((const char *)stored_row(scan, found[i].id), 2 * scan->dim);
     for (int64_t i = 0; i < size; i++) {
-        if (i + ROWS_AHEAD < size) ask_for((const char *)stored_row(scan, found[i + ROWS_AHEAD].id), 2 * scan->dim);
-        found[i].score = LANES(exact_score)(stored_row(scan, found[i].id), query, scan->dim);
+        int64_t next = i + ROWS_AHEAD < size ? i + ROWS_AHEAD : i;
+        found[i].score =
+            LANES(exact_score)(stored_row(scan, found[i].id), query, scan->dim, stored_row(scan, found[next].id));
     }
 }
 
@@ -290,8 +331,9 @@ TARGET static void LANES(give_out)(const Scan *scan, const Probe *probe, const f
                                    float *scores) {
     Scored *found = asked->found;
     int64_t width = probe->exact ? probe->k : probe->count;
-    int64_t size = each_once(found, narrowed(found, asked->size, probe->count, &asked->least));
+    int64_t size = narrowed(found, asked->size, probe->count, &asked->least);
     if (probe->exact) {
+        size = each_once(found, size);
         LANES(score_rows)(scan, query, found, size);
         if (size > width) {
             select_first(found, size, width);
@@ -305,34 +347,32 @@ TARGET static void LANES(give_out)(const Scan *scan, const Probe *probe, const f
     }
 }
 
-/* Answer a group of queries. Each goes through its first lists alone, one query through all of them; the rest are gone
-   through list by list, each by all queries that visit it. What is found does not depend on the order. */
+/* Answer a group of queries, in stages: all go through their first lists, then through some more. What a query found
+   before a stage says which lists still matter to it, so that what it finds does not depend on the other queries. */
 TARGET static void LANES(search_group)(const Scan *scan, const Probe *probe, const float *queries, int64_t number,
                                        Work *work, int64_t *ids, float *scores) {
-    int64_t visits = 0, width = probe->exact ? probe->k : probe->count;
+    int64_t most = probe->nprobe < scan->lists ? probe->nprobe : scan->lists;
     for (int64_t i = 0; i < number; i++) {
-        Asked *asked = work->asked + i;
-        int64_t lists = LANES(take_in)(scan, probe, queries + i * scan->dim, asked, work);
-        int64_t alone = number > 1 && lists > ALONE ? ALONE : lists;
-        Ahead ahead = begun(scan, work->lists, alone);
-        for (int64_t at = 0; at < lists; at++) {
+        LANES(take_in)(scan, probe, queries + i * scan->dim, work->asked + i, work);
+        for (int64_t at = 0; at < work->asked[i].lists; at++) {
             Visit visit = {work->lists[at].id, i, work->lists[at].score};
-            if (at < alone)
-                LANES(scan_list)(scan, probe, &visit, asked, work->room, &ahead);
-            else
-                work->visits[visits++] = visit;
-        }
-        if (number > 1) asked->size = narrowed(asked->found, asked->size, probe->count, &asked->least);
-    }
-    int64_t distinct = visits ? by_list(scan, visits, work) : 0;
-    Ahead ahead = begun(scan, work->lists, distinct);
-    for (int64_t at = 0, visit = 0; at < distinct; at++) {
-        int64_t first = visit, end = work->ends[work->lists[at].id];
-        for (; visit < end; visit++) {
-            Asked *asked = work->asked + work->sorted[visit].query;
-            LANES(scan_list)(scan, probe, work->sorted + visit, asked, work->room, visit == first ? &ahead : NULL);
+            work->visits[i * most + at] = visit;
         }
     }
+    for (int64_t first = 0, last = FIRST_LISTS; first < most; first = last, last *= LISTS_A_STAGE) {
+        int64_t count = visits_of(scan, most, number, first, last, work);
+        Ahead ahead = begun(scan, work->sorted, count);
+        for (int64_t at = 0; at < count; at++) {
+            int again = at && work->sorted[at].list == work->sorted[at - 1].list;
+            LANES(scan_list)(scan, probe, work->sorted + at, work, again ? NULL : &ahead);
+        }
+        for (int64_t i = 0; i < number && last < most; i++) {
+            Asked *asked = work->asked + i;
+            asked->size = narrowed(asked->found, asked->size, probe->kept, &asked->least);
+            asked->telling = score_of_rank(asked->found, asked->size, probe->telling);
+        }
+    }
+    int64_t width = probe->exact ? probe->k : probe->count;
     for (int64_t i = 0; i < number; i++)
         LANES(give_out)(scan, probe, queries + i * scan->dim, work->asked + i, ids + i * width, scores + i * width);
 }
@@ -344,7 +384,8 @@ TARGET static int64_t LANES(compare_rows)(const Scan *scan, const Comparison *as
     int64_t excluded = asked->excluded ? asked->excluded[number] : -1;
     for (int64_t i = first; i < last; i++) {
         int64_t id = asked->subset ? asked->subset[i] : i;
-        float score = LANES(exact_score)(stored_row(scan, id), query, scan->dim);
+        const uint16_t *row = stored_row(scan, id);
+        float score = LANES(exact_score)(row, query, scan->dim, row);
         if (score < *least || id == excluded) continue;
         found[size].score = score;
         found[size++].id = id;
@@ -361,6 +402,4 @@ TARGET static int64_t LANES(compare_rows)(const Scan *scan, const Comparison *as
 #undef SPREAD
 #undef LOAD
 #undef STORE
-#undef LOAD_BYTES
 #undef LOAD_HALVES
-#undef PRODUCT

@@ -4,12 +4,17 @@
 #define CENTROIDS 16 /* of a 4-bit code */
 #define AHEAD 3     /* blocks of codes, and rows, that are on their way to the cache while others are summed */
 #define ROWS_AHEAD 24
+#define CENTRES_AHEAD 16
 #define COMPARED_BYTES (1 << 18) /* of rows that several queries are compared with before the next are read */
 #define SUMS 64 /* that a score is added up in */
 #define ARRAYS 15
 #define GROUP 128 /* queries that go through the lists together, so that a list is read once for all of them */
 #define GROUP_BYTES (1 << 24) /* that their candidates may take */
-#define ALONE 2 /* lists that each of them visits first, before the others': what it finds there bounds its candidates */
+#define FIRST_LISTS 2 /* that a query visits in its first stage; after each stage there are four times as many */
+#define LISTS_A_STAGE 4
+#define SPREADS 3.5f /* that a row's codes hardly ever add up to above their mean: one normal number in 4,000 does */
+#define TELLING_HITS 4 /* a list matters while it may have a row among the best so far: so many for each hit, */
+#define TELLING_SHARE 256 /* and one of so many entries that are visited, as who visits many wants to miss little */
 #define CENTRES_COMPARED 4 /* for each list that is visited, where codes say which, and at most so many further */
 #define CENTRES_FURTHER 128
 #define BINS 256
@@ -35,7 +40,7 @@ typedef struct {
     Py_buffer held[ARRAYS];
     int count;
     int wide; /* AVX-512 and not AVX2 */
-    int64_t dim, lists, narrow_width, rows, batch_rows;
+    int64_t dim, lists, entries, narrow_width, rows, batch_rows;
     Codes codes, centre_codes;
     const uint8_t *centre_blocks; /* codes of the lists' centroids; NULL where the narrow bytes alone choose */
     const int8_t *rotation;
@@ -54,6 +59,7 @@ typedef struct {
 
 typedef struct {
     int64_t nprobe, count, k;
+    int64_t telling, kept; /* the rank that says which lists still matter, and how many candidates are kept for both */
     const uint8_t *allowed; /* a bit for each row, or NULL for all */
     int exact;              /* score the stored rows and return the best k, and not what the codes rank first */
 } Probe;
@@ -62,8 +68,9 @@ typedef struct { /* one query of a group */
     float *query; /* as the lists see it: rotated */
     uint8_t *table;
     Scored *found;
-    int64_t size;
+    int64_t size, lists;
     float floor, step, least; /* of a score by codes: what a sum of 0 says, a step, and what a candidate must reach */
+    float most, telling;      /* what the codes of a row hardly ever add up to; what a list must be able to reach */
 } Asked;
 
 typedef struct {
@@ -76,6 +83,7 @@ typedef struct {
     Visit *visits, *sorted;
     Scored *lists;
     int64_t *ends, room;
+    int16_t *shorts;
     float *narrow, *distances;
     uint8_t *centre_table;
     uint16_t *sums;
@@ -86,6 +94,14 @@ typedef struct {
     const int64_t *subset, *excluded; /* NULL for all rows, and for none */
     int64_t k, room;
 } Comparison;
+
+static int64_t bits_of(const uint8_t *bytes, int64_t count) {
+    int64_t bits = 0;
+    for (int64_t i = 0; i < count; i++) bits += __builtin_popcount(bytes[i]);
+    return bits;
+}
+
+static inline int64_t most_of(int64_t one, int64_t other) { return one > other ? one : other; }
 
 /* Higher score first, then lower id. */
 static inline int before(Scored a, Scored b) { return a.score > b.score || (a.score == b.score && a.id < b.id); }
@@ -162,6 +178,39 @@ static int64_t narrowed(Scored *found, int64_t size, int64_t count, float *least
     return count;
 }
 
+/* Bring numbers to 16 bits, and return what a step is worth; the sum of their products with bytes stays within 31. */
+static float to_shorts(const float *numbers, int64_t count, int16_t *shorts) {
+    float most = 0, limit = 2147483648.0f / (128.0f * (float)count);
+    for (int64_t i = 0; i < count; i++) most = fabsf(numbers[i]) > most ? fabsf(numbers[i]) : most;
+    if (!(most > 0)) most = 1;
+    if (limit > 32767) limit = 32767;
+    float steps = limit / most;
+    for (int64_t i = 0; i < count; i++) shorts[i] = (int16_t)(numbers[i] * steps + (numbers[i] < 0 ? -0.5f : 0.5f));
+    return most / limit;
+}
+
+/* The score of the candidate of this rank; -inf where there are fewer. */
+static float score_of_rank(Scored *found, int64_t size, int64_t rank) {
+    if (size < rank) return -INFINITY;
+    select_first(found, size, rank);
+    float least = found[0].score;
+    for (int64_t i = 1; i < rank; i++) least = found[i].score < least ? found[i].score : least;
+    return least;
+}
+
+/* What the entries of a table hardly ever add up to, one for each code, were each as likely as the others. */
+static float hardly_more(const uint8_t *table, int64_t codes) {
+    float mean = 0, variance = 0;
+    for (int64_t code = 0; code < codes; code++, table += CENTROIDS) {
+        int32_t sum = 0, squares = 0;
+        for (int i = 0; i < CENTROIDS; i++) sum += table[i], squares += table[i] * table[i];
+        float middle = (float)sum / CENTROIDS;
+        mean += middle;
+        variance += (float)squares / CENTROIDS - middle * middle;
+    }
+    return mean + SPREADS * sqrtf(variance);
+}
+
 static inline const uint16_t *stored_row(const Scan *scan, int64_t id) {
     return scan->vectors + scan->starts[id / scan->batch_rows] + id * scan->dim;
 }
@@ -180,43 +229,66 @@ static inline void ask_for(const char *start, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch(start + at, _MM_HINT_T1);
 }
 
-/* The next block that is asked for: in which of the lists that are visited, and which of its blocks. */
+/* What comes to the cache while other blocks are summed: of the list of which visit, and which of its blocks. */
 typedef struct {
-    const Scored *lists;
+    const Visit *visits;
     int64_t count, number, block;
 } Ahead;
 
-static inline void ask_ahead(const Scan *scan, Ahead *ahead) {
-    while (ahead->number < ahead->count && ahead->block * BLOCK >= scan->sizes[ahead->lists[ahead->number].id]) {
-        ahead->number++;
+/* The block that is to be fetched next, whose ids are asked for; NULL after the last. */
+static inline const uint8_t *next_ahead(const Scan *scan, Ahead *ahead) {
+    while (ahead->number < ahead->count && ahead->block * BLOCK >= scan->sizes[ahead->visits[ahead->number].list]) {
+        int64_t list = ahead->visits[ahead->number++].list;
+        while (ahead->number < ahead->count && ahead->visits[ahead->number].list == list) ahead->number++;
         ahead->block = 0;
     }
-    if (ahead->number == ahead->count) return;
-    int64_t list = ahead->lists[ahead->number].id, bytes = scan->codes.count * CENTROIDS;
-    ask_for((const char *)(scan->blocks[list] + ahead->block * bytes), bytes);
-    if (ahead->block % 4 == 0) ask_for((const char *)(scan->ids[list] + ahead->block * BLOCK), 4 * BLOCK * 8);
-    ahead->block++;
+    if (ahead->number == ahead->count) return NULL;
+    int64_t list = ahead->visits[ahead->number].list, block = ahead->block++;
+    ask_for((const char *)(scan->ids[list] + block * BLOCK), 8 * BLOCK);
+    return scan->blocks[list] + block * scan->codes.count * CENTROIDS;
 }
 
-static Ahead begun(const Scan *scan, const Scored *lists, int64_t count) {
-    Ahead ahead = {lists, count, 0, 0};
-    for (int i = 0; i < AHEAD; i++) ask_ahead(scan, &ahead);
+static Ahead begun(const Scan *scan, const Visit *visits, int64_t count) {
+    Ahead ahead = {visits, count, 0, 0};
+    for (int i = 0; i < AHEAD; i++) {
+        const uint8_t *next = next_ahead(scan, &ahead);
+        if (next) ask_for((const char *)next, scan->codes.count * CENTROIDS);
+    }
     return ahead;
 }
 
-/* Put the visits into the order of their lists, and the lists that there are into work->lists; return how many. */
-static int64_t by_list(const Scan *scan, int64_t visits, Work *work) {
-    int64_t end = 0, distinct = 0;
-    memset(work->ends, 0, sizeof(int64_t) * (size_t)scan->lists);
-    for (int64_t i = 0; i < visits; i++) work->ends[work->visits[i].list]++;
-    for (int64_t list = 0; list < scan->lists; list++) {
-        int64_t count = work->ends[list];
-        work->ends[list] = end;
-        end += count;
-        if (count) work->lists[distinct++].id = list;
+/* The visits of a group's queries to their lists `first` to `last`, but to those where nothing can be found any more,
+   in work->sorted: of one query in its order, of several list by list. Returns how many. */
+static int64_t visits_of(const Scan *scan, int64_t most, int64_t number, int64_t first, int64_t last, Work *work) {
+    int64_t count = 0, end = 0;
+    if (number > 1) memset(work->ends, 0, sizeof(int64_t) * (size_t)scan->lists);
+    for (int64_t i = 0; i < number; i++) {
+        Asked *asked = work->asked + i;
+        for (int64_t at = first; at < last && at < asked->lists; at++) {
+            Visit *visit = work->visits + i * most + at;
+            if (visit->score + asked->most < asked->telling) {
+                visit->list = -1;
+                continue;
+            }
+            if (number > 1)
+                work->ends[visit->list]++;
+            else
+                work->sorted[count] = *visit;
+            count++;
+        }
     }
-    for (int64_t i = 0; i < visits; i++) work->sorted[work->ends[work->visits[i].list]++] = work->visits[i];
-    return distinct;
+    if (number == 1) return count;
+    for (int64_t list = 0; list < scan->lists; list++) {
+        int64_t own = work->ends[list];
+        work->ends[list] = end;
+        end += own;
+    }
+    for (int64_t i = 0; i < number; i++)
+        for (int64_t at = first; at < last && at < work->asked[i].lists; at++) {
+            const Visit *visit = work->visits + i * most + at;
+            if (visit->list >= 0) work->sorted[work->ends[visit->list]++] = *visit;
+        }
+    return count;
 }
 
 /* A rank that at least `wanted` sums reach, and few more: the lower edge of a bin. */
@@ -245,12 +317,13 @@ static size_t lay_out(const Scan *scan, const Probe *probe, int64_t group, uint8
     size_t used = 0;
     int64_t visits = group * (probe->nprobe < scan->lists ? probe->nprobe : scan->lists);
     int64_t codes = scan->codes.count * CENTROIDS, centre_codes = scan->centre_codes.count * CENTROIDS;
-    work->room = 4 * probe->count + 8 * BLOCK;
+    work->room = 4 * probe->kept + 8 * BLOCK;
     work->asked = part(memory, &used, sizeof(Asked), group);
     work->visits = part(memory, &used, sizeof(Visit), visits);
     work->sorted = part(memory, &used, sizeof(Visit), visits);
     work->lists = part(memory, &used, sizeof(Scored), scan->lists);
     work->ends = part(memory, &used, sizeof(int64_t), scan->lists);
+    work->shorts = part(memory, &used, sizeof(int16_t), scan->dim + 64);
     work->narrow = part(memory, &used, sizeof(float), scan->narrow_width);
     work->distances = part(memory, &used, sizeof(float), codes > centre_codes ? codes : centre_codes);
     work->centre_table = part(memory, &used, 1, centre_codes);
@@ -259,7 +332,7 @@ static size_t lay_out(const Scan *scan, const Probe *probe, int64_t group, uint8
     uint8_t *tables = part(memory, &used, 1, group * codes);
     Scored *found = part(memory, &used, sizeof(Scored), group * work->room);
     for (int64_t i = 0; memory && i < group; i++) {
-        Asked one = {queries + i * scan->dim, tables + i * codes, found + i * work->room, 0, 0, 0, -INFINITY};
+        Asked one = {.query = queries + i * scan->dim, .table = tables + i * codes, .found = found + i * work->room};
         work->asked[i] = one;
     }
     return used + 64;

@@ -276,13 +276,16 @@ class VectorTable:
             SearchParameterError: A row id is not in [0, rows).
         """
         rows = np.asarray(row_ids, dtype=np.int64)
+        ids = np.empty(rows.size, dtype=object)
+        if 0 < rows.size <= _FEW_ROWS:  # a call of Arrow's `take` costs as much as a hundred of these
+            few = rows.ravel().tolist()
+            if min(few) < 0 or max(few) >= self.rows:
+                self._check_range(rows)
+            strings, batch_rows = self._strings, self._batch_rows
+            ids[:] = [strings[row // batch_rows].at(row % batch_rows) for row in few]
+            return ids.reshape(rows.shape)
         if rows.size:
             self._check_range(rows)
-        ids = np.empty(rows.size, dtype=object)
-        if rows.size <= _FEW_ROWS:  # a call of Arrow's `take` costs as much as a hundred of these
-            strings, batch_rows = self._strings, self._batch_rows
-            ids[:] = [strings[row // batch_rows].at(row % batch_rows) for row in rows.ravel().tolist()]
-            return ids.reshape(rows.shape)
         batch, row = np.divmod(rows.ravel(), self._batch_rows)
         for number in np.unique(batch):
             in_batch = batch == number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -161,13 +162,11 @@ def _settings(ann: AnnIndex, truth_of: Callable[[int], Truth], ks: Sequence[int]
 
 
 def _grid(ann: AnnIndex, truth: Truth, ks: Sequence[int]) -> list[_Setting]:
-    """Recall of every setting: one search for each nprobe, whose prefixes stand for every oversample."""
-    queries, rows = truth.queries, truth.vectors.rows
-    count = max(k * max(_oversamples(ann, k, rows)) for k in ks)
+    """Recall of every setting: a search for each nprobe and k, whose prefixes stand for every oversample."""
+    rows = truth.vectors.rows
     started, settings, history = time.perf_counter(), list[_Setting](), list[list[float]]()
     for nprobe in _nprobes(ann, max(ks)):
-        positions = truth.positions(ann.candidates(queries, min(count + 1, rows + ann.plan.spilled), nprobe=nprobe))
-        grid = [_recalls(positions, k, nprobe, _oversamples(ann, k, rows)) for k in ks]
+        grid = [_recalls(ann, truth, k, nprobe, _oversamples(ann, k, rows)) for k in ks]
         settings += [setting for line in grid for setting in line]
         history.append([max(setting.ann_recall for setting in line) for line in grid])
         if _is_enough(history) or time.perf_counter() - started > _BUDGET_SECONDS:
@@ -185,7 +184,9 @@ def _is_enough(history: Sequence[Sequence[float]]) -> bool:
     return all(now - before < _LITTLE for now, before in zip(reached, history[-3], strict=True))
 
 
-def _recalls(positions: Ids, k: int, nprobe: int, oversamples: Sequence[int]) -> list[_Setting]:
+def _recalls(ann: AnnIndex, truth: Truth, k: int, nprobe: int, oversamples: Sequence[int]) -> list[_Setting]:
+    count = min(k * max(oversamples) + 1, truth.vectors.rows + ann.plan.spilled)
+    positions = truth.positions(ann.candidates(truth.queries, count, nprobe=nprobe, k=k))
     return [
         _Setting(k=k, nprobe=nprobe, oversample=o, ann_recall=float((positions[:, :k] < k * o).mean()))
         for o in oversamples
@@ -216,14 +217,16 @@ def _worthwhile(settings: Sequence[_Setting], k: int) -> list[_Setting]:
 
 
 def _promising(ann: AnnIndex, queries: Scores, settings: Sequence[_Setting], k: int) -> list[_Setting]:
-    """Those of them that could be the cheapest for their recall, by a cost that is linear in lists and candidates."""
+    """Those of them that could be the cheapest for their recall, by a cost that grows with lists and candidates.
+
+    Of many lists the later ones are passed over more often, which the root stands for.
+    """
     candidates_at_k = _worthwhile(settings, k)
     if len(candidates_at_k) <= _FEW_SETTINGS:
         return candidates_at_k
-    shape = np.array([[1.0, setting.nprobe, setting.oversample] for setting in candidates_at_k])
-    probes = sorted(
-        {int(pick(shape[:, axis])) for axis in (1, 2) for pick in (np.argmin, np.argmax)} | {len(candidates_at_k) // 2}
-    )
+    shape = np.array([[1, setting.oversample, setting.nprobe, math.sqrt(setting.nprobe)] for setting in candidates_at_k])
+    between = {len(candidates_at_k) * part // 4 for part in (1, 2, 3)}
+    probes = sorted({int(pick(shape[:, axis])) for axis in (1, 2) for pick in (np.argmin, np.argmax)} | between)
     known = [point.ms_per_query for point in _timed(ann, queries, [candidates_at_k[position] for position in probes])]
     costs = np.maximum(shape @ np.maximum(np.linalg.lstsq(shape[probes], np.array(known))[0], 0), 1e-3)
     recalls = np.array([setting.ann_recall for setting in candidates_at_k])

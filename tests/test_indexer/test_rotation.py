@@ -99,7 +99,7 @@ def test_codes_without_a_rotation_are_read_too(tmp_path: Path) -> None:
     write_ann(faiss.downcast_index(index.index), tmp_path / "plain")
     turned = faiss.downcast_VectorTransform(index.chain.at(0)).apply(uneven(20, 16, seed=1))
     found = [
-        AnnIndex.open(tmp_path / name, plan, table).candidates(queries, 50, nprobe=plan.nlist)
+        AnnIndex.open(tmp_path / name, plan, table).candidates(queries, 50, nprobe=plan.nlist, k=50)
         for name, queries in (("rotated", uneven(20, 16, seed=1)), ("plain", turned))
     ]
     shared = [len({*one} & {*other}) / 50 for one, other in zip(*(ids.tolist() for ids in found), strict=True)]

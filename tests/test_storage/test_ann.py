@@ -238,7 +238,7 @@ def test_a_search_out_of_range_is_refused(
 
 def test_flat_has_no_candidates(indexes: dict[AnnKind, AnnIndex], queries: np.ndarray) -> None:
     with pytest.raises(SearchParameterError, match="use search"):
-        indexes["flat"].candidates(queries, 10, nprobe=1)
+        indexes["flat"].candidates(queries, 10, nprobe=1, k=10)
 
 
 @pytest.fixture(scope="module")
