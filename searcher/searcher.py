@@ -307,8 +307,7 @@ class Searcher:
             else:
                 row_ids, scores = self._ranker.rank(into, direction, queries, request).padded(request.k)
             table = self._version.vectors(into)
-            last = row_ids[:, -1]
-            if (last.item() if last.size == 1 else last.min(initial=0)) >= 0:
+            if (row_ids[:, -1] >= 0).all():
                 return table.item_ids(row_ids), scores
             item_ids = np.full(row_ids.shape, None, dtype=object)
             item_ids[row_ids >= 0] = table.item_ids(row_ids[row_ids >= 0])

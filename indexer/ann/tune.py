@@ -89,7 +89,7 @@ _OVERSAMPLES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)
 _FINER = (16, 32, 64)  # widths between which, and the next, there are four steps and not two: most recalls lie there
 _MOST_CANDIDATES = 3200
 _MOST_QUERIES = 1000
-_TIMED_QUERIES = 24
+_TIMED_QUERIES, _ROUNDS = 16, 3
 _BUDGET_SECONDS = 30.0  # wider probing is not tried after this long; what was measured stands
 _GOOD_ENOUGH = 0.9995  # of the smallest k
 _GOOD_FOR_MORE = 0.995  # of the others, whose last half percent would take most of the time
@@ -224,7 +224,7 @@ def _promising(ann: AnnIndex, queries: Scores, settings: Sequence[_Setting], k: 
     candidates_at_k = _worthwhile(settings, k)
     if len(candidates_at_k) <= _FEW_SETTINGS:
         return candidates_at_k
-    shape = np.array([[1, setting.oversample, setting.nprobe, math.sqrt(setting.nprobe)] for setting in candidates_at_k])
+    shape = np.array([[1, one.oversample, one.nprobe, math.sqrt(one.nprobe)] for one in candidates_at_k])
     between = {len(candidates_at_k) * part // 4 for part in (1, 2, 3)}
     probes = sorted({int(pick(shape[:, axis])) for axis in (1, 2) for pick in (np.argmin, np.argmax)} | between)
     known = [point.ms_per_query for point in _timed(ann, queries, [candidates_at_k[position] for position in probes])]
@@ -246,22 +246,24 @@ def _dominates(one: _Setting, other: _Setting) -> bool:
 
 
 def _timed(ann: AnnIndex, queries: Scores, settings: Sequence[_Setting]) -> list[OperatingPoint]:
-    """Median milliseconds of one query at a time on one thread, re-rank included."""
+    """Median milliseconds of one query at a time on one thread, re-rank included: the least of a few rounds."""
     step = max(1, len(queries) // _TIMED_QUERIES)
-    points = []
+    asked = queries[::step][:_TIMED_QUERIES]
     with _one_thread():
-        for setting in settings:
-            costs = [_milliseconds(ann, query[None], setting) for query in queries[::step][:_TIMED_QUERIES]]
-            points.append(
-                OperatingPoint(
-                    k=setting.k,
-                    nprobe=setting.nprobe,
-                    oversample=setting.oversample,
-                    ann_recall=round(setting.ann_recall, 5),
-                    ms_per_query=round(float(np.median(costs)), 4),
-                )
-            )
-    return points
+        rounds = [
+            [np.median([_milliseconds(ann, query[None], setting) for query in asked]) for setting in settings]
+            for _ in range(_ROUNDS)
+        ]
+    return [
+        OperatingPoint(
+            k=setting.k,
+            nprobe=setting.nprobe,
+            oversample=setting.oversample,
+            ann_recall=round(setting.ann_recall, 5),
+            ms_per_query=round(float(cost), 4),
+        )
+        for setting, cost in zip(settings, np.min(rounds, axis=0), strict=True)
+    ]
 
 
 def _milliseconds(ann: AnnIndex, query: Scores, setting: _Setting) -> float:
