@@ -86,7 +86,7 @@ class Truth:
 
 KS = (10, 100)
 _OVERSAMPLES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128)
-_FINER = (16, 32, 64)  # widths between which, and the next, there are four steps and not two: most recalls lie there
+_FINER = (16, 32, 64, 128, 256)  # between these and the next are four steps and not two: most recalls lie there
 _MOST_CANDIDATES = 3200
 _MOST_QUERIES = 1000
 _TIMED_QUERIES, _ROUNDS = 16, 3
