@@ -28,6 +28,7 @@ from hrem import (
     DESIGNS,
     FLICKR8K,
     PLANTED,
+    PLANTED_SEED,
     VARIANTS,
     all_runs,
     flickr8k_data,
@@ -52,7 +53,8 @@ def main() -> None:
         sums = {variant: [measured(folder, options.on) for folder in folders] for variant, folders in runs.items()}
         figures += [replace(figure, name=f"{words}{figure.name}") for figure in compared(sums)]
         first = first or next(folder for folders in runs.values() for folder in folders)
-    notes = f"Seeds 0 to {options.seeds - 1}; load of the machine at the start {load:.1f}. "
+    drawn = f"planted data drawn by seed {options.data_seed}; " if options.on == "planted" else ""
+    notes = f"Seeds 0 to {options.seeds - 1}; {drawn}load of the machine at the start {load:.1f}. "
     notes += settings_of(first, "the first run") if first else "No run is finished."
     record(f"hrem_compare_{options.on}", figures, notes, folder=options.results)
 
@@ -62,6 +64,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("on", choices=["flickr8k", "planted"])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="[default: b or a, c, c-stopped, d]")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--data-seed", type=int, default=PLANTED_SEED, help="planted data drawn anew by another seed")
     parser.add_argument("--settings", type=json.loads, default={}, help="of every run, e.g. '{\"epochs\": 12}'")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
     parser.add_argument("--finished", action="store_true", help="train nothing; compare the runs that are there")
@@ -80,7 +83,7 @@ def settings(options: argparse.Namespace) -> list[tuple[str, Path, HremConfig]]:
         return [("", flickr8k_data(), replace(FLICKR8K, **options.settings))]
     torch.set_num_threads(1)  # two cores only get in each other's way at this size
     config = replace(PLANTED, **options.settings)
-    return [(f"{words}: ", planted_data(number), config) for number, words in enumerate(DESIGNS)]
+    return [(f"{words}: ", planted_data(number, options.data_seed), config) for number, words in enumerate(DESIGNS)]
 
 
 def runs_of(

@@ -34,7 +34,7 @@ class Choice:
     Attributes:
         kind: The family of the approximate index.
         exact: Every vector (that passes the filter) is compared; `nprobe` and `oversample` then mean nothing.
-        nprobe: Lists visited a query.
+        nprobe: Lists visited a query at most.
         oversample: Candidates are `k * oversample`.
         ann_recall: What this setting found when it was measured; None where it never was.
         k: The number of hits that it was measured with; None where it never was.

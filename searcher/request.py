@@ -102,8 +102,8 @@ class SearchRequest:
             fits. Each page is sorted by itself.
         ann_recall: Share of the exact top k that the search should find, above 0, at most 1; None means 0.95. The
             cheapest measured setting that reaches it is used. Recall and time rise together; 0.9 to 0.99 is usual.
-        nprobe: Lists visited a query (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone unless
-            you measure.
+        nprobe: Lists visited a query at most (`efSearch` for `hnsw`), in place of the measured setting. Leave it alone
+            unless you measure.
         oversample: Candidates are `k * oversample`, in place of the measured setting; 4 to 32 is usual with PQ codes.
         exact: Compare every vector: slower, and nothing is missed.
         columns: Metadata columns to bring back with each hit; None for all.

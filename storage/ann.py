@@ -85,7 +85,7 @@ class AnnIndex:
         Args:
             queries: (nq, dim) unit vectors.
             k: How many hits a query.
-            nprobe: Lists visited (`efSearch` for `hnsw`; not used by `flat`). More finds more and costs more. With
+            nprobe: Lists visited at most (`efSearch` for `hnsw`; not used by `flat`); more is better and dearer. With
                 `rows` it stands for the allowed rows that are looked at: a filter that keeps a tenth visits ten times
                 as many lists. It grows further for a query that would come back with fewer than min(k, rows) hits.
             oversample: `k * oversample` candidates are scored exactly. 4 to 32 is usual with PQ codes.

@@ -180,7 +180,7 @@ class OperatingPoint:
 
     Attributes:
         k: The number of hits it was measured with.
-        nprobe: Lists visited a query (`efSearch` for `hnsw`, 0 for `flat`). Recall and cost rise together.
+        nprobe: Lists visited a query at most (`efSearch` for `hnsw`, 0 for `flat`). Recall and cost rise together.
         oversample: Candidates a query are `k * oversample`; all are re-ranked exactly. 4-32 is usual with PQ codes.
         ann_recall: Share of the exact top k that was found, mean over the tuning queries.
         ms_per_query: Wall milliseconds for one query at a time, re-rank included, on the building machine.
