@@ -1,0 +1,105 @@
+"""Searches whose index is on disk and not in the page cache: milliseconds, pages waited for, and bytes read a query.
+
+    python benchmarks/cold.py INDEX QUERIES.npy --searches 20 100
+
+Each run opens the index in a process of its own, after its files were taken out of the page cache, and searches once,
+which reads the codes; later queries find what earlier ones brought in. With `random` the system is told that the
+vectors are read here and there, and reads no further than it must.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import RESULTS, Figure, record
+
+import storage.vectors
+from searcher import Searcher
+
+READAHEAD = Path("/sys/block").glob("*/queue/read_ahead_kb")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("index", type=Path)
+    parser.add_argument("queries", type=Path, help="(n, dim) vectors of texts, .npy")
+    parser.add_argument("--searches", type=int, nargs="+", default=[20, 100], help="so many one after the other")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the table")
+    parser.add_argument("--child", nargs=2, metavar=("SEARCHES", "ADVICE"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(asked(options, int(options.child[0]), options.child[1])))
+        return
+    figures = []
+    for advice in ("as it is", "random"):
+        for searches in options.searches:
+            forget(options.index)
+            arguments = [sys.executable, __file__, str(options.index), str(options.queries)]
+            child = subprocess.run(
+                [*arguments, "--child", str(searches), advice], capture_output=True, text=True, check=True
+            )
+            figures += [
+                Figure(f"{advice}, the first {searches} searches: {name}", value)
+                for name, value in json.loads(child.stdout.splitlines()[-1]).items()
+            ]
+    ahead = ", ".join(sorted({path.read_text().strip() for path in READAHEAD}))
+    size = sum(path.stat().st_size for path in options.index.rglob("vectors*") if path.is_file()) >> 20
+    notes = f"{size:,} MiB of vectors; the system reads {ahead} KiB ahead. Text queries at the default recall."
+    record("cold", figures, notes, folder=options.results)
+
+
+def forget(index: Path) -> None:
+    """Take the files of an index out of the page cache; nobody may have them mapped."""
+    for path in index.rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            os.fsync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            os.close(file)
+
+
+def asked(options: argparse.Namespace, searches: int, advice: str) -> dict[str, Any]:
+    if advice == "random":
+        mapped = storage.vectors._map
+
+        def map_for_random_reads(path: Path) -> mmap.mmap:
+            found = mapped(path)
+            found.madvise(mmap.MADV_RANDOM)
+            return found
+
+        storage.vectors._map = map_for_random_reads
+    queries = np.load(options.queries)[: searches + 1].astype(np.float32)
+    with Searcher.open(options.index, verify="size") as searcher:
+        searcher.search_vectors("images", queries[:1], direction="text_to_image")  # reads the codes
+        faults, read = resource.getrusage(resource.RUSAGE_SELF).ru_majflt, bytes_read()
+        seconds = []
+        for query in queries[1:]:
+            started = time.perf_counter()
+            searcher.search_vectors("images", query[None], direction="text_to_image")
+            seconds.append(time.perf_counter() - started)
+        faults, read = resource.getrusage(resource.RUSAGE_SELF).ru_majflt - faults, bytes_read() - read
+    return {
+        "mean milliseconds": round(float(np.mean(seconds)) * 1e3, 1),
+        "median milliseconds": round(float(np.median(seconds)) * 1e3, 1),
+        "pages waited for a search": round(faults / searches, 1),
+        "KiB read a search": round(read / searches / 1024),
+    }
+
+
+def bytes_read() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
+
+
+if __name__ == "__main__":
+    main()
