@@ -9,7 +9,8 @@ import copy
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -23,6 +24,8 @@ from torch.nn import functional
 from storage.schema import EncoderInfo
 
 from .base import ImageLike
+from .decoding.ahead import BATCHES_HELD, DecodedBatch, decoded_batches
+from .decoding.processes import DecodeProcesses, processes_pay
 from .device import Placement
 from .errors import EncoderError
 from .fast_preprocess import FastPreprocess
@@ -31,7 +34,7 @@ from .lite import LOGIT_SCALE, ConseTrunk, fold_batch_norm
 from .openvino_images import OpenVinoImages
 from .preprocess import Preprocess, PreprocessConfig
 from .text_forward import text_forward
-from .transfer import Transfer
+from .transfer import Transfer, pinned
 from .two_towers import TwoTowers, fingerprint
 
 T = TypeVar("T")
@@ -86,6 +89,10 @@ class CorePool:
         if self.count == 1 or len(parts) < (1 if small else 2):
             return [work(part) for part in parts]
         return list(self._started().map(work, parts))
+
+    def submit(self, work: Callable[..., R], *arguments: Any) -> Future[R]:
+        """Have a thread of the pool, even of one, do something."""
+        return self._started().submit(work, *arguments)
 
     def _started(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -282,25 +289,43 @@ class ClipEncoder:
     def encode_images(self, images: Sequence[ImageLike]) -> np.ndarray:
         """Return (n, dim) float32 unit rows for images, in the order given.
 
+        For a GPU the next batch is decoded while one is computed; 10,000 images and more in one call are decoded in
+        processes, as a build does it, once these have been started.
+
         Raises:
             ImageError: One of them cannot be decoded.
         """
         size = self.batch_size  # of now: where a batch finds no memory it becomes smaller
-        chunks = [images[start : start + size] for start in range(0, len(images), size)]
-        if self._decodes_ahead and len(chunks) > 1:
-            with ThreadPoolExecutor(1, thread_name_prefix="decode-ahead") as ahead:
-                parts, waiting = [], ahead.submit(self._decoded, chunks[0])
-                for following in [*chunks[1:], None]:
-                    pixels = waiting.result()
-                    if following is not None:
-                        waiting = ahead.submit(self._decoded, following)
-                    parts.append(self.encode_pixels(pixels))
-        else:
-            parts = [self.encode_pixels(self._decoded(chunk)) for chunk in chunks]
+        batches = [images[start : start + size] for start in range(0, len(images), size)]
+        if self._decodes_ahead and len(batches) > 1:
+            return self._encoded_ahead(batches, len(images))
+        parts = [self.encode_pixels(np.stack(self._decoders.map(self._bytes_of, batch))) for batch in batches]
         return np.concatenate(parts) if parts else self._rows([])
 
-    def _decoded(self, images: Sequence[ImageLike]) -> np.ndarray:
-        return np.stack(self._decoders.map(lambda image: self.byte_pixels(self.open_image(image).pixels), images))
+    def _encoded_ahead(self, batches: Sequence[Sequence[ImageLike]], count: int) -> np.ndarray:
+        with ExitStack() as stack:
+            processes = None
+            if processes_pay(self._decoders.count, count):
+                processes = stack.enter_context(
+                    DecodeProcesses(
+                        self.preprocess_config,
+                        DEFAULT_LIMITS,
+                        processes=self._decoders.count,
+                        slots=BATCHES_HELD * len(batches[0]),
+                    )
+                )
+                if self._kind == "cuda":
+                    stack.enter_context(pinned(processes.pixels.array, self.device))
+            decoded = decoded_batches(batches, self._bytes_of, self._decoders.submit, processes)
+            return np.concatenate([self._released(batch) for batch in stack.enter_context(closing(decoded))])
+
+    def _released(self, batch: DecodedBatch) -> np.ndarray:
+        rows = self.encode_pixels(batch.pixels)
+        batch.release()
+        return rows
+
+    def _bytes_of(self, image: ImageLike) -> np.ndarray:
+        return self.byte_pixels(self.open_image(image).pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return (n, dim) float32 unit rows for texts, in the order given; texts too long for the model are truncated.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from encoders import DecodeLimits, Encoder, ImageError, decode_image
-from encoders.decoding.processes import DecodeProcesses
+from encoders.decoding.processes import DecodeProcesses, processes_pay
 from encoders.decoding.shared_pixels import Slot
 from encoders.formats.films import film_of
 from encoders.images import open_image, pixels_for
@@ -197,8 +197,6 @@ def _read_ahead(shards: Iterable[Shard], window: int, starter: _Starter) -> Iter
     yield from held
 
 
-# Fewer threads than this decode as fast as processes, and for fewer images these do not pay for their start.
-_PROCESSES_FROM, _IMAGES_FROM = 4, 10_000
 # Beside those that are read ahead: a batch that is put together and one that waits, and two that each GPU computes.
 _BATCHES_HELD, _BATCHES_A_GPU = 2, 2
 
@@ -217,7 +215,7 @@ def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window:
     Raises:
         BuildError: Processes are asked for, and the encoder opens images in its own way.
     """
-    pays = encoder.device != "cpu" and config.workers >= _PROCESSES_FROM and images >= _IMAGES_FROM
+    pays = encoder.device != "cpu" and processes_pay(config.workers, images)
     if config.decode_in == "threads" or (config.decode_in == "auto" and not pays):
         return None
     if config.decode_in == "processes":

@@ -14,6 +14,7 @@ from colour import ColourEncoder, paint_folder
 from tiny_clip import write_folder
 
 from encoders import load_encoder, transfer
+from encoders.decoding import processes
 from encoders.preprocess import PreprocessConfig
 from indexer import BuildError, build_index
 from indexer.config import BuildConfig
@@ -117,7 +118,7 @@ def test_where_no_process_can_be_started_threads_decode_and_the_build_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    monkeypatch.setattr(decode_pool, "_IMAGES_FROM", 1)
+    monkeypatch.setattr(processes, "_IMAGES_FROM", 1)
     monkeypatch.setattr(transfer, "pinned", lambda memory, device: nullcontext(False))  # there is no GPU
     progress, encoder = Notes(), OnGpu()
     corpus = paint_folder(tmp_path / "photos", count=8, captions=False)
