@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -67,6 +69,33 @@ def test_a_photograph_is_refused_in_one_line(index: Path, tmp_path: Path, run: P
     assert "\n" not in str(caught.value)
     with pytest.raises(ImageError, match=r"no .npy file of region features"):
         load_encoder(f"hrem:{run}", "cpu").encode_images([tmp_path / "a.png"])
+
+
+def test_a_call_of_several_batches_reads_one_while_another_is_encoded(
+    run: Path, precomp: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder: Any = load_encoder(f"hrem:{run}", "cpu")
+    images = [f"{precomp / 'test_ims.npy'}#{row}" for row in range(5)]
+    expected = np.concatenate([encoder.encode_images([image]) for image in images])
+    encoder.batch_size, encode, reading, read = 2, encoder.encode_pixels, encoder.open_image, list[str]()
+    third = threading.Event()
+
+    def open_image(image: str) -> Any:
+        read.append(image)
+        if len(read) == 3:
+            third.set()
+        return reading(image)
+
+    def encode_pixels(pixels: np.ndarray) -> np.ndarray:
+        assert third.wait(60)  # regions of the next batch, before anything of the first is computed
+        rows: np.ndarray = encode(pixels)
+        return rows
+
+    monkeypatch.setattr(encoder, "open_image", open_image)
+    monkeypatch.setattr(encoder, "encode_pixels", encode_pixels)
+    np.testing.assert_allclose(encoder.encode_images(images), expected, atol=1e-5)
+    with pytest.raises(ImageError, match="missing"):
+        encoder.encode_images([*images, "nowhere.npy"])
 
 
 def test_a_folder_of_photographs_is_refused_before_anything_is_built(run: Path, tmp_path: Path) -> None:

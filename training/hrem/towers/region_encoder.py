@@ -6,6 +6,8 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from encoders.decoding.ahead import taken_ahead
 from encoders.device import Placement
 from encoders.errors import EncoderError, ImageError
 from encoders.images import DEFAULT_LIMITS, DecodeLimits
@@ -24,6 +27,8 @@ from .region_towers import RegionTowers, load_towers
 from .tokens import Tokens, padded_ids
 
 CPU_BATCH, GPU_BATCH = 64, 512
+# Threads that read and check regions while a batch is encoded: of each image 300 KB and a checksum.
+READERS = 4
 # A caption has fewer words than an image has regions.
 TEXTS_PER_IMAGE = 4
 _PROBES = ("", "A photo of two Dogs, playing.", "\u4e00\u53ea\u72d7 12345", "long " * 600)
@@ -96,14 +101,21 @@ class RegionEncoder:
     def encode_images(self, images: Sequence[Any]) -> np.ndarray:
         """Return (n, dim) float32 unit rows for the regions of images, in the order given.
 
+        The next batch is read while one is computed.
+
         Raises:
             ImageError: One of them has no regions that the towers take.
         """
-        parts = []
-        for start in range(0, len(images), self.batch_size):
-            chunk = images[start : start + self.batch_size]
-            parts.append(self.encode_pixels(np.stack([self.preprocess(self.open_image(one).pixels) for one in chunk])))
-        return self._stack(parts)
+        if len(images) == 1:
+            return self.encode_pixels(self._regions_of(images[0])[None])
+        batches = [images[start : start + self.batch_size] for start in range(0, len(images), self.batch_size)]
+        with ThreadPoolExecutor(READERS, thread_name_prefix="read-regions") as pool:
+            read = taken_ahead(batches, lambda image: pool.submit(self._regions_of, image))
+            with closing(read) as ahead:
+                return self._stack([self.encode_pixels(np.stack(batch)) for batch in ahead])
+
+    def _regions_of(self, image: Any) -> np.ndarray:
+        return self.preprocess(self.open_image(image).pixels)
 
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return (n, dim) float32 unit rows for texts, in the order given; what is too long is cut.
