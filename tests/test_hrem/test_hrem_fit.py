@@ -27,6 +27,7 @@ from training.hrem.towers.region_features import open_split
 from training.loop import FitProgress, ignore_progress
 from twinlens.commands import hrem as commands
 
+AFTER = 3.0  # epochs: the warm-up of the tests is over
 ALL = EvaluateHremOptions(split="test", device="cpu")
 
 
@@ -120,12 +121,10 @@ def test_before_the_warmup_ends_the_relation_has_no_gradient(precomp: Path, quic
     assert {name.split(".")[0] for name in moved(learner)} == {"towers", "relation"}
 
 
-def test_batches_are_pinned_by_the_threads_that_make_them_and_sent_without_a_wait(
-    precomp: Path, quick: HremConfig
-) -> None:
+def test_all_that_a_step_sends_is_pinned_by_the_thread_that_made_its_batch(precomp: Path, quick: HremConfig) -> None:
     splits = open_split(precomp, "train"), open_split(precomp, "dev")
     parts = parts_of(splits, quick, choose_device("cpu", "fp32"), precomp, ignore_progress)
-    pinned, sent = dict[int, str](), list[int]()
+    pinned, sent = dict[int, str](), list[torch.Tensor]()
 
     def pin(tensor: torch.Tensor) -> torch.Tensor:
         pinned[id(tensor)] = threading.current_thread().name
@@ -133,16 +132,17 @@ def test_batches_are_pinned_by_the_threads_that_make_them_and_sent_without_a_wai
 
     class Recorder(Transfer):
         def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-            sent.append(id(batch))
+            sent.append(batch)
             return batch
 
     batch = next(replace(parts.train, pin=pin).epoch(0))
     parts.learner.sent = Recorder("cuda")
-    parts.learner.loss(batch, 0.0)
-    # All but the owners, from which the CPU finds what matches; of that, and of where padding lies, a few numbers.
-    whole = [id(getattr(batch, field.name)) for field in fields(batch) if field.name != "owners"]
-    assert set(whole) <= set(sent)
-    assert {pinned[one] for one in whole}.isdisjoint({threading.current_thread().name})
+    parts.learner.loss(batch, AFTER)
+    # Regions, words and their masks; for both where padding lies; the matches.
+    assert len(sent) == len({id(one) for one in sent}) == 2 * (2 + 3) + 3
+    assert {pinned[id(one)] for one in sent}.isdisjoint({threading.current_thread().name})
+    lengths = (batch.region_padding.lengths, batch.word_padding.lengths)  # torch packs by them on the CPU
+    assert not {id(one) for one in lengths} & (pinned.keys() | {id(one) for one in sent})
 
 
 def test_bf16_trains_towers_and_relation(precomp: Path, tmp_path: Path, quick: HremConfig) -> None:

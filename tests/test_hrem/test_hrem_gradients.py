@@ -16,7 +16,7 @@ from encoders.errors import EncoderError
 from training import TrainingError
 from training.hrem import HremConfig, fit_hrem
 from training.hrem.config import INTERACTIONS, RELATION_GRADIENTS
-from training.hrem.hrem_learner import HremLearner, Matches, RankingLoss, regularisation
+from training.hrem.hrem_learner import HremLearner, RankingLoss, regularisation
 from training.loop import FitProgress
 
 AFTER = 3.0  # epochs: the warm-up of the tests is over, and `hardest` takes the nearest negative
@@ -74,7 +74,7 @@ def test_stopped_each_learns_from_its_own_losses(precomp: Path, quick: HremConfi
     rank = RankingLoss("hardest", config.margin, config.cutoff, config.distance_dim)
 
     def ranked(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return rank(one, other, Matches.of(batch.owners.unsqueeze(0) == batch.owners.unsqueeze(1)), False)
+        return rank(one, other, batch.matches, False)
 
     of_towers = ranked(images.unit, texts.unit)
     of_towers = of_towers + ranked(images.unit, related.texts.detach()) + ranked(related.images.detach(), texts.unit)

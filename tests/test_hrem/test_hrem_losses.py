@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from training.hrem.hrem_learner import (
-    Matches,
     RankingLoss,
     distance_weighted,
     distances_of,
@@ -18,6 +17,7 @@ from training.hrem.hrem_learner import (
     hardest_negative,
     log_weights,
 )
+from training.hrem.region_batches import Matches
 
 ANCHORS = [
     (0.5, 369.93),

@@ -15,7 +15,8 @@ from hrem_learners import learner_of
 from torch import nn
 
 from training.hrem import HremConfig
-from training.hrem.hrem_learner import Matches, RankingLoss, draw_negatives
+from training.hrem.hrem_learner import RankingLoss, draw_negatives
+from training.hrem.region_batches import Matches
 from training.hrem.towers.region_towers import GeneralisedPooling, GruStates, Padding, RegionProjection, rank_codes
 
 AFTER = 3.0  # epochs: the warm-up of the tests is over
@@ -69,7 +70,7 @@ def test_negatives_are_those_that_multinomial_would_draw() -> None:
 
 def test_towers_and_losses_need_no_value_to_know_how_much_there_is() -> None:
     mask = mask_of(LENGTHS, 5)
-    padding, matches = Padding.of(mask, meta), Matches.of(torch.eye(5, dtype=torch.bool), meta)
+    padding, matches = Padding.of(mask).through(meta), Matches.of(torch.eye(5, dtype=torch.bool)).through(meta)
     with torch.device("meta"):
         project, words, pool = RegionProjection(6, 8).train(), GruStates(20, 5, 8), GeneralisedPooling()
         assert project(torch.randn(5, 5, 6), meta(mask), padding).shape == (5, 5, 8)

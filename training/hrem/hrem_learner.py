@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..checkpoint import Weights
 from ..on_device import adamw
 from .config import HremConfig
 from .instance_relations import Blocks, InstanceRelation, Related
-from .region_batches import RegionBatch
+from .region_batches import Matches, RegionBatch
 from .towers.region_towers import BertStates, Embedded, Padding, RegionTowers
 
 # Epochs at first in which `hardest` takes all negatives, as in the published code (vse_mean_warmup_epochs).
@@ -41,27 +41,6 @@ def log_weights(distances: torch.Tensor, dim: int) -> torch.Tensor:
 def distances_of(scores: torch.Tensor) -> torch.Tensor:
     """Return the distances of unit vectors with these cosines; rounding above 1 counts as 0."""
     return (2 - 2 * scores).clamp(min=0).sqrt()
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Which rows and columns of a batch belong together, found on the CPU: to ask a GPU how many do would wait for it.
-
-    Attributes:
-        same: (n, n) bool, symmetric.
-        rows: The row of each match, in the order of `nonzero`.
-        columns: Its column.
-    """
-
-    same: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
-
-    @classmethod
-    def of(cls, same: torch.Tensor, sent: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor) -> Matches:
-        """Return the matches of a matrix that is on the CPU; `sent` sends to the device."""
-        rows, columns = same.nonzero(as_tuple=True)
-        return cls(sent(same), sent(rows), sent(columns))
 
 
 def draw_negatives(scores: torch.Tensor, matches: Matches, cutoff: float, dim: int) -> torch.Tensor:
@@ -182,13 +161,13 @@ class HremLearner(nn.Module):
 
     def embed(self, batch: RegionBatch) -> tuple[Embedded, Embedded]:
         """Return the towers' output for a batch."""
-        padding = Padding.of(batch.region_mask, self.sent)
-        images: Embedded = self.towers.image(self.sent(batch.regions), self.sent(batch.region_mask), padding)
-        return images, self.embed_words(batch.words, batch.word_mask)
+        regions, mask = self.sent(batch.regions), self.sent(batch.region_mask)
+        images: Embedded = self.towers.image(regions, mask, batch.region_padding.through(self.sent))
+        return images, self.embed_words(batch.words, batch.word_mask, batch.word_padding)
 
-    def embed_words(self, words: torch.Tensor, mask: torch.Tensor) -> Embedded:
-        """Return the text tower's output for ids, or for ready-made states."""
-        padding = Padding.of(mask, self.sent)
+    def embed_words(self, words: torch.Tensor, mask: torch.Tensor, known: Padding | None = None) -> Embedded:
+        """Return the text tower's output for ids, or for ready-made states; `known` is where their padding lies."""
+        padding = (known or Padding.of(mask)).through(self.sent)
         words, mask = self.sent(words), self.sent(mask)
         text = self.towers.text
         tower = text.from_states if words.is_floating_point() else text
@@ -210,7 +189,7 @@ class HremLearner(nn.Module):
             embedded = self.embed(batch)
         # Relations and losses are computed in fp32 whatever the towers compute in.
         images, texts = (replace(side, unit=side.unit.float()) for side in embedded)
-        matches = Matches.of(batch.owners.unsqueeze(0) == batch.owners.unsqueeze(1), self.sent)
+        matches = batch.matches.through(self.sent)
         every = epoch < ALL_NEGATIVES_EPOCHS
         total = self._plain(images.unit, texts.unit, matches, every)
         if self.relation is None or epoch < self.config.warmup_epochs:

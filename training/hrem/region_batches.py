@@ -23,7 +23,7 @@ from storage.files import atomic
 
 from .config import HremConfig
 from .towers.region_features import RegionSplit
-from .towers.region_towers import BertStates
+from .towers.region_towers import BertStates, Padding
 from .towers.tokens import Tokenizer, Tokens, padded_ids, padded_rows
 
 # Shares of the words touched that are hidden, and exchanged for a random one; the others are left out.
@@ -138,23 +138,51 @@ def _key(words: BertStates, tokens: Sequence[Tokens]) -> str:
     return digest.hexdigest()[:24]
 
 
+@dataclass(frozen=True)
+class Matches:
+    """Which rows and columns of a batch belong together, found on the CPU: to ask a GPU how many do would wait for it.
+
+    Attributes:
+        same: (n, n) bool, symmetric.
+        rows: The row of each match, in the order of `nonzero`.
+        columns: Its column.
+    """
+
+    same: torch.Tensor
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    @classmethod
+    def of(cls, same: torch.Tensor) -> Matches:
+        """Return the matches of a matrix that is on the CPU."""
+        return cls(same, *same.nonzero(as_tuple=True))
+
+    def through(self, moved: Callable[[torch.Tensor], torch.Tensor]) -> Matches:
+        """Return the same moved: pinned, or sent to the device."""
+        return Matches(moved(self.same), moved(self.rows), moved(self.columns))
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegionBatch:
-    """What a step sees.
+    """What a step sees: everything that it needs is found, and pinned for a GPU, by the thread that makes the batch.
 
     Attributes:
         regions: (n, m, region_dim) float32 with its mask.
         region_mask: (n, m).
+        region_padding: Where their padding lies.
         words: (n, l) token ids, or (n, l, word_dim) states, with its mask.
         word_mask: (n, l).
-        owners: (n,) the image of each pair; it stays on the CPU.
+        word_padding: Where their padding lies.
+        matches: Which of the pairs are of one image.
     """
 
     regions: torch.Tensor
     region_mask: torch.Tensor
+    region_padding: Padding
     words: torch.Tensor
     word_mask: torch.Tensor
-    owners: torch.Tensor
+    word_padding: Padding
+    matches: Matches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,9 +243,11 @@ class RegionBatches:
         return RegionBatch(
             regions=self.pin(regions),
             region_mask=self.pin(region_mask),
+            region_padding=Padding.of(region_mask).through(self.pin),
             words=self.pin(words),
             word_mask=self.pin(word_mask),
-            owners=torch.from_numpy(owners),
+            word_padding=Padding.of(word_mask).through(self.pin),
+            matches=Matches.of(torch.from_numpy(owners[:, None] == owners)).through(self.pin),
         )
 
     def plain_words(self, rows: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,7 @@ _GPO_DIM = 32
 _GPO_TEMPERATURE = 0.1
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Padding:
     """Where the fragments of a batch lie, found on the CPU: to ask a GPU for it would wait for all it has to compute.
 
@@ -42,17 +42,16 @@ class Padding:
     positions: torch.Tensor
 
     @classmethod
-    def of(cls, mask: torch.Tensor, sent: Callable[[torch.Tensor], torch.Tensor] | None = None) -> Padding:
-        """Return that of an (n, m) mask; `sent` sends to the device, and is needed where the mask is not there."""
+    def of(cls, mask: torch.Tensor) -> Padding:
+        """Return that of an (n, m) mask, on its device: on the CPU it takes no time, from a GPU it would wait."""
         here = mask.cpu()
-        send = sent or (lambda tensor: tensor.to(mask.device))
         lengths, order = here.sum(1).sort(descending=True)
-        return cls(
-            lengths=lengths,
-            order=send(order),
-            back=send(order.argsort()),
-            positions=send(here.reshape(-1).nonzero().squeeze(1)),
-        )
+        found = cls(lengths, order, order.argsort(), here.reshape(-1).nonzero().squeeze(1))
+        return found.through(lambda tensor: tensor.to(mask.device))
+
+    def through(self, moved: Callable[[torch.Tensor], torch.Tensor]) -> Padding:
+        """Return the same with all but the lengths moved: pinned, or sent to the device."""
+        return Padding(self.lengths, moved(self.order), moved(self.back), moved(self.positions))
 
     def recurrent(self, network: nn.GRU, states: torch.Tensor) -> torch.Tensor:
         """Return the output of a network for (n, m, dim) states, which sees no padding; zeros in its place."""
