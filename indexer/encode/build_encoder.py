@@ -260,7 +260,7 @@ def deferred(config: BuildConfig, before: Manifest, load: Callable[[], Computed]
     named = ((config.device, encoding.device), (config.precision, encoding.precision))
     if any(asked not in ("auto", found) for asked, found in (*named, (config.backend, encoding.backend))):
         return None
-    if config.device.startswith("cuda") or config.gpus > 1:
+    if config.device.startswith("cuda"):
         return None  # asked for by name, it is looked for
     known = recall(info.spec)
     if known is None or (known.info.fingerprint, known.info.dim) != (info.fingerprint, info.dim):

@@ -30,7 +30,7 @@ from ..progress import Progress
 from .decode_pool import ImageReader, Prepared, Step, decode_processes, read_ahead
 from .encoder_feed import TEXT_BLOCK, EncoderFeed, OpenShard, ShardStore, ShardWriter
 from .reuse import Reuse
-from .several_devices import EncoderTeam, encoders_of
+from .several_devices import EncoderTeam, team_of
 from .shards import IMAGE_COST, TEXT_COST, Corpus, Shard, ShardTable, is_of
 
 WAITING, IMAGES, TEXTS, WRITING = "reading and decoding images", "encoding images", "encoding texts", "writing"
@@ -226,7 +226,7 @@ class ShardEncoder:
             RejectedError: More items than `max_rejected` were rejected.
         """
         started = time.perf_counter()
-        team = EncoderTeam(encoders_of(self.encoder, self.config, self.progress))
+        team = team_of(self.encoder, self.config, self.progress)
         batch_size = team.batch_size
         self.report.device, self.report.precision = self.encoder.device, self.encoder.precision
         self.report.backend = backend_of(self.encoder)

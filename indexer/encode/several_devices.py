@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
+from typing import Protocol
 
 import numpy as np
 
@@ -13,34 +15,86 @@ from encoders import Encoder, EncoderError, load_encoder
 from ..config import BuildConfig
 from ..errors import BuildError
 from ..progress import Progress
-from .build_encoder import loaded
+from .build_encoder import DeferredEncoder, loaded
 
 # One that is computed, and one that is packed and sent meanwhile.
 _BATCHES_A_GPU = 2
 
 
-def encoders_of(encoder: Encoder, config: BuildConfig, progress: Progress) -> tuple[Encoder, ...]:
-    """Return the encoder of a build, and its like on every other GPU that the build may use.
+def team_of(encoder: Encoder, config: BuildConfig, progress: Progress) -> EncoderTeam:
+    """Return the encoder of a build with its like on every other GPU that the build may use.
+
+    In an update that has not loaded its encoder yet, the others are loaded with the first batch that comes to them.
 
     Raises:
         BuildError: The encoder is not on a GPU, or another than it is loaded by its name.
         EncoderError: There are fewer GPUs.
     """
-    if config.gpus == 1:
-        return (encoder,)
-    encoder = loaded(encoder)
-    encoders = [encoder]
-    for device in other_devices(encoder, config.gpus):
-        progress.note(f"loading encoder {encoder.spec} on {device}")
-        other = load_encoder(encoder.spec, device, encoder.precision)
-        if other.fingerprint != encoder.fingerprint:
-            raise BuildError(
-                f"encoder {encoder.spec!r} was loaded again for {device} and is another than before "
-                f"({other.fingerprint}, not {encoder.fingerprint}); leave --gpus out, or its files as they are"
-            )
-        other.batch_size = encoder.batch_size
-        encoders.append(other)
-    return tuple(encoders)
+    others = [OnOtherDevice(encoder, number, config, progress) for number in range(1, config.gpus)]
+    if not isinstance(encoder, DeferredEncoder) or encoder.is_loaded:
+        for other in others:
+            other.load()
+    return EncoderTeam([encoder, *others])
+
+
+class OnOtherDevice:
+    """The encoder of a build on another GPU, loaded when it is first needed. Safe from many threads.
+
+    Args:
+        encoder: Of the build.
+        number: Which of the further GPUs, from 1.
+        config: Says how many there are in all.
+        progress: Told when it is loaded.
+    """
+
+    def __init__(self, encoder: Encoder, number: int, config: BuildConfig, progress: Progress) -> None:
+        self._encoder, self._number, self._config, self._progress = encoder, number, config, progress
+        self._loaded: Encoder | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        """Where it runs, or will."""
+        return f"cuda:{self._number}" if self._loaded is None else self._loaded.device
+
+    @property
+    def batch_size(self) -> int:
+        """Images that it computes at once."""
+        return (self._loaded or self._encoder).batch_size
+
+    def load(self) -> Encoder:
+        """Return the encoder itself, loaded where it is not yet.
+
+        Raises:
+            BuildError: The encoder of the build is not on a GPU, or another is loaded by its name.
+            EncoderError: There are fewer GPUs.
+        """
+        with self._lock:
+            if self._loaded is None:
+                first = loaded(self._encoder)
+                device = other_devices(first, self._config.gpus)[self._number - 1]
+                self._progress.note(f"loading encoder {first.spec} on {device}")
+                self._loaded = _loaded_on(device, first)
+            return self._loaded
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Return what the encoder returns."""
+        return self.load().encode_pixels(pixels)
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return what the encoder returns."""
+        return self.load().encode_texts(texts)
+
+
+def _loaded_on(device: str, first: Encoder) -> Encoder:
+    other = load_encoder(first.spec, device, first.precision)
+    if other.fingerprint != first.fingerprint:
+        raise BuildError(
+            f"encoder {first.spec!r} was loaded again for {device} and is another than before "
+            f"({other.fingerprint}, not {first.fingerprint}); leave --gpus out, or its files as they are"
+        )
+    other.batch_size = first.batch_size
+    return other
 
 
 def other_devices(encoder: Encoder, gpus: int) -> tuple[str, ...]:
@@ -60,6 +114,24 @@ def other_devices(encoder: Encoder, gpus: int) -> tuple[str, ...]:
     return tuple(f"cuda:{number}" for number in range(1, gpus))
 
 
+class Member(Protocol):
+    """What a team asks of an encoder."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images that it computes at once."""
+
+    def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Return (n, dim) rows of images."""
+
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return (n, dim) rows of texts."""
+
+
 class EncoderTeam:
     """Encoders of one model, each on a device of its own, that batches are dealt to.
 
@@ -70,13 +142,13 @@ class EncoderTeam:
         encoders: One at least; all with the same weights and precision.
     """
 
-    def __init__(self, encoders: Sequence[Encoder]) -> None:
+    def __init__(self, encoders: Sequence[Member]) -> None:
         self.encoders = tuple(encoders)
         self.devices = tuple(encoder.device for encoder in encoders)
         self.on_cpu_alone = self.devices == ("cpu",)
         self.threads = 1 if self.on_cpu_alone else _BATCHES_A_GPU * len(self.encoders)
         """How many batches may be handed over at once."""
-        self._free: SimpleQueue[Encoder] = SimpleQueue()
+        self._free: SimpleQueue[Member] = SimpleQueue()
         for _ in range(self.threads // len(self.encoders)):
             for encoder in self.encoders:
                 self._free.put(encoder)
@@ -105,7 +177,7 @@ class EncoderTeam:
             return encoder.encode_texts(texts)
 
     @contextmanager
-    def _one(self) -> Iterator[Encoder]:
+    def _one(self) -> Iterator[Member]:
         """Give an encoder that is free; what fails on a GPU is said in one line, with the device."""
         encoder = self._free.get()
         try:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from colour import ColourEncoder, paint_folder
+from colour import ColourEncoder, paint, paint_folder
 from tiny_clip import write_folder
 
 from encoders import Encoder, EncoderError, load_encoder
 from indexer import BuildError, build_index
 from indexer.config import BuildConfig
-from indexer.encode import several_devices
+from indexer.encode import build_encoder, several_devices
 from indexer.encode.several_devices import EncoderTeam, other_devices
 from indexer.progress import SilentProgress
 from storage import IndexStore
@@ -69,6 +69,12 @@ def stored(index: Path) -> dict[str, np.ndarray]:
     with IndexStore.open(index).open_version() as version:
         tables = {name: version.vectors(name) for name in ("images", "texts")}
         return {name: np.asarray(table.gather(np.arange(table.rows))) for name, table in tables.items()}
+
+
+def images_of(index: Path) -> np.ndarray:
+    with IndexStore.open(index).open_version() as version:
+        table = version.vectors("images")
+        return np.asarray(table.gather(np.arange(table.rows)))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +144,30 @@ def test_a_device_that_fails_ends_the_build_in_one_line_and_one_device_goes_on(
 def test_another_model_under_the_same_name_is_refused(two_devices: list[Encoder], model: str) -> None:
     first: Any = SimpleNamespace(spec=model, device="cpu", precision="fp32", batch_size=4, fingerprint="f00")
     with pytest.raises(BuildError, match=r"was loaded again for cpu and is another than before .*not f00"):
-        several_devices.encoders_of(first, BuildConfig(gpus=2), SilentProgress())
+        several_devices.team_of(first, BuildConfig(gpus=2), SilentProgress())
+
+
+def test_an_update_loads_the_encoders_when_there_is_something_to_encode(
+    tmp_path: Path, model: str, two_devices: list[Encoder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = paint_folder(tmp_path / "photos", count=12, captions=False)
+    settings: dict[str, Any] = {"batch_size": 2, "decode_workers": 1, "gpus": 2}
+    build_index(corpus, tmp_path / "index", encoder=model, **settings)
+    loads, load = list[str](), build_encoder.load_encoder
+    monkeypatch.setattr(build_encoder, "load_encoder", lambda *given: loads.append(given[0]) or load(*given))
+    two_devices.clear()
+    removed = sorted(corpus.rglob("*.png"))[0]
+    content = removed.read_bytes()
+    removed.unlink()
+    report = build_index(corpus, tmp_path / "index", update=True, **settings)
+    assert (report.manifest.counts.images, loads, two_devices) == (11, [], [])
+    for number in range(4):
+        (corpus / f"new{number}.png").write_bytes(content)
+        paint(corpus / f"other{number}.png", "green", noise=10 * number)
+    build_index(corpus, tmp_path / "index", update=True, **settings)
+    assert (loads, len(two_devices)) == ([model], 1)
+    build_index(corpus, tmp_path / "anew", encoder=model, **settings)
+    np.testing.assert_array_equal(images_of(tmp_path / "index"), images_of(tmp_path / "anew"))
 
 
 @pytest.mark.parametrize(
