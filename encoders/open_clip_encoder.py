@@ -212,6 +212,7 @@ class ClipEncoder:
         self._model = ready_for_inference(towers.model, placement)
         self._text = text_forward(self._model)
         self._compiled: OpenVinoImages | None = None
+        self._tower: Callable[[torch.Tensor], torch.Tensor] | None = None
         # Its weights are what was loaded at fp32 only; elsewhere they are cast.
         self.towers = replace(towers, model=self._model)
         # Rust tokenizers keep padding and truncation as state, and fail when two threads use them at once.
@@ -253,6 +254,19 @@ class ClipEncoder:
             other._autocast = _autocast(placement)
         other._text = text_forward(other._model)
         other.towers = replace(self.towers, model=other._model)
+        return other
+
+    def with_image_tower(
+        self, backend: str, make: Callable[[Callable[[torch.Tensor], torch.Tensor]], Callable[..., torch.Tensor]]
+    ) -> ClipEncoder:
+        """Return the same encoder with another way to compute its image tower; this one stays as it is.
+
+        Args:
+            backend: What it is called.
+            make: Returns it, given the tower: from (n, 3, H, W) float32 on the device, channels last, to (n, dim).
+        """
+        other = copy.copy(self)
+        other.backend, other._tower = backend, make(self._model.encode_image)
         return other
 
     def open_image(self, source: ImageLike, limits: DecodeLimits = DEFAULT_LIMITS) -> DecodedImage[Image.Image]:
@@ -369,7 +383,7 @@ class ClipEncoder:
             wide = self._fast.scaled(pixels)
         else:
             wide = pixels.to(torch.float32, memory_format=torch.channels_last)
-        features: torch.Tensor = self._model.encode_image(wide)
+        features: torch.Tensor = (self._tower or self._model.encode_image)(wide)
         return features
 
     def _texts(self, ids: torch.Tensor) -> torch.Tensor:
@@ -382,7 +396,7 @@ class ClipEncoder:
                 with torch.autocast(**self._autocast):
                     features = tower(self._sent(batch))
             except torch.OutOfMemoryError as error:
-                if len(batch) == 1:
+                if len(batch) == 1 and self._tower is None:
                     raise EncoderError(
                         f"device {self.device!r} has no memory left for one item of encoder {self.spec!r}: "
                         f"{str(error).partition('.')[0]}; end what else runs there, or use --device cpu"
@@ -396,6 +410,9 @@ class ClipEncoder:
         """Return what `_run` does for a batch that the device had no memory for; later ones are as small at once."""
         if self._kind == "cuda":
             torch.cuda.empty_cache()
+        if self._tower is not None:  # holds memory, and needs it for a batch of its own size whatever is left of one
+            self._tower, self.backend = None, "torch"
+            return self._run(tower, batch)
         half = -(-len(batch) // 2)
         if tower is not self._text and half < self.batch_size:
             self.batch_size = half

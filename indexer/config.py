@@ -31,6 +31,8 @@ POSITIVE_INTEGERS = (
     "dim",
     "gpus",
 )
+# Backends of a GPU: those of `encoders.gpu_backends`, which imports torch.
+ON_GPU = ("torch-compile", "cuda-graph")
 # What decides which items and which approximate index there are; how fast a run may be is its own affair.
 KEPT_SETTINGS = (
     "ann",
@@ -58,7 +60,9 @@ class BuildConfig:
             them, and change a cosine by about 0.001. On a CPU `auto` takes, from a thousand images on, the fastest of
             what is installed whose vectors are within .999 of torch's in fp32 (see `encoders.cpu_backends`); `fp32`
             gives equal vectors on all machines.
-        backend: What computes images on a CPU: `torch`, `openvino`, or `auto`: see `precision`.
+        backend: What computes images. On a CPU `torch`, `openvino`, or `auto`: see `precision`. On a GPU `auto` is
+            `torch`; `torch-compile` and `cuda-graph` compute batches of one size, faster, and are taken by name alone
+            and only with vectors within .999 of torch's (see `encoders.gpu_backends`); an update names them again.
         prompt: A template such as `a photo of {}`, whose one `{}` every text replaces when it is encoded; the catalog
             keeps the text as it is. Text queries of a search go through the same template, so that what was measured
             is what is searched. CLIP models trained on web captions gain a point or two of R@1 on descriptions by it;
@@ -106,7 +110,7 @@ class BuildConfig:
     device: str = "auto"
     gpus: int = 1
     precision: str = "auto"
-    backend: Literal["auto", "torch", "openvino"] = "auto"
+    backend: Literal["auto", "torch", "openvino", "torch-compile", "cuda-graph"] = "auto"
     prompt: str | None = None
     dim: int | None = None
     vector_dtype: VectorDType = "float16"
@@ -167,6 +171,8 @@ class BuildConfig:
     def _check_backend(self) -> None:
         if self.backend == "openvino" and (self.device not in ("auto", "cpu") or self.executor == "ray"):
             raise BuildError("--backend openvino computes on the CPU of this machine; leave --device and ray out")
+        if self.backend in ON_GPU and (self.device == "cpu" or self.executor == "ray"):
+            raise BuildError(f"--backend {self.backend} computes on a GPU of this machine; leave --device and ray out")
 
     def _check_gpus(self) -> None:
         if self.gpus == 1:

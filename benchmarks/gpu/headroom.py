@@ -1,62 +1,95 @@
-"""Ways that the project does not go (bf16 throughout, CUDA graphs, compilation, JPEGs decoded there): their gain."""
+"""Ways that are off by default (compiled, CUDA graphs), or not gone (bf16 throughout): what they gain."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from gpu.meters import seconds_of, wait
+from gpu.meters import seconds_of
 from gpu.models import encoder_of, random_towers
 from gpu.notes import Run
 
 SIDE = 224
 JPEG_SET = "COCO, 640 x 480"
+NEEDED = {"cuda-graph": 5, "torch-compile": 40}
+"""Seconds that a backend may take until it is ready."""
 
 
 def headroom(run: Run) -> None:
     """Images a second of ViT-B-32 each way, and how near its vectors are to those of the way now."""
     import torch
 
+    from encoders.gpu_backends import GPU_BACKENDS
+
     device, notes, batch = run.device, run.notes, run.pick(256, 4)
     towers = random_towers("ViT-B-32", device)
     encoder = encoder_of(random_towers("ViT-B-32", device, like=towers.model), device, "bf16")
+    encoder.batch_size = batch
     pixels = torch.randint(0, 256, (batch, 3, SIDE, SIDE), dtype=torch.uint8, device=device)
-    plain = random_towers("ViT-B-32", device, like=towers.model).model.to(device)
-    kind = torch.bfloat16 if device != "cpu" else torch.float32
-    plain = plain.to(kind).to(memory_format=torch.channels_last)
-
-    def now() -> Any:
-        return encoder._run(encoder._image_features, pixels)
-
-    def bare() -> Any:
-        with torch.inference_mode():
-            found = plain.encode_image(encoder._fast.scaled(pixels).to(kind))
-            return torch.nn.functional.normalize(found.float(), dim=-1)
-
+    now = partial(encoder._run, encoder._image_features, pixels)
     known = now().float()
-    ways = [("as it is", now), ("all in bf16 and no autocast", bare)]
-    for name, work in ways:
-        with notes.part(name):
-            compare(run, name, work, known)
+    with notes.part("as it is"):
+        compare(run, "as it is", now, known)
     if device != "cpu":
         with notes.part("where the time goes"):
             notes.need(5)
             profiled(run, now)
-        for name, work in ways:
-            with notes.part(f"{name}, one CUDA graph"):
-                notes.need(5)
-                compare(run, f"{name}, one CUDA graph", graphed(work), known)
     with notes.part("JPEGs decoded on the device"):
         notes.need(10)
         jpegs(run, encoder)
-    if not run.small:
-        with notes.part("compiled"):
-            notes.need(50)
-            compare(run, "all in bf16 and compiled", compiled(run, plain, encoder, pixels, kind), known)
+    bf16 = all_in_bf16(random_towers("ViT-B-32", device, like=towers.model).model, device)
+    with notes.part("all in bf16 and no autocast"):
+        compare(run, "all in bf16 and no autocast", unit_rows(encoder, bf16, pixels), known)
+    backends = [name for name in NEEDED if device != "cpu" or name == "torch-compile"]
+    for backend in backends:
+        with notes.part(backend):
+            notes.need(NEEDED[backend])
+            switched(run, encoder, backend, pixels, known)
+        if device != "cpu":
+            with notes.part(f"all in bf16 and {backend}"):
+                notes.need(NEEDED[backend])
+                made = GPU_BACKENDS[backend](bf16, device)
+                compare(run, f"all in bf16 and {backend}", unit_rows(encoder, made, pixels), known)
+
+
+def all_in_bf16(model: Any, device: str) -> Callable[[Any], Any]:
+    """Return an image tower that computes nothing in fp32; on a CPU all in it."""
+    import torch
+
+    kind = torch.bfloat16 if device != "cpu" else torch.float32
+    cast = model.to(device).to(kind).to(memory_format=torch.channels_last)
+    return lambda images: cast.encode_image(images.to(kind))
+
+
+def unit_rows(encoder: Any, tower: Callable[[Any], Any], pixels: Any) -> Callable[[], Any]:
+    """Return what computes the rows of pixels by a tower, without autocast."""
+    import torch
+
+    def rows() -> Any:
+        with torch.inference_mode():
+            return torch.nn.functional.normalize(tower(encoder._fast.scaled(pixels)).float(), dim=-1)
+
+    return rows
+
+
+def switched(run: Run, encoder: Any, backend: str, pixels: Any, known: Any) -> None:
+    """`build-index --backend BACKEND`, with its gate; in a rehearsal the compiler generates no code."""
+    from encoders.gpu_backends import compiled, faster, gated
+
+    said: list[str] = []
+    began = time.perf_counter()
+    if run.device == "cpu":
+        fast = gated(encoder, backend, partial(compiled, compiler="aot_eager"), said.append)
+    else:
+        fast = faster(encoder, backend, said.append)
+    run.notes.figure(f"ViT-B-32, {backend}: until it is ready, its gate included", time.perf_counter() - began, "s")
+    run.notes.fact(f"{backend} is taken", said or True)
+    compare(run, f"--backend {backend}", partial(fast._run, fast._image_features, pixels), known)
 
 
 def compare(run: Run, name: str, work: Callable[[], Any], known: Any) -> None:
@@ -76,44 +109,6 @@ def profiled(run: Run, work: Callable[[], Any]) -> None:
         torch.cuda.synchronize()
     table = found.key_averages().table(sort_by="device_time_total", row_limit=25, max_name_column_width=60)
     run.notes.fact("profile", table)
-
-
-def graphed(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Return the work as one CUDA graph, which is launched at once."""
-    import torch
-
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = work()
-
-    def again() -> Any:
-        graph.replay()
-        return found
-
-    return again
-
-
-def compiled(run: Run, plain: Any, encoder: Any, pixels: Any, kind: Any) -> Callable[[], Any]:
-    """Return the image tower as `torch.compile` makes it, compiled."""
-    import torch
-
-    tower: Any = torch.compile(plain.visual, dynamic=False)
-
-    def fused() -> Any:
-        with torch.inference_mode():
-            return torch.nn.functional.normalize(tower(encoder._fast.scaled(pixels).to(kind)).float(), dim=-1)
-
-    began = time.perf_counter()
-    fused()
-    wait(run.device)
-    run.notes.figure("ViT-B-32, compiling takes", time.perf_counter() - began, "s")
-    return fused
 
 
 def jpegs(run: Run, encoder: Any) -> None:

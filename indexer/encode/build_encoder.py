@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
@@ -24,7 +25,7 @@ from encoders.text_tower import find_text_tower
 from storage import EncoderInfo, Manifest
 from storage.schema import EncodingInfo
 
-from ..config import BuildConfig, with_prompt
+from ..config import ON_GPU, BuildConfig, with_prompt
 from ..errors import BuildError
 from ..progress import Progress
 
@@ -56,8 +57,11 @@ def computed(
         progress: Told what was chosen and what was refused.
 
     Raises:
-        EncoderError: A backend was asked for by name and is not installed, or its vectors are not those of torch.
+        EncoderError: A backend was asked for by name and is not installed or cannot compute the encoder here, or on a
+            CPU its vectors are not those of torch.
     """
+    if config.backend in ON_GPU:
+        return Computed(on_gpu_backend(encoder, config.backend, progress))
     if not _has_backends(encoder) or encoder.device != "cpu" or encoder.precision != "fp32":
         return Computed(encoder)
     from encoders.cpu_backends import checked, fastest
@@ -74,6 +78,21 @@ def computed(
     chosen, race = fastest(encoder)
     progress.note(race.sentence())
     return Computed(chosen, race.to_json())
+
+
+def on_gpu_backend(encoder: Encoder, backend: str, progress: Progress) -> Encoder:
+    """Return an encoder as a backend of a GPU computes it, or as it is where its vectors would be others.
+
+    Raises:
+        EncoderError: There is no GPU, the encoder is no model of open_clip, or it cannot be computed so.
+    """
+    from encoders.gpu_backends import check_gpu, faster
+
+    check_gpu(backend, encoder.device)
+    if not _has_backends(encoder):
+        raise EncoderError(f"encoder {encoder.spec!r} is computed in its own way, not {backend}; leave --backend out")
+    progress.note(f"preparing {backend} on {encoder.device}")
+    return faster(encoder, backend, progress.note)
 
 
 def _has_backends(encoder: Encoder) -> TypeGuard[ClipEncoder]:
@@ -107,6 +126,11 @@ def load(config: BuildConfig, given: Encoder | None, known: EncoderInfo | None =
     """
     spec = config.encoder or (known.spec if known else DEFAULT_ENCODER)
     precision = "fp32" if config.backend == "openvino" else config.precision  # compiled from fp32
+    if config.backend in ON_GPU and given is None:
+        with suppress(ImportError):  # without torch: what follows says so
+            from encoders.gpu_backends import check_gpu
+
+            check_gpu(config.backend, config.device)  # before a model is downloaded
     encoder = given or load_encoder(spec, config.device, precision)
     if given is None and config.batch_size and encoder.device != "cpu":
         encoder.batch_size = config.batch_size  # else it would cut what it is given into batches of its own

@@ -11,11 +11,12 @@ from typing import Protocol
 import numpy as np
 
 from encoders import Encoder, EncoderError, load_encoder
+from encoders.base import backend_of
 
-from ..config import BuildConfig
+from ..config import ON_GPU, BuildConfig
 from ..errors import BuildError
 from ..progress import Progress
-from .build_encoder import DeferredEncoder, loaded
+from .build_encoder import DeferredEncoder, loaded, on_gpu_backend
 
 # One that is computed, and one that is packed and sent meanwhile.
 _BATCHES_A_GPU = 2
@@ -74,7 +75,7 @@ class OnOtherDevice:
                 first = loaded(self._encoder)
                 device = other_devices(first, self._config.gpus)[self._number - 1]
                 self._progress.note(f"loading encoder {first.spec} on {device}")
-                self._loaded = _loaded_on(device, first)
+                self._loaded = _loaded_on(device, first, self._progress)
             return self._loaded
 
     def encode_pixels(self, pixels: np.ndarray) -> np.ndarray:
@@ -86,7 +87,7 @@ class OnOtherDevice:
         return self.load().encode_texts(texts)
 
 
-def _loaded_on(device: str, first: Encoder) -> Encoder:
+def _loaded_on(device: str, first: Encoder, progress: Progress) -> Encoder:
     other = load_encoder(first.spec, device, first.precision)
     if other.fingerprint != first.fingerprint:
         raise BuildError(
@@ -94,7 +95,8 @@ def _loaded_on(device: str, first: Encoder) -> Encoder:
             f"({other.fingerprint}, not {first.fingerprint}); leave --gpus out, or its files as they are"
         )
     other.batch_size = first.batch_size
-    return other
+    backend = backend_of(first)
+    return on_gpu_backend(other, backend, progress) if backend in ON_GPU else other
 
 
 def other_devices(encoder: Encoder, gpus: int) -> tuple[str, ...]:

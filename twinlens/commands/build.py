@@ -138,8 +138,8 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     "--backend",
     default="auto",
     show_default=True,
-    type=click.Choice(["auto", "torch", "openvino"]),
-    help="What computes images on a CPU; openvino needs the extra of that name.",
+    type=click.Choice(["auto", "torch", "openvino", "torch-compile", "cuda-graph"]),
+    help="What computes images: openvino (its extra) on a CPU; torch-compile or cuda-graph on a GPU.",
 )
 @click.option(
     "--prompt",
