@@ -236,7 +236,12 @@ def _reference(encoder: ClipEncoder) -> Reference:
 
 def golden_images() -> Sequence[Image.Image]:
     """Return the photographs that every backend is tried on: each as it is, and mirrored with its colors inverted."""
+    images = [decode_image(data).pixels for data in golden_files()]
+    return [*images, *(ImageOps.invert(ImageOps.mirror(image)) for image in images)]
+
+
+def golden_files() -> list[bytes]:
+    """Return the same photographs as files."""
     folder = files("encoders") / "golden"
     paths = sorted((path for path in folder.iterdir() if path.name.endswith(".jpg")), key=lambda path: path.name)
-    images = [decode_image(path.read_bytes()).pixels for path in paths]
-    return [*images, *(ImageOps.invert(ImageOps.mirror(image)) for image in images)]
+    return [path.read_bytes() for path in paths]

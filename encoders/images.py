@@ -31,7 +31,17 @@ from .formats.films import FilmFrame, film_of, read_frame
 from .formats.process import PACKAGES, decode_elsewhere
 from .formats.raw_preview import RAW, is_raw, raw_preview
 from .perceptual_hash import perceptual_hash
-from .pixel_modes import quiet_pillow, samples_of, scaled_pnm, states_turn, to_rgb, turned, upright, without_metadata
+from .pixel_modes import (
+    is_upright,
+    quiet_pillow,
+    samples_of,
+    scaled_pnm,
+    states_turn,
+    to_rgb,
+    turned,
+    upright,
+    without_metadata,
+)
 from .tiff import refused_tiff
 
 
@@ -192,6 +202,44 @@ def decode_image(
         rgb, size = _finish(image, limits, shrink)
     facts = file_facts(told, data) if frame is None else frame.facts
     return _decoded(rgb, size, hashlib.sha256(data).hexdigest(), len(data), facts)
+
+
+def decode_plain_jpeg(
+    data: bytes, limits: DecodeLimits, decode: Callable[[bytes, tuple[int, int]], tuple[Pixels, Image.Image] | None]
+) -> DecodedImage[Pixels] | None:
+    """Return a plain JPEG file as another decoder has it, with what `decode_image` knows of it; None for other files.
+
+    Plain is what all decoders read alike: baseline, in YCbCr of 8 bits, not to be turned, and whole to its last marker.
+    What is wrong with a file is for `decode_image` to say.
+
+    Args:
+        data: The file.
+        limits: As of `decode_image`.
+        decode: Returns, of a file and its width and height, the pixels, and the image as `perceptual_hash` makes it
+            first; None where it cannot.
+    """
+    try:
+        _check_bytes(len(data), limits.max_bytes)
+        with quiet_pillow(), _damage_as_error():
+            image = _opened(data, limits)
+            if not _is_plain_jpeg(image, data) or image.width * image.height > limits.max_pixels:
+                return None
+            facts = file_facts(image.info, data)
+    except ImageError:
+        return None
+    found = decode(data, image.size)
+    if found is None:
+        return None
+    pixels, seen = found
+    known = _decoded(seen, image.size, hashlib.sha256(data).hexdigest(), len(data), facts)
+    return DecodedImage(pixels=pixels, info=known.info)
+
+
+def _is_plain_jpeg(image: Image.Image, data: bytes) -> bool:
+    channels = [layer[0] for layer in getattr(image, "layer", ())]
+    plain = (image.format, image.mode, channels) == ("JPEG", "RGB", [1, 2, 3]) and data.endswith(b"\xff\xd9")
+    coded_otherwise = image.info.get("progressive") or image.info.get("adobe_transform", 1) != 1
+    return plain and not coded_otherwise and is_upright(image) and not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def _decode_pillow(image: Image.Image, limits: DecodeLimits) -> DecodedImage[Image.Image]:

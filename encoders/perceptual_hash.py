@@ -26,6 +26,11 @@ def _cosines() -> np.ndarray:
 _COSINES = _cosines()
 
 
+def reduction(width: int, height: int) -> int:
+    """Return by which factor `perceptual_hash` begins to make an image smaller, as means of boxes; 1 at least."""
+    return max(1, min(width, height) // _REDUCED)
+
+
 def perceptual_hash(image: Image.Image) -> int | None:
     """Return the hash of an image, a signed 64-bit integer; None for one whose bits would be noise.
 
@@ -38,7 +43,7 @@ def perceptual_hash(image: Image.Image) -> int | None:
     Args:
         image: Upright and in RGB.
     """
-    factor = min(image.size) // _REDUCED
+    factor = reduction(*image.size)
     small = image.reduce(factor) if factor > 1 else image
     grey = np.asarray(small.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), dtype=np.float32)
     low = (_COSINES @ grey @ _COSINES.T).reshape(-1)

@@ -47,6 +47,11 @@ def turned(image: Image.Image) -> bool:
     return _orientation(image) in _TURNED
 
 
+def is_upright(image: Image.Image) -> bool:
+    """Return whether an image, loaded or not, is to be displayed as it is stored."""
+    return _orientation(image) not in _UNDO
+
+
 def states_turn(exif: bytes) -> bool:
     """Return whether EXIF says how an image is to be turned, if only by nothing."""
     read = Image.Exif()

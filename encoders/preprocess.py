@@ -122,12 +122,16 @@ class Preprocess:
 
     def limit_aspect(self, image: Image.Image) -> Image.Image:
         """Return the image, a long strip cut or shrunk so that no step makes gigabytes or a side of 0 pixels."""
-        long, short = max(image.size), min(image.size)
-        if long <= _LONGEST_STRIP * short or self.config.resize_mode == "squash":
+        short = min(image.size)
+        if not self.is_strip(*image.size):
             return image
         if self.config.resize_mode == "longest":
             return _shrunk_to_longest(image, max(self.config.size))
         return _middle(image, short * _LONGEST_STRIP)
+
+    def is_strip(self, width: int, height: int) -> bool:
+        """Return whether `limit_aspect` changes an image of this size."""
+        return max(width, height) > _LONGEST_STRIP * min(width, height) and self.config.resize_mode != "squash"
 
     def shrink(self, width: int, height: int) -> float:
         """Return by which factor an image may be divided before this transform; 1 where it should stay whole.
@@ -155,17 +159,43 @@ def _byte_table(config: PreprocessConfig) -> np.ndarray:
     return table
 
 
+@dataclass(frozen=True)
+class Fit:
+    """How an image that was resized comes to the size that a model takes: first padded, then cropped.
+
+    Attributes:
+        border: Pixels of padding at the left, top, right and bottom.
+        fill: Their grey.
+        left: Where the crop begins, in the padded image.
+        top: Likewise.
+    """
+
+    border: tuple[int, int, int, int]
+    fill: int
+    left: int
+    top: int
+
+    @classmethod
+    def of(cls, width: int, height: int, config: PreprocessConfig) -> Fit:
+        """Return that of an image of this size."""
+        to_height, to_width = config.size
+        across, down = max(0, to_width - width), max(0, to_height - height)
+        return cls(
+            border=(across // 2, down // 2, (across + 1) // 2, (down + 1) // 2),
+            fill=config.fill_color if config.resize_mode == "longest" else 0,
+            left=round((width + across - to_width) / 2),
+            top=round((height + down - to_height) / 2),
+        )
+
+
 def _cropped_or_padded(image: Image.Image, config: PreprocessConfig) -> Image.Image:
     height, width = config.size
-    missing = (max(0, width - image.width), max(0, height - image.height))
-    if any(missing):
-        fill = (config.fill_color if config.resize_mode == "longest" else 0,) * 3
-        border = (missing[0] // 2, missing[1] // 2, (missing[0] + 1) // 2, (missing[1] + 1) // 2)
-        image = ImageOps.expand(image, border, fill)
+    fit = Fit.of(*image.size, config)
+    if any(fit.border):
+        image = ImageOps.expand(image, fit.border, (fit.fill,) * 3)
     if image.size == (width, height):
         return image
-    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-    return image.crop((left, top, left + width, top + height))
+    return image.crop((fit.left, fit.top, fit.left + width, fit.top + height))
 
 
 def _shrunk_to_longest(image: Image.Image, size: int) -> Image.Image:

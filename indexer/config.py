@@ -90,7 +90,9 @@ class BuildConfig:
         decode_workers: Threads that read and decode images; None takes one a core.
         decode_in: `threads` of this process, or as many `processes`, of some 300 MB each; the bytes are the same.
             Python's lock lets threads decode 2,000 to 4,700 images a second however many cores there are, so that
-            `auto` takes processes for an encoder on a GPU, where there are four cores and 10,000 images.
+            `auto` takes processes for an encoder on a GPU, where there are four cores and 10,000 images. `gpu`: the
+            GPU of the encoder decodes plain JPEG files, threads all others; taken by name alone, and only with
+            vectors within .999 of those of the usual decoder (see `encoders.device_jpegs`).
         max_pixels: An image with more pixels is rejected before it is decoded.
         max_file_bytes: A file with more bytes is rejected before it is read.
         seed: Seed of every random choice: training sample, k-means, tuning queries.
@@ -123,7 +125,7 @@ class BuildConfig:
     shard_cost: int | None = None
     batch_size: int | None = None
     decode_workers: int | None = None
-    decode_in: Literal["auto", "threads", "processes"] = "auto"
+    decode_in: Literal["auto", "threads", "processes", "gpu"] = "auto"
     max_pixels: int = DecodeLimits().max_pixels
     max_file_bytes: int = DecodeLimits().max_bytes
     seed: int = 0
@@ -183,8 +185,12 @@ class BuildConfig:
             raise BuildError(f"--gpus {self.gpus} is for this machine alone; with --executor ray say --workers")
 
     def _check_executor(self) -> None:
-        if self.executor == "ray" and self.decode_in == "processes":
-            raise BuildError("--decode-in processes is for builds on one machine; leave it or --executor ray out")
+        if self.executor == "ray" and self.decode_in in ("processes", "gpu"):
+            raise BuildError(f"--decode-in {self.decode_in} is for builds on one machine; leave it or ray out")
+        if self.decode_in == "gpu" and self.device == "cpu":
+            raise BuildError(
+                "--decode-in gpu goes with an encoder on a GPU, not with --device cpu; leave one of them out"
+            )
         for name, option in (("address", "--address"), ("ray_workers", "--workers")):
             if self.executor == "local" and getattr(self, name) is not None:
                 raise BuildError(f"{option} {getattr(self, name)} goes with --executor ray; give that too")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gpu.meters import seconds_of
 from gpu.models import encoder_of, random_towers
@@ -112,45 +113,37 @@ def profiled(run: Run, work: Callable[[], Any]) -> None:
 
 
 def jpegs(run: Run, encoder: Any) -> None:
-    """torchvision's decoder on the device, and the resize there; the vectors beside those of the usual way."""
+    """`build-index --decode-in gpu`: the decoder and the resize alone, what threads get of both, and the gate."""
     import torch
-    from torchvision.io import ImageReadMode, decode_jpeg
 
-    notes, device = run.notes, run.device
-    middle = sorted((run.photographs / "coco").glob("*.jpg"))[: run.pick(76, 8)]
-    raw = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in middle]
-    many = (raw * 20)[: run.pick(1024, 8)]
+    from encoders.device_jpegs import DeviceJpegs, fitted, lowest_cosine, torchvision_decoder
+    from encoders.images import DEFAULT_LIMITS
 
-    def decoded(part: list[Any]) -> list[Any]:
-        found: list[Any] = decode_jpeg(part, mode=ImageReadMode.RGB, device=device)
-        return found
-
-    took = seconds_of(lambda: decoded(many), device, repeats=2)
+    notes, device, transform = run.notes, run.device, encoder._fast.exact
+    files = [path.read_bytes() for path in sorted((run.photographs / "coco").glob("*.jpg"))[: run.pick(76, 8)]]
+    raw = [torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files]
+    many, decode = (raw * 20)[: run.pick(1024, 8)], torchvision_decoder(device)
+    took = seconds_of(lambda: decode(many), device, repeats=2)
     notes.figure(f"{JPEG_SET}: JPEGs decoded on the device, one call", len(many) / took, "images/s")
     parts = [many[start : start + 64] for start in range(0, len(many), 64)]
     with ThreadPoolExecutor(4) as four:
-        took = seconds_of(lambda: list(four.map(decoded, parts)), device, repeats=2)
+        took = seconds_of(lambda: list(four.map(decode, parts)), device, repeats=2)
     notes.figure(f"{JPEG_SET}: JPEGs decoded on the device, four threads of 64", len(many) / took, "images/s")
-    images = decoded(raw)
-    took = seconds_of(lambda: torch.stack([resized(one) for one in images]), device, repeats=2)
+    images = decode(raw)
+    took = seconds_of(lambda: torch.stack([fitted(one, transform) for one in images]), device, repeats=2)
     notes.figure(f"{JPEG_SET}: resize on the device, one by one", len(images) / took, "images/s")
-    found = encoder.encode_pixels(torch.stack([resized(one) for one in images]).cpu())
-    lowest = float((found * encoder.encode_images(middle)).sum(1).min())
-    notes.figure("decoded and resized on the device: lowest cosine to the usual way", lowest, asked="> 0.999")
-    golden = sorted(Path(str(files("encoders") / "golden")).glob("*.jpg"))
-    data = [torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8) for path in golden]
-    there = [resized(one) for one in decoded(data)]
-    lowest = float((encoder.encode_pixels(torch.stack(there).cpu()) * encoder.encode_images(golden)).sum(1).min())
-    notes.figure("the same of the golden photographs, which is the gate", lowest, asked=">= 0.999")
+    with DeviceJpegs(encoder.preprocess_config, device) as decoder, ThreadPoolExecutor(os.cpu_count()) as threads:
+        asked = (files * 20)[: run.pick(1520, 8)]
 
+        def read() -> list[Any]:
+            return list(threads.map(lambda data: decoder.read(data, DEFAULT_LIMITS), asked))
 
-def resized(image: Any) -> Any:
-    """Return (3, H, W) bytes at 224 pixels, cropped as torchvision's CenterCrop does."""
-    import torch
-
-    height, width = image.shape[1:]
-    short = min(height, width)
-    size = (SIDE * height // short, SIDE * width // short)
-    small = torch.nn.functional.interpolate(image[None].float(), size=size, mode="bicubic", antialias=True)
-    top, left = (round((side - SIDE) / 2) for side in size)
-    return small.clamp(0, 255).round()[0, :, top : top + SIDE, left : left + SIDE].to(torch.uint8)
+        took = seconds_of(read, device, repeats=2)
+        notes.figure(f"{JPEG_SET}: --decode-in gpu, as threads of a build ask", len(asked) / took, "images/s")
+        usual = encoder.encode_images(files)
+        found = [(image.pixels, row) for image, row in zip(read(), usual, strict=False) if image is not None]
+        notes.figure(f"{JPEG_SET}: share that the device decodes", len(found) / len(files))
+        rows = encoder.encode_pixels(np.stack([pixels for pixels, _ in found]))
+        lowest = float((rows * np.stack([row for _, row in found])).sum(1).min())
+        notes.figure("decoded and resized on the device: lowest cosine to the usual way", lowest, asked="> 0.999")
+        notes.figure("the same of the golden photographs: the gate", lowest_cosine(decoder, encoder), asked=">= 0.999")

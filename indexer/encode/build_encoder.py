@@ -62,7 +62,7 @@ def computed(
     """
     if config.backend in ON_GPU:
         return Computed(on_gpu_backend(encoder, config.backend, progress))
-    if not _has_backends(encoder) or encoder.device != "cpu" or encoder.precision != "fp32":
+    if not has_backends(encoder) or encoder.device != "cpu" or encoder.precision != "fp32":
         return Computed(encoder)
     from encoders.cpu_backends import checked, fastest
 
@@ -89,13 +89,13 @@ def on_gpu_backend(encoder: Encoder, backend: str, progress: Progress) -> Encode
     from encoders.gpu_backends import check_gpu, faster
 
     check_gpu(backend, encoder.device)
-    if not _has_backends(encoder):
+    if not has_backends(encoder):
         raise EncoderError(f"encoder {encoder.spec!r} is computed in its own way, not {backend}; leave --backend out")
     progress.note(f"preparing {backend} on {encoder.device}")
     return faster(encoder, backend, progress.note)
 
 
-def _has_backends(encoder: Encoder) -> TypeGuard[ClipEncoder]:
+def has_backends(encoder: Encoder) -> TypeGuard[ClipEncoder]:
     """Whether an encoder is a model of open_clip; told without importing that for one that is not."""
     return hasattr(encoder, "on_backend")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,10 +22,14 @@ from ..config import BuildConfig
 from ..corpus.item import Item, LazyBytes, Rejection
 from ..corpus.remote.fetch import FETCHES, WebImage
 from ..errors import BuildError, ContentError
-from .build_encoder import loaded
+from ..progress import Progress
+from .build_encoder import has_backends, loaded
 from .known_items import KnownItem
 from .reuse import Reuse
 from .shards import Entry, Shard, file_state
+
+if TYPE_CHECKING:
+    from encoders.device_jpegs import DeviceJpegs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class ImageReader:
     reuse: Reuse
     limits: DecodeLimits
     processes: DecodeProcesses | None = None
+    jpegs: DeviceJpegs | None = None
 
     def slot(self, item: Item) -> Slot | None:
         """Return room for an image that a process is to decode; None where it is decoded in this one.
@@ -102,7 +107,9 @@ class ImageReader:
         if known is not None and _within(item, known.info, self.limits):
             return self._known(self._completed(item, known))
         try:
-            read, opened = self._opened(self._read(item) if content is None else content, slot)
+            source = self._read(item) if content is None else content
+            there = self.jpegs.read(source, self.limits) if self.jpegs is not None else None
+            read, opened = self._opened(source, slot) if there is None else (there.info, there.pixels)
         except (ImageError, ContentError) as error:
             return item.rejected("decode" if isinstance(error, ImageError) else "read", error.reason, error.detail)
         file_bytes, mtime_ns = _state(item) or (read.file_bytes, None)
@@ -112,7 +119,7 @@ class ImageReader:
             return Prepared(info, vector=self.reuse.vector("images", known.row_id))
         if slot is not None:
             return Prepared(info, pixels=slot.pixels, slot=slot)
-        return Prepared(info, pixels=pixels_for(self.encoder, opened))
+        return Prepared(info, pixels=opened if there is not None else pixels_for(self.encoder, opened))
 
     def _opened(self, source: Path | bytes, slot: Slot | None) -> tuple[ImageInfo, Any]:
         """Return what is known of an image, and the image itself where it is not in its slot already."""
@@ -216,7 +223,7 @@ def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window:
         BuildError: Processes are asked for, and the encoder opens images in its own way.
     """
     pays = encoder.device != "cpu" and processes_pay(config.workers, images)
-    if config.decode_in == "threads" or (config.decode_in == "auto" and not pays):
+    if config.decode_in in ("threads", "gpu") or (config.decode_in == "auto" and not pays):
         return None
     if config.decode_in == "processes":
         encoder = loaded(encoder)
@@ -230,3 +237,38 @@ def decode_processes(encoder: Encoder, config: BuildConfig, images: int, window:
     batches = _BATCHES_HELD + _BATCHES_A_GPU * config.gpus
     slots = window + batches * (config.batch_size or encoder.batch_size)
     return DecodeProcesses(preprocessing, config.limits, processes=config.workers, slots=slots)
+
+
+def device_jpegs(encoder: Encoder, config: BuildConfig, progress: Progress) -> DeviceJpegs | None:
+    """Return what decodes JPEG files on the GPU of an encoder, where that was asked for and passes its gate.
+
+    Args:
+        encoder: Of the build; it is loaded.
+        config: Says whether it was asked for.
+        progress: Told where threads decode all the same.
+
+    Raises:
+        BuildError: The encoder is not on a GPU, or opens images in its own way.
+        EncoderError: The decoder is not installed.
+    """
+    if config.decode_in != "gpu":
+        return None
+    encoder = loaded(encoder)
+    if encoder.device == "cpu" or not has_backends(encoder):
+        what = "is on the CPU" if encoder.device == "cpu" else "opens images in its own way"
+        raise BuildError(f"--decode-in gpu: encoder {encoder.spec!r} {what}; leave --decode-in out")
+    from encoders.cpu_backends import GATE
+    from encoders.device_jpegs import DeviceJpegs, lowest_cosine
+
+    jpegs = DeviceJpegs(encoder.preprocess_config, encoder.device)
+    try:
+        cosine = lowest_cosine(jpegs, encoder)
+    except BaseException:
+        jpegs.close()
+        raise
+    if cosine >= GATE:
+        return jpegs
+    jpegs.close()
+    why = f"{cosine:.4f} is below {GATE}" if cosine else "it decodes none of the golden photographs"
+    progress.note(f"images are decoded in threads, not on {encoder.device}: cosine to the usual decoder: {why}")
+    return None

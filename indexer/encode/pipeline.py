@@ -27,7 +27,7 @@ from ..config import BuildConfig, with_prompt
 from ..corpus.item import Item, Rejection, shown
 from ..errors import BuildError, RejectedError
 from ..progress import Progress
-from .decode_pool import ImageReader, Prepared, Step, decode_processes, read_ahead
+from .decode_pool import ImageReader, Prepared, Step, decode_processes, device_jpegs, read_ahead
 from .encoder_feed import TEXT_BLOCK, EncoderFeed, OpenShard, ShardStore, ShardWriter
 from .reuse import Reuse
 from .several_devices import EncoderTeam, team_of
@@ -237,10 +237,16 @@ class ShardEncoder:
             processes = decode_processes(self.encoder, self.config, self.corpus.images, self._window)
             if processes is not None:
                 self._begin(stack.enter_context(processes), stack, team)
+            jpegs = device_jpegs(self.encoder, self.config, self.progress)
+            if jpegs is not None:
+                stack.enter_context(jpegs)
+            reader = ImageReader(
+                encoder=self.encoder, reuse=self.reuse, limits=self.config.limits, processes=processes, jpegs=jpegs
+            )
             pool, writer = (stack.enter_context(ThreadPoolExecutor(count)) for count in (self.config.workers, 1))
             try:
                 with ThreadPoolExecutor(team.threads) as feeder:
-                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer), processes, team)
+                    self._encode_all(self.unfinished(shards), Threads(pool, feeder, writer), reader, team)
             finally:
                 # Whatever ended the loop: do not decode images that nobody will use.
                 pool.shutdown(wait=True, cancel_futures=True)
@@ -263,10 +269,7 @@ class ShardEncoder:
             if not stack.enter_context(pinned(memory, self.encoder.device)):
                 self.progress.note(f"CUDA cannot pin {memory.nbytes / 1e6:,.0f} MB: each batch is copied once more")
 
-    def _encode_all(
-        self, shards: Iterator[Shard], threads: Threads, processes: DecodeProcesses | None, team: EncoderTeam
-    ) -> None:
-        reader = ImageReader(encoder=self.encoder, reuse=self.reuse, limits=self.config.limits, processes=processes)
+    def _encode_all(self, shards: Iterator[Shard], threads: Threads, reader: ImageReader, team: EncoderTeam) -> None:
         writer = ShardWriter(self.staging, threads.write)
 
         def finished(shard: OpenShard) -> None:

@@ -221,10 +221,10 @@ def column_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
 @click.option("--decode-workers", type=int, help="Threads that read and decode. [default: one a core]")
 @click.option(
     "--decode-in",
-    type=click.Choice(["auto", "threads", "processes"]),
+    type=click.Choice(["auto", "threads", "processes", "gpu"]),
     default="auto",
     show_default=True,
-    help="Where images are decoded: processes feed a GPU faster.",
+    help="Where images are decoded: processes feed a GPU faster; gpu: plain JPEG files on it.",
 )
 @click.option("--shard-cost", type=int, help="Images in one unit of work. [default: 512 on a CPU, 8192 on a GPU]")
 @click.option("--seed", type=int, default=0, show_default=True)
