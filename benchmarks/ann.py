@@ -253,6 +253,7 @@ def timed(ask: Any, queries: np.ndarray, exact: np.ndarray, setting: Any) -> dic
     started = time.perf_counter()
     found = np.concatenate(ask(queries, setting))
     seconds = time.perf_counter() - started
+    found = found.astype(np.int64)  # an engine may name rows by strings, which to read is no part of a search
     shares = [len(set(a.tolist()) & set(b.tolist())) / K for a, b in zip(found, exact, strict=True)]
     return {"recall": round(float(np.mean(shares)), 4), "qps": round(len(queries) / seconds, 1)}
 

@@ -93,8 +93,8 @@ class Twinlens:
 
     def search(self, queries: Floats, k: int, setting: Any, kind: str) -> Ids:
         direction: Any = "text_to_image" if kind == "text" else "image_to_image"
-        ids, _ = self.searcher.search_vectors("images", queries, k, direction=direction, ann_recall=setting)
-        return ids.astype(np.int64)
+        ids: Any = self.searcher.search_vectors("images", queries, k, direction=direction, ann_recall=setting)[0]
+        return ids  # strings, as users get them
 
 
 class Hnswlib:
