@@ -41,6 +41,7 @@ SLOW_MS, SLOW_QUERIES = 4.0, 200  # asked for so many queries only, and measured
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--dim", type=int, default=DIM, help="numbers of a vector; 200 as in text-to-image contests")
     parser.add_argument("--engines", default=",".join(ENGINES), help="comma-separated; none (`''`) only reports")
     parser.add_argument("--rebuild", action="store_true", help="build these engines again")
     parser.add_argument("--only-build", action="store_true", help="leave the asking to another run")
@@ -50,11 +51,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the report")
     parser.add_argument("--child", nargs=2, metavar=("TASK", "ENGINE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    folder = arguments.work / f"clip-like-{arguments.rows}"
+    folder = folder_of(arguments)
     if arguments.child:
         print(json.dumps(work(*arguments.child, folder)))
         return
-    prepare(folder, arguments.rows)
+    prepare(folder, arguments.rows, arguments.dim)
     asked = [name for name in arguments.engines.split(",") if name]
     names = [name for name in asked if importlib.util.find_spec(ENGINES[name].package)]
     for name in names:
@@ -66,13 +67,19 @@ def main() -> None:
 # ---- the vectors and the truth
 
 
-def prepare(folder: Path, rows: int) -> None:
+def folder_of(arguments: argparse.Namespace) -> Path:
+    """Return where the vectors and indexes of a run are kept."""
+    work: Path = arguments.work
+    return work / f"clip-like-{arguments.rows}{'' if arguments.dim == DIM else f'x{arguments.dim}'}"
+
+
+def prepare(folder: Path, rows: int, dim: int) -> None:
     """Write the vectors and the exact neighbours of all queries, unless they are there."""
     if (folder / "ready").exists():
         return
     folder.mkdir(parents=True, exist_ok=True)
-    world = ClipLike(0)
-    base = np.lib.format.open_memmap(folder / "images.npy", "w+", "<f2", (rows, DIM))
+    world = ClipLike(0, dim)
+    base = np.lib.format.open_memmap(folder / "images.npy", "w+", "<f2", (rows, dim))
     for start in range(0, rows, CHUNK):
         random = np.random.default_rng([0, 2, start])
         base[start : start + CHUNK] = world.images(world.deviations(min(CHUNK, rows - start), random))
@@ -144,7 +151,8 @@ def child(task: str, name: str, arguments: argparse.Namespace) -> dict[str, Any]
     """Run one step in a process of its own: `one` on one core alone, the others on all."""
     pinned = task == "one" and getattr(ENGINES[name], "pinned", True)
     command = ["taskset", "-c", "0"] if pinned else []
-    command += [sys.executable, __file__, "--rows", str(arguments.rows), "--work", str(arguments.work)]
+    command += [sys.executable, __file__, "--work", str(arguments.work)]
+    command += ["--rows", str(arguments.rows), "--dim", str(arguments.dim)]
     env = {**os.environ, "OMP_NUM_THREADS": "1" if task == "one" else str(os.cpu_count())}
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen([*command, "--child", task, name], stdout=said, stderr=errors, env=env) as process:
@@ -274,14 +282,13 @@ def report(found: dict[str, dict[str, Any]], missing: list[str], arguments: argp
         figures.append(Figure(f"{name}: on disk", round(engine["build"]["bytes"] / rows), unit="bytes a vector"))
         figures += [figure for task in ("one", "batch") for figure in serving(name, task, engine.get(task, {}))]
     figures += ratios(found, rows)
-    note = (
-        f"{rows:,} CLIP-like vectors of {DIM} dimensions (`clip_like.py`), k {K}; QPS one query at a time on one core, "
-    )
+    note = f"{rows:,} CLIP-like vectors of {arguments.dim} dimensions (`clip_like.py`), k {K}; "
+    note += "QPS one query at a time on one core, "
     note += f"and in one batch of {QUERIES} on all. Settings chosen on {TUNING} queries, reported on {QUERIES} others."
     note += f" {arguments.notes}" if arguments.notes else ""
     if missing:
         note += f" Not installed: {', '.join(missing)}."
-    table = record(f"ann_{rows}", figures, note, folder=arguments.out)
+    table = record(folder_of(arguments).name.replace("clip-like-", "ann_"), figures, note, folder=arguments.out)
     table.with_suffix(".curves.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     plot(found, rows, table.with_suffix(".png"))
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import faiss
 import numpy as np
-from ann import KINDS, K, file_of, read, timed
+from ann import KINDS, K, file_of, folder_of, read, timed
 from ann_engines import ENGINES
+from clip_like import DIM
 from record import RESULTS, Figure, record
 
 TARGETS = ("0.95", "0.99")
@@ -26,12 +27,13 @@ TARGETS = ("0.95", "0.99")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=int, default=300_000)
+    parser.add_argument("--dim", type=int, default=DIM)
     parser.add_argument("--work", type=Path, required=True, help="the folder that ann.py was given")
     parser.add_argument("--engines", nargs=2, default=["twinlens", "scann"])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--out", type=Path, default=RESULTS, help="the folder of the report")
     options = parser.parse_args()
-    folder = options.work / f"clip-like-{options.rows}"
+    folder = folder_of(options)
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     faiss.omp_set_num_threads(1)
     engines = {name: opened(name, folder) for name in options.engines}
@@ -46,9 +48,10 @@ def main() -> None:
                     engines, {name: one["setting"] for name, one in chosen.items()}, kind, queries, exact, options
                 )
                 figures += compared(runs, f"{kind} queries, ann_recall@{K} {target}")
-    name = "_".join(options.engines).replace(" ", "-")
-    notes = f"{options.rows:,} CLIP-like vectors; {options.rounds} rounds of {len(queries):,} queries each."
-    record(f"ann_paired_{name}_{options.rows}", figures, notes, folder=options.out)
+    name = "_".join(["ann_paired", *options.engines, folder.name.removeprefix("clip-like-")]).replace(" ", "-")
+    notes = f"{options.rows:,} CLIP-like vectors of {options.dim} dimensions; "
+    notes += f"{options.rounds} rounds of {len(queries):,} queries each."
+    record(name, figures, notes, folder=options.out)
 
 
 def opened(name: str, folder: Path) -> Any:

@@ -25,39 +25,39 @@ Floats = NDArray[np.float32]
 
 
 class ClipLike:
-    """A seeded world of topics and concepts to draw images and captions from."""
+    """A seeded world of topics and concepts to draw images and captions from, of `dim` numbers each."""
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, seed: int = 0, dim: int = DIM) -> None:
+        self.seed, self.dim = seed, dim
         random = np.random.default_rng([seed, 1])
-        self.basis = np.linalg.qr(random.standard_normal((DIM, DIM)))[0].astype(np.float32)
-        first, second = np.linalg.qr(random.standard_normal((DIM, 2)))[0].T
+        self.basis = np.linalg.qr(random.standard_normal((dim, dim)))[0].astype(np.float32)
+        first, second = np.linalg.qr(random.standard_normal((dim, 2)))[0].T
         tilted = MEAN_COSINE * first + np.sqrt(1 - MEAN_COSINE**2) * second
         self.image_mean = (np.sqrt(1 - IMAGE_VARIANCE) * first).astype(np.float32)
         self.text_mean = (np.sqrt(1 - TEXT_VARIANCE) * tilted).astype(np.float32)
-        self.spectrum = falling(1.0)
-        coupling = np.where(np.arange(DIM) < HEAD_AXES, COUPLING_HEAD, 1.0) * COUPLING
-        noise = (1 + np.arange(1, DIM + 1) / 60.0) ** -0.45
+        self.spectrum = falling(1.0, dim)
+        coupling = np.where(np.arange(dim) < HEAD_AXES, COUPLING_HEAD, 1.0) * COUPLING
+        noise = (1 + np.arange(1, dim + 1) / 60.0) ** -0.45
         noise *= (TEXT_VARIANCE - float((coupling**2 * self.spectrum).sum())) / noise.sum()
         self.coupling, self.noise = coupling.astype(np.float32), np.sqrt(noise).astype(np.float32)
         self._concepts(random)
 
     def _concepts(self, random: np.random.Generator) -> None:
-        topics = random.standard_normal((TOPICS, DIM)) * np.sqrt(TOPIC_SHARE * falling(0.8))
+        topics = random.standard_normal((TOPICS, self.dim)) * np.sqrt(TOPIC_SHARE * falling(0.8, self.dim))
         blend = topics[random.integers(0, TOPICS, (CONCEPTS, 2))].sum(axis=1) / np.sqrt(2)
-        own = random.standard_normal((CONCEPTS, DIM)) * np.sqrt(CONCEPT_SHARE * self.spectrum)
+        own = random.standard_normal((CONCEPTS, self.dim)) * np.sqrt(CONCEPT_SHARE * self.spectrum)
         self.centres = (blend + own).astype(np.float32)
         sizes = (1.0 + np.arange(CONCEPTS)) ** -0.7
         self.shares = sizes / sizes.sum()
         width = np.exp(0.5 * random.standard_normal(CONCEPTS))
         width /= np.sqrt((self.shares * width**2).sum())
         self.width = (width * np.sqrt(1 - TOPIC_SHARE - CONCEPT_SHARE)).astype(np.float32)
-        self.individual = np.sqrt(falling(1.2)).astype(np.float32)
+        self.individual = np.sqrt(falling(1.2, self.dim)).astype(np.float32)
 
     def deviations(self, count: int, random: np.random.Generator) -> Floats:
-        """Return what makes `count` images differ from the mean, (count, 512), on the principal axes."""
+        """Return what makes `count` images differ from the mean, (count, dim), on the principal axes."""
         concept = random.choice(CONCEPTS, count, p=self.shares)
-        own = random.standard_normal((count, DIM), dtype=np.float32) * self.individual
+        own = random.standard_normal((count, self.dim), dtype=np.float32) * self.individual
         return np.asarray(self.centres[concept] + own * self.width[concept, None], dtype=np.float32)
 
     def images(self, deviations: Floats) -> Floats:
@@ -70,9 +70,9 @@ class ClipLike:
         return unit((deviations * self.coupling + own) @ self.basis + self.text_mean)
 
 
-def falling(power: float) -> NDArray[np.float64]:
+def falling(power: float, dim: int) -> NDArray[np.float64]:
     """Return the image variance on each axis, falling as axis ** -power."""
-    values = (np.arange(DIM) + 2.0) ** -power
+    values = (np.arange(dim) + 2.0) ** -power
     return np.asarray(IMAGE_VARIANCE * values / values.sum())
 
 
