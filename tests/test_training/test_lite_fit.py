@@ -132,7 +132,8 @@ def test_mistakes_are_one_line(options: list[str], message: str, table: Path, tm
 
 
 WAITING = """
-import time
+import faulthandler, signal, time
+faulthandler.register(signal.SIGUSR1)  # tells where all threads are
 from twinlens.commands import fit
 from twinlens.console import run
 plain = fit.line_listener()
@@ -166,8 +167,11 @@ def interrupt(process: subprocess.Popen[str]) -> str:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
             return process.communicate(timeout=90)[0]
+    process.send_signal(signal.SIGUSR1)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=5)
     process.kill()
-    raise AssertionError("the run does not end")
+    raise AssertionError(f"the run does not end: {process.communicate()[1][-4000:]}")
 
 
 def test_a_killed_command_leaves_a_checkpoint_and_ctrl_c_an_encoder(table: Path, tmp_path: Path) -> None:
