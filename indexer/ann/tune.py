@@ -90,7 +90,8 @@ _FINER = (16, 32, 64, 128, 256)  # between these and the next are four steps and
 _MOST_CANDIDATES = 3200
 _MOST_QUERIES = 1000
 _TIMED_QUERIES, _ROUNDS = 16, 3
-_BUDGET_SECONDS = 30.0  # wider probing is not tried after this long; what was measured stands
+_BUDGET_SECONDS = 30.0  # after this long only powers of two are tried, so that high recalls are still reached
+_MOST_SECONDS = 240.0  # wider probing is not tried after this long; what was measured stands
 _GOOD_ENOUGH = 0.9995  # of the smallest k
 _GOOD_FOR_MORE = 0.995  # of the others, whose last half percent would take most of the time
 _LITTLE = 0.001  # two wider settings that gain less, at a high recall, say that the codes and not the lists decide
@@ -166,10 +167,13 @@ def _grid(ann: AnnIndex, truth: Truth, ks: Sequence[int]) -> list[_Setting]:
     rows = truth.vectors.rows
     started, settings, history = time.perf_counter(), list[_Setting](), list[list[float]]()
     for nprobe in _nprobes(ann, max(ks)):
+        seconds = time.perf_counter() - started
+        if seconds > _BUDGET_SECONDS and nprobe & (nprobe - 1):
+            continue
         grid = [_recalls(ann, truth, k, nprobe, _oversamples(ann, k, rows)) for k in ks]
         settings += [setting for line in grid for setting in line]
         history.append([max(setting.ann_recall for setting in line) for line in grid])
-        if _is_enough(history) or time.perf_counter() - started > _BUDGET_SECONDS:
+        if _is_enough(history) or seconds > _MOST_SECONDS:
             break
     return settings
 
