@@ -51,13 +51,13 @@ bench-ann: $(READY)  ## Measure searching a million vectors beside other engines
 bench-gpu: $(READY)  ## Measure what a GPU adds, and that its vectors are the CPU's: encoding, building, training
 	$(BIN)/python benchmarks/gpu/run.py --results benchmarks/results
 
-$(READY): pyproject.toml storage/list_scan.c storage/list_scan_lanes.h storage/list_scan_parts.h
+$(READY): pyproject.toml $(wildcard storage/list_scan*.[ch])
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable ".[$(FAISS),lite,openvino,watch,plot,demo,server,ray,lance,milvus,photos,qdrant,test,video]"
 	touch $@
 
-$(LOWEST)/ready: pyproject.toml storage/list_scan.c storage/list_scan_lanes.h storage/list_scan_parts.h
+$(LOWEST)/ready: pyproject.toml $(wildcard storage/list_scan*.[ch])
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --editable ".[$(FAISS),lite,plot,demo,server,test]"

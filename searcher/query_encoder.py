@@ -21,6 +21,7 @@ from encoders.image_tower import ImageTower, find_image_tower
 from encoders.images import decode_image
 from encoders.text_tower import TextTower, find_text_tower
 from encoders.tower_files import was_refused
+from storage import compiled
 from storage.lru import Lru
 from storage.schema import EncoderInfo
 
@@ -301,18 +302,11 @@ def unit_rows(vectors: Any, dim: int) -> Vectors:
 
 
 def _quick_unit_rows(vectors: Any, dim: int) -> Vectors | None:
-    """Return what nearly all vectors become, in a third of the time; None for those that need a closer look."""
-    if type(vectors) is not np.ndarray or vectors.dtype != np.float32 or vectors.ndim != 2:
+    """Return what nearly all vectors become, compiled; None for those that need a closer look, or without compiler."""
+    if type(vectors) is not np.ndarray or compiled.list_scan is None or vectors.shape[-1:] != (dim,):
         return None
-    if vectors.shape[1] != dim or not vectors.size:
-        return None
-    wide = vectors.astype(np.float64)
-    squares = np.vecdot(wide, wide)
-    least, most = (squares[0], squares[0]) if len(squares) == 1 else (squares.min(), squares.max())
-    if not (least > _SMALLEST and most < np.inf):  # NaN fails the first
-        return None
-    wide /= np.sqrt(squares)[:, None]
-    return wide.astype(np.float32)
+    units = np.empty(vectors.shape if vectors.ndim == 2 else (1, dim), dtype=np.float32)
+    return units if compiled.list_scan.unit_rows(vectors, dim, units) else None
 
 
 def _is_exportable(spec: str | None) -> bool:

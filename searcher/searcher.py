@@ -307,7 +307,7 @@ class Searcher:
             else:
                 row_ids, scores = self._ranker.rank(into, direction, queries, request).padded(request.k)
             table = self._version.vectors(into)
-            if (row_ids[:, -1] >= 0).all():
+            if (row_ids.item(-1) if len(row_ids) == 1 else row_ids[:, -1].min(initial=0)) >= 0:
                 return table.item_ids(row_ids), scores
             item_ids = np.full(row_ids.shape, None, dtype=object)
             item_ids[row_ids >= 0] = table.item_ids(row_ids[row_ids >= 0])

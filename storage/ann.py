@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -191,8 +190,7 @@ def _rotation(index: Any) -> Scores | None:
     return numbers.reshape(index.d, index.d)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ProbeSettings:
+class _ProbeSettings(NamedTuple):
     """The settings of one search."""
 
     k: int
@@ -201,7 +199,7 @@ class _ProbeSettings:
 
 
 def _all_found(ids: Ids) -> bool:
-    return bool(ids[0] >= 0 if len(ids) == 1 else ids.min(initial=0) >= 0)  # a reduction costs more than a few lists
+    return (ids.item(0) if len(ids) == 1 else ids.min(initial=0)) >= 0  # a reduction costs more than a few lists
 
 
 def _incomplete(ids: Ids, expected: int) -> Ids:

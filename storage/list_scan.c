@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "list_scan_edges.h"
+
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
 #include <immintrin.h>
 
@@ -330,6 +332,9 @@ static PyMethodDef methods[] = {
     {"search", search, METH_VARARGS, "Fill an array with the rows nearest to each query."},
     {"open_rows", open_rows, METH_VARARGS, "Return stored rows, to compare all of them."},
     {"compare", compare, METH_VARARGS, "Fill an array with the best of all rows for each query."},
+    {"unit_rows", unit_rows, METH_VARARGS, "Fill an array with rows scaled to unit length, where that can be done."},
+    {"open_strings", open_strings, METH_VARARGS, "Return columns of strings, to read some of them by row."},
+    {"strings_at", strings_at, METH_VARARGS, "Return the strings of some rows."},
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_list_scan", NULL, 0, methods, NULL, NULL, NULL, NULL};

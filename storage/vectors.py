@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +26,6 @@ from .schema import VectorDType
 
 __all__ = ["BATCH_ROWS", "VectorTable", "VectorWriter"]
 BATCH_ROWS = 131_072
-_FEW_ROWS = 128
 _NO_SCALES = np.empty(0, dtype=np.float16)
 
 
@@ -177,7 +176,7 @@ class VectorTable:
         self.rows = sum(batch.num_rows for batch in batches)
         self._batch_rows = batches[0].num_rows if batches else 1
         self._ids = [batch.column(0) for batch in batches]
-        self._strings = [_StringColumn.of(column) for column in self._ids]
+        self._strings = self._compiled_ids()
         values = [batch.column(1).values for batch in batches]
         self._vectors = _MappedColumn(mapped, values, self._batch_rows, self.dim, np.dtype(self.dtype))
         scales = [batch.column(2) for batch in batches] if self.dtype == "int8" else []
@@ -277,13 +276,11 @@ class VectorTable:
         """
         rows = np.asarray(row_ids, dtype=np.int64)
         ids = np.empty(rows.size, dtype=object)
-        if 0 < rows.size <= _FEW_ROWS:  # a call of Arrow's `take` costs as much as a hundred of these
-            few = rows.ravel().tolist()
-            if min(few) < 0 or max(few) >= self.rows:
-                self._check_range(rows)
-            strings, batch_rows = self._strings, self._batch_rows
-            ids[:] = [strings[row // batch_rows].at(row % batch_rows) for row in few]
-            return ids.reshape(rows.shape)
+        if self._strings is not None:
+            found = compiled.list_scan.strings_at(self._strings, np.ascontiguousarray(rows))
+            if found is not None:  # else a row is out of range
+                ids[:] = found
+                return ids.reshape(rows.shape)
         if rows.size:
             self._check_range(rows)
         batch, row = np.divmod(rows.ravel(), self._batch_rows)
@@ -307,7 +304,7 @@ class VectorTable:
         """Let go of the file; the table is empty afterwards."""
         self.rows = 0
         self._ids = []
-        self._strings = []
+        self._strings = None
         self._compiled = None
         self._vectors.close()
         self._scales.close()
@@ -338,6 +335,13 @@ class VectorTable:
         if rows.size:
             self._check_range(rows)
         return rows
+
+    def _compiled_ids(self) -> Any:
+        """The item ids as compiled code reads them, in a tenth of the time; None where nothing was compiled."""
+        if compiled.list_scan is None:
+            return None
+        buffers = [b"" if part is None else part for column in self._ids for part in column.buffers()[1:]]
+        return compiled.list_scan.open_strings(self.rows, self._batch_rows, tuple(buffers))
 
     def _compiled_rows(self) -> Any:
         """The rows as compiled code reads them; None where it cannot."""
@@ -390,22 +394,6 @@ class _MappedColumn:
         self._starts = np.empty(0, dtype=np.int64)
         self._flat = np.empty(0, dtype=self._flat.dtype)
         self._row_at = np.empty((0, self._width), dtype=self._flat.dtype)
-
-
-class _StringColumn(NamedTuple):
-    """A column of strings, whose offsets and UTF-8 bytes are read without an object of Arrow's in between."""
-
-    offsets: memoryview
-    data: memoryview
-
-    @classmethod
-    def of(cls, column: Any) -> Self:
-        """Return the column, which starts at the first of its values and misses none."""
-        _, offsets, data = column.buffers()
-        return cls(memoryview(offsets).cast("B").cast("i"), memoryview(data if data is not None else b""))
-
-    def at(self, index: int) -> str:
-        return str(self.data[self.offsets[index] : self.offsets[index + 1]], "utf-8")
 
 
 def _map(path: Path) -> mmap.mmap:

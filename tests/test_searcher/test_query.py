@@ -136,3 +136,31 @@ def test_whatever_is_finite_and_not_zero_becomes_a_unit_vector(vectors: np.ndarr
     vectors[:, 0] = 1e-200
     lengths = np.linalg.norm(unit_rows(vectors, 5), axis=1)
     np.testing.assert_allclose(lengths, 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7])
+@pytest.mark.parametrize("dim", [1, 5, 8, 65, 512])
+def test_units_are_the_same_however_they_come(rows: int, dim: int) -> None:
+    vectors = np.random.default_rng(dim).standard_normal((rows, dim)).astype(np.float32) * np.float32(40)
+    wide = vectors.astype(np.float64)
+    expected = (wide / np.sqrt((wide * wide).sum(axis=1, keepdims=True))).astype(np.float32)
+    every_other = np.repeat(vectors, 2, axis=1)[:, ::2]
+    for form in (vectors, np.asfortranarray(vectors), every_other, wide, vectors.tolist()):
+        np.testing.assert_allclose(unit_rows(form, dim), expected, rtol=1e-7)
+    np.testing.assert_array_equal(unit_rows(vectors[0], dim), unit_rows(vectors, dim)[:1])
+    np.testing.assert_allclose(unit_rows(vectors.astype(">f4"), dim), expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize("factor", [1e-30, 1e-7, 1e18, 1e38])
+def test_float32_of_any_length_is_a_direction(factor: float) -> None:
+    vectors = np.array([[3, 0, 4], [0, 0, 1]], dtype=np.float32)
+    scaled = unit_rows(vectors * np.float32(factor / 4), 3)
+    np.testing.assert_allclose(scaled, [[0.6, 0, 0.8], [0, 0, 1]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_a_float32_that_is_not_finite_is_named(wrong: float) -> None:
+    vectors = np.ones((3, 9), dtype=np.float32)
+    vectors[1, 8] = wrong
+    with pytest.raises(QueryError, match="query vector 1 has a value that is not finite"):
+        unit_rows(vectors, 9)

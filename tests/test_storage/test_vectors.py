@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from storage import VectorTable
+from storage import VectorTable, compiled
 from storage.errors import CorruptIndexError, SearchParameterError, StorageError
 from storage.vectors import VectorWriter
 
@@ -75,12 +75,31 @@ def test_a_chunk_has_at_least_one_row(path: Path) -> None:
         next(VectorTable.open(path).chunks(0))
 
 
-@pytest.mark.parametrize("count", [1, 128, 129, 500])
-def test_few_item_ids_and_many_are_the_same(path: Path, count: int) -> None:
-    table = VectorTable.open(path)
-    rows = np.random.default_rng(count).integers(0, table.rows, count)
-    every = table.item_ids(np.tile(np.arange(table.rows), 30))[: table.rows]
-    assert table.item_ids(rows).tolist() == every[rows].tolist()
+@pytest.mark.parametrize("count", [0, 1, 128, 500])
+def test_item_ids_are_the_same_without_a_compiler(path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.random.default_rng(count).integers(0, ROWS, count)
+    found = VectorTable.open(path).item_ids(rows).tolist()
+    monkeypatch.setattr(compiled, "list_scan", None)
+    assert found == VectorTable.open(path).item_ids(rows).tolist() == [f"item {row} ü" for row in rows]
+
+
+@pytest.mark.skipif(compiled.list_scan is None, reason="nothing was compiled")
+def test_compiled_strings_never_read_outside_their_bytes() -> None:
+    strings = compiled.list_scan.open_strings(
+        3, 2, (np.array([0, 1, 99], np.int32), b"ab", np.array([-4, 1], "i4"), b"c")
+    )
+    assert compiled.list_scan.strings_at(strings, np.array([0])) == ["a"]
+    for row in (1, 2):
+        with pytest.raises(ValueError, match="lies outside its bytes"):
+            compiled.list_scan.strings_at(strings, np.array([0, row]))
+    assert compiled.list_scan.strings_at(strings, np.array([3])) is None
+    for wrong in [(np.array([0], np.int32), b"a"), ()]:
+        with pytest.raises(ValueError, match="rows"):
+            compiled.list_scan.open_strings(1, 2, wrong)
+    with pytest.raises(ValueError, match="can't decode"):
+        compiled.list_scan.strings_at(
+            compiled.list_scan.open_strings(1, 1, (np.array([0, 1], np.int32), b"\xff")), np.array([0])
+        )
 
 
 def test_item_ids_come_in_the_order_and_shape_asked(path: Path) -> None:
