@@ -10,8 +10,11 @@ processors and for other codes, searches go through FAISS.
 
 from __future__ import annotations
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Self
+from functools import lru_cache
+from math import lcm
+from typing import Any, NamedTuple, Self
 
 import faiss
 import numpy as np
@@ -25,8 +28,7 @@ _NARROW = 192  # dimensions by which lists are first chosen: they hold .99 of wh
 _BLOCK = 32
 _THREADED = 16  # queries from which on a second thread pays
 _SHARE = 128  # queries that a thread takes at most at a time, which go through the lists together
-_COMPARED = 32  # results of this scan and of FAISS, when an index is opened
-_COMPARED_LISTS = 16  # that both go through: codes may say of the very best that it is the second
+_LISTS, _ROWS, _COMPARED = 32, 600, 32  # of the lists that both are compared in, and results of each
 _ALIKE = 0.75  # that they must have in common: rounding changes one of thirty
 
 
@@ -69,8 +71,15 @@ class ListScan:
             return None
         if not lists.by_residual or not lists.ntotal:
             return None
-        scan = cls(lists, rotation, vectors, lanes)
-        return scan if scan._finds_what_faiss_finds(lists, rotation) else None
+        if _reads(lists.pq.M, _centre_codes(lists.quantizer)[0], lanes):
+            return cls(lists, rotation, vectors, lanes)
+        warnings.warn(
+            f"FAISS {faiss.__version__} keeps its lists in another way than the compiled scan reads them, so searches "
+            "go through FAISS, at half the speed; install another version of either",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
 
     def candidates(
         self, queries: Scores, k: int, count: int, nprobe: int, allowed: NDArray[np.uint8] | None = None
@@ -112,15 +121,49 @@ class ListScan:
                 list(pool.map(some, (slice(start, start + share) for start in range(0, len(queries), share))))
         return ids, scores
 
-    def _finds_what_faiss_finds(self, lists: Any, rotation: Scores | None) -> bool:
-        """Whether both find the same rows of a few lists: their layout is FAISS's and may change."""
-        longest = int(np.argmax([lists.invlists.list_size(number) for number in range(lists.nlist)]))
-        turned = lists.quantizer.reconstruct(longest)[None]
-        query = turned if rotation is None else turned @ rotation
-        probing = faiss.SearchParametersIVF(nprobe=min(_COMPARED_LISTS, lists.nlist))
-        expected = set(lists.search(turned, _COMPARED, params=probing)[1][0].tolist())
-        found = {*self.candidates(query, _COMPARED, _COMPARED, _COMPARED_LISTS)[0].tolist()}
-        return len(expected & found) >= _ALIKE * len(expected)
+
+@lru_cache
+def _reads(codes: int, centre_codes: int, lanes: int) -> bool:
+    """Whether lists of so many codes are read as FAISS reads them, whose layout of blocks is its own and may change.
+
+    Found out in small lists of random vectors far from one another: among photographs that look all alike the rounding
+    of scores decides who is found, and FAISS and this scan round apart.
+    """
+    random = np.random.default_rng(codes)
+    dim = lcm(2 * codes, max(1, centre_codes))
+    centroids = random.standard_normal((_LISTS, dim), dtype=np.float32)
+    flat = faiss.IndexFlatIP(dim)
+    if centre_codes:
+        coded = faiss.IndexPQFastScan(dim, centre_codes, 4, faiss.METRIC_INNER_PRODUCT)
+        _set_codebook(coded, random)
+        quantizer = faiss.IndexRefineFlat(coded)
+        quantizer.k_factor = _LISTS
+    else:
+        quantizer = flat
+    quantizer.add(centroids)
+    lists = faiss.IndexIVFPQFastScan(quantizer, dim, _LISTS, codes, 4, faiss.METRIC_INNER_PRODUCT, _BLOCK)
+    lists.by_residual = True
+    _set_codebook(lists, random)
+    rows, query = random.standard_normal((_ROWS, dim), dtype=np.float32), centroids[:1]
+    lists.add(rows)
+    unstored: Any = _Unstored(_ROWS, dim)
+    scan = ListScan(lists, None, unstored, lanes)
+    expected = lists.search(query, _COMPARED, params=faiss.SearchParametersIVF(nprobe=_LISTS // 2))[1][0]
+    found = scan.candidates(query, _COMPARED, _COMPARED, _LISTS // 2)[0]
+    return len({*found.tolist()} & {*expected.tolist()}) >= _ALIKE * _COMPARED
+
+
+def _set_codebook(coded: Any, random: np.random.Generator) -> None:
+    """Make an index ready for codes without training it: random centroids do where only their layout counts."""
+    faiss.copy_array_to_vector(random.standard_normal(coded.pq.centroids.size(), dtype=np.float32), coded.pq.centroids)
+    coded.is_trained = True
+
+
+class _Unstored(NamedTuple):
+    """Rows that are nowhere stored, of which only candidates are found."""
+
+    rows: int
+    dim: int
 
 
 def _widest(centroids: Scores) -> NDArray[np.int32]:

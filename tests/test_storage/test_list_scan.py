@@ -11,7 +11,7 @@ import pytest
 
 from indexer.ann.plan import plan_ann
 from indexer.ann.train import build_ann
-from storage import compiled
+from storage import compiled, list_scan
 from storage.ann import AnnIndex
 from storage.errors import SearchParameterError
 from storage.exact_search import exact_search, inner_products, rerank
@@ -274,6 +274,38 @@ def test_codes_that_it_does_not_know_are_left_to_faiss(tmp_path):
     ann = AnnIndex.open(tmp_path / "ann.faiss", plan, vectors)
     assert ann._scan is None
     assert (ann.search(unit(3, 36, 1), 10, nprobe=4, oversample=4)[0] >= 0).all()
+
+
+@needs_scan
+@pytest.mark.parametrize("spread", [0.0, 1e-4, 0.02, 0.05])
+def test_rows_close_together_are_scanned_too(tmp_path, spread):
+    rows = unit(ROWS, 64, 0)
+    rows[:2500] = rows[0] + spread * unit(2500, 64, 1)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    with VectorWriter(tmp_path / "vectors.arrow", 64) as writer:
+        writer.append([str(row) for row in range(ROWS)], rows)
+    vectors = VectorTable.open(tmp_path / "vectors.arrow")
+    plan = build_ann(vectors, plan_ann("ivf-pq4", ROWS, 64, nlist=8), tmp_path / "ann.faiss")
+    ann = AnnIndex.open(tmp_path / "ann.faiss", plan, vectors)
+    assert ann._scan is not None
+    queries = unit(5, 64, 2)
+    expected = exact_search(vectors, queries, 10)[1]
+    assert np.array_equal(ann.search(queries, 10, nprobe=8, oversample=ROWS // 10)[1], expected)
+
+
+@needs_scan
+@pytest.mark.parametrize("part", ["_codebook", "_centroids"])
+def test_another_layout_than_expected_is_left_to_faiss_and_said(tmp_path, monkeypatch, part):
+    opened(tmp_path, 64)
+    known = getattr(list_scan, part)
+    monkeypatch.setattr(list_scan, part, lambda given: known(given)[::-1].copy())
+    monkeypatch.setattr(list_scan, "_reads", list_scan._reads.__wrapped__)
+    with pytest.warns(RuntimeWarning, match="in another way than the compiled scan reads them"):
+        ann, vectors = opened(tmp_path, 64)
+    assert ann._scan is None
+    queries = unit(5, 64, 2)
+    found = ann.search(queries, 10, nprobe=32, oversample=64)[1]
+    assert np.array_equal(found, exact_search(vectors, queries, 10)[1])
 
 
 class Uncompiled:
