@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,6 +57,7 @@ class Merger:
     dtype: VectorDType = "float16"
     _writers: dict[Collection, VectorWriter] = field(default_factory=dict)
     _tables: dict[str, list[pa.Table]] = field(default_factory=lambda: {"images": [], "texts": [], "rejected": []})
+    _schemas: dict[str, pa.Schema] = field(default_factory=dict)
     _links: list[pa.Table] = field(default_factory=list)
 
     def add(self, shard: pa.Table) -> None:
@@ -84,9 +86,10 @@ class Merger:
         for writer in self._writers.values():
             writer.close()
         rejected = _concat(self._tables["rejected"], pa.schema(list(REJECTED_COLUMNS.items())))
+        schemas = {name: self._schemas.get(name, _item_columns(name)) for name in COLLECTIONS}
         if not self._writers:
             raise BuildError(_nothing_indexed(rejected))
-        images, texts = (_with_row_ids(_concat(self._tables[name], _item_columns(name))) for name in COLLECTIONS)
+        images, texts = (_with_row_ids(_concat(self._tables[name], schemas[name])) for name in COLLECTIONS)
         pairs = _pairs_of_links(images, self._links) if known_pairs is None else _pair_table(known_pairs)
         write_catalog(
             self.folder / "catalog.duckdb",
@@ -114,7 +117,12 @@ class Merger:
         # What the user says of an image counts for more than what its file says.
         taken = {name.casefold() for name in given}
         own = [name for name in _item_columns(collection).names if name not in taken]
-        self._tables[collection].append(pa.table({name: rows.column(name) for name in own} | given))
+        columns = {name: rows.column(name) for name in own} | given
+        schema = pa.schema([(name, column.type) for name, column in columns.items()])
+        if schema != self._schemas.setdefault(collection, schema):
+            raise BuildError(f"shards of {collection} have unlike columns: {self._schemas[collection]}, and {schema}")
+        # Most columns of facts are empty in most corpora, and empty ones would take a third of the memory.
+        self._tables[collection].append(pa.table({name: column for name, column in columns.items() if _has(column)}))
         if collection == "texts":
             self._links.append(rows.select(["item_id", "image_ids"]))
         if collection not in self._writers:
@@ -166,8 +174,36 @@ def _item_columns(collection: Collection) -> pa.Schema:
 
 
 def _concat(parts: list[pa.Table], schema: pa.Schema) -> pa.Table:
-    table = pa.concat_tables(parts) if parts else schema.empty_table()
-    return table.replace_schema_metadata(None).combine_chunks()
+    """Join tables to one with these columns, null where a part lacks one; `parts` is emptied, a column at a time."""
+    rows = [part.num_rows for part in parts]
+    columns = {}
+    for kind in schema:
+        chunks = [_chunks_of(part, kind, count) for part, count in zip(parts, rows, strict=True)]
+        column = pa.chunked_array([chunk for own in chunks for chunk in own], kind.type)
+        if _has(column):  # else its chunks are one and the same
+            column = pa.table({kind.name: column}).combine_chunks().column(0)
+        columns[kind.name] = column
+        parts[:] = [_without(part, kind.name) for part in parts]
+    parts.clear()
+    return pa.table(columns, schema=pa.schema([pa.field(kind.name, kind.type) for kind in schema]))
+
+
+def _chunks_of(part: pa.Table, kind: pa.Field, rows: int) -> list[pa.Array]:
+    return part.column(kind.name).chunks if kind.name in part.column_names else [_nulls(kind.type, rows)]
+
+
+@lru_cache(maxsize=128)
+def _nulls(kind: pa.DataType, rows: int) -> pa.Array:
+    return pa.nulls(rows, kind)
+
+
+def _without(part: pa.Table, name: str) -> pa.Table:
+    return part.drop_columns([name]) if name in part.column_names else part
+
+
+def _has(column: pa.ChunkedArray) -> bool:
+    """Whether there is any value in a column."""
+    return bool(column.null_count < len(column))
 
 
 def _with_row_ids(table: pa.Table) -> pa.Table:

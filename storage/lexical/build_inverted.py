@@ -14,10 +14,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ..files.atomic import checkpoint, explained
-from .inverted_index import K1, TENSORS, B, idf, serialized_header
+from .inverted_index import K1, B, idf, serialized_header
 from .terms import terms
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 16  # texts that are split at a time
+_SLICE = 1 << 20  # keys that are counted at a time
 _ROW_BITS = 32
 _ROW_MASK = (1 << _ROW_BITS) - 1
 
@@ -25,7 +26,7 @@ _ROW_MASK = (1 << _ROW_BITS) - 1
 def write_inverted_index(path: Path, rows: int, texts: Iterable[tuple[NDArray[np.int64], pa.ChunkedArray]]) -> None:
     """Write the inverted index of a collection to a new file, durably; equal texts give equal bytes.
 
-    Takes some 9 bytes of memory for each word while it works.
+    Takes some 14 bytes of memory for each word while it works, and 80 for each different one.
 
     Args:
         path: The file, which must not exist yet.
@@ -35,12 +36,14 @@ def write_inverted_index(path: Path, rows: int, texts: Iterable[tuple[NDArray[np
     Raises:
         StorageError: The disk is full, or the file is there.
     """
-    known: dict[str, int] = {}
-    keys = [_keys(known, row_ids, part) for row_ids, column in texts for row_ids, part in _chunks(row_ids, column)]
-    names = sorted(known)
-    ranks = np.empty(len(names), dtype=np.int64)
-    ranks[[known[name] for name in names]] = np.arange(len(names))
-    tensors = _tensors(rows, names, _ranked(keys, ranks))
+    parts = [_keys(row_ids, part) for row_ids, column in texts for row_ids, part in _chunks(row_ids, column)]
+    parts = [part for part in parts if len(part[1])]
+    names, ranks = _ranks([own for own, _ in parts])
+    keys = [own for _, own in parts]
+    del parts
+    together = _ranked(keys, ranks)
+    del ranks
+    tensors = [_ends(names), *_tensors(rows, len(names), together), np.frombuffer(_bytes(names), dtype=np.uint8)]
     with explained("write", path), path.open("xb") as file:
         file.write(serialized_header(rows, tensors))
         for tensor in tensors:
@@ -56,51 +59,92 @@ def _chunks(row_ids: NDArray[np.int64], column: pa.ChunkedArray) -> Iterable[tup
         yield row_ids[start : start + _CHUNK], part.combine_chunks() if isinstance(part, pa.ChunkedArray) else part
 
 
-def _keys(known: dict[str, int], row_ids: NDArray[np.int64], texts: pa.Array) -> NDArray[np.int64]:
-    """Return one key a term of each text: number of the term, then row id, in one integer."""
+def _keys(row_ids: NDArray[np.int64], texts: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
+    """Return the different terms of some texts, and one key a term of each: its place there, then row id, in one."""
     words = pc.utf8_split_whitespace(texts)
     rows = row_ids[np.asarray(pc.list_parent_indices(words))]
     encoded = pc.list_flatten(words).dictionary_encode()
     found = [terms(word) for word in encoded.dictionary.to_pylist()]
     lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
-    numbers = np.fromiter((known.setdefault(term, len(known)) for term in chain.from_iterable(found)), dtype=np.int64)
+    own = pa.array(list(chain.from_iterable(found)), pa.large_string()).dictionary_encode()
+    numbers = np.asarray(own.indices).astype(np.int64)
     codes = np.asarray(encoded.indices)
     repeats = lengths[codes]
     # Where the terms of each word start among all, and which of them each key takes.
     starts = np.repeat((np.cumsum(lengths) - lengths)[codes] - (np.cumsum(repeats) - repeats), repeats)
     keys: NDArray[np.int64] = numbers[starts + np.arange(len(starts))] << _ROW_BITS | np.repeat(rows, repeats)
-    return keys
+    return own.dictionary, keys
 
 
-def _ranked(keys: list[NDArray[np.int64]], ranks: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return all keys with the rank of each term in place of its number, ascending."""
+def _ranks(parts: list[pa.Array]) -> tuple[pa.Array, list[NDArray[np.int64]]]:
+    """Return all different terms in the order of their bytes, and for each part where its own are among them."""
+    encoded = pa.chunked_array(parts, pa.large_string()).dictionary_encode()
+    every = encoded.chunk(0).dictionary if encoded.num_chunks else pa.array([], pa.large_string())
+    order = pc.sort_indices(every)
+    ranks = np.empty(len(every), dtype=np.int64)
+    ranks[np.asarray(order)] = np.arange(len(every))
+    return every.take(order), [ranks[np.asarray(part.indices)] for part in encoded.chunks]
+
+
+def _ranked(keys: list[NDArray[np.int64]], ranks: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return all keys with the rank of each term among all in place of its number, ascending."""
     together = np.empty(sum(map(len, keys)), dtype=np.int64)
     at = 0
     while keys:
-        part = keys.pop()
-        together[at : at + len(part)] = ranks[part >> _ROW_BITS] << _ROW_BITS | part & _ROW_MASK
+        part, own = keys.pop(), ranks.pop()
+        together[at : at + len(part)] = own[part >> _ROW_BITS] << _ROW_BITS | part & _ROW_MASK
         at += len(part)
     together.sort()
     return together
 
 
-def _tensors(rows: int, names: list[str], keys: NDArray[np.int64]) -> list[NDArray[Any]]:
-    lengths = np.bincount(keys & _ROW_MASK, minlength=rows)
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    counts = np.diff(first, append=len(keys))
-    entries = keys[first]
-    term, row = entries >> _ROW_BITS, entries & _ROW_MASK
-    frequencies = np.bincount(term, minlength=len(names))
-    norms = K1 * (1 - B + B * lengths / max(lengths.mean(), 1))
-    shares = idf(frequencies, rows)[term] * counts * (K1 + 1) / (counts + norms[row])
-    encoded = [name.encode() for name in names]
+def _tensors(rows: int, names: int, keys: NDArray[np.int64]) -> list[NDArray[Any]]:
+    """Return `row_ends`, `rows` and `shares`, from all keys, some at a time."""
+    slices = [(start, min(start + _SLICE, len(keys))) for start in range(0, len(keys), _SLICE)]
+    lengths, frequencies = np.zeros(rows, dtype=np.int32), np.zeros(names, dtype=np.int64)
+    for start, stop in slices:
+        part = keys[start:stop]
+        np.add.at(lengths, part & _ROW_MASK, np.int32(1))
+        np.add.at(frequencies, part[_first(keys, start, stop)] >> _ROW_BITS, 1)
+    norms = (K1 * (1 - B + B * lengths / max(lengths.mean(), 1))).astype(np.float64)
+    rarity = idf(frequencies, rows)
+    entries = int(frequencies.sum())
+    rows_of, shares = np.empty(entries, dtype="<u4"), np.empty(entries, dtype="<f2")
     # A share is above 0 also where rounding would make it none: a row that has a term is found by it.
-    least = np.finfo(np.float16).smallest_subnormal
-    values = {
-        "term_ends": np.cumsum([len(name) for name in encoded]),
-        "row_ends": np.cumsum(frequencies),
-        "rows": row,
-        "shares": np.maximum(shares.astype(np.float16), least),
-        "terms": np.frombuffer(b"".join(encoded), dtype=np.uint8),
-    }
-    return [np.ascontiguousarray(values[name], dtype=dtype) for name, (_, dtype) in TENSORS.items()]
+    least, at = np.finfo(np.float16).smallest_subnormal, 0
+    for start, stop in slices:
+        first = start + _first(keys, start, stop)
+        part = keys[first]
+        term, row = part >> _ROW_BITS, part & _ROW_MASK
+        counts = _counts(keys, first, stop)
+        found = slice(at, at := at + len(first))
+        rows_of[found] = row
+        shares[found] = np.maximum((rarity[term] * counts * (K1 + 1) / (counts + norms[row])).astype(np.float16), least)
+    return [np.cumsum(frequencies).astype("<i8"), rows_of, shares]
+
+
+def _first(keys: NDArray[np.int64], start: int, stop: int) -> NDArray[np.int64]:
+    """Where in a slice of ascending keys the first of each stands, but not of one that goes on from before it."""
+    before = keys[start - 1] if start else -1
+    return np.flatnonzero(np.diff(keys[start:stop], prepend=before))
+
+
+def _counts(keys: NDArray[np.int64], first: NDArray[np.int64], stop: int) -> NDArray[np.int64]:
+    """How often the key at each of these places comes; the last may go on behind the slice that ends at `stop`."""
+    if not len(first):
+        return first
+    last = keys[first[-1]]
+    end = stop + int(np.searchsorted(keys[stop:], last, side="right"))
+    return np.diff(first, append=end)
+
+
+def _ends(names: pa.Array) -> NDArray[np.int64]:
+    """Where in the bytes of all each name ends."""
+    if not len(names):
+        return np.empty(0, dtype="<i8")
+    return np.frombuffer(names.buffers()[1], dtype="<i8", count=len(names) + 1, offset=8 * names.offset)[1:]
+
+
+def _bytes(names: pa.Array) -> Any:
+    held = names.buffers()[2] if len(names) else None
+    return b"" if held is None else memoryview(held)[: int(_ends(names)[-1])]

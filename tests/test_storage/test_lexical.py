@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from storage.errors import CorruptIndexError, StorageError
+from storage.lexical import build_inverted
 from storage.lexical.build_inverted import write_inverted_index
 from storage.lexical.inverted_index import InvertedIndex, idf
 from storage.lexical.terms import terms
@@ -237,3 +238,21 @@ def test_entries_that_lie_are_refused_when_they_are_read(tmp_path: Path, tensor:
         assert index.search(words).rows.max(initial=0) < len(TEXTS)
     with suppress(CorruptIndexError):
         assert 0 <= index.coverage(words, np.arange(len(TEXTS))).max() <= 1
+
+
+@pytest.mark.parametrize(("slices", "chunk"), [(1, 1 << 16), (2, 3), (7, 2), (1000, 1)])
+def test_bytes_are_the_same_however_much_is_looked_at_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slices: int, chunk: int
+) -> None:
+    texts = [*TEXTS * 4, "a a a a b", None, "zz a"]
+    rows = np.arange(len(texts)) // 3
+    expected = written(tmp_path / "expected", texts, rows, 20).read_bytes()
+    monkeypatch.setattr(build_inverted, "_SLICE", slices)
+    monkeypatch.setattr(build_inverted, "_CHUNK", chunk)
+    assert written(tmp_path / "found", texts, rows, 20).read_bytes() == expected
+
+
+@pytest.mark.parametrize("texts", [[], [None, None], ["", " ", "."]])
+def test_an_index_without_words_finds_nothing(tmp_path: Path, texts: list[str | None]) -> None:
+    index = InvertedIndex.open(written(tmp_path / "words.safetensors", texts, count=3))
+    assert len(index.search("red").rows) == 0
