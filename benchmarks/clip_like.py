@@ -81,10 +81,12 @@ def unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
-def write_vectors(folder: Path, rows: int, *, texts: int = 2_000, queries: int = 1_000, seed: int = 0) -> None:
+def write_vectors(
+    folder: Path, rows: int, *, texts: int = 2_000, queries: int = 1_000, seed: int = 0, dim: int = DIM
+) -> None:
     """Write images.npy (float16), texts.npy, and text_queries.npy and image_queries.npy that are in neither."""
-    world = ClipLike(seed)
-    images = np.lib.format.open_memmap(folder / "images.npy", "w+", "<f2", (rows, DIM))
+    world = ClipLike(seed, dim)
+    images = np.lib.format.open_memmap(folder / "images.npy", "w+", "<f2", (rows, dim))
     for start in range(0, rows, CHUNK):
         random = np.random.default_rng([seed, 2, start])
         part = images[start : start + CHUNK]

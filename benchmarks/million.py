@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clip_like import write_vectors
+from clip_like import DIM, write_vectors
 from record import Figure, record
 
 QUERIES = 500
@@ -21,12 +21,13 @@ QUERIES = 500
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--dim", type=int, default=DIM)
     parser.add_argument("--memory", default="4GB", help="what the build may use")
     parser.add_argument("--ann", default="auto")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_vectors(folder, arguments.rows)
+        write_vectors(folder, arguments.rows, dim=arguments.dim)
         build = child(["--ann", arguments.ann, "--memory", arguments.memory], folder)
         figures = [
             Figure("build", build["seconds"], unit="s"),
@@ -35,7 +36,8 @@ def main() -> None:
             Figure("peak resident memory, mapped vectors included (VmHWM)", build["VmHWM"], unit="MiB"),
             *search_figures(folder, arguments.rows),
         ]
-    record(f"million_{arguments.rows}", figures, "CLIP-like vectors of 512 dimensions (`clip_like.py`), from `.npy`.")
+    name = f"million_{arguments.rows}" + ("" if arguments.dim == DIM else f"x{arguments.dim}")
+    record(name, figures, f"CLIP-like vectors of {arguments.dim} dimensions (`clip_like.py`), from `.npy`.")
 
 
 def child(options: list[str], folder: Path) -> dict[str, Any]:

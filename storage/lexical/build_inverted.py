@@ -26,7 +26,7 @@ _ROW_MASK = (1 << _ROW_BITS) - 1
 def write_inverted_index(path: Path, rows: int, texts: Iterable[tuple[NDArray[np.int64], pa.ChunkedArray]]) -> None:
     """Write the inverted index of a collection to a new file, durably; equal texts give equal bytes.
 
-    Takes some 14 bytes of memory for each word while it works, and 80 for each different one.
+    Takes some 14 bytes of memory for each word while it works, and 150 for each different one.
 
     Args:
         path: The file, which must not exist yet.
