@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -11,8 +13,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-# What tests keep for later runs is not for the user's own, nor the other way round.
-os.environ.setdefault("TWINLENS_CACHE", tempfile.mkdtemp(prefix="twinlens-cache-"))
+# What tests keep for later runs is not for the user's own, nor the other way round. It goes with the run.
+if "TWINLENS_CACHE" not in os.environ:
+    os.environ["TWINLENS_CACHE"] = tempfile.mkdtemp(prefix="twinlens-cache-")
+    atexit.register(shutil.rmtree, os.environ["TWINLENS_CACHE"], ignore_errors=True)
 
 import pytest
 from hypothesis import settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,8 @@ from .terms import terms
 
 _CHUNK = 1 << 16  # texts that are split at a time
 _SLICE = 1 << 20  # keys that are counted at a time
+_RANGE = 1 << 20  # terms whose order is found at a time
+_SAMPLES = 64  # of them tell where a range ends
 _ROW_BITS = 32
 _ROW_MASK = (1 << _ROW_BITS) - 1
 
@@ -26,7 +29,7 @@ _ROW_MASK = (1 << _ROW_BITS) - 1
 def write_inverted_index(path: Path, rows: int, texts: Iterable[tuple[NDArray[np.int64], pa.ChunkedArray]]) -> None:
     """Write the inverted index of a collection to a new file, durably; equal texts give equal bytes.
 
-    Takes some 14 bytes of memory for each word while it works, and 150 for each different one.
+    Takes some 14 bytes of memory for each word while it works, and 60 for each different one.
 
     Args:
         path: The file, which must not exist yet.
@@ -60,39 +63,66 @@ def _chunks(row_ids: NDArray[np.int64], column: pa.ChunkedArray) -> Iterable[tup
 
 
 def _keys(row_ids: NDArray[np.int64], texts: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Return the different terms of some texts, and one key a term of each: its place there, then row id, in one."""
+    """Return the different terms of some texts, sorted, and a key for each of their words: its place there, then row id."""
     words = pc.utf8_split_whitespace(texts)
     rows = row_ids[np.asarray(pc.list_parent_indices(words))]
     encoded = pc.list_flatten(words).dictionary_encode()
     found = [terms(word) for word in encoded.dictionary.to_pylist()]
     lengths = np.fromiter(map(len, found), dtype=np.int64, count=len(found))
-    own = pa.array(list(chain.from_iterable(found)), pa.large_string()).dictionary_encode()
-    numbers = np.asarray(own.indices).astype(np.int64)
+    own, numbers = _sorted(pa.array(list(chain.from_iterable(found)), pa.large_string()).dictionary_encode())
     codes = np.asarray(encoded.indices)
     repeats = lengths[codes]
     # Where the terms of each word start among all, and which of them each key takes.
     starts = np.repeat((np.cumsum(lengths) - lengths)[codes] - (np.cumsum(repeats) - repeats), repeats)
-    keys: NDArray[np.int64] = numbers[starts + np.arange(len(starts))] << _ROW_BITS | np.repeat(rows, repeats)
-    return own.dictionary, keys
+    keys: NDArray[np.int64] = numbers[starts + np.arange(len(starts))].astype(np.int64) << _ROW_BITS
+    return own, keys | np.repeat(rows, repeats)
 
 
-def _ranks(parts: list[pa.Array]) -> tuple[pa.Array, list[NDArray[np.int64]]]:
-    """Return all different terms in the order of their bytes, and for each part where its own are among them."""
-    encoded = pa.chunked_array(parts, pa.large_string()).dictionary_encode()
-    every = encoded.chunk(0).dictionary if encoded.num_chunks else pa.array([], pa.large_string())
-    order = pc.sort_indices(every)
-    ranks = np.empty(len(every), dtype=np.int64)
-    ranks[np.asarray(order)] = np.arange(len(every))
-    return every.take(order), [ranks[np.asarray(part.indices)] for part in encoded.chunks]
+def _ranks(parts: list[pa.Array]) -> tuple[pa.Array, list[NDArray[np.int32]]]:
+    """Return all different terms of sorted parts, sorted, and for each part where its own are among them.
+
+    A range of the alphabet at a time, since finding equal terms takes several times their own memory.
+    """
+    ranks = [np.empty(len(part), dtype=np.int32) for part in parts]
+    names: list[pa.Array] = []
+    known, starts = 0, [0] * len(parts)
+    for ends in _range_ends(parts):
+        slices = [part[start:end] for part, start, end in zip(parts, starts, ends, strict=True)]
+        found, own = _sorted(pa.concat_arrays(slices).dictionary_encode())
+        own += known
+        at = 0
+        for rank, start, end in zip(ranks, starts, ends, strict=True):
+            rank[start:end] = own[at : (at := at + end - start)]
+        names.append(found)
+        known, starts = known + len(found), ends
+    return pa.concat_arrays(names) if names else pa.array([], pa.large_string()), ranks
 
 
-def _ranked(keys: list[NDArray[np.int64]], ranks: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _sorted(encoded: pa.DictionaryArray) -> tuple[pa.Array, NDArray[np.int32]]:
+    """Return the different values in the order of their bytes, and where each value of the array is among them."""
+    order = pc.sort_indices(encoded.dictionary)
+    ranks = np.empty(len(order), dtype=np.int32)
+    ranks[np.asarray(order)] = np.arange(len(order))
+    return encoded.dictionary.take(order), ranks[np.asarray(encoded.indices)]
+
+
+def _range_ends(parts: list[pa.Array]) -> Iterable[list[int]]:
+    """Where in each sorted part ranges of some `_RANGE` terms end; equal terms are in the same range."""
+    step = max(1, _RANGE // _SAMPLES)
+    sample = sorted(chain.from_iterable(part[::step].to_pylist() for part in parts))
+    for bound in sample[_SAMPLES::_SAMPLES]:
+        yield [bisect_left(part, bound, key=lambda term: term.as_py()) for part in parts]
+    if parts:
+        yield [len(part) for part in parts]
+
+
+def _ranked(keys: list[NDArray[np.int64]], ranks: list[NDArray[np.int32]]) -> NDArray[np.int64]:
     """Return all keys with the rank of each term among all in place of its number, ascending."""
     together = np.empty(sum(map(len, keys)), dtype=np.int64)
     at = 0
     while keys:
         part, own = keys.pop(), ranks.pop()
-        together[at : at + len(part)] = own[part >> _ROW_BITS] << _ROW_BITS | part & _ROW_MASK
+        together[at : at + len(part)] = own[part >> _ROW_BITS].astype(np.int64) << _ROW_BITS | part & _ROW_MASK
         at += len(part)
     together.sort()
     return together

@@ -249,6 +249,8 @@ def test_bytes_are_the_same_however_much_is_looked_at_at_a_time(
     expected = written(tmp_path / "expected", texts, rows, 20).read_bytes()
     monkeypatch.setattr(build_inverted, "_SLICE", slices)
     monkeypatch.setattr(build_inverted, "_CHUNK", chunk)
+    monkeypatch.setattr(build_inverted, "_RANGE", slices)
+    monkeypatch.setattr(build_inverted, "_SAMPLES", chunk)
     assert written(tmp_path / "found", texts, rows, 20).read_bytes() == expected
 
 
