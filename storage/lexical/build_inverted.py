@@ -63,7 +63,7 @@ def _chunks(row_ids: NDArray[np.int64], column: pa.ChunkedArray) -> Iterable[tup
 
 
 def _keys(row_ids: NDArray[np.int64], texts: pa.Array) -> tuple[pa.Array, NDArray[np.int64]]:
-    """Return the different terms of some texts, sorted, and a key for each of their words: its place there, then row id."""
+    """Return the different terms of some texts, sorted, and a key a word: the place of its term there, then row id."""
     words = pc.utf8_split_whitespace(texts)
     rows = row_ids[np.asarray(pc.list_parent_indices(words))]
     encoded = pc.list_flatten(words).dictionary_encode()
