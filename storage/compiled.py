@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import os
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
-list_scan: Any = None
+_INTERFACE = 2  # of `list_scan.c`
+
+
+def _found() -> Any:
+    with suppress(ImportError):  # no compiler was there
+        module = import_module("._list_scan", __package__)
+        if getattr(module, "INTERFACE", 1) == _INTERFACE:
+            return module
+        warnings.warn(
+            f"{module.__file__} was compiled from other sources than these, so searches go through FAISS and NumPy, at "
+            "half the speed; install again",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return None
+
+
+list_scan: Any = _found()
 """The module made from `list_scan.c`, or None."""
-with suppress(ImportError):  # no compiler was there
-    list_scan = import_module("._list_scan", __package__)
 
 SWITCH = "TWINLENS_LIST_SCAN"
 """In the environment: `off` leaves searches to FAISS and NumPy, `256` takes the narrower lanes."""

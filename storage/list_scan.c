@@ -74,6 +74,16 @@ static const void *hold(Scan *scan, PyObject *object, int64_t bytes) {
 /* Whether blocks of so many 4-bit codes a row are whole lanes. */
 static int can_be_summed(int64_t codes, int64_t dim) { return codes >= 4 && codes % 4 == 0 && dim % codes == 0; }
 
+/* Hold the stored rows: the values of the file, where each batch of rows starts in them, and the same of the scales. */
+static void hold_rows(Scan *scan, PyObject *const *given) {
+    int64_t starts = 8 * ((scan->rows + scan->batch_rows - 1) / scan->batch_rows);
+    scan->vectors = hold(scan, given[0], -1);
+    if (!PyErr_Occurred()) scan->starts = hold(scan, given[1], starts);
+    if (!PyErr_Occurred()) scan->scales = hold(scan, given[2], -1);
+    if (!PyErr_Occurred()) scan->scale_starts = hold(scan, given[3], starts);
+    scan->value_bytes = scan->scales ? 1 : 2;
+}
+
 /* prepare(lanes, dim, lists, codes, centre_codes, narrow_width, rows, batch_rows, *arrays): what the searches of an index share. */
 static PyObject *prepare(PyObject *self, PyObject *args) {
     (void)self;
@@ -86,10 +96,11 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
         free(scan);
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "iLLLLLLLOOOOOOOOOOOOOOO", &lanes, &scan->dim, &scan->lists, &scan->codes.count,
+    if (!PyArg_ParseTuple(args, "iLLLLLLLOOOOOOOOOOOOOOOOO", &lanes, &scan->dim, &scan->lists, &scan->codes.count,
                           &scan->centre_codes.count, &scan->narrow_width, &scan->rows, &scan->batch_rows, &given[0],
                           &given[1], &given[2], &given[3], &given[4], &given[5], &given[6], &given[7], &given[8],
-                          &given[9], &given[10], &given[11], &given[12], &given[13], &given[14]))
+                          &given[9], &given[10], &given[11], &given[12], &given[13], &given[14],
+                          &given[15], &given[16]))
         goto failed;
     int64_t dim = scan->dim, lists = scan->lists, width = scan->narrow_width;
     if (dim < 1 || lists < 1 || !can_be_summed(scan->codes.count, dim) || width < 1 || scan->batch_rows < 1 ||
@@ -114,8 +125,7 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
     int64_t blocks = scan->centre_codes.count ? (lists + BLOCK - 1) / BLOCK : 0;
     scan->centre_codes.codebook = hold(scan, given[11], 4 * CENTROIDS * dim);
     scan->centre_blocks = hold(scan, given[12], blocks * scan->centre_codes.count * CENTROIDS);
-    scan->starts = hold(scan, given[13], 8 * ((scan->rows + scan->batch_rows - 1) / scan->batch_rows));
-    scan->vectors = PyErr_Occurred() ? NULL : hold(scan, given[14], -1);
+    if (!PyErr_Occurred()) hold_rows(scan, given + 13);
     if (PyErr_Occurred()) goto failed;
     for (int64_t i = 0; i < width; i++)
         if (scan->narrow_dims[i] < 0 || scan->narrow_dims[i] >= dim) {
@@ -128,10 +138,10 @@ failed:
     return NULL;
 }
 
-/* open_rows(lanes, dim, rows, batch_rows, starts, vectors): stored rows alone, to compare all of them. */
+/* open_rows(lanes, dim, rows, batch_rows, vectors, starts, scales, scale_starts): stored rows alone, to compare all of them. */
 static PyObject *open_rows(PyObject *self, PyObject *args) {
     (void)self;
-    PyObject *starts, *vectors;
+    PyObject *given[4];
     int lanes;
     Scan *scan = calloc(1, sizeof(Scan));
     if (!scan) return PyErr_NoMemory();
@@ -140,14 +150,13 @@ static PyObject *open_rows(PyObject *self, PyObject *args) {
         free(scan);
         return NULL;
     }
-    if (PyArg_ParseTuple(args, "iLLLOO", &lanes, &scan->dim, &scan->rows, &scan->batch_rows, &starts, &vectors)) {
+    if (PyArg_ParseTuple(args, "iLLLOOOO", &lanes, &scan->dim, &scan->rows, &scan->batch_rows, &given[0], &given[1],
+                         &given[2], &given[3])) {
         scan->wide = lanes == 512;
         if (scan->dim < 1 || scan->batch_rows < 1 || lanes > processor() || (lanes != 256 && lanes != 512))
             PyErr_SetString(PyExc_ValueError, "these rows or lanes are none that can be compared");
-        else {
-            scan->starts = hold(scan, starts, 8 * ((scan->rows + scan->batch_rows - 1) / scan->batch_rows));
-            scan->vectors = PyErr_Occurred() ? NULL : hold(scan, vectors, -1);
-        }
+        else
+            hold_rows(scan, given);
     }
     if (!PyErr_Occurred()) return capsule;
     Py_DECREF(capsule);
@@ -162,7 +171,7 @@ static int compare_all(const Scan *scan, const Comparison *asked, int64_t count,
     float *least = malloc(sizeof(float) * (size_t)number);
     int good = found && sizes && least;
     for (int64_t i = 0; good && i < number; i++) least[i] = -INFINITY;
-    int64_t step = COMPARED_BYTES / (2 * scan->dim) + 1;
+    int64_t step = COMPARED_BYTES / (scan->value_bytes * scan->dim) + 1;
     for (int64_t first = 0; good && first < count; first += step)
         for (int64_t i = 0; i < number; i++) {
             int64_t last = first + step < count ? first + step : count;
@@ -326,6 +335,9 @@ static PyObject *lanes(PyObject *self, PyObject *args) {
     return PyLong_FromLong(processor());
 }
 
+/* What storage/compiled.py asks for: another number wherever what is called from Python takes or gives something else. */
+#define INTERFACE 2
+
 static PyMethodDef methods[] = {
     {"lanes", lanes, METH_NOARGS, "Return the bits of the widest lanes that can be used here: 512, 256, or 0 for none."},
     {"prepare", prepare, METH_VARARGS, "Return what all searches of an index share."},
@@ -338,4 +350,11 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_list_scan", NULL, 0, methods, NULL, NULL, NULL, NULL};
-PyMODINIT_FUNC PyInit__list_scan(void) { return PyModule_Create(&module); }
+PyMODINIT_FUNC PyInit__list_scan(void) {
+    PyObject *made = PyModule_Create(&module);
+    if (made && PyModule_AddIntConstant(made, "INTERFACE", INTERFACE) < 0) {
+        Py_DECREF(made);
+        return NULL;
+    }
+    return made;
+}

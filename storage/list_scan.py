@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from . import compiled
 from .exact_search import Ids, Ranking, Scores, Vectors
-from .vectors import VectorTable
+from .vectors import MappedRows, VectorTable
 
 _NARROW = 192  # dimensions by which lists are first chosen: they hold .99 of what tells CLIP-like centroids apart
 _BLOCK = 32
@@ -43,9 +43,8 @@ class ListScan:
     """
 
     def __init__(self, lists: Any, rotation: Scores | None, vectors: Vectors, lanes: int) -> None:
-        mapped = vectors.mapped() if isinstance(vectors, VectorTable) else None
-        flat, starts, batch_rows = mapped or (None, None, 1)
-        self.scores_rows = mapped is not None  # else it finds candidates, and others score them
+        stored = vectors.mapped() if isinstance(vectors, VectorTable) else MappedRows()
+        self.scores_rows = stored.values is not None  # else it finds candidates, and others score them
         centroids = _centroids(lists.quantizer)
         centre_codes, centre_codebook, centre_blocks = _centre_codes(lists.quantizer)
         narrow_dims = np.arange(vectors.dim, dtype=np.int32) if centre_codes else _widest(centroids)
@@ -54,13 +53,22 @@ class ListScan:
         turned, turned_scale = (None, None) if rotation is None else _bytes(rotation)
         held, numbers = lists.invlists, range(lists.nlist)
         self._scan = compiled.list_scan.prepare(
-            *(lanes, vectors.dim, lists.nlist, lists.pq.M, centre_codes, len(narrow_dims), vectors.rows, batch_rows),
+            *(
+                lanes,
+                vectors.dim,
+                lists.nlist,
+                lists.pq.M,
+                centre_codes,
+                len(narrow_dims),
+                vectors.rows,
+                stored.batch_rows,
+            ),
             *(turned, turned_scale, narrow, narrow_scale, narrow_mean, narrow_dims, centroids),
             _codebook(lists.pq),
             np.array([int(held.get_codes(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([int(held.get_ids(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([held.list_size(number) for number in numbers], dtype=np.int64),
-            *(centre_codebook, centre_blocks, starts, flat),
+            *(centre_codebook, centre_blocks, *stored.arrays()),
         )
 
     @classmethod

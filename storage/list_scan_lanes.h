@@ -11,6 +11,8 @@ typedef __m512 LANES(Floats);
 #define LOAD(at) _mm512_loadu_ps(at)
 #define STORE(at, lanes) _mm512_storeu_ps(at, lanes)
 #define LOAD_HALVES(at) _mm512_cvtph_ps(_mm256_loadu_si256((const void *)(at)))
+#define FROM_SHORTS(shorts) _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(shorts))
+#define LOAD_NUMBERS(at) _mm256_cvtepi8_epi16(_mm_loadu_si128((const void *)(at)))
 #else
 typedef __m256 LANES(Floats);
 #define FLOATS 8
@@ -22,6 +24,8 @@ typedef __m256 LANES(Floats);
 #define LOAD(at) _mm256_loadu_ps(at)
 #define STORE(at, lanes) _mm256_storeu_ps(at, lanes)
 #define LOAD_HALVES(at) _mm256_cvtph_ps(_mm_loadu_si128((const void *)(at)))
+#define FROM_SHORTS(shorts) _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm256_castsi256_si128(shorts)))
+#define LOAD_NUMBERS(at) _mm256_castsi128_si256(_mm_cvtepi8_epi16(_mm_loadl_epi64((const void *)(at))))
 #endif
 
 TARGET static inline float LANES(sum)(LANES(Floats) lanes) {
@@ -97,33 +101,59 @@ TARGET static inline int32_t LANES(of_bytes)(const int8_t *row, const int16_t *o
     return all;
 }
 
+/* Values of a row at one byte each, as floats: the level of each number as storage/one_byte.py has them, by the row's
+   scale, which is exact. */
+TARGET static inline LANES(Floats) LANES(from_bytes)(const int8_t *at, float scale) {
+    const __m256i knee = _mm256_set1_epi16(64), second = _mm256_set1_epi16(96), zero = _mm256_setzero_si256();
+    __m256i number = LOAD_NUMBERS(at);
+    __m256i once = _mm256_max_epi16(_mm256_min_epi16(number, knee), _mm256_sub_epi16(zero, knee));
+    __m256i twice = _mm256_max_epi16(_mm256_min_epi16(number, second), _mm256_sub_epi16(zero, second));
+    __m256i level = _mm256_sub_epi16(_mm256_slli_epi16(number, 2), _mm256_add_epi16(once, _mm256_slli_epi16(twice, 1)));
+    return MULTIPLY(FROM_SHORTS(level), SPREAD(scale));
+}
+
+/* Add the products of SUMS values of a row and a query to their sums. */
+TARGET static inline void LANES(add_products)(LANES(Floats) *sums, const void *row, int is_bytes, float scale,
+                                              const float *query) {
+    for (int i = 0; i < SUMS; i += FLOATS) {
+        LANES(Floats) values = is_bytes ? LANES(from_bytes)((const int8_t *)row + i, scale)
+                                        : LOAD_HALVES((const uint16_t *)row + i);
+        sums[i / FLOATS] = ADD(sums[i / FLOATS], MULTIPLY(values, LOAD(query + i)));
+    }
+}
+
 /* The inner product of a stored row and a query, exactly as storage/exact_search.py adds it up, while the row `next` is
    fetched. */
-TARGET static float LANES(exact_score)(const uint16_t *row, const float *query, int64_t count, const uint16_t *next) {
-    enum { PARTS = SUMS / FLOATS };
-    LANES(Floats) sums[PARTS];
-    int64_t whole = count / SUMS * SUMS;
-    for (int i = 0; i < PARTS; i++) sums[i] = ZERO;
+TARGET static inline float LANES(added_up)(const char *row, int is_bytes, float scale, const float *query, int64_t count,
+                                           const char *next) {
+    LANES(Floats) sums[SUMS / FLOATS];
+    int64_t whole = count / SUMS * SUMS, each = is_bytes ? 1 : 2;
+    for (int i = 0; i < SUMS / FLOATS; i++) sums[i] = ZERO;
     for (int64_t at = 0; at < whole; at += SUMS) {
-        ask_for((const char *)(next + at), 2 * SUMS);
-        for (int i = 0; i < PARTS; i++)
-            sums[i] = ADD(sums[i], MULTIPLY(LOAD_HALVES(row + at + i * FLOATS), LOAD(query + at + i * FLOATS)));
+        ask_for(next + at * each, SUMS * each);
+        LANES(add_products)(sums, row + at * each, is_bytes, scale, query + at);
     }
     if (whole < count) {
-        uint16_t last_row[SUMS] = {0};
+        char last_row[2 * SUMS] = {0};
         float last_query[SUMS] = {0};
-        memcpy(last_row, row + whole, sizeof(uint16_t) * (size_t)(count - whole));
+        memcpy(last_row, row + whole * each, (size_t)((count - whole) * each));
         memcpy(last_query, query + whole, sizeof(float) * (size_t)(count - whole));
-        for (int i = 0; i < PARTS; i++)
-            sums[i] = ADD(sums[i], MULTIPLY(LOAD_HALVES(last_row + i * FLOATS), LOAD(last_query + i * FLOATS)));
+        LANES(add_products)(sums, last_row, is_bytes, scale, last_query);
     }
     float flat[SUMS];
-    for (int half = PARTS / 2; half; half /= 2)
+    for (int half = SUMS / FLOATS / 2; half; half /= 2)
         for (int i = 0; i < half; i++) sums[i] = ADD(sums[i], sums[i + half]);
     STORE(flat, sums[0]);
     for (int half = FLOATS / 2; half; half /= 2)
         for (int i = 0; i < half; i++) flat[i] += flat[i + half];
     return flat[0];
+}
+
+TARGET static float LANES(exact_score)(const Scan *scan, int64_t id, const float *query, int64_t next) {
+    const char *row = stored_row(scan, id), *further = stored_row(scan, next);
+    if (!scan->scales) return LANES(added_up)(row, 0, 1, query, scan->dim, further);
+    uint16_t scale = scan->scales[scan->scale_starts[id / scan->batch_rows] + id];
+    return LANES(added_up)(row, 1, _cvtsh_ss(scale), query, scan->dim, further);
 }
 
 /* Fill the table of a query: what each centroid of each code adds to a score, above the least, in steps of one byte.
@@ -318,11 +348,10 @@ TARGET static void LANES(take_in)(const Scan *scan, const Probe *probe, const fl
 /* Score the stored rows of the candidates. */
 TARGET static void LANES(score_rows)(const Scan *scan, const float *query, Scored *found, int64_t size) {
     for (int64_t i = 0; i < ROWS_AHEAD && i < size; i++)
-        ask_for((const char *)stored_row(scan, found[i].id), 2 * scan->dim);
+        ask_for(stored_row(scan, found[i].id), scan->value_bytes * scan->dim);
     for (int64_t i = 0; i < size; i++) {
         int64_t next = i + ROWS_AHEAD < size ? i + ROWS_AHEAD : i;
-        found[i].score =
-            LANES(exact_score)(stored_row(scan, found[i].id), query, scan->dim, stored_row(scan, found[next].id));
+        found[i].score = LANES(exact_score)(scan, found[i].id, query, found[next].id);
     }
 }
 
@@ -384,8 +413,7 @@ TARGET static int64_t LANES(compare_rows)(const Scan *scan, const Comparison *as
     int64_t excluded = asked->excluded ? asked->excluded[number] : -1;
     for (int64_t i = first; i < last; i++) {
         int64_t id = asked->subset ? asked->subset[i] : i;
-        const uint16_t *row = stored_row(scan, id);
-        float score = LANES(exact_score)(row, query, scan->dim, row);
+        float score = LANES(exact_score)(scan, id, query, id);
         if (score < *least || id == excluded) continue;
         found[size].score = score;
         found[size++].id = id;
@@ -403,3 +431,5 @@ TARGET static int64_t LANES(compare_rows)(const Scan *scan, const Comparison *as
 #undef LOAD
 #undef STORE
 #undef LOAD_HALVES
+#undef FROM_SHORTS
+#undef LOAD_NUMBERS

@@ -7,7 +7,7 @@
 #define CENTRES_AHEAD 16
 #define COMPARED_BYTES (1 << 18) /* of rows that several queries are compared with before the next are read */
 #define SUMS 64 /* that a score is added up in */
-#define ARRAYS 15
+#define ARRAYS 17
 #define GROUP 128 /* queries that go through the lists together, so that a list is read once for all of them */
 #define GROUP_BYTES (1 << 24) /* that their candidates may take */
 #define FIRST_LISTS 2 /* that a query visits in its first stage; after each stage there are four times as many */
@@ -52,8 +52,10 @@ typedef struct {
     const uint8_t *const *blocks;
     const int64_t *const *ids;
     const int64_t *sizes;
-    const uint16_t *vectors;
-    const int64_t *starts;
+    const char *vectors;
+    const int64_t *starts, *scale_starts;
+    const uint16_t *scales; /* of rows at one byte a value; NULL where rows are float16 */
+    int64_t value_bytes;
     Scratch *free; /* only touched by who holds the interpreter's lock */
 } Scan;
 
@@ -211,8 +213,8 @@ static float hardly_more(const uint8_t *table, int64_t codes) {
     return mean + SPREADS * sqrtf(variance);
 }
 
-static inline const uint16_t *stored_row(const Scan *scan, int64_t id) {
-    return scan->vectors + scan->starts[id / scan->batch_rows] + id * scan->dim;
+static inline const char *stored_row(const Scan *scan, int64_t id) {
+    return scan->vectors + scan->value_bytes * (scan->starts[id / scan->batch_rows] + id * scan->dim);
 }
 
 /* Keep an entry of each row once, in the order of rows: a spilled one stands in two lists. */

@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, NamedTuple, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from .files.atomic import checkpoint, explained
 from .files.layout import open_regular
 from .schema import VectorDType
 
-__all__ = ["BATCH_ROWS", "VectorTable", "VectorWriter"]
+__all__ = ["BATCH_ROWS", "MappedRows", "VectorTable", "VectorWriter"]
 BATCH_ROWS = 131_072
 _NO_SCALES = np.empty(0, dtype=np.float16)
 
@@ -156,6 +156,29 @@ class VectorWriter:
         return [numbers, pa.array(encoded.scales)]
 
 
+class MappedRows(NamedTuple):
+    """Stored rows as they lie in the mapped file; by default none.
+
+    Attributes:
+        batch_rows: The rows of a batch.
+        values: The whole file as float16 or int8; row `r` begins at `starts[r // batch_rows] + r * dim`.
+        starts: (batches,) int64.
+        scales: The whole file as float16, where a value is one byte: the scale of row `r` stands at
+            `scale_starts[r // batch_rows] + r`.
+        scale_starts: (batches,) int64.
+    """
+
+    batch_rows: int = 1
+    values: NDArray[np.float16] | NDArray[np.int8] | None = None
+    starts: NDArray[np.int64] | None = None
+    scales: NDArray[np.float16] | None = None
+    scale_starts: NDArray[np.int64] | None = None
+
+    def arrays(self) -> tuple[NDArray[Any] | None, ...]:
+        """Return the four arrays, in the order in which compiled code takes them."""
+        return self[1:]
+
+
 class VectorTable:
     """The vectors of a collection and their item ids, by row id; mapped, read only, safe from many threads.
 
@@ -234,17 +257,16 @@ class VectorTable:
             parts.append(first + np.flatnonzero(wrong))
         return np.concatenate(parts)
 
-    def mapped(self) -> tuple[NDArray[np.float16], NDArray[np.int64], int] | None:
-        """Return the whole file as float16, where each batch of rows starts, and the rows of a batch; None for int8.
-
-        Row `r` begins at the element `starts[r // batch_rows] + r * dim`.
-        """
-        return (*self._vectors.mapped(), self._batch_rows) if self.dtype == "float16" else None
+    def mapped(self) -> MappedRows:
+        """Return where the rows lie in the file, for compiled code."""
+        values, starts = self._vectors.mapped()
+        scales, scale_starts = self._scales.mapped() if self.dtype == "int8" else (None, None)
+        return MappedRows(self._batch_rows, values, starts, scales, scale_starts)
 
     def compared(
         self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None, exclude: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-        """Return what `exact_search` of these arguments does, compiled; None where that cannot be, as for int8.
+        """Return what `exact_search` of these arguments does, compiled; None where nothing was compiled.
 
         Raises:
             SearchParameterError: A row id is not in [0, rows).
@@ -346,10 +368,10 @@ class VectorTable:
     def _compiled_rows(self) -> Any:
         """The rows as compiled code reads them; None where it cannot."""
         lanes = compiled.scan_lanes()
-        if not lanes or not self.rows or self.dtype != "float16":
+        if not lanes or not self.rows:
             return None
-        flat, starts = self._vectors.mapped()
-        return compiled.list_scan.open_rows(lanes, self.dim, self.rows, self._batch_rows, starts, flat)
+        stored = self.mapped()
+        return compiled.list_scan.open_rows(lanes, self.dim, self.rows, stored.batch_rows, *stored.arrays())
 
     def _check_range(self, row_ids: NDArray[np.int64]) -> None:
         if row_ids.view(np.uint64).max() >= self.rows:  # a negative number seen as unsigned is beyond every row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -16,6 +17,7 @@ from storage.ann import AnnIndex
 from storage.errors import SearchParameterError
 from storage.exact_search import exact_search, inner_products, rerank
 from storage.list_scan import ListScan
+from storage.schema import VectorDType
 from storage.vectors import VectorTable, VectorWriter
 
 ROWS = 3000
@@ -30,10 +32,12 @@ def unit(rows: int, dim: int, seed: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def opened(folder: Path, dim: int, spilling: bool = True, nlist: int = 32) -> tuple[AnnIndex, VectorTable]:
+def opened(
+    folder: Path, dim: int, spilling: bool = True, nlist: int = 32, dtype: VectorDType = "float16"
+) -> tuple[AnnIndex, VectorTable]:
     path, table = folder / "ann.faiss", folder / "vectors.arrow"
     if not table.exists():
-        with VectorWriter(table, dim, batch_rows=1024) as writer:
+        with VectorWriter(table, dim, batch_rows=1024, dtype=dtype) as writer:
             writer.append([str(row) for row in range(ROWS)], unit(ROWS, dim, 0))
     vectors = VectorTable.open(table)
     plan = plan_ann("ivf-pq4", ROWS, dim, nlist=nlist)
@@ -41,9 +45,10 @@ def opened(folder: Path, dim: int, spilling: bool = True, nlist: int = 32) -> tu
     return AnnIndex.open(path, plan, vectors), vectors
 
 
-@pytest.fixture(scope="module", params=[64, 72, 200])
+@pytest.fixture(scope="module", params=[(64, "float16"), (72, "float16"), (200, "float16"), (72, "int8")])
 def index(request, tmp_path_factory):
-    return opened(tmp_path_factory.mktemp("scan"), request.param)
+    dim, dtype = request.param
+    return opened(tmp_path_factory.mktemp("scan"), dim, dtype=dtype)
 
 
 def scan_of(ann: AnnIndex, vectors: VectorTable, lanes: int) -> ListScan:
@@ -255,6 +260,12 @@ def test_an_unrotated_index_is_scanned_too(tmp_path):
     assert np.mean([len({*a} & {*b}) / 30 for a, b in zip(found.tolist(), known.tolist(), strict=True)]) > 0.95
 
 
+def test_a_module_of_other_sources_is_not_called_and_that_is_said(monkeypatch):
+    monkeypatch.setattr(compiled, "import_module", lambda *_: SimpleNamespace(__file__="_list_scan.so", INTERFACE=1))
+    with pytest.warns(RuntimeWarning, match="_list_scan.so was compiled from other sources than these"):
+        assert compiled._found() is None
+
+
 def test_searches_go_through_faiss_where_it_is_switched_off(tmp_path, monkeypatch):
     monkeypatch.setenv(compiled.SWITCH, "off")
     ann, vectors = opened(tmp_path, 64)
@@ -320,11 +331,12 @@ class Uncompiled:
 @needs_scan
 @pytest.mark.parametrize("lanes", [str(lanes) for lanes in LANES])
 @pytest.mark.parametrize("dim", [1, 20, 64, 130])
-def test_comparing_all_rows_is_to_the_last_bit_what_numpy_gives(tmp_path, monkeypatch, dim, lanes):
+@pytest.mark.parametrize("dtype", ["float16", "int8"])
+def test_comparing_all_rows_is_to_the_last_bit_what_numpy_gives(tmp_path, monkeypatch, dtype, dim, lanes):
     monkeypatch.setenv(compiled.SWITCH, lanes)
     random, vectors = np.random.default_rng(dim), unit(500, dim, dim)
     vectors[100:140] = vectors[7]  # equal scores come by row id
-    with VectorWriter(tmp_path / "vectors.arrow", dim, batch_rows=64) as writer:
+    with VectorWriter(tmp_path / "vectors.arrow", dim, batch_rows=64, dtype=dtype) as writer:
         writer.append([str(row) for row in range(500)], vectors)
     table = VectorTable.open(tmp_path / "vectors.arrow")
     some = np.sort(random.choice(500, 60, replace=False))
@@ -337,6 +349,26 @@ def test_comparing_all_rows_is_to_the_last_bit_what_numpy_gives(tmp_path, monkey
                 assert np.array_equal(found[0], known[0])
                 assert np.array_equal(found[1], known[1])
     assert np.array_equal(exact_search(table, queries, 600)[0], exact_search(Uncompiled(table), queries, 600)[0])
+
+
+@needs_scan
+@pytest.mark.parametrize("lanes", [str(lanes) for lanes in LANES])
+def test_every_level_and_scale_of_one_byte_is_read_as_numpy_reads_it(tmp_path, monkeypatch, lanes):
+    monkeypatch.setenv(compiled.SWITCH, lanes)
+    magnitudes = np.concatenate([np.arange(64), np.arange(64, 128, 2), np.arange(128, 253, 4)])  # 0 to 252
+    row = np.concatenate([-magnitudes[:0:-1], magnitudes]).astype(np.float32)
+    lengths = np.array([1, 3, 17, 31]) * 2.0 ** np.arange(-24, 4)[:, None]  # scales of float16's whole range
+    rows = (row * lengths.reshape(-1, 1)).astype(np.float16)
+    assert np.isfinite(rows).all()
+    with VectorWriter(tmp_path / "vectors.arrow", len(row), dtype="int8") as writer:
+        writer.append([str(number) for number in range(len(rows))], rows)
+    table = VectorTable.open(tmp_path / "vectors.arrow")
+    assert np.array_equal(table.gather(np.arange(len(rows))), rows)
+    queries = np.eye(len(row), dtype=np.float32)
+    for query in queries:
+        found, known = (exact_search(each, query[None], len(rows)) for each in (table, Uncompiled(table)))
+        assert np.array_equal(found[1], known[1])
+        assert np.array_equal(found[1][0], np.sort(rows.astype(np.float32) @ query)[::-1])
 
 
 @needs_scan
