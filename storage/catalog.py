@@ -20,6 +20,7 @@ from .errors import CorruptIndexError, DuplicateItemError, SearchParameterError,
 from .files.atomic import checkpoint, explained, sync_file
 from .files.duckdb_file import open_locked, refuse_all_but_tables, written_through
 from .files.layout import open_regular
+from .files.mapped import memory_bytes
 from .filtering.captions import any_caption_sql, names_caption
 from .filtering.cost import is_plain
 from .filtering.own_names import names_own, written_out
@@ -302,10 +303,9 @@ class Catalog:
 
 
 def _memory_limit(file: BinaryIO) -> str:
-    """Return the limit for a catalog of this size, at most DuckDB's own: 80 % of the machine's memory."""
+    """Return the limit for a catalog of this size, at most DuckDB's own share, 80 %, of the memory that there is."""
     wanted = _MEMORY_BYTES + _MEMORY_A_BYTE * os.fstat(file.fileno()).st_size
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return f"{min(wanted, machine * 4 // 5) >> 20}MiB"
+    return f"{min(wanted, memory_bytes() * 4 // 5) >> 20}MiB"
 
 
 def _listed(columns: list[tuple[str, str]]) -> str:

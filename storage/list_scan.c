@@ -20,8 +20,10 @@
 
 #include "list_scan_edges.h"
 
-#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__)) && defined(__linux__)
 #include <immintrin.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "list_scan_parts.h"
 
@@ -84,7 +86,7 @@ static void hold_rows(Scan *scan, PyObject *const *given) {
     scan->value_bytes = scan->scales ? 1 : 2;
 }
 
-/* prepare(lanes, dim, lists, codes, centre_codes, narrow_width, rows, batch_rows, *arrays): what the searches of an index share. */
+/* prepare(lanes, dim, lists, codes, centre_codes, narrow_width, rows, batch_rows, large, *arrays): what the searches of an index share. */
 static PyObject *prepare(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *given[ARRAYS];
@@ -96,11 +98,11 @@ static PyObject *prepare(PyObject *self, PyObject *args) {
         free(scan);
         return NULL;
     }
-    if (!PyArg_ParseTuple(args, "iLLLLLLLOOOOOOOOOOOOOOOOO", &lanes, &scan->dim, &scan->lists, &scan->codes.count,
-                          &scan->centre_codes.count, &scan->narrow_width, &scan->rows, &scan->batch_rows, &given[0],
-                          &given[1], &given[2], &given[3], &given[4], &given[5], &given[6], &given[7], &given[8],
-                          &given[9], &given[10], &given[11], &given[12], &given[13], &given[14],
-                          &given[15], &given[16]))
+    if (!PyArg_ParseTuple(args, "iLLLLLLLpOOOOOOOOOOOOOOOOO", &lanes, &scan->dim, &scan->lists, &scan->codes.count,
+                          &scan->centre_codes.count, &scan->narrow_width, &scan->rows, &scan->batch_rows, &scan->large,
+                          &given[0], &given[1], &given[2], &given[3], &given[4], &given[5], &given[6], &given[7],
+                          &given[8], &given[9], &given[10], &given[11], &given[12], &given[13], &given[14], &given[15],
+                          &given[16]))
         goto failed;
     int64_t dim = scan->dim, lists = scan->lists, width = scan->narrow_width;
     if (dim < 1 || lists < 1 || !can_be_summed(scan->codes.count, dim) || width < 1 || scan->batch_rows < 1 ||
@@ -138,7 +140,7 @@ failed:
     return NULL;
 }
 
-/* open_rows(lanes, dim, rows, batch_rows, vectors, starts, scales, scale_starts): stored rows alone, to compare all of them. */
+/* open_rows(lanes, dim, rows, batch_rows, large, vectors, starts, scales, scale_starts): stored rows alone, to compare all of them. */
 static PyObject *open_rows(PyObject *self, PyObject *args) {
     (void)self;
     PyObject *given[4];
@@ -150,8 +152,8 @@ static PyObject *open_rows(PyObject *self, PyObject *args) {
         free(scan);
         return NULL;
     }
-    if (PyArg_ParseTuple(args, "iLLLOOOO", &lanes, &scan->dim, &scan->rows, &scan->batch_rows, &given[0], &given[1],
-                         &given[2], &given[3])) {
+    if (PyArg_ParseTuple(args, "iLLLpOOOO", &lanes, &scan->dim, &scan->rows, &scan->batch_rows, &scan->large, &given[0],
+                         &given[1], &given[2], &given[3])) {
         scan->wide = lanes == 512;
         if (scan->dim < 1 || scan->batch_rows < 1 || lanes > processor() || (lanes != 256 && lanes != 512))
             PyErr_SetString(PyExc_ValueError, "these rows or lanes are none that can be compared");
@@ -171,14 +173,21 @@ static int compare_all(const Scan *scan, const Comparison *asked, int64_t count,
     float *least = malloc(sizeof(float) * (size_t)number);
     int good = found && sizes && least;
     for (int64_t i = 0; good && i < number; i++) least[i] = -INFINITY;
+    for (int64_t i = 0; scan->large && asked->subset && i < count; i++)
+        ask_disk_for(scan, asked->subset[i], asked->subset[i]);
     int64_t step = COMPARED_BYTES / (scan->value_bytes * scan->dim) + 1;
-    for (int64_t first = 0; good && first < count; first += step)
+    int64_t ahead = scan->large && !asked->subset ? DISK_AHEAD / (scan->value_bytes * scan->dim) + 1 : 0, known = 0;
+    for (int64_t first = 0; good && first < count; first += step) {
+        int64_t wanted = first + step + ahead < count ? first + step + ahead : count;
+        if (ahead && known < wanted) ask_disk_for(scan, known, wanted - 1);
+        known = wanted;
         for (int64_t i = 0; i < number; i++) {
             int64_t last = first + step < count ? first + step : count;
             Scored *own = found + i * asked->room;
             sizes[i] = scan->wide ? compare_rows_512(scan, asked, i, first, last, own, sizes[i], least + i)
                                   : compare_rows_256(scan, asked, i, first, last, own, sizes[i], least + i);
         }
+    }
     for (int64_t i = 0; good && i < number; i++) {
         Scored *own = found + i * asked->room;
         int64_t size = narrowed(own, sizes[i], asked->k, least + i);

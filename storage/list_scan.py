@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from . import compiled
 from .exact_search import Ids, Ranking, Scores, Vectors
-from .vectors import MappedRows, VectorTable
+from .files.mapped import MappedRows
+from .vectors import VectorTable
 
 _NARROW = 192  # dimensions by which lists are first chosen: they hold .99 of what tells CLIP-like centroids apart
 _BLOCK = 32
@@ -53,22 +54,14 @@ class ListScan:
         turned, turned_scale = (None, None) if rotation is None else _bytes(rotation)
         held, numbers = lists.invlists, range(lists.nlist)
         self._scan = compiled.list_scan.prepare(
-            *(
-                lanes,
-                vectors.dim,
-                lists.nlist,
-                lists.pq.M,
-                centre_codes,
-                len(narrow_dims),
-                vectors.rows,
-                stored.batch_rows,
-            ),
+            *(lanes, vectors.dim, lists.nlist, lists.pq.M, centre_codes, len(narrow_dims)),
+            *(vectors.rows, stored.batch_rows, stored.is_large),
             *(turned, turned_scale, narrow, narrow_scale, narrow_mean, narrow_dims, centroids),
             _codebook(lists.pq),
             np.array([int(held.get_codes(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([int(held.get_ids(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([held.list_size(number) for number in numbers], dtype=np.int64),
-            *(centre_codebook, centre_blocks, *stored.arrays()),
+            *(centre_codebook, centre_blocks, *stored[2:]),
         )
 
     @classmethod
@@ -152,7 +145,7 @@ def _reads(codes: int, centre_codes: int, lanes: int) -> bool:
     lists = faiss.IndexIVFPQFastScan(quantizer, dim, _LISTS, codes, 4, faiss.METRIC_INNER_PRODUCT, _BLOCK)
     lists.by_residual = True
     _set_codebook(lists, random)
-    rows, query = random.standard_normal((_ROWS, dim), dtype=np.float32), centroids[:1]
+    rows, query = (random.standard_normal((count, dim), dtype=np.float32) for count in (_ROWS, 1))
     lists.add(rows)
     unstored: Any = _Unstored(_ROWS, dim)
     scan = ListScan(lists, None, unstored, lanes)

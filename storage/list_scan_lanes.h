@@ -346,17 +346,22 @@ TARGET static void LANES(take_in)(const Scan *scan, const Probe *probe, const fl
 }
 
 /* Score the stored rows of the candidates. */
-TARGET static void LANES(score_rows)(const Scan *scan, const float *query, Scored *found, int64_t size) {
+TARGET static void LANES(score_rows)(Scan *scan, const float *query, Scored *found, int64_t size) {
+    int asking = scan->large ? __atomic_load_n(&scan->asking, __ATOMIC_RELAXED) : 0;
+    int64_t waited = scan->large && !asking ? waits() : 0;
+    for (int64_t i = 0; asking && i < size; i++) ask_disk_for(scan, found[i].id, found[i].id);
     for (int64_t i = 0; i < ROWS_AHEAD && i < size; i++)
         ask_for(stored_row(scan, found[i].id), scan->value_bytes * scan->dim);
     for (int64_t i = 0; i < size; i++) {
         int64_t next = i + ROWS_AHEAD < size ? i + ROWS_AHEAD : i;
         found[i].score = LANES(exact_score)(scan, found[i].id, query, found[next].id);
     }
+    if (asking || (scan->large && waits() > waited))
+        __atomic_store_n(&scan->asking, asking ? asking - 1 : ASKING, __ATOMIC_RELAXED);
 }
 
 /* Write the results of a query, best first, and say where there are none. */
-TARGET static void LANES(give_out)(const Scan *scan, const Probe *probe, const float *query, Asked *asked, int64_t *ids,
+TARGET static void LANES(give_out)(Scan *scan, const Probe *probe, const float *query, Asked *asked, int64_t *ids,
                                    float *scores) {
     Scored *found = asked->found;
     int64_t width = probe->exact ? probe->k : probe->count;
@@ -378,7 +383,7 @@ TARGET static void LANES(give_out)(const Scan *scan, const Probe *probe, const f
 
 /* Answer a group of queries, in stages: all go through their first lists, then through some more. What a query found
    before a stage says which lists still matter to it, so that what it finds does not depend on the other queries. */
-TARGET static void LANES(search_group)(const Scan *scan, const Probe *probe, const float *queries, int64_t number,
+TARGET static void LANES(search_group)(Scan *scan, const Probe *probe, const float *queries, int64_t number,
                                        Work *work, int64_t *ids, float *scores) {
     int64_t most = probe->nprobe < scan->lists ? probe->nprobe : scan->lists;
     for (int64_t i = 0; i < number; i++) {

@@ -18,6 +18,10 @@
 #define CENTRES_COMPARED 4 /* for each list that is visited, where codes say which, and at most so many further */
 #define CENTRES_FURTHER 128
 #define BINS 256
+#define PAGE 4096 /* the least that a processor of this kind maps */
+#define ASKED_BYTES (1 << 17) /* that are asked of a disk at a time: of more the system may leave out the rest */
+#define DISK_AHEAD (1 << 24) /* bytes that are on their way from a disk while rows are compared one after the other */
+#define ASKING 64 /* searches whose rows are asked for together, once one had to wait for a disk */
 #define SHORT 16
 
 typedef struct {
@@ -40,6 +44,8 @@ typedef struct {
     Py_buffer held[ARRAYS];
     int count;
     int wide; /* AVX-512 and not AVX2 */
+    int large; /* the stored rows are more than memory holds */
+    int asking; /* searches to come that ask a disk for their rows: threads may overwrite each other's, which is no harm */
     int64_t dim, lists, entries, narrow_width, rows, batch_rows;
     Codes codes, centre_codes;
     const uint8_t *centre_blocks; /* codes of the lists' centroids; NULL where the narrow bytes alone choose */
@@ -215,6 +221,19 @@ static float hardly_more(const uint8_t *table, int64_t codes) {
 
 static inline const char *stored_row(const Scan *scan, int64_t id) {
     return scan->vectors + scan->value_bytes * (scan->starts[id / scan->batch_rows] + id * scan->dim);
+}
+
+/* Ask the system for stored rows that may be on disk, and do not wait for them. */
+static void ask_disk_for(const Scan *scan, int64_t first, int64_t last) {
+    const char *end = stored_row(scan, last) + scan->value_bytes * scan->dim;
+    for (char *at = (char *)((uintptr_t)stored_row(scan, first) & ~(uintptr_t)(PAGE - 1)); at < end; at += ASKED_BYTES)
+        madvise(at, (size_t)(end - at < ASKED_BYTES ? end - at : ASKED_BYTES), MADV_WILLNEED);
+}
+
+/* How often this thread has waited for the disk. */
+static int64_t waits(void) {
+    struct rusage used;
+    return getrusage(RUSAGE_THREAD, &used) ? 0 : used.ru_majflt;
 }
 
 /* Keep an entry of each row once, in the order of rows: a spilled one stands in two lists. */

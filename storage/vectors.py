@@ -10,7 +10,7 @@ import mmap
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,10 @@ from . import compiled, one_byte
 from .errors import CorruptIndexError, SearchParameterError, StorageError, first_line
 from .exact_search import to_float32, to_scaled_float32
 from .files.atomic import checkpoint, explained
-from .files.layout import open_regular
+from .files.mapped import MappedColumn, MappedRows, map_file
 from .schema import VectorDType
 
-__all__ = ["BATCH_ROWS", "MappedRows", "VectorTable", "VectorWriter"]
+__all__ = ["BATCH_ROWS", "VectorTable", "VectorWriter"]
 BATCH_ROWS = 131_072
 _NO_SCALES = np.empty(0, dtype=np.float16)
 
@@ -156,29 +156,6 @@ class VectorWriter:
         return [numbers, pa.array(encoded.scales)]
 
 
-class MappedRows(NamedTuple):
-    """Stored rows as they lie in the mapped file; by default none.
-
-    Attributes:
-        batch_rows: The rows of a batch.
-        values: The whole file as float16 or int8; row `r` begins at `starts[r // batch_rows] + r * dim`.
-        starts: (batches,) int64.
-        scales: The whole file as float16, where a value is one byte: the scale of row `r` stands at
-            `scale_starts[r // batch_rows] + r`.
-        scale_starts: (batches,) int64.
-    """
-
-    batch_rows: int = 1
-    values: NDArray[np.float16] | NDArray[np.int8] | None = None
-    starts: NDArray[np.int64] | None = None
-    scales: NDArray[np.float16] | None = None
-    scale_starts: NDArray[np.int64] | None = None
-
-    def arrays(self) -> tuple[NDArray[Any] | None, ...]:
-        """Return the four arrays, in the order in which compiled code takes them."""
-        return self[1:]
-
-
 class VectorTable:
     """The vectors of a collection and their item ids, by row id; mapped, read only, safe from many threads.
 
@@ -189,9 +166,7 @@ class VectorTable:
         dtype: `float16` as a rule; `int8` where a value takes one byte.
     """
 
-    def __init__(
-        self, path: Path, batches: Sequence[pa.RecordBatch], schema: pa.Schema, mapped: NDArray[np.uint8]
-    ) -> None:
+    def __init__(self, path: Path, batches: Sequence[pa.RecordBatch], schema: pa.Schema, mapped: mmap.mmap) -> None:
         kind = schema.field("vector").type
         self.path = path
         self.dim = int(kind.list_size)
@@ -201,9 +176,9 @@ class VectorTable:
         self._ids = [batch.column(0) for batch in batches]
         self._strings = self._compiled_ids()
         values = [batch.column(1).values for batch in batches]
-        self._vectors = _MappedColumn(mapped, values, self._batch_rows, self.dim, np.dtype(self.dtype))
+        self._vectors = MappedColumn(mapped, values, self._batch_rows, self.dim, np.dtype(self.dtype))
         scales = [batch.column(2) for batch in batches] if self.dtype == "int8" else []
-        self._scales = _MappedColumn(mapped, scales, self._batch_rows, 1, np.dtype(np.float16))
+        self._scales = MappedColumn(mapped, scales, self._batch_rows, 1, np.dtype(np.float16))
         self._compiled = self._compiled_rows()
 
     @classmethod
@@ -214,12 +189,12 @@ class VectorTable:
             CorruptIndexError: The file is missing, or is not a file that `VectorWriter` finished.
         """
         path = Path(path)
-        mapped = _map(path)
+        mapped = map_file(path)
         try:
             reader = pa.ipc.open_file(pa.py_buffer(mapped))
             batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
             _check_structure(reader.schema, batches)
-            return cls(path, batches, reader.schema, np.frombuffer(mapped, dtype=np.uint8))
+            return cls(path, batches, reader.schema, mapped)
         except (pa.ArrowException, ValueError, OSError) as error:
             raise CorruptIndexError(
                 f"{path} is not a whole file of vectors ({first_line(error)}); "
@@ -261,7 +236,7 @@ class VectorTable:
         """Return where the rows lie in the file, for compiled code."""
         values, starts = self._vectors.mapped()
         scales, scale_starts = self._scales.mapped() if self.dtype == "int8" else (None, None)
-        return MappedRows(self._batch_rows, values, starts, scales, scale_starts)
+        return MappedRows(self._batch_rows, self._vectors.is_large, values, starts, scales, scale_starts)
 
     def compared(
         self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None, exclude: NDArray[np.int64] | None
@@ -370,60 +345,12 @@ class VectorTable:
         lanes = compiled.scan_lanes()
         if not lanes or not self.rows:
             return None
-        stored = self.mapped()
-        return compiled.list_scan.open_rows(lanes, self.dim, self.rows, stored.batch_rows, *stored.arrays())
+        return compiled.list_scan.open_rows(lanes, self.dim, self.rows, *self.mapped())
 
     def _check_range(self, row_ids: NDArray[np.int64]) -> None:
         if row_ids.view(np.uint64).max() >= self.rows:  # a negative number seen as unsigned is beyond every row
             wrong = int(row_ids.min() if row_ids.min() < 0 else row_ids.max())
             raise SearchParameterError(f"row id {wrong} is not in {self.path}, which has rows 0 to {self.rows - 1}")
-
-
-class _MappedColumn:
-    """A column of rows of one width, read straight from the mapped file, in whose batches they lie without gaps."""
-
-    def __init__(
-        self, mapped: NDArray[np.uint8], batches: Sequence[pa.Array], batch_rows: int, width: int, dtype: np.dtype[Any]
-    ) -> None:
-        """Find the values of each batch; ValueError where they do not lie in the file."""
-        self._batch_rows = batch_rows
-        self._width = width
-        first_rows = np.arange(len(batches), dtype=np.int64) * batch_rows
-        offsets = [_element_offset(values, mapped, dtype.itemsize) for values in batches]
-        # Where each batch would start if it held all rows before it too: row `r` of it is at this + r * width.
-        self._starts = np.array(offsets, dtype=np.int64) - first_rows * width
-        self._flat: NDArray[Any] = mapped[: mapped.size // dtype.itemsize * dtype.itemsize].view(dtype)
-        self._row_at = _overlapping_rows(self._flat, width)
-
-    def at(self, rows: NDArray[np.int64]) -> NDArray[Any]:
-        """Return a C-contiguous copy of these rows, `rows.shape + (width,)`."""
-        if rows.size == 0:
-            return np.empty((*rows.shape, self._width), dtype=self._flat.dtype)
-        values: NDArray[Any] = self._row_at[self._starts[rows // self._batch_rows] + rows * self._width]
-        return values
-
-    def span(self, start: int, count: int) -> NDArray[Any]:
-        """Return rows of one batch, as they lie in the file, (count, width)."""
-        first = self._starts[start // self._batch_rows] + start * self._width
-        return self._flat[first : first + count * self._width].reshape(count, self._width)
-
-    def mapped(self) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        """Return the file's values, and where each batch would start in them if it held all rows before it too."""
-        return self._flat, self._starts
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._starts = np.empty(0, dtype=np.int64)
-        self._flat = np.empty(0, dtype=self._flat.dtype)
-        self._row_at = np.empty((0, self._width), dtype=self._flat.dtype)
-
-
-def _map(path: Path) -> mmap.mmap:
-    with open_regular(path.parent, path.name) as file, explained("map", path):
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except ValueError as error:  # an empty file cannot be mapped
-            raise CorruptIndexError(f"{path} is empty; roll back to another version or build again") from error
 
 
 def _check_structure(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> None:
@@ -443,20 +370,3 @@ def _check_structure(schema: pa.Schema, batches: Sequence[pa.RecordBatch]) -> No
             column.validate()
         if any(column.null_count or column.offset for column in batch.columns):
             raise ValueError(f"batch {number} holds missing values")
-
-
-def _element_offset(values: pa.Array, mapped: NDArray[np.uint8], size: int) -> int:
-    """Return where the values of a batch start in the file, in elements of `size` bytes; ValueError if not there."""
-    data = values.buffers()[1]
-    start = data.address + size * values.offset - mapped.ctypes.data
-    expected = size * len(values)
-    if values.null_count or start % size or start < 0 or start + expected > mapped.size or data.size < expected:
-        raise ValueError("the values of a batch lie outside the file")
-    return int(start // size)
-
-
-def _overlapping_rows(values: NDArray[Any], width: int) -> NDArray[Any]:
-    """Return a view of overlapping rows, one at each element of the file, so that one fancy index reads any rows."""
-    shape = (max(values.size - width + 1, 0), width)
-    strides = (values.itemsize, values.itemsize)
-    return np.lib.stride_tricks.as_strided(values, shape=shape, strides=strides, writeable=False)

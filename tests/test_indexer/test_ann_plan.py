@@ -55,7 +55,10 @@ def test_every_plan_can_be_trained(kind: AnnKind, rows: int, dim: int) -> None:
         assert faiss.index_factory(dim, plan.factory, faiss.METRIC_INNER_PRODUCT).d == dim
 
 
-@pytest.mark.parametrize(("dim", "width4", "width8"), [(512, 2, 8), (30, 2, 6), (31, 1, 1), (45, 1, 5), (1, 1, 1)])
+@pytest.mark.parametrize(
+    ("dim", "width4", "width8"),
+    [(512, 2, 8), (260, 2, 5), (256, 1, 8), (64, 1, 8), (30, 2, 6), (31, 1, 1), (45, 1, 5), (1, 1, 1)],
+)
 def test_a_code_covers_a_divisor_of_the_dim(dim: int, width4: int, width8: int) -> None:
     assert (pq_width("ivf-pq4", dim), pq_width("ivf-pq", dim)) == (width4, width8)
 
@@ -86,4 +89,4 @@ def test_a_number_of_lists_out_of_range_is_refused(nlist: int) -> None:
 
 
 def test_a_number_of_lists_can_be_given() -> None:
-    assert plan_ann("ivf-pq4", 1000, 64, nlist=100).factory == "OPQ32,IVF100,PQ32x4fsr"
+    assert plan_ann("ivf-pq4", 1000, 64, nlist=100).factory == "OPQ64,IVF100,PQ64x4fsr"

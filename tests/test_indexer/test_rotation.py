@@ -44,7 +44,16 @@ def test_every_code_gets_as_much_to_tell_as_the_others() -> None:
     assert np.ptp(products) < 0.2 * np.ptp(np.sort(np.log(np.diag(covariance))).reshape(8, 4).sum(axis=1))
 
 
-@pytest.mark.parametrize(("rows", "dim", "codes"), [(3, 8, 2), (100, 1, 1), (50, 6, 6), (1, 4, 1)])
+def test_codes_of_one_dimension_have_about_as_much_to_tell_as_one_another() -> None:
+    vectors = uneven(4000, 32)
+    plain, mixed = (np.var(vectors @ turned.T, axis=0) for turned in (np.eye(32), pq_rotation(vectors, 32)))
+    assert mixed.sum() == pytest.approx(plain.sum(), rel=1e-4)
+    assert np.allclose(mixed.reshape(8, 4), mixed.reshape(8, 4).mean(axis=1, keepdims=True), rtol=1e-3)
+    spreads = np.linalg.eigvalsh(np.cov(vectors.T))
+    assert mixed.max() / mixed.min() < 0.2 * spreads[-1] / spreads[0]
+
+
+@pytest.mark.parametrize(("rows", "dim", "codes"), [(3, 8, 8), (3, 8, 2), (100, 1, 1), (50, 6, 6), (1, 4, 1)])
 def test_few_rows_and_odd_sizes_give_a_rotation_too(rows: int, dim: int, codes: int) -> None:
     rotation = pq_rotation(uneven(rows, dim), codes)
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(dim), atol=1e-5)
@@ -59,8 +68,8 @@ def test_rows_and_queries_are_seen_alike(tmp_path: Path) -> None:
 
 
 def test_the_same_codes_find_more_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = write_table(tmp_path, uneven(6000, 64))
-    plan, queries = plan_ann("ivf-pq4", table.rows, table.dim), uneven(200, 64, seed=1)
+    table = write_table(tmp_path, uneven(6000, 260))
+    plan, queries = plan_ann("ivf-pq4", table.rows, table.dim), uneven(200, 260, seed=1)
     truth, recalls = brute_force(table, queries, 10), []
     for name, rotation in (("with", pq_rotation), ("without", lambda sample, _: np.eye(sample.shape[1], dtype="f4"))):
         monkeypatch.setattr("indexer.ann.train.pq_rotation", rotation)

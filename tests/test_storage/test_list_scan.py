@@ -45,7 +45,7 @@ def opened(
     return AnnIndex.open(path, plan, vectors), vectors
 
 
-@pytest.fixture(scope="module", params=[(64, "float16"), (72, "float16"), (200, "float16"), (72, "int8")])
+@pytest.fixture(scope="module", params=[(64, "float16"), (200, "float16"), (264, "float16"), (72, "int8")])
 def index(request, tmp_path_factory):
     dim, dtype = request.param
     return opened(tmp_path_factory.mktemp("scan"), dim, dtype=dtype)
@@ -278,13 +278,13 @@ def test_searches_go_through_faiss_where_it_is_switched_off(tmp_path, monkeypatc
 
 @needs_scan
 def test_codes_that_it_does_not_know_are_left_to_faiss(tmp_path):
-    with VectorWriter(tmp_path / "vectors.arrow", 36) as writer:  # 18 codes, no multiple of 4
-        writer.append([str(row) for row in range(ROWS)], unit(ROWS, 36, 0))
+    with VectorWriter(tmp_path / "vectors.arrow", 30) as writer:  # 15 codes, no multiple of 4
+        writer.append([str(row) for row in range(ROWS)], unit(ROWS, 30, 0))
     vectors = VectorTable.open(tmp_path / "vectors.arrow")
-    plan = build_ann(vectors, plan_ann("ivf-pq4", ROWS, 36, nlist=8), tmp_path / "ann.faiss")
+    plan = build_ann(vectors, plan_ann("ivf-pq4", ROWS, 30, nlist=8), tmp_path / "ann.faiss")
     ann = AnnIndex.open(tmp_path / "ann.faiss", plan, vectors)
     assert ann._scan is None
-    assert (ann.search(unit(3, 36, 1), 10, nprobe=4, oversample=4)[0] >= 0).all()
+    assert (ann.search(unit(3, 30, 1), 10, nprobe=4, oversample=4)[0] >= 0).all()
 
 
 @needs_scan
@@ -306,15 +306,16 @@ def test_rows_close_together_are_scanned_too(tmp_path, spread):
 
 @needs_scan
 @pytest.mark.parametrize("part", ["_codebook", "_centroids"])
-def test_another_layout_than_expected_is_left_to_faiss_and_said(tmp_path, monkeypatch, part):
-    opened(tmp_path, 64)
+@pytest.mark.parametrize("dim", [64, 264])
+def test_another_layout_than_expected_is_left_to_faiss_and_said(tmp_path, monkeypatch, dim, part):
+    opened(tmp_path, dim)
     known = getattr(list_scan, part)
     monkeypatch.setattr(list_scan, part, lambda given: known(given)[::-1].copy())
     monkeypatch.setattr(list_scan, "_reads", list_scan._reads.__wrapped__)
     with pytest.warns(RuntimeWarning, match="in another way than the compiled scan reads them"):
-        ann, vectors = opened(tmp_path, 64)
+        ann, vectors = opened(tmp_path, dim)
     assert ann._scan is None
-    queries = unit(5, 64, 2)
+    queries = unit(5, dim, 2)
     found = ann.search(queries, 10, nprobe=32, oversample=64)[1]
     assert np.array_equal(found, exact_search(vectors, queries, 10)[1])
 
