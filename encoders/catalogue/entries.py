@@ -79,8 +79,8 @@ class CatalogueEntry:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of an item's code in `ivf-pq4`, 4 bits for 2 values, which larger indexes have besides."""
-        return -(-self.dim // 4)
+        """Bytes of an item's code in `ivf-pq4`, which larger indexes have besides: 4 bits for 2 values, of few for 1."""
+        return -(-self.dim // (2 if self.dim <= 256 else 4))
 
     @property
     def item_bytes(self) -> int:

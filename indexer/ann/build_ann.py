@@ -287,8 +287,9 @@ def _is_alike(before: Manifest, collections: Names[Collection], config: BuildCon
     )
 
 
-# Arrow's and DuckDB's room for one row of the catalog, its ids and paths of ordinary length.
-CATALOG_BYTES_A_ROW = 400
+# Arrow's and DuckDB's room for one row of the catalog, its id, path and caption of ordinary length: 237 of 30 million
+# images. Texts have checksums besides.
+CATALOG_BYTES_A_ROW: Mapping[Collection, int] = {"images": 250, "texts": 400}
 MIB = 2**20
 
 
@@ -318,10 +319,13 @@ def say_memory(rows: Mapping[Collection, int], dim: int, config: BuildConfig, pr
             need = max(need, estimate_memory(plan, count, dim))
             fit_memory(plan, count, dim, ann_budget(config))
     if need:
-        merging = sum(min(count, BATCH_ROWS) * dim * 4 + count * CATALOG_BYTES_A_ROW for count in rows.values())
-        stated = used_bytes() + max(need, merging)
-        if config.memory_bytes:
-            stated = min(stated, config.memory_bytes)
+        merging = sum(
+            min(count, BATCH_ROWS) * dim * 4 + count * CATALOG_BYTES_A_ROW[name] for name, count in rows.items()
+        )
+        used = used_bytes()
+        if config.memory_bytes:  # which limits the approximate index, not the catalog
+            need = min(need, config.memory_bytes - used)
+        stated = used + max(need, merging)
         mapped = max(rows.values()) * dim * (1 if config.vector_dtype == "int8" else 2)
         progress.note(
             f"memory: at most about {stated / MIB:,.0f} MiB of its own, and {mapped / MIB:,.0f} MiB of mapped vectors "

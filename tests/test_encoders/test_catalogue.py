@@ -9,6 +9,7 @@ from open_clip.pretrained import get_pretrained_cfg
 
 from encoders.catalogue.entries import TERMS, CatalogueEntry, languages, load_entries, read_file
 from encoders.preprocess import Preprocess, PreprocessConfig
+from indexer.ann.plan import pq_width
 from twinlens.encoder_table import encoder_rows, table_markdown
 
 ENTRIES = load_entries()
@@ -58,6 +59,11 @@ def test_every_licence_and_every_figure_names_its_source() -> None:
         assert all(20 < value < 100 for value in row.entry.xm3600.values())
     assert read_file()["sizes_source"]
     assert read_file()["xm3600_source"]
+
+
+@pytest.mark.parametrize("one", ENTRIES, ids=lambda one: one.spec)
+def test_the_bytes_of_a_code_are_those_that_an_index_makes(one: CatalogueEntry) -> None:
+    assert one.code_bytes == -(-one.dim // pq_width("ivf-pq4", one.dim) // 2)
 
 
 def test_known_figures_stand_as_their_sources_have_them() -> None:
