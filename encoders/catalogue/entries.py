@@ -79,7 +79,7 @@ class CatalogueEntry:
 
     @property
     def code_bytes(self) -> int:
-        """Bytes of an item's code in `ivf-pq4`, which larger indexes have besides: 4 bits for 2 values, of few for 1."""
+        """Bytes of an item's code in `ivf-pq4`, which larger indexes have besides: 4 bits for 1 value or 2."""
         return -(-self.dim // (2 if self.dim <= 256 else 4))
 
     @property
