@@ -26,7 +26,7 @@ _MINIMUM_ROWS: Mapping[AnnKind, int] = {
 }
 _MINIMUM_LIST_ROWS = 30
 _MAXIMUM_NLIST = 1 << 16
-_FINER, _MOST_FINER = 4, 8192  # lists for each square root of the rows, and at most
+_FINER, _MOST_FINER = 12, 16384  # lists for each square root of the rows, and at most
 # Measured on a million CLIP-like vectors, in the rotation that all of them get: 4-bit codes of 2 dimensions (dim / 4
 # bytes a vector) find 0.95 of what captions look for among 8 k candidates and 0.99 among 24 k. Codes of 4 need twice
 # as many and more, and half as many bytes to scan do not pay for that.
@@ -49,8 +49,8 @@ def plan_ann(
         dim: Their length. Where the usual size of a PQ code does not divide it, the next finer code that does is used.
         seed: Seed of the training sample and of k-means.
         nlist: Inverted lists; None takes the power of two next to the square root of the rows, for `ivf-pq4` next to
-            four times that, up to 8192. More lists make building slower and probing finer; usual range 1 to 16 times
-            the square root.
+            twelve times that, up to 16384. More lists make building slower and probing finer; usual range 1 to 16
+            times the square root.
 
     Raises:
         BuildError: `kind` is unknown, `nlist` is out of range, or there are too few rows to train on.

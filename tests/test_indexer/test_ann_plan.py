@@ -33,7 +33,7 @@ def test_auto_compares_everything_while_that_is_quick(rows: int, dim: int, kind:
     [
         ("ivf-flat", "IVF1024,SQfp16"),
         ("ivf-pq", "OPQ64,IVF1024,PQ64x8np"),
-        ("ivf-pq4", "OPQ256,IVF4096,PQ256x4fsr"),
+        ("ivf-pq4", "OPQ256,IVF16384,PQ256x4fsr"),
         ("ivf-rabitq", "IVF1024,RaBitQfs"),
         ("hnsw", "HNSW32_SQfp16"),
     ],
