@@ -70,7 +70,7 @@ class MappedColumn:
         self._starts = np.array(offsets, dtype=np.int64) - first_rows * width
         self._flat: NDArray[Any] = data[: data.size // dtype.itemsize * dtype.itemsize].view(dtype)
         self._row_at = _overlapping_rows(self._flat, width)
-        self.is_large = sum(map(len, batches)) * dtype.itemsize > memory_bytes() // 2
+        self.is_large = is_large(sum(map(len, batches)) * dtype.itemsize)
         if self.is_large:
             for offset, values in zip(offsets, batches, strict=True):
                 self._advise(mmap.MADV_RANDOM, offset, len(values))
@@ -133,6 +133,11 @@ def map_file(path: Path) -> mmap.mmap:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError as error:  # an empty file cannot be mapped
             raise CorruptIndexError(f"{path} is empty; roll back to another version or build again") from error
+
+
+def is_large(size: int) -> bool:
+    """Whether so many mapped bytes are more than half of the memory that there is."""
+    return size > memory_bytes() // 2
 
 
 @lru_cache

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from small_index import ENCODER, collections, counts, fill, publish
 
 from storage import IndexStore, OperatingPoint
+from storage.files import mapped
 from storage.schema import Tuning
 from twinlens.commands.info import info
 from twinlens.commands.verify import verify
@@ -79,6 +80,14 @@ def publish_measured(path: Path, recalls: Sequence[float]) -> None:
         tuning = {"text_to_image": Tuning(query_source="bank", queries=100_000, points=points)}
         halves["images"] = replace(halves["images"], tuning=tuning)
         store.publish(draft, encoder=ENCODER, collections=halves, counts=counts(5), build={})
+
+
+def test_info_says_which_vectors_are_more_than_memory_holds(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert json_of(info, index)["read_from_disk"] == []
+    sizes = [entry.bytes for name, entry in IndexStore.open(index).manifest().files.items() if "vectors" in name]
+    monkeypatch.setattr(mapped, "memory_bytes", lambda: min(sizes))
+    assert json_of(info, index)["read_from_disk"] == ["images", "texts"]
+    assert "images and texts: vectors are more than half of the memory here, so" in text(info, index)
 
 
 def test_info_shows_the_cheapest_points_for_the_usual_recalls_and_all_of_them_on_request(index: Path) -> None:

@@ -13,7 +13,8 @@ from indexer.report import changes_text, rounding_text
 from searcher.operating_points import cheapest, points_for
 from storage.compiled import scan_lanes
 from storage.files.canonical_json import to_plain
-from storage.files.layout import MANIFEST
+from storage.files.layout import MANIFEST, vectors_name
+from storage.files.mapped import is_large
 from storage.manifest import Manifest
 from storage.schema import OperatingPoint, Tuning
 from storage.store import IndexStore
@@ -63,6 +64,7 @@ def summarize(store: IndexStore, manifest: Manifest) -> dict[str, Any]:
         "rounding": to_plain(manifest.rounding),
         "ann": {name: _ann(to_plain(info)) for name, info in manifest.collections.items()},
         "scan_lanes": scan_lanes(),
+        "read_from_disk": [name for name in manifest.collections if is_large(manifest.files[vectors_name(name)].bytes)],
         "bytes": size + sum(entry.bytes for entry in manifest.files.values()),
         "versions": store.versions(),
     }
@@ -109,6 +111,9 @@ def _info_text(summary: Mapping[str, Any], with_points: bool) -> str:
                 lines += [("", f"{direction}: {line}") for line in _cheapest_lines(points, queries)]
     if any(ann["kind"] == "ivf-pq4" for ann in summary["ann"].values()):
         lines.append(("searched", _searched_text(summary["scan_lanes"])))
+    if summary["read_from_disk"]:
+        names = " and ".join(summary["read_from_disk"])
+        lines.append(("", f"{names}: vectors are more than half of the memory here, so their rows are read from disk"))
     return align_columns([*lines, ("versions", ", ".join(map(str, summary["versions"])))])
 
 
