@@ -79,8 +79,8 @@ class MappedColumn:
         """Return a C-contiguous copy of these rows, `rows.shape + (width,)`."""
         if rows.size == 0:
             return np.empty((*rows.shape, self._width), dtype=self._flat.dtype)
-        values: NDArray[Any] = self._row_at[self._starts[rows // self._batch_rows] + rows * self._width]
-        return values
+        places = self._starts[rows // self._batch_rows] + rows * self._width
+        return self._fetched(places) if self.is_large else self._row_at[places]
 
     def span(self, start: int, count: int) -> NDArray[Any]:
         """Return rows of one batch, as they lie in the file, (count, width)."""
@@ -100,15 +100,44 @@ class MappedColumn:
         self._flat = np.empty(0, dtype=self._flat.dtype)
         self._row_at = np.empty((0, self._width), dtype=self._flat.dtype)
 
+    def _fetched(self, places: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the rows that begin at these elements; while some are read the system fetches the next."""
+        rows = np.empty((*places.shape, self._width), dtype=self._flat.dtype)
+        flat, target, share = places.reshape(-1), rows.reshape(-1, self._width), self._share()
+        self._fetch(flat[:share])
+        for start in range(0, len(flat), share):
+            part = slice(start, start + share)
+            self._fetch(flat[part.stop : part.stop + share])
+            target[part] = self._row_at[flat[part]]
+        return rows
+
+    def _fetch(self, places: NDArray[np.int64]) -> None:
+        """Ask for the rows that begin at these elements, those together that lie on neighbouring pages."""
+        if len(places):
+            size = self._flat.itemsize
+            starts = np.sort(places) * size // mmap.PAGESIZE
+            stops = (np.sort(places) + self._width) * size // mmap.PAGESIZE + 1
+            begun = np.flatnonzero(starts[1:] > stops[:-1]) + 1
+            runs = np.stack([starts[np.append(0, begun)], stops[np.append(begun, len(starts)) - 1]], axis=1)
+            for start, stop in (runs * (mmap.PAGESIZE // size)).tolist():
+                self._ask(start, stop)
+
     def _fetch_ahead(self, start: int, count: int) -> None:
         """Ask for the rows after these, where a new share of the file begins among these."""
-        share = max(1, _AHEAD_BYTES // (self._width * self._flat.itemsize))
+        share = self._share()
         begun = -(-start // share) * share
         if begun < start + count:
-            first = self._starts[begun // self._batch_rows] + begun * self._width
-            piece = _PIECE_BYTES // self._flat.itemsize
-            for at in range(int(first), int(first) + 2 * share * self._width, piece):
-                self._advise(mmap.MADV_WILLNEED, at, piece)
+            first = int(self._starts[begun // self._batch_rows]) + begun * self._width
+            self._ask(first, first + 2 * share * self._width)
+
+    def _share(self) -> int:
+        return max(1, _AHEAD_BYTES // (self._width * self._flat.itemsize))
+
+    def _ask(self, first: int, last: int) -> None:
+        """Ask for elements of the file, and do not wait for them."""
+        piece = _PIECE_BYTES // self._flat.itemsize
+        for at in range(first, min(last, len(self._flat)), piece):
+            self._advise(mmap.MADV_WILLNEED, at, min(piece, last - at))
 
     def _advise(self, advice: int, first: int, count: int) -> None:
         """Tell the system about elements of the file; it may know no such advice, and nothing depends on it."""

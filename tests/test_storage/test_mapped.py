@@ -84,6 +84,28 @@ def test_rows_read_in_order_are_asked_for_before_they_are_read(
     assert len(wanted) < ROWS / 100  # not for each chunk anew
 
 
+def test_rows_are_asked_for_together_before_they_are_read(
+    path: Path, small_memory: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = VectorTable.open(path)
+    small_memory()
+    monkeypatch.setattr(mapped, "_AHEAD_BYTES", 40_000)
+    table = VectorTable.open(path)
+    starts = table.mapped().starts
+    assert starts is not None
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(MappedColumn, "_advise", lambda _, __, first, count: asked.append((first, first + count)))
+    some = np.random.default_rng(5).integers(0, ROWS, 700)
+    for rows in (np.arange(500, 2500), some, some[:1], some[:6].reshape(2, 3), some[:0]):
+        asked.clear()
+        assert np.array_equal(table.gather(rows), known.gather(rows))
+        for row in rows.ravel():
+            place = int(starts[row // 1000]) + row * DIM
+            assert any(start <= place and place + DIM <= stop for start, stop in asked)
+        if len(rows) == 2000:
+            assert len(asked) < 20
+
+
 def test_advice_beyond_the_file_is_not_given(path: Path, small_memory: Callable[[], None]) -> None:
     small_memory()
     column = VectorTable.open(path)._vectors
