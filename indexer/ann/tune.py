@@ -55,7 +55,7 @@ class Truth:
         """
         depth = self.ids.shape[1] - 1
         positions = np.full((len(candidates), depth), NOWHERE, dtype=np.int64)
-        rank = np.full(self.vectors.rows + 1, depth, dtype=np.int64)  # one more for -1, the last
+        rank = np.full(self.vectors.rows + 1, depth, dtype=np.int32)  # one more for -1, the last
         tied = (self.scores[:, 1:] == self.scores[:, :-1]).any(axis=1)
         for line, (ids, self_row) in enumerate(zip(candidates, self.self_rows, strict=True)):
             ids = ids[ids != self_row] if self_row >= 0 else ids
@@ -91,7 +91,7 @@ _MOST_CANDIDATES = 3200
 _MOST_QUERIES = 1000
 _TIMED_QUERIES, _ROUNDS = 16, 3
 _BUDGET_SECONDS = 30.0  # after this long only powers of two are tried, so that high recalls are still reached
-_MOST_SECONDS = 240.0  # wider probing is not tried after this long; what was measured stands
+_MOST_SECONDS = 240.0  # wider probing is not tried after this long, once most is found; what was measured stands
 _GOOD_ENOUGH = 0.9995  # of the smallest k
 _GOOD_FOR_MORE = 0.995  # of the others, whose last half percent would take most of the time
 _LITTLE = 0.001  # two wider settings that gain less, at a high recall, say that the codes and not the lists decide
@@ -173,7 +173,7 @@ def _grid(ann: AnnIndex, truth: Truth, ks: Sequence[int]) -> list[_Setting]:
         grid = [_recalls(ann, truth, k, nprobe, _oversamples(ann, k, rows)) for k in ks]
         settings += [setting for line in grid for setting in line]
         history.append([max(setting.ann_recall for setting in line) for line in grid])
-        if _is_enough(history) or seconds > _MOST_SECONDS:
+        if _is_enough(history) or (seconds > _MOST_SECONDS and history[-1][0] >= _MOST_FOUND):
             break
     return settings
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import faiss
@@ -147,3 +148,13 @@ def test_the_threads_of_faiss_are_put_back(
     after = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(before)
     assert after == 3
+
+
+def test_a_slow_machine_measures_on_until_most_is_found(
+    indexes: dict[AnnKind, AnnIndex], table: VectorTable, queries: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = itertools.count(step=3600.0)
+    monkeypatch.setattr("indexer.ann.tune.time.perf_counter", lambda: next(hours))
+    tuning = tune(indexes["ivf-pq4"], table, queries, source="captions")
+    best = max(point.ann_recall for point in tuning.points if point.k == 10)
+    assert best >= 0.95
