@@ -22,7 +22,7 @@ from storage.ann import AnnIndex
 from storage.schema import AnnKind
 
 ROWS, DIM, LISTS = 6000, 32, 16
-BITS = [(16, 4), (4, 8), (15, 4)]  # codes a vector, and bits a code; an odd number leaves half a byte empty
+BITS = [(16, 4), (4, 8), (15, 4), (DIM, 4)]  # codes a vector, bits a code; an odd number leaves half a byte empty
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
