@@ -53,6 +53,8 @@ class AnnIndex:
         if isinstance(self._index, faiss.IndexIVFPQFastScan):
             self._index.implem = _ONE_QUERY_AT_A_TIME
         self._scan = ListScan.of(self._index, self._rotation, vectors)
+        if self._scan is not None:
+            self._scan.let_centroids_go(self._index)
         self._plain_parameters: dict[int, Any] = {}  # by nprobe, of which there are at most as many as lists
 
     @classmethod

@@ -52,11 +52,13 @@ class ListScan:
         narrow_mean = centroids[:, narrow_dims].mean(axis=0)
         narrow, narrow_scale = _bytes(centroids[:, narrow_dims] - narrow_mean)
         turned, turned_scale = (None, None) if rotation is None else _bytes(rotation)
+        self.reads_centroids = not centre_codes  # else their bytes tell which lists are visited
         held, numbers = lists.invlists, range(lists.nlist)
         self._scan = compiled.list_scan.prepare(
             *(lanes, vectors.dim, lists.nlist, lists.pq.M, centre_codes, len(narrow_dims)),
             *(vectors.rows, stored.batch_rows, stored.is_large),
-            *(turned, turned_scale, narrow, narrow_scale, narrow_mean, narrow_dims, centroids),
+            *(turned, turned_scale, narrow, narrow_scale, narrow_mean, narrow_dims),
+            centroids if self.reads_centroids else None,
             _codebook(lists.pq),
             np.array([int(held.get_codes(number) or 0) for number in numbers], dtype=np.uint64),
             np.array([int(held.get_ids(number) or 0) for number in numbers], dtype=np.uint64),
@@ -81,6 +83,19 @@ class ListScan:
             stacklevel=2,
         )
         return None
+
+    def let_centroids_go(self, lists: Any) -> None:
+        """Free FAISS's floats of the centroids, which are most of what lists take beside their codes, if none is read.
+
+        FAISS cannot search these lists from then on.
+        """
+        if self.reads_centroids:
+            return
+        refined = faiss.downcast_index(lists.quantizer)
+        held, nothing = faiss.downcast_index(refined.refine_index), faiss.IndexFlatIP(lists.d)
+        nothing.this.disown()
+        refined.refine_index = nothing
+        held.this.own(True)  # and so goes with this frame
 
     def candidates(
         self, queries: Scores, k: int, count: int, nprobe: int, allowed: NDArray[np.uint8] | None = None

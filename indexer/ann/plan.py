@@ -34,7 +34,8 @@ _PQ_WIDTH: Mapping[AnnKind, int] = {"ivf-pq": 8, "ivf-pq4": 2}
 # Short vectors get a 4-bit code for each dimension, in not more bytes than longer ones have: of a million of 200
 # dimensions images are then found in half of the time, and captions in nine tenths.
 _ONE_CODE_A_DIMENSION = 256
-_TRAIN_ROWS_A_LIST = 64
+_TRAIN_ROWS_A_LIST, _LEAST_ROWS_A_LIST = 64, 32
+_TRAIN_ROWS_LISTS = 1 << 19  # from which on a list gets fewer: a million of 512 dimensions would be 2 GB
 _TRAIN_ROWS_CODES = 65536
 
 
@@ -122,4 +123,5 @@ def _codes(kind: AnnKind, dim: int) -> str:
 
 
 def _train_rows(rows: int, nlist: int) -> int:
-    return min(rows, max(_TRAIN_ROWS_A_LIST * nlist, _TRAIN_ROWS_CODES))
+    for_lists = max(min(_TRAIN_ROWS_A_LIST * nlist, _TRAIN_ROWS_LISTS), _LEAST_ROWS_A_LIST * nlist)
+    return min(rows, max(for_lists, _TRAIN_ROWS_CODES))

@@ -167,8 +167,23 @@ def test_queries_together_find_what_each_finds_alone(index, lanes, number, nprob
 
 @pytest.fixture(scope="module")
 def finely(tmp_path_factory):
-    """So many lists that codes say which centroids are compared with a query."""
-    return opened(tmp_path_factory.mktemp("finely"), 64, nlist=1030)
+    """So many lists that codes say which centroids are compared with a query; FAISS keeps its own, to compare with."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ListScan, "let_centroids_go", lambda *_: None)
+        return opened(tmp_path_factory.mktemp("finely"), 64, nlist=1030)
+
+
+@needs_scan
+def test_searches_need_no_floats_of_many_centroids(finely):
+    ann, vectors = finely
+    spared = AnnIndex.open(vectors.path.parent / "ann.faiss", ann.plan, vectors)
+    floats = [faiss.downcast_index(faiss.downcast_index(one._index.quantizer).refine_index) for one in (ann, spared)]
+    assert [one.ntotal for one in floats] == [1030, 0]
+    for queries in (unit(1, 64, 5), unit(40, 64, 5)):
+        for rows in (None, np.arange(0, ROWS, 2)):
+            expected, found = (one.search(queries, 10, nprobe=20, oversample=8, rows=rows) for one in (ann, spared))
+            assert np.array_equal(found[0], expected[0])
+            assert np.array_equal(found[1], expected[1])
 
 
 @needs_scan
