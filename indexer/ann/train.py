@@ -115,7 +115,7 @@ def _quick_centroids(index: Any, plan: AnnPlan) -> Iterator[None]:
         return
     plain = index.quantizer
     centroids = plain.reconstruct_n(0, index.nlist)
-    width = max(width for width in range(1, _CENTRE_WIDTH + 1) if index.d % width == 0)
+    width = _centre_width(index.d)
     codes = faiss.IndexPQFastScan(index.d, index.d // width, 4, faiss.METRIC_INNER_PRODUCT)
     _set_clustering(codes.pq.cp, 0)
     with _threads(1):
@@ -269,6 +269,12 @@ def _empty(dim: int, plan: AnnPlan) -> Any:
     centroids.this.disown()
     index.own_fields = True
     return index
+
+
+def _centre_width(dim: int) -> int:
+    """How many dimensions a code of a centroid has: the compiled scan reads only codes that come in fours."""
+    usual = [width for width in range(1, _CENTRE_WIDTH + 1) if dim % width == 0]
+    return max((width for width in usual if dim // width % 4 == 0), default=max(usual))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from vector_tables import brute_force, build_index, unit_rows, write_table
 
 from evaluation import ann_recall, hit_rate_at_k
 from indexer.ann.plan import plan_ann
-from indexer.ann.train import build_ann, estimate_memory
+from indexer.ann.train import _centre_width, build_ann, estimate_memory
 from indexer.errors import BuildError
 from storage import StorageError, VectorTable
 from storage.ann import AnnIndex
@@ -222,3 +222,8 @@ def test_spilled_entries_join_the_lists_that_torch_found(table: VectorTable, tmp
     plan, path = plan_ann("ivf-pq4", table.rows, table.dim), tmp_path / "ann.faiss"
     built = build_ann(table, plan, path, queries=off_the_vectors(50, seed=1), device="cpu")
     assert AnnIndex.open(path, built, table).plan.spilled == built.spilled
+
+
+@pytest.mark.parametrize(("dim", "width"), [(512, 4), (384, 4), (200, 2), (20, 1), (30, 3), (7, 1), (130, 2)])
+def test_codes_of_centroids_come_in_fours_where_they_can(dim: int, width: int) -> None:
+    assert _centre_width(dim) == width
