@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import simulate
 from shim import Call, compile_shim, missing
@@ -37,17 +38,24 @@ def planted(name: str, seed: int) -> simulate.Played:
     import storage.exact_search
     import storage.files.atomic
     import storage.store
+    import storage.vectors
     import storage.version
 
-    pairs, check, adopt = storage.exact_search._pair_scores, storage.version.check, World.adopt
+    compared, pairs = storage.vectors.VectorTable.compared, storage.exact_search._pair_scores
+    check, adopt = storage.version.check, World.adopt
     filtered = storage.catalog.Catalog.filter_rows
 
     def one_more(world: World, number: int, content: Content, parent: int | None) -> None:
         adopt(world, number, replace(content, rejected=content.rejected + 1), parent)
 
+    def altered(table: storage.vectors.VectorTable, *given: Any) -> Any:
+        if (found := compared(table, *given)) is None:  # nothing was compiled, and `_pair_scores` scores
+            return None
+        return found[0], found[1] * np.float32(1 + 2**-22)
+
     places: dict[str, tuple[Any, str, Any]] = {
         "a row more is expected": (World, "adopt", one_more),
-        "a score is altered": (storage.exact_search, "_pair_scores", lambda *given: pairs(*given) * (1 + 2**-22)),
+        "a score is altered": (storage.vectors.VectorTable, "compared", altered),
         "a filter lets a row go": (storage.catalog.Catalog, "filter_rows", lambda *a, **b: filtered(*a, **b)[1:]),
         "a checksum is not compared": (
             storage.version,
@@ -61,6 +69,8 @@ def planted(name: str, seed: int) -> simulate.Played:
     place, attribute, value = places[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(place, attribute, value)
+        if name == "a score is altered":
+            patch.setattr(storage.exact_search, "_pair_scores", lambda *given: pairs(*given) * (1 + 2**-22))
         return simulate.play(seed, range(150), reading=0.3 if "filter" in name else 0.02)
 
 
